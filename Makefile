@@ -1,0 +1,61 @@
+# make demo, make test: each makes its own environment in .venv on first use.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+# The first Python from 3.11 to 3.13 that can make a virtual environment.
+FIND_PYTHON = for p in python3.11 python3.12 python3.13 python3; do \
+	  $$p -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	    2>/dev/null && echo $$p && break; done
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo -n)
+# $(call need,COMMAND,PACKAGE): installs a Debian package where that is permitted, else says so.
+define need
+@command -v $(1) >/dev/null || { echo "Installing $(2) (for $(1)) ..."; \
+  { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends $(2); } >$(VENV)/apt.log 2>&1; \
+  command -v $(1) >/dev/null || { echo "$(1) is missing: sudo apt-get install $(2)"; exit 1; }; }
+endef
+
+.PHONY: demo test lint slow bazel bazel-light install clean
+
+demo: install
+	@$(PYTHON) tools/demo.py
+
+test: install lint
+	$(call need,dciodvfy,dicom3tools)
+	@$(PYTHON) -m pytest -q -n 2 --dist loadfile --durations=10
+
+lint: install
+	@$(PYTHON) -m ruff check .
+
+# Statistical checks, full-size networks, and models that train until they beat a baseline.
+slow: install
+	$(call need,dciodvfy,dicom3tools)
+	@$(PYTHON) -m pytest -q -m "slow or learn" --durations=10
+
+# Every test under Bazel, one at a time; bazel-light: builds all, and runs what takes seconds.
+bazel: BAZEL_ARGS := test //...
+bazel-light: BAZEL_ARGS := test --test_tag_filters=light //...
+bazel bazel-light: install
+	$(call need,bazel,bazel-bootstrap)
+	$(call need,dciodvfy,dicom3tools)
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bazel $(BAZEL_ARGS)
+	@bazel shutdown
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@if [ ! -x $(PYTHON) ]; then \
+	  found=$$($(FIND_PYTHON)); \
+	  [ -n "$$found" ] || { echo "Python 3.11, 3.12 or 3.13 with venv is missing:" \
+	    "sudo apt-get install python3-venv"; exit 1; }; \
+	  echo "Making $(VENV) with $$($$found --version) ..."; \
+	  $$found -m venv $(VENV); \
+	fi
+	@echo "Installing TensorFlow and the other packages into $(VENV): some minutes, once ..."
+	@$(PYTHON) -m pip install -qq --disable-pip-version-check --editable ".[test]"
+	@touch $@
+	@echo "Installed."
+
+clean:
+	rm -rf $(VENV)

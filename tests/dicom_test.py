@@ -1,0 +1,565 @@
+"""Tests of zoo.imaging.dicom, encoding, derived and deidentify."""
+
+import copy
+import datetime
+import shutil
+import subprocess
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pydicom.uid
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.data import get_testdata_file
+
+from zoo.imaging import derived
+from zoo.imaging.deidentify import Deidentifier
+from zoo.imaging.encoding import Encoding
+from zoo.imaging.files import find, open_volume
+from zoo.imaging.windows import Domain
+
+FILES = [
+    "CT_small", "MR_small", "MR_small_RLE", "MR_small_jpeg_ls_lossless", "MR_small_jp2klossless",
+    "MR_small_bigendian", "MR_small_implicit", "MR_small_padded", "J2K_pixelrep_mismatch",
+    "693_J2KI", "examples_overlay", "JPEGLSNearLossless_16",
+]  # fmt: skip
+
+
+@pytest.fixture
+def dciodvfy():
+    """The set of errors that dicom3tools finds in a file."""
+    program = shutil.which("dciodvfy")
+    assert program, "dciodvfy is needed: apt-get install dicom3tools"
+
+    def check(path: Path) -> set[str]:
+        run = subprocess.run([program, str(path)], capture_output=True, text=True, check=False)
+        return {line for line in (run.stdout + run.stderr).splitlines() if "Error" in line}
+
+    return check
+
+
+def bundled(name: str) -> Path:
+    return Path(get_testdata_file(f"{name}.dcm", download=False))
+
+
+def derivation(target=None, same_unit=True):
+    return derived.Derivation(
+        name="pix2pix",
+        title="Identity",
+        weights_hash="ab" * 32,
+        description="a test",
+        target=target or Domain(modality="CT", unit="HU", window=(-1000, 1000)),
+        same_unit=same_unit,
+        moment=datetime.datetime(2026, 1, 2, 3, 4, 5),
+    )
+
+
+def write(volume, folder, change=lambda x: x, note=None, deidentify=None):
+    """The volume, each slice changed, written and found again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    slices = ((i, change(volume.read(i))) for i in range(volume.length))
+    paths = [folder / f"{i}.dcm" for i in range(len(volume.paths))]
+    uid = pydicom.uid.generate_uid()
+    derived.write(volume, paths, slices, note or derivation(), uid, deidentify)
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    return open_volume(folder)
+
+
+def single(tmp_path, name="in.dcm", pixels=None, **changes) -> Path:
+    """CT_small with other pixels and header fields; None removes one."""
+    dataset = pydicom.dcmread(bundled("CT_small"))
+    if pixels is not None:
+        dataset.Rows, dataset.Columns = pixels.shape
+        dataset.PixelData = np.ascontiguousarray(pixels).tobytes()
+    for keyword, value in changes.items():
+        if value is None:
+            del dataset[keyword]
+        elif isinstance(value, tuple):
+            dataset[keyword] = pydicom.DataElement(keyword, *value)
+        else:
+            setattr(dataset, keyword, value)
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.save_as(tmp_path / name)
+    return tmp_path / name
+
+
+def enhanced(tmp_path, slopes=(1.0, 1.0, 1.0), bits=12, big=False) -> tuple[Path, np.ndarray]:
+    """A valid enhanced CT of 3 frames stored from top to bottom, and its physical values."""
+    small = pydicom.dcmread(bundled("CT_small"))
+    dataset = pydicom.Dataset()
+    for keyword in (
+        "PatientName PatientID PatientSex StudyInstanceUID SeriesInstanceUID StudyDate StudyTime "
+        "AccessionNumber StudyID Modality SamplesPerPixel PhotometricInterpretation Manufacturer "
+        "ManufacturerModelName FrameOfReferenceUID PatientPosition SeriesNumber"
+    ).split():
+        setattr(dataset, keyword, small.get(keyword, ""))
+    dataset.SOPClassUID = pydicom.uid.EnhancedCTImageStorage
+    dataset.SOPInstanceUID = pydicom.uid.generate_uid()
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    dataset.InstanceNumber, dataset.NumberOfFrames = 1, 3
+    dataset.Rows, dataset.Columns = 6, 8
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, bits, bits - 1
+    dataset.PixelRepresentation = 0
+    dataset.ContentDate, dataset.ContentTime = "20200101", "120000"
+
+    def item(**fields):
+        result = pydicom.Dataset()
+        for keyword, value in fields.items():
+            setattr(result, keyword, value)
+        return result
+
+    shared = item(
+        PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.7], SliceThickness=2)],
+        PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+        FrameVOILUTSequence=[item(WindowCenter=40, WindowWidth=400)],
+        CTImageFrameTypeSequence=[item(FrameType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"])],
+    )
+    dataset.SharedFunctionalGroupsSequence = [shared]
+    groups = []
+    for number, slope in enumerate(slopes):
+        transformation = item(RescaleSlope=slope, RescaleIntercept=-1024, RescaleType="HU")
+        groups.append(
+            item(PlanePositionSequence=[item(ImagePositionPatient=[0, 0, 10 - 2 * number])])
+        )
+        if len(set(slopes)) > 1:
+            groups[-1].PixelValueTransformationSequence = [transformation]
+        else:
+            shared.PixelValueTransformationSequence = [transformation]
+    dataset.PerFrameFunctionalGroupsSequence = groups
+    stored = np.random.default_rng(0).integers(0, 1 << bits, (3, 6, 8))
+    stored[0, 0, 0], stored[0, 0, 1] = 0, (1 << bits) - 1
+    dataset.PixelData = stored.astype("<u2").tobytes()
+    dataset["PixelData"].VR = "OW"
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.save_as(tmp_path / "enhanced.dcm", enforce_file_format=True)
+    physical = stored * np.array(slopes)[:, None, None] - 1024
+    return tmp_path / "enhanced.dcm", physical.astype(np.float32)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_identity_round_trip_is_exact_and_no_less_valid(tmp_path, dciodvfy, name):
+    source = open_volume(bundled(name))
+    result = write(source, tmp_path / "out")
+    np.testing.assert_array_equal(result.read(0), source.read(0))
+    assert result.frames[0].encoding == source.frames[0].encoding
+    assert (result.spacing, result.modality, result.unit, result.patient) == (
+        source.spacing, source.modality, source.unit, source.patient,
+    )  # fmt: skip
+    assert dciodvfy(result.paths[0]) - dciodvfy(bundled(name)) == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["RLE", "bigendian", "implicit", "jp2klossless", "jpeg_ls_lossless"]
+)
+def test_forms_of_one_image_read_alike(name):
+    plain = open_volume(bundled("MR_small"))
+    np.testing.assert_array_equal(open_volume(bundled(f"MR_small_{name}")).read(0), plain.read(0))
+
+
+def test_wrong_signedness_in_a_jpeg_2000_stream():
+    # the stream says unsigned, the header signed: the header is right, -2000 is the padding
+    image = open_volume(bundled("J2K_pixelrep_mismatch")).read(0)
+    dataset = pydicom.dcmread(bundled("J2K_pixelrep_mismatch"))
+    np.testing.assert_array_equal(image, dataset.pixel_array)
+    assert image.min() == -2000
+    assert 1000 < image.max() < 3000
+
+
+def test_derived_header(tmp_path):
+    source = open_volume(bundled("CT_small"))
+    before = pydicom.dcmread(bundled("CT_small"))
+    result = write(source, tmp_path, lambda x: x + 5)
+    after = pydicom.dcmread(result.paths[0])
+    assert after.file_meta.TransferSyntaxUID == pydicom.uid.ExplicitVRLittleEndian
+    assert after.file_meta.MediaStorageSOPInstanceUID == after.SOPInstanceUID
+    assert after.file_meta.MediaStorageSOPClassUID == before.SOPClassUID
+    assert list(after.ImageType) == ["DERIVED", "SECONDARY", *list(before.ImageType)[2:]]
+    assert after.SOPInstanceUID != before.SOPInstanceUID
+    assert after.SeriesInstanceUID != before.SeriesInstanceUID
+    reference = after.SourceImageSequence[0]
+    assert reference.ReferencedSOPInstanceUID == before.SOPInstanceUID
+    assert reference.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
+    assert "pix2pix" in after.DerivationDescription
+    assert "ab" * 32 in after.DerivationDescription
+    assert after.ContributingEquipmentSequence[-1].ManufacturerModelName == "pix2pix"
+    assert after.SmallestImagePixelValue == before.pixel_array.min() + 5
+    assert after.LargestImagePixelValue == before.pixel_array.max() + 5
+    assert after.PixelPaddingValue == before.PixelPaddingValue
+    for keyword in (
+        "StudyInstanceUID FrameOfReferenceUID ImagePositionPatient ImageOrientationPatient "
+        "PixelSpacing SliceThickness PatientID Manufacturer RescaleSlope RescaleIntercept"
+    ).split():
+        assert after[keyword].value == before[keyword].value, keyword
+
+
+@given(
+    bits=st.integers(1, 16),
+    signed=st.booleans(),
+    slope=st.floats(1e-4, 1e4) | st.floats(-1e4, -1e-4),
+    offset=st.integers(-100_000, 100_000),
+    position=st.lists(st.floats(0, 1), min_size=1, max_size=20),
+)
+def test_stored_values_survive_decode_and_encode(bits, signed, slope, offset, position):
+    encoding = Encoding(slope=slope, intercept=offset * slope, bits=bits, signed=signed)
+    low, high = encoding.limits
+    stored = np.array([round(low + p * (high - low)) for p in position])
+    np.testing.assert_array_equal(encoding.encode(encoding.decode(stored)), stored)
+    beyond = np.array([-1e12, 1e12]) * np.sign(slope)
+    assert encoding.encode(beyond).tolist() == [low, high]
+
+
+@given(
+    bits=st.integers(8, 16),
+    signed=st.booleans(),
+    rescaled=st.booleans(),
+    slope=st.sampled_from([1.0, 0.1, 2.5, 0.00390625, -1.0]),
+    intercept=st.sampled_from([0.0, -1024.0, 7.3]),
+    first=st.floats(-60_000, 60_000),
+    width=st.floats(0, 65_000),
+)
+def test_fitted_encodings_hold_the_range_at_half_a_step(
+    bits, signed, rescaled, slope, intercept, first, width
+):
+    if not rescaled:
+        slope, intercept = 1.0, 0.0
+    encoding = Encoding(
+        slope=slope, intercept=intercept, bits=bits, signed=signed, rescaled=rescaled
+    )
+    low, high = sorted((first * slope, (first + width) * slope))
+    fitted = encoding.fit(low, high)
+    values = np.linspace(low, high, 97)
+    error = np.abs(np.float64(fitted.slope) * fitted.encode(values) + fitted.intercept - values)
+    assert error.max() <= abs(slope) * (0.5 + 1e-6)
+    assert fitted.slope == slope
+    assert encoding.fits(low, high) == (fitted == encoding)
+    # old steps stay on the new grid, to what a decimal string of 16 characters holds
+    shift = (fitted.intercept - intercept) / slope
+    assert shift == pytest.approx(round(shift), abs=1e-6)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(70_000, 1e9), st.sampled_from([1.0, -1.0]))
+def test_a_range_beyond_65536_steps_takes_coarser_steps_and_does_not_saturate(low, width, slope):
+    encoding = Encoding(slope=slope, bits=12, rescaled=True).fit(low, low + width)
+    values = np.linspace(low, low + width, 101)
+    error = np.abs(encoding.slope * encoding.encode(values) + encoding.intercept - values)
+    assert error.max() <= abs(encoding.slope) * 0.51
+    assert abs(encoding.slope) < width / 65_000
+
+
+def test_negative_values_in_an_unsigned_series_get_a_new_intercept(tmp_path, dciodvfy):
+    pixels = np.full((16, 16), 5, np.uint16)
+    path = single(
+        tmp_path, pixels=pixels, PixelRepresentation=0, RescaleIntercept=0,
+        SmallestImagePixelValue=("US", 5), LargestImagePixelValue=("US", 5),
+        PixelPaddingValue=None, BitsStored=12, HighBit=11,
+    )  # fmt: skip
+    source = open_volume(path)
+    values = np.linspace(-1500, 2600, 256).reshape(16, 16).astype(np.float32)
+    result = write(source, tmp_path / "out", lambda _: values)
+    assert np.abs(result.read(0) - values).max() <= 0.5
+    header = pydicom.dcmread(result.paths[0])
+    assert (header.PixelRepresentation, header.RescaleSlope) == (0, 1)
+    assert header.SmallestImagePixelValue == header.pixel_array.min()
+    assert dciodvfy(result.paths[0]) - dciodvfy(path) == set()
+
+
+def test_negative_values_in_an_unsigned_image_without_rescale_become_signed(tmp_path, dciodvfy):
+    source = open_volume(bundled("examples_overlay"))
+    result = write(source, tmp_path, lambda x: x - 300.4)
+    assert np.abs(result.read(0) - (source.read(0) - 300.4)).max() <= 0.5 + 1e-3
+    header = pydicom.dcmread(result.paths[0])
+    assert header.PixelRepresentation == 1
+    assert "RescaleSlope" not in header
+    assert dciodvfy(result.paths[0]) - dciodvfy(bundled("examples_overlay")) == set()
+
+
+def test_one_encoding_serves_the_whole_series(tmp_path):
+    for i in range(3):
+        single(
+            tmp_path, f"{i}.dcm", SOPInstanceUID=pydicom.uid.generate_uid(), InstanceNumber=i,
+            ImagePositionPatient=[0, 0, float(i)], BitsStored=12, HighBit=11,
+            PixelPaddingValue=None, pixels=np.full((8, 8), 100 * i, np.int16),
+        )  # fmt: skip
+    source = open_volume(tmp_path)
+    count = iter(range(3))
+    result = write(source, tmp_path / "out", lambda x: x + 4000 * (next(count) == 2))
+    headers = [pydicom.dcmread(path) for path in result.paths]
+    assert len({(h.BitsStored, h.RescaleIntercept, h.SeriesInstanceUID) for h in headers}) == 1
+    assert len({h.SOPInstanceUID for h in headers}) == 3
+    assert result.read(2).max() == source.read(2).max() + 4000
+    np.testing.assert_array_equal(result.read(0), source.read(0))
+
+
+def test_padding_reads_as_the_least_value_and_is_put_back(tmp_path):
+    pixels = np.arange(64, dtype=np.int16).reshape(8, 8)
+    pixels[0] = -2000
+    # a VR of the wrong signedness, as some scanners write it
+    path = single(tmp_path, pixels=pixels, PixelPaddingValue=("US", 65536 - 2000))
+    source = open_volume(path)
+    assert source.read(0).min() == source.read(0)[0, 0] == 8 - 1024
+    result = write(source, tmp_path / "out", lambda x: x + 100)
+    header = pydicom.dcmread(result.paths[0])
+    expected = np.where(pixels == -2000, -2000, pixels + 100)
+    np.testing.assert_array_equal(header.pixel_array, expected)
+    assert header.PixelPaddingValue == -2000
+
+
+def test_overlay_in_unused_bits_is_masked(tmp_path):
+    values = np.random.default_rng(0).integers(-2048, 2047, (8, 8))
+    bits = (values & 0xFFF) | (np.random.default_rng(1).integers(0, 16, (8, 8)) << 12)
+    path = single(
+        tmp_path, pixels=bits.astype(np.uint16), BitsStored=12, HighBit=11, PixelPaddingValue=None
+    )
+    dataset = pydicom.dcmread(path)
+    dataset.add_new((0x6000, 0x0010), "US", 8)
+    dataset.add_new((0x6000, 0x0102), "US", 12)
+    dataset.save_as(path)
+    source = open_volume(path)
+    np.testing.assert_array_equal(source.read(0), values - 1024.0)
+    result = write(source, tmp_path / "out")
+    header = pydicom.dcmread(result.paths[0])
+    np.testing.assert_array_equal(header.pixel_array, values)
+    assert (0x6000, 0x0010) not in header
+
+
+def test_modality_table(tmp_path, dciodvfy):
+    table = pydicom.Dataset()
+    table.LUTDescriptor = [4, 0, 16]
+    table["LUTDescriptor"].VR = "US"
+    table.ModalityLUTType = "US"
+    table.add_new("LUTData", "US", [7, 100, 1000, 60_000])
+    pixels = np.arange(16, dtype=np.uint16).reshape(4, 4) % 4
+    path = single(
+        tmp_path, pixels=pixels, PixelRepresentation=0, RescaleSlope=None, RescaleIntercept=None,
+        PixelPaddingValue=None, ModalityLUTSequence=[table],
+    )  # fmt: skip
+    source = open_volume(path)
+    assert source.read(0)[0].tolist() == [7, 100, 1000, 60_000]
+    result = write(source, tmp_path / "out")
+    np.testing.assert_array_equal(result.read(0), source.read(0))
+    assert "ModalityLUTSequence" not in pydicom.dcmread(result.paths[0])
+
+
+@pytest.mark.parametrize("slopes", [(1.0, 1.0, 1.0), (0.5, 1.0, 2.0)])
+def test_enhanced_multi_frame_round_trip(tmp_path, dciodvfy, slopes):
+    path, physical = enhanced(tmp_path, slopes)
+    source = open_volume(path)
+    assert (source.length, source.shape, source.spacing, source.unit) == (3, (6, 8), (0.5, 0.7), "HU")
+    # frames lie from top to bottom, slices are read along the normal
+    np.testing.assert_array_equal([source.read(i) for i in range(3)], physical[::-1])
+    result = write(source, tmp_path / "out")
+    np.testing.assert_array_equal([result.read(i) for i in range(3)], physical[::-1])
+    header = pydicom.dcmread(result.paths[0])
+    np.testing.assert_array_equal(header.pixel_array, pydicom.dcmread(path).pixel_array)
+    assert header.NumberOfFrames == 3
+    shared = header.SharedFunctionalGroupsSequence[0]
+    reference = shared.DerivationImageSequence[0].SourceImageSequence[0]
+    assert reference.ReferencedSOPInstanceUID == pydicom.dcmread(path).SOPInstanceUID
+    assert shared.CTImageFrameTypeSequence[0].FrameType[0] == header.ImageType[0] == "DERIVED"
+    new = dciodvfy(result.paths[0]) - dciodvfy(path)
+    assert {line for line in new if "Missing" not in line or "Derivation" in line} == new == set()
+
+
+@pytest.mark.parametrize("slopes", [(1.0, 1.0, 1.0), (0.5, 1.0, 2.0)])
+def test_enhanced_multi_frame_widens_where_the_values_do_not_fit(tmp_path, slopes):
+    path, physical = enhanced(tmp_path, slopes)
+    source = open_volume(path)
+    result = write(source, tmp_path / "out", lambda x: x * 1.5 - 900.2)
+    for i, (values, slope) in enumerate(zip(physical[::-1], slopes[::-1], strict=True)):
+        assert np.abs(result.read(i) - (values * 1.5 - 900.2)).max() <= slope * 0.501
+
+
+def test_enhanced_compressed(tmp_path):
+    path, physical = enhanced(tmp_path)
+    dataset = pydicom.dcmread(path)
+    dataset.compress(pydicom.uid.RLELossless)
+    dataset.save_as(path)
+    np.testing.assert_array_equal(open_volume(path).read(0), physical[2])
+
+
+def test_another_unit_loses_hu(tmp_path, dciodvfy):
+    target = Domain(modality="MR", unit="signal", window=(0, 800))
+    source = open_volume(bundled("CT_small"))
+    values = np.random.default_rng(0).uniform(0, 800, source.shape).astype(np.float32)
+    result = write(source, tmp_path, lambda _: values, derivation(target, same_unit=False))
+    header = pydicom.dcmread(result.paths[0])
+    assert header.RescaleType == "US"
+    assert (header.WindowCenter, header.WindowWidth) == (400, 800)
+    assert np.abs(result.read(0) - values)[5:-5, 5:-5].max() <= header.RescaleSlope / 2 + 1e-4
+    assert not [element for element in header if element.tag.is_private]
+    assert dciodvfy(result.paths[0]) - dciodvfy(bundled("CT_small")) == set()
+
+
+def test_synthetic_ct_from_mr_is_in_hu(tmp_path):
+    target = Domain(modality="CT", unit="HU", window=(-1000, 1000))
+    source = open_volume(bundled("MR_small"))
+    values = np.linspace(-1000, 1000, source.shape[0] * source.shape[1]).reshape(source.shape)
+    note = derivation(target, same_unit=False)
+    result = write(source, tmp_path, lambda _: values.astype(np.float32), note)
+    header = pydicom.dcmread(result.paths[0])
+    assert (header.RescaleType, header.RescaleSlope) == ("HU", 1)
+    assert np.abs(result.read(0) - values).max() <= 0.5 + 1e-3
+
+
+def test_lossy_input_says_so(tmp_path):
+    result = write(open_volume(bundled("JPEGLSNearLossless_16")), tmp_path)
+    header = pydicom.dcmread(result.paths[0])
+    assert header.LossyImageCompression == "01"
+    assert header.LossyImageCompressionMethod == "ISO_14495_1"
+
+
+def test_big_endian_words_are_swapped(tmp_path):
+    dataset = pydicom.dcmread(bundled("MR_small_bigendian"))
+    overlay = np.arange(512, dtype=">u2")
+    dataset.add_new((0x6000, 0x0010), "US", 64)
+    dataset.add_new((0x6000, 0x3000), "OW", overlay.tobytes())
+    dataset.save_as(tmp_path / "in.dcm")
+    result = write(open_volume(tmp_path / "in.dcm"), tmp_path / "out")
+    header = pydicom.dcmread(result.paths[0])
+    assert header[0x6000, 0x3000].value == overlay.astype("<u2").tobytes()
+    np.testing.assert_array_equal(header.pixel_array, dataset.pixel_array)
+
+
+def test_files_without_preamble_and_deflated(tmp_path):
+    plain = pydicom.dcmread(bundled("CT_small"))
+    content = bundled("CT_small").read_bytes()
+    plain.save_as(tmp_path / "plain.dcm")
+    offset = 132 + 12 + plain.file_meta[0x0002, 0x0000].value
+    (tmp_path / "bare").write_bytes(content[offset:])
+    expected = open_volume(bundled("CT_small")).read(0)
+    np.testing.assert_array_equal(open_volume(tmp_path / "bare").read(0), expected)
+    deflated = copy.deepcopy(plain)
+    deflated.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    deflated.save_as(tmp_path / "deflated.dcm")
+    np.testing.assert_array_equal(open_volume(tmp_path / "deflated.dcm").read(0), expected)
+    result = write(open_volume(tmp_path / "bare"), tmp_path / "out")
+    np.testing.assert_array_equal(result.read(0), expected)
+
+
+def test_series_are_grouped_and_sorted_along_the_normal(tmp_path):
+    def add(name, z, number, **changes):
+        single(
+            tmp_path, name, SOPInstanceUID=pydicom.uid.generate_uid(), InstanceNumber=number,
+            ImagePositionPatient=[0, 0, z], pixels=np.full((4, 5), number, np.int16), **changes,
+        )  # fmt: skip
+
+    (tmp_path / "a").mkdir()
+    for number, z in enumerate((30.0, -5.0, 10.0, 2.5)):
+        add(f"a/{number}", z, number)
+    # a localizer of the same series, and another series in the same folder
+    add("a/scout", 0.0, 9, ImageOrientationPatient=[0, 1, 0, 0, 0, -1])
+    for number in range(2):
+        add(f"a/other{number}", 2.0 * number, number, SeriesInstanceUID="1.2.3")
+    found = find(tmp_path)
+    assert not found.problems
+    by_length = {volume.length: volume for volume in found.volumes}
+    assert sorted(by_length) == [1, 2, 4]
+    assert [p.name for p in by_length[4].paths] == ["1", "3", "2", "0"]
+    assert [by_length[4].read(i)[0, 0] for i in range(4)] == [-1023, -1021, -1022, -1024]
+    assert by_length[1].name == "a/scout"
+    assert by_length[4].name.startswith("a#")
+    assert by_length[4].name != by_length[2].name
+    patient = pydicom.dcmread(bundled("CT_small")).PatientID
+    assert len(by_length[4].patient) == 16
+    assert patient not in by_length[4].patient
+
+
+def test_files_that_hold_no_usable_image(tmp_path):
+    for name in ("rtstruct", "test-SR", "rtdose", "SC_rgb_rle", "examples_palette"):
+        shutil.copy(bundled(name), tmp_path)
+    shutil.copy(bundled("CT_small"), tmp_path)
+    single(tmp_path, "slope.dcm", RescaleSlope=0)
+    (tmp_path / "garbage.dcm").write_bytes(b"\x08\x00" + bytes(range(256)) * 9)
+    (tmp_path / "text.dcm").write_text("not an image\n" * 50)
+    found = find(tmp_path)
+    assert [volume.name for volume in found.volumes] == ["CT_small.dcm"]
+    reasons = {problem.path.name: problem.reason for problem in found.problems}
+    assert reasons["rtstruct.dcm"] == "not an image (RT Structure Set Storage)"
+    assert "not an image" in reasons["test-SR.dcm"]
+    assert "not an image" in reasons["rtdose.dcm"]
+    assert "colour" in reasons["SC_rgb_rle.dcm"]
+    assert "PALETTE" in reasons["examples_palette.dcm"]
+    assert "RescaleSlope" in reasons["slope.dcm"]
+    assert {"garbage.dcm", "text.dcm"} <= set(reasons)
+
+
+def test_truncated_pixels(tmp_path):
+    with pytest.raises(ValueError, match="cannot decode pixels"):
+        open_volume(bundled("MR_truncated")).read(0)
+
+
+def test_output_must_be_finite(tmp_path):
+    source = open_volume(bundled("CT_small"))
+    with pytest.raises(ValueError, match="not finite"):
+        write(source, tmp_path, lambda x: x * np.nan)
+    assert not list(tmp_path.iterdir())
+
+
+def test_memory_does_not_grow_with_the_series(tmp_path):
+    def peak(count):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for i in range(count):
+            single(
+                folder, f"{i}.dcm", SOPInstanceUID=pydicom.uid.generate_uid(), InstanceNumber=i,
+                ImagePositionPatient=[0, 0, float(i)], pixels=np.full((256, 256), i, np.int16),
+                PixelPaddingValue=None,
+            )  # fmt: skip
+        volume = open_volume(folder)
+        tracemalloc.start()
+        write(volume, folder / "out")
+        result = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return result
+
+    peak(2)
+    assert peak(24) < 1.2 * peak(6)
+
+
+def test_deidentified_series(tmp_path, dciodvfy):
+    for i in range(2):
+        request = pydicom.Dataset()
+        request.ReferencedSOPClassUID = pydicom.uid.CTImageStorage
+        request.ReferencedSOPInstanceUID = f"1.2.3.{1 - i}"
+        single(
+            tmp_path, f"{i}.dcm", SOPInstanceUID=f"1.2.3.{i}", ImagePositionPatient=[0, 0, float(i)],
+            PatientName="Doe^Jane", PatientID="SECRET7", PatientBirthDate="19610203",
+            InstitutionName="Saint Elsewhere", ReferencedImageSequence=[request],
+            StudyDescription="for Jane Doe", PatientComments="Jane", OtherPatientIDs="SECRET7",
+        )  # fmt: skip
+    before = dciodvfy(tmp_path / "0.dcm")
+    result = write(open_volume(tmp_path), tmp_path / "out", deidentify=Deidentifier())
+    headers = [pydicom.dcmread(path) for path in result.paths]
+    for path in result.paths:
+        content = path.read_bytes()
+        for secret in (b"Doe", b"Jane", b"SECRET7", b"Elsewhere", b"19610203", b"1.2.3."):
+            assert secret not in content, secret
+        assert dciodvfy(path) - before == set()
+    header = headers[0]
+    assert header.PatientIdentityRemoved == "YES"
+    assert header.DeidentificationMethodCodeSequence[0].CodeValue == "113100"
+    assert header.PatientID == headers[1].PatientID == "ANON0001"
+    assert header.StudyInstanceUID == headers[1].StudyInstanceUID
+    assert header.FrameOfReferenceUID == headers[1].FrameOfReferenceUID
+    assert not [element for element in header if element.tag.is_private]
+    # each slice refers to the other: the new UIDs agree with those of the source references
+    sources = [h.SourceImageSequence[0].ReferencedSOPInstanceUID for h in headers]
+    others = [h.ReferencedImageSequence[0].ReferencedSOPInstanceUID for h in headers]
+    assert sources == others[::-1]
+    np.testing.assert_array_equal(result.read(0), open_volume(bundled("CT_small")).read(0))
+
+
+def test_names_in_the_pixels_are_refused(tmp_path):
+    path = single(tmp_path, BurnedInAnnotation="YES")
+    with pytest.raises(ValueError, match="Burned In"):
+        write(open_volume(path), tmp_path / "out", deidentify=Deidentifier())
+
+
+def test_deidentification_needs_its_package(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "dicomanonymizer", None)
+    with pytest.raises(ValueError, match=r"pip install .*\[deidentify\]"):
+        Deidentifier()

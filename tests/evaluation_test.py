@@ -1,0 +1,296 @@
+import base64
+import html.parser
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+import scipy.ndimage
+from PIL import Image
+
+from zoo import evaluation, metrics
+from zoo.imaging.windows import Domain
+
+CT = Domain(modality="CT", unit="HU", window=(-160.0, 240.0))
+
+
+class Blur:
+    """A translator that smooths."""
+
+    source = target = CT
+
+    def translate(self, array):
+        assert array.ndim == 4
+        return scipy.ndimage.gaussian_filter(array, (0, 1, 1, 0))
+
+
+class Identity:
+    source = target = CT
+
+    def translate(self, array):
+        return array
+
+
+def _image(seed, size=32):
+    image = scipy.ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(size, size)), 3)
+    return (40 + 100 * image / image.std())[..., None].astype("float32")
+
+
+def _pairs(n, per_patient=3, name="p"):
+    for i in range(n):
+        target = _image([1, i])
+        noise = np.random.default_rng([2, i]).normal(0, 30 + i, target.shape)
+        yield {
+            "source": (target + noise).astype("float32"),
+            "target": target,
+            "patient": f"{name}{i // per_patient}".encode(),  # TFDS gives text as bytes
+            "name": f"slice {i}".encode(),
+        }
+
+
+def _evaluate(model, dataset, folder, **options):
+    return evaluation.evaluate(
+        model, dataset, folder, name="toy", dataset_name="ldct/phantom", **options
+    )
+
+
+class _Page(html.parser.HTMLParser):
+    """Tags, addresses, embedded images and texts of a page; fails on what it would fetch."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.images, self.texts = [], [], []
+        content = path.read_text()
+        assert not re.search(r"https?://|@import|url\(", content)
+        self.feed(content)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        assert tag not in ("script", "link", "iframe")
+        for key, value in attributes:
+            if key in ("src", "href", "srcset"):
+                assert value.startswith("data:image/png;base64,")
+                data = base64.b64decode(value.split(",")[1])
+                self.images.append(np.asarray(Image.open(io.BytesIO(data))))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(self.texts)
+
+
+def test_translation_numbers(tmp_path):
+    results = _evaluate(
+        Blur(), _pairs(10), tmp_path / "e", dataset_version="1.0.0", description="Simulated <x>."
+    )
+    assert json.loads((tmp_path / "e" / "metrics.json").read_text()) == results
+    assert sorted(path.name for path in (tmp_path / "e").iterdir()) == [
+        "metrics.json",
+        "report.html",
+    ]
+    assert (results["images"], results["patients"]) == (10, 4)
+    assert (results["unit"], results["window"]) == ("HU", [-160.0, 240.0])
+    assert results["dataset"]["version"] == "1.0.0" and results["ms_ssim_scales"] == [2]
+    rows = results["per_image"]
+    for row, example in zip(rows, _pairs(10), strict=True):
+        output = Blur().translate(example["source"][None])[0]
+        expected = metrics.compare(output, example["target"], CT.window)
+        assert row["output"] == pytest.approx(expected)
+        assert row["input"]["rmse"] == pytest.approx(
+            metrics.rmse(example["source"], example["target"])
+        )
+        assert row["gain"]["psnr"] == pytest.approx(row["output"]["psnr"] - row["input"]["psnr"])
+    gains = [row["gain"]["psnr"] for row in rows]
+    summary = results["summary"]["gain"]["psnr"]
+    assert summary["mean"] == pytest.approx(np.mean(gains)) and summary["mean"] > 1
+    assert summary["ci95"][0] < summary["mean"] < summary["ci95"][1]
+    # The last patient has one image and the others three: each patient counts once.
+    by_patient = [np.mean(gains[i : i + 3]) for i in (0, 3, 6, 9)]
+    assert [p["images"] for p in results["per_patient"]] == [3, 3, 3, 1]
+    assert [p["gain"]["psnr"] for p in results["per_patient"]] == pytest.approx(by_patient)
+    assert summary["patients"]["mean"] == pytest.approx(np.mean(by_patient))
+    page = _Page(tmp_path / "e" / "report.html")
+    assert len(page.images) == 5 * 4  # source, output, target, error
+    for text in ("ldct/phantom", "1.0.0", "10 images of 4 patients", "Simulated <x>.", "p3"):
+        assert text in page.text
+    assert f"{results['summary']['output']['psnr']['mean']:.2f}" in page.text
+
+
+def test_results_do_not_depend_on_batching_and_repeat(tmp_path):
+    runs = [
+        _evaluate(Blur(), _pairs(7), tmp_path / str(size), batch_size=size) for size in (1, 3, 3)
+    ]
+    for run in runs:
+        run.pop("created")
+    assert runs[0] == runs[1] == runs[2]
+    limited = _evaluate(Blur(), _pairs(7), tmp_path / "l", limit=4)
+    assert limited["per_image"] == runs[0]["per_image"][:4]
+
+
+def test_report_escapes_what_data_say(tmp_path):
+    nasty = '<script>alert("x")</script>&'
+    examples = list(_pairs(4, name=nasty))
+    examples[0]["name"] = nasty
+    _evaluate(Identity(), examples, tmp_path, description=nasty)
+    page = _Page(tmp_path / "report.html")  # fails on a script tag
+    assert nasty + "1" in page.text and "script" not in page.tags
+
+
+def test_identity_has_no_gain_and_perfect_output_is_finite(tmp_path):
+    results = _evaluate(Identity(), _pairs(3), tmp_path)
+    assert results["summary"]["gain"]["psnr"]["mean"] == 0
+    same = [example | {"source": example["target"]} for example in _pairs(3)]
+    results = _evaluate(Identity(), same, tmp_path)
+    assert results["summary"]["output"]["psnr"]["mean"] == 100.0
+    assert results["summary"]["output"]["rmse"]["mean"] == 0.0
+
+
+def test_single_image_without_patient_has_no_interval(tmp_path):
+    example = next(_pairs(1))
+    del example["patient"]
+    results = _evaluate(Identity(), [example], tmp_path)
+    assert results["patients"] is None and results["per_patient"] == []
+    assert results["summary"]["output"]["psnr"]["ci95"] == [None, None]
+    assert "no interval" in _Page(tmp_path / "report.html").text
+
+
+def test_super_resolution_is_compared_with_bicubic(tmp_path):
+    class Enlarge(Identity):
+        def translate(self, array):
+            return array.repeat(2, axis=1).repeat(2, axis=2)
+
+    examples = [example | {"source": example["target"][::2, ::2]} for example in _pairs(3)]
+    results = _evaluate(Enlarge(), examples, tmp_path)
+    assert results["baseline"] == "input, bicubic"
+    assert results["summary"]["gain"]["psnr"]["mean"] < 0  # bicubic beats repetition
+    assert "Input, bicubic" in _Page(tmp_path / "report.html").text
+
+
+def test_other_units_have_no_gain_and_slices_take_the_middle(tmp_path):
+    class Synthesis(Identity):
+        source = Domain(modality="MR", unit="signal", window=(0.0, 1000.0))
+
+    results = _evaluate(Synthesis(), _pairs(3), tmp_path)
+    assert results["baseline"] is None and list(results["summary"]) == ["output"]
+
+    class Middle(Identity):
+        def translate(self, array):
+            return array[..., 1:2]
+
+    stacks = [
+        example | {"source": np.concatenate([0 * example["source"], example["source"]] * 2, -1)}
+        for example in _pairs(3)
+    ]
+    stacks = [example | {"source": example["source"][..., :3]} for example in stacks]
+    results = _evaluate(Middle(), stacks, tmp_path)
+    assert results["summary"]["gain"]["mae"]["mean"] == 0
+
+
+def test_unaligned_translation_is_compared_as_sets(tmp_path):
+    perfect = [example | {"source": example["target"]} for example in _pairs(16)]
+    results = _evaluate(Identity(), perfect, tmp_path / "same", aligned=False)
+    distances = results["sliced_wasserstein"]
+    assert distances["images"] == 8
+    assert distances["output"] == distances["real target"] == distances["input"]
+    assert "per_image" not in results
+    results = _evaluate(Blur(), _pairs(16), tmp_path / "blur", aligned=False)
+    distances = results["sliced_wasserstein"]
+    assert distances["real target"]["32"] < distances["output"]["32"] < distances["input"]["32"]
+    page = _Page(tmp_path / "blur" / "report.html")
+    assert len(page.images) == 5 * 3 and "Real targets (reference)" in page.text
+
+
+class Generator:
+    source, target = Domain(), CT
+
+    def __init__(self, copies=()):
+        self.copies = list(copies)
+
+    def generate(self, n, seed=0):
+        fresh = [_image([9, seed, i]) for i in range(n - len(self.copies))]
+        return np.stack(self.copies + fresh)
+
+
+def _singles(n, seed):
+    return [
+        {"image": _image([seed, i]), "patient": f"p{i}", "name": f"image {i}"} for i in range(n)
+    ]
+
+
+def test_generation_finds_copies(tmp_path):
+    training = _singles(60, seed=5)
+    model = Generator(copies=[training[11]["image"], training[40]["image"] + 1])
+    results = _evaluate(model, iter(_singles(24, seed=6)), tmp_path, training_images=training)
+    assert results["kind"] == "generation" and results["images"] == 24
+    found = results["memorisation"]
+    assert found["flagged"] == 2 and found["training_images"] == 60
+    assert [image["copy"] for image in found["per_image"]] == [True, True] + [False] * 22
+    assert set(results["sliced_wasserstein"]) == {"images", "generated", "training"}
+    page = _Page(tmp_path / "report.html")
+    assert len(page.images) == 3 + 6 * 2
+    assert "2 of 24 generated images are suspiciously close" in page.text
+    assert json.loads((tmp_path / "metrics.json").read_text()) == results
+
+
+def test_generation_without_training_images(tmp_path):
+    results = _evaluate(Generator(), _singles(8, seed=6), tmp_path, limit=5)
+    assert results["memorisation"] is None and results["images"] == 5
+    text = _Page(tmp_path / "report.html").text
+    assert "Not checked" in text and "at most 5 asked for" in text
+
+
+def test_errors_leave_nothing_behind(tmp_path):
+    class Broken(Identity):
+        def translate(self, array):
+            output = array.copy()
+            output[0, 3, 4] = np.nan
+            return output
+
+    class Cut(Identity):
+        def translate(self, array):
+            return array[:, :-1]
+
+    class BrokenGenerator(Generator):
+        def generate(self, n, seed=0):
+            return super().generate(n, seed) * np.inf
+
+    bad = list(_pairs(2))
+    bad[1]["target"][0, 0] = np.inf
+    cases = [
+        (Broken(), _pairs(2), r"model: .*output for 'slice 0'.*Received: NaN or infinity in 1 of"),
+        (Cut(), _pairs(2), r"target's shape \(32, 32, 1\) for 'slice 0'.*Received: \(31, 32, 1\)"),
+        (BrokenGenerator(), _singles(3, 0), "model: .*generated image 0"),
+        (Identity(), bad, "dataset: .*target of 'slice 1'"),
+        (Identity(), [], "dataset: expected at least one example.*'test' of ldct/phantom"),
+        (Identity(), [{"source": np.zeros((32, 32, 1))}], "source and target.*Received: source"),
+        (Identity(), [{"source": np.zeros((32, 32)), "target": 0}], r"expected source \[H, W, C\]"),
+    ]
+    for model, dataset, message in cases:
+        with pytest.raises(ValueError, match=message):
+            _evaluate(model, dataset, tmp_path / "e")
+    with pytest.raises(ValueError, match="limit: expected 1 or more"):
+        _evaluate(Identity(), _pairs(1), tmp_path / "e", limit=0)
+    assert not (tmp_path / "e").exists()
+
+
+def test_examples_are_read_as_a_stream(tmp_path, monkeypatch):
+    """Held examples stay few while all images count, and best and worst are among them."""
+    monkeypatch.setattr(evaluation, "_KEPT", 3)
+    kept = evaluation._Kept(seed=0)
+    for score in np.random.default_rng(0).permutation(200):
+        kept.add({"score": score}, float(score))
+        assert len(kept.sample) <= 3
+    chosen = kept.chosen(99.5)
+    assert ("Best PSNR", {"score": 199}) in chosen and ("Worst PSNR", {"score": 0}) in chosen
+    assert 3 <= len(chosen) <= 5
+
+    def endless():
+        i = 0
+        while True:
+            yield next(_pairs(1)) | {"name": str(i)}
+            i += 1
+
+    assert _evaluate(Identity(), endless(), tmp_path, limit=6)["images"] == 6

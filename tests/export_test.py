@@ -1,0 +1,209 @@
+import json
+import re
+import stat
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import zoo
+from zoo.export import card_fields, export, serving_specs
+from zoo.imaging.windows import Domain
+from zoo.recipe import Recipe
+from zoo.translator import Translator
+
+CT = Domain(modality="CT", unit="HU", window=(-1000.0, 2000.0), spacing=(0.7, 0.7))
+MR = Domain(modality="MR", unit="signal", window=(0.0, 4000.0))
+
+
+@zoo.register("tiny_export")
+class TinyExport(Translator):
+    """Two convolutions, the second with a stride: sizes must be even."""
+
+    size_multiple = 2
+    tile_margin = 4
+
+    def __init__(self, recipe, source, target, **kwargs):
+        super().__init__(recipe, source, target, **kwargs)
+        inputs = keras.Input([None, None, source.channels])
+        features = keras.layers.Conv2D(4, 3, 2, "same", activation="relu")(inputs)
+        features = keras.layers.Conv2DTranspose(1, 2, 2)(features)
+        outputs = keras.layers.Activation("tanh", dtype="float32")(features)
+        self.network = keras.Model(inputs, outputs)
+
+
+@zoo.register("tiny_export_generator")
+class TinyGenerator(Translator):
+    data = "single"
+    latent_size = 6
+
+    def __init__(self, recipe, source, target, **kwargs):
+        super().__init__(recipe, source, target, **kwargs)
+        dense = keras.layers.Dense(8 * 8, activation="tanh")
+        self.network = keras.Sequential([keras.Input([6]), dense, keras.layers.Reshape([8, 8, 1])])
+
+    def call(self, latents, training=False):
+        return self.target.decode(self.network(latents, training=training))
+
+
+class Eager(TinyExport):
+    """What Python decides is lost in a graph."""
+
+    def call(self, images, training=False):
+        return super().call(images) + (1.0 if tf.executing_eagerly() else 0.0)
+
+
+class Noisy(TinyExport):
+    def call(self, images, training=False):
+        return super().call(images) + tf.random.normal([])
+
+
+class FixedSize(TinyExport):
+    def __init__(self, recipe, source, target, **kwargs):
+        super().__init__(recipe, source, target, **kwargs)
+        inputs = keras.Input([16, 24, 1])
+        self.network = keras.Model(inputs, keras.layers.Conv2D(1, 3, padding="same")(inputs))
+
+
+def tiny(cls=TinyExport) -> Translator:
+    keras.utils.set_random_seed(3)
+    return cls(Recipe(tile=64), CT, MR)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> tuple[Translator, Path]:
+    model = tiny()
+    card = {"dataset": "ldct/phantom", "licence": "CC0", "metrics": {"test": {"psnr": 31.25}}}
+    return model, export(model, tmp_path_factory.mktemp("served"), card=card)
+
+
+def serve(folder: Path):
+    return tf.saved_model.load(str(folder)).signatures["serving_default"]
+
+
+def test_it_answers_as_the_model_does_at_any_size(exported):
+    model, folder = exported
+    signature = serve(folder)
+    for shape in ((1, 37, 51, 1), (3, 20, 9, 1)):
+        images = np.random.default_rng(1).uniform(-1200, 2500, shape).astype("float32")
+        answer = signature(images=tf.constant(images))
+        assert list(answer) == ["images"]
+        assert answer["images"].dtype == tf.float32
+        np.testing.assert_allclose(answer["images"], model(images), atol=0.01)
+        assert answer["images"].shape == shape
+
+
+def test_the_folder_is_what_tf_serving_watches(exported):
+    _, folder = exported
+    assert folder.name == "1"
+    assert (folder / "saved_model.pb").is_file()
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["1"]
+    plain = folder.parent / "plain"
+    plain.mkdir()  # with the permissions that the user's umask gives, not a temporary folder's
+    assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+    plain.rmdir()
+
+
+def test_the_contract_names_units_windows_and_weights(exported):
+    model, folder = exported
+    contract = json.loads((folder / "assets.extra" / "intensity.json").read_text())
+    assert Domain.from_dict(contract["source"]) == CT
+    assert Domain.from_dict(contract["target"]) == MR
+    assert contract["input"] == {
+        "name": "images",
+        "dtype": "float32",
+        "shape": [None, None, None, 1],
+    }
+    assert contract["size_multiple"] == 2
+    assert contract["tile"] == {"size": 64, "overlap": 8}
+    assert contract["weights_sha256"] == model.weights_hash
+    assert contract["dataset"] == "ldct/phantom"
+    assert Recipe.from_dict(contract["recipe"]) == model.recipe
+    assert contract["libraries"]["tensorflow"] == tf.__version__
+
+
+def test_the_cards_example_runs(exported, monkeypatch, capsys):
+    model, folder = exported
+    card = (folder / "assets.extra" / "model_card.md").read_text()
+    for text in ("ldct/phantom", "CC0", "31.25", "HU", model.weights_hash, "Not a medical device"):
+        assert text in card
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1)
+    monkeypatch.chdir(folder.parent)
+    exec(code, {})
+    assert capsys.readouterr().out.strip() == "(1, 64, 64, 1)"
+
+
+def test_a_generator_takes_latents(tmp_path):
+    model = tiny(TinyGenerator)
+    folder = export(model, tmp_path / "new" / "folder", version=7)
+    assert folder == tmp_path / "new" / "folder" / "7"
+    latents = np.random.default_rng(0).standard_normal([2, 6], "float32")
+    answer = serve(folder)(latents=tf.constant(latents))["images"]
+    np.testing.assert_allclose(answer, model(latents), atol=0.01)
+    assert "latents = np.random" in (folder / "assets.extra" / "model_card.md").read_text()
+
+
+def test_a_network_of_one_size_is_served_at_that_size():
+    name, spec = serving_specs(tiny(FixedSize))
+    assert (name, spec.shape.as_list()) == ("images", [None, 16, 24, 1])
+
+
+def test_versions_count_up_and_never_overwrite(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.export._verify", lambda *arguments: 0)
+    (tmp_path / "9").mkdir()
+    (tmp_path / "notes").mkdir()
+    assert export(tiny(), tmp_path).name == "10"
+    with pytest.raises(ValueError, match="version: .* Received: 10"):
+        export(tiny(), tmp_path, version=10)
+    with pytest.raises(ValueError, match="version: expected a positive number. Received: 0"):
+        export(tiny(), tmp_path, version=0)
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (Eager, r"differs from the model on an input of \(2, 37, 51, 1\).*Received: 1"),
+        (Noisy, "two answers to one input"),
+    ],
+)
+def test_an_export_that_answers_otherwise_is_refused(tmp_path, cls, message):
+    with pytest.raises(ValueError, match=message):
+        export(tiny(cls), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_does_not_load_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.export._CHILD", "raise SystemExit('no such op')")
+    with pytest.raises(ValueError, match="does not run by itself. Received: no such op"):
+        export(tiny(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_arguments_are_named(tmp_path):
+    with pytest.raises(ValueError, match="card: .* Received: 'license'"):
+        export(tiny(), tmp_path, card={"license": "CC0"})
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="output: expected a folder"):
+        export(tiny(), tmp_path / "file")
+
+
+def test_bfloat16_models_export_with_float32_in_and_out(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = tiny()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    folder = export(model, tmp_path)
+    images = tf.constant(np.random.default_rng(2).uniform(-1000, 2000, [1, 8, 8, 1]), tf.float32)
+    answer = serve(folder)(images=images)["images"]
+    assert answer.dtype == tf.float32
+    np.testing.assert_allclose(answer, model(images), atol=40)
+    contract = json.loads((folder / "assets.extra" / "intensity.json").read_text())
+    assert contract["precision"] == "bfloat16"
+
+
+def test_the_card_takes_what_the_registry_knows():
+    entry = zoo.lookup("tiny_export", overrides={"steps": 2})
+    assert card_fields(entry) == {"name": "tiny_export"}

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from zoo import figures
+
+
+def test_grey_maps_the_window_and_clips():
+    image = np.array([[-500.0, -160.0, 40.0, 240.0, 3000.0, np.nan, np.inf]])
+    assert figures.grey(image, (-160, 240)).tolist() == [[0, 0, 128, 255, 255, 0, 255]]
+    channels = np.stack([np.zeros((2, 2)), np.ones((2, 2)), np.zeros((2, 2))], -1)
+    assert figures.grey(channels, (0, 1)).min() == 255  # the middle slice
+    with pytest.raises(ValueError, match=r"image: expected .* Received: shape \(3,\)"):
+        figures.grey(np.zeros(3), (0, 1))
+
+
+def test_diverging_is_symmetric_and_saturates():
+    colours = figures.diverging(np.array([[-99.0, -5.0, 0.0, 5.0, 99.0]]), 5.0)[0].astype(int)
+    assert colours[0].tolist() == colours[1].tolist() and colours[3].tolist() == colours[4].tolist()
+    assert colours[0][2] > colours[0][0] and colours[4][0] > colours[4][2]  # blue, red
+    assert colours[2].min() > 240 and np.ptp(colours[2]) < 5
+
+
+@pytest.mark.parametrize(
+    ("value", "limit"), [(210, 300), (1, 1), (0.011, 0.02), (7.5, 8), (99, 100), (0, 1)]
+)
+def test_round_limit(value, limit):
+    assert figures.round_limit(value) == pytest.approx(limit)
+
+
+def test_shrink_averages_blocks():
+    image = np.arange(16.0).reshape(4, 4)
+    np.testing.assert_array_equal(figures.shrink(image, 2), [[2.5, 4.5], [10.5, 12.5]])
+    assert figures.shrink(image, 4) is image
+    assert figures.shrink(np.zeros((1000, 700, 2)), 300).shape == (250, 175, 2)
+
+
+def test_grid_places_panels_and_errors():
+    low, high = np.full((32, 32, 1), -160.0), np.full((32, 32, 1), 240.0)
+    rows = [
+        {"source": low, "output": high, "target": low},
+        {"source": high, "output": low, "target": low},
+    ]
+    picture = figures.grid(rows, (-160, 240), error=("output", "target"), unit="HU", panel=64)
+    assert picture.dtype == np.uint8 and picture.shape[1] == 4 * 64 + 3 * 4
+    centres = [[picture[18 + 32 + 68 * r, 32 + 68 * c].tolist() for c in range(4)] for r in (0, 1)]
+    black, white = [0, 0, 0], [255, 255, 255]
+    assert centres[0][:3] == [black, white, black]
+    assert centres[1][:3] == [white, black, black]
+    assert centres[0][3][0] > centres[0][3][2] + 50  # positive error: red
+    assert min(centres[1][3]) > 240  # none: near white
+    assert len(np.unique(picture[:18])) > 2  # there is text in the top line
+
+
+def test_grid_takes_a_window_for_each_column_and_rows_of_any_size():
+    rows = [{"low": np.full((8, 8), 5.0), "high": np.full((16, 16), 5.0)}, {"high": np.eye(4)}]
+    picture = figures.grid(rows, {"low": (5, 6), "high": (4, 5)}, panel=32)
+    assert picture[18 + 10, 10].tolist() == [0, 0, 0]
+    assert picture[18 + 10, 46].tolist() == [255, 255, 255]
+    # Sizes that differ have no error map, and nothing fails.
+    figures.grid(rows, {"low": (5, 6), "high": (4, 5)}, error=("low", "high"))
+    with pytest.raises(ValueError, match="windows: expected a window for 'high'"):
+        figures.grid(rows, {"low": (0, 1)})
+    with pytest.raises(ValueError, match="rows: expected at least one row"):
+        figures.grid([], (0, 1))
+
+
+def test_sample_grid():
+    images = np.zeros((5, 16, 16, 1))
+    images[4] = 1.0
+    picture = figures.sample_grid(images, (0, 1), panel=16)
+    assert picture.shape == (2 * 18 - 2, 3 * 18 - 2, 3)
+    assert picture[18 + 8, 18 + 8].tolist() == [255, 255, 255]
+    assert picture[8, 8].tolist() == [0, 0, 0]
+    assert figures.sample_grid(images, (0, 1), columns=5, panel=16).shape == (16, 88, 3)
+    with pytest.raises(ValueError, match="N at least 1"):
+        figures.sample_grid(images[:0], (0, 1))
+
+
+def test_save_png_round_trip_and_atomic(tmp_path, monkeypatch):
+    array = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    path = tmp_path / "samples" / "grid.png"
+    figures.save_png(path, array)
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), array)
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(figures.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        figures.save_png(path, np.zeros((2, 2), np.uint8))
+    assert [p.name for p in path.parent.iterdir()] == ["grid.png"]
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), array)
+    with pytest.raises(ValueError, match="array: expected uint8"):
+        figures.save_png(path, array.astype("float32"))
+
+
+def test_html_pieces_escape_their_texts():
+    page = figures.document("<t>", figures.section("<a>", "<b>", "<hr>"))
+    assert "<title>&lt;t&gt;</title>" in page
+    assert "&lt;a&gt;" in page and "&lt;b&gt;" in page and "<hr>" in page
+    panels = figures.panels([('"x"', np.zeros((2, 2), np.uint8))])
+    assert 'alt="&quot;x&quot;"' in panels and "data:image/png;base64," in panels

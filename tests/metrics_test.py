@@ -1,0 +1,265 @@
+import hypothesis
+import hypothesis.extra.numpy
+import numpy as np
+import pytest
+import scipy.ndimage
+import scipy.stats
+import skimage.metrics
+
+from zoo import metrics
+
+
+def _pair(shape, seed=0, noise=40.0):
+    """A smooth image in HU and a noisy version, both reaching beyond the window (-160, 240)."""
+    rng = np.random.default_rng(seed)
+    sigma = (4, 4) + (0,) * (len(shape) - 2)
+    target = scipy.ndimage.gaussian_filter(rng.normal(size=shape), sigma)
+    target = 40 + 150 * target / target.std()
+    return target + rng.normal(0, noise, shape), target
+
+
+def _images(n, seed, blur=0.0, size=64):
+    rng = np.random.default_rng(seed)
+    return scipy.ndimage.gaussian_filter(rng.normal(size=(n, size, size, 1)), (0, blur, blur, 0))
+
+
+WINDOW = (-160.0, 240.0)
+
+
+def test_simple_numbers():
+    target = np.zeros((16, 16))
+    output = np.zeros((16, 16))
+    output[0, 0] = 160.0  # one pixel of 256
+    assert metrics.rmse(output, target) == pytest.approx(10.0)
+    assert metrics.mae(output, target) == pytest.approx(0.625)
+    # RMSE 10 in a window of 1000: 40 dB. A window that cuts the pixel to 80 halves the error.
+    assert metrics.psnr(output, target, (-500, 500)) == pytest.approx(40.0)
+    assert metrics.psnr(output, target, (-920, 80)) == pytest.approx(40 + 20 * np.log10(2))
+    assert metrics.psnr(target, target, (-500, 500)) == np.inf
+    assert metrics.ssim(target, target, WINDOW) == 1.0
+    assert metrics.ms_ssim(target, target, WINDOW) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("shape", [(64, 80), (33, 47, 1), (40, 40, 3)])
+def test_psnr_and_ssim_are_those_of_scikit_image(shape):
+    output, target = _pair(shape)
+    clipped = [np.clip(x, *WINDOW) for x in (target, output)]
+    assert metrics.psnr(output, target, WINDOW) == pytest.approx(
+        skimage.metrics.peak_signal_noise_ratio(*clipped, data_range=400), abs=1e-12
+    )
+    assert metrics.ssim(output, target, WINDOW) == pytest.approx(
+        skimage.metrics.structural_similarity(
+            *clipped,
+            data_range=400,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            channel_axis=2 if len(shape) == 3 else None,
+        ),
+        abs=1e-12,
+    )
+
+
+@pytest.mark.parametrize("shape", [(176, 176, 1), (256, 201, 1), (192, 192, 3)])
+def test_ms_ssim_is_that_of_tensorflow(shape):
+    import tensorflow as tf
+
+    output, target = _pair(shape, noise=90)
+    # TensorFlow measures from 0 upwards; float32 loses the variance of large offsets.
+    images = [(np.clip(x, *WINDOW) - WINDOW[0]).astype("float32")[None] for x in (output, target)]
+    expected = float(tf.image.ssim_multiscale(*images, max_val=400.0)[0])
+    received = metrics.ms_ssim(images[0][0], images[1][0], (0, 400))
+    assert 0.3 < expected < 0.97
+    assert received == pytest.approx(expected, abs=1e-3)
+
+
+def test_ms_ssim_of_small_images_uses_fewer_scales():
+    assert [metrics.ms_ssim_scales((s, 999)) for s in (11, 20, 21, 41, 160, 161, 512)] == [
+        1, 1, 2, 3, 4, 5, 5,
+    ]  # fmt: skip
+    output, target = _pair((20, 20))
+    # One scale with its weight renormalised to 1 is plain SSIM.
+    assert metrics.ms_ssim(output, target, WINDOW) == pytest.approx(
+        metrics.ssim(output, target, WINDOW)
+    )
+    for measure in (metrics.ssim, metrics.ms_ssim):
+        with pytest.raises(ValueError, match=r"at least 11 x 11.*Received: shape \(10, 64, 1\)"):
+            measure(np.zeros((10, 64)), np.zeros((10, 64)), WINDOW)
+
+
+def test_compare():
+    output, target = _pair((48, 48, 1))
+    measured = metrics.compare(output, target, WINDOW)
+    assert measured["rmse"] == pytest.approx(np.sqrt(np.mean((output - target) ** 2)))
+    assert measured["rmse_window"] < measured["rmse"]
+    assert measured["mae_window"] < measured["mae"]
+    # PSNR and the error in the window say the same.
+    assert measured["psnr"] == pytest.approx(20 * np.log10(400 / measured["rmse_window"]))
+    assert metrics.compare(target, target, WINDOW)["psnr"] == 100.0
+    with pytest.raises(ValueError, match="one shape"):
+        metrics.rmse(np.zeros((4, 4)), np.zeros((4, 5)))
+
+
+@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.given(
+    hypothesis.extra.numpy.arrays(
+        np.float32, (2, 12, 13), elements=hypothesis.strategies.floats(-1000, 1000, width=32)
+    ),
+    hypothesis.strategies.floats(-500, 500),
+)
+def test_windowed_measures_do_not_depend_on_the_zero_of_the_scale(images, offset):
+    a, b = images
+    shifted = (WINDOW[0] + offset, WINDOW[1] + offset)
+    before, after = metrics.compare(a, b, WINDOW), metrics.compare(a + offset, b + offset, shifted)
+    for key in ("psnr", "rmse_window", "mae_window", "rmse", "mae"):
+        assert after[key] == pytest.approx(before[key], rel=1e-3, abs=2e-2)
+    assert metrics.mae(a, b) <= metrics.rmse(a, b) + 1e-9
+
+
+def test_sliced_wasserstein_levels_and_identity():
+    images = _images(8, seed=0)
+    distances = metrics.sliced_wasserstein(images, images)
+    assert distances == {"64": 0.0, "32": 0.0, "16": 0.0, "mean": 0.0}
+    assert list(metrics.sliced_wasserstein(images[:, :40, :45], images[:, :40, :45])) == [
+        "45",
+        "23",
+        "mean",
+    ]
+
+
+def test_sliced_wasserstein_grows_with_the_difference():
+    real = _images(32, seed=0, size=32)
+    distances = [
+        metrics.sliced_wasserstein(real, _images(32, seed=1, blur=blur, size=32), repeats=1)["32"]
+        for blur in (0.0, 0.6, 0.9, 1.5)
+    ]
+    assert distances == sorted(distances)
+    assert distances[1] > 1.5 * distances[0] and distances[3] > 4 * distances[0]
+
+
+def test_sliced_wasserstein_finds_the_level_that_differs():
+    # Equal in the coarse, different in the fine: noise that a 2 x 2 mean removes.
+    coarse = np.kron(_images(24, seed=0, size=32)[..., 0], np.ones((1, 2, 2)))[..., None]
+    other = np.kron(_images(24, seed=1, size=32)[..., 0], np.ones((1, 2, 2)))[..., None]
+    checker = np.indices((64, 64)).sum(0)[None, :, :, None] % 2 * 2 - 1
+    distances = metrics.sliced_wasserstein(coarse, other + 2 * checker)
+    same = metrics.sliced_wasserstein(coarse, other)
+    assert distances["64"] > 5 * same["64"]
+    assert distances["16"] == pytest.approx(same["16"], rel=0.05)
+
+
+def test_sliced_wasserstein_invariances():
+    a, b = _images(8, seed=0, size=32), _images(8, seed=1, blur=1.0, size=32)
+    there = metrics.sliced_wasserstein(a, b)
+    assert there == pytest.approx(metrics.sliced_wasserstein(b, a))
+    assert there == pytest.approx(metrics.sliced_wasserstein(3 * a - 7, b), rel=1e-2)
+    assert there == metrics.sliced_wasserstein(a, b)
+    assert there != metrics.sliced_wasserstein(a, b, seed=1)
+
+
+def test_sliced_wasserstein_agrees_with_scipy_in_one_direction():
+    rng = np.random.default_rng(0)
+    # 7 x 7 images have one patch place and one level: the descriptors are the images.
+    a, b = rng.normal(size=(2, 500, 7, 7, 1))
+    b = np.sign(b) * np.abs(b) ** 3
+    flat = [(x - x.mean()) / x.std() for x in (a.reshape(500, 49), b.reshape(500, 49))]
+    directions = rng.normal(size=(49, 2000))
+    directions /= np.linalg.norm(directions, axis=0)
+    expected = np.mean(
+        [scipy.stats.wasserstein_distance(flat[0] @ d, flat[1] @ d) for d in directions.T]
+    )
+    received = metrics.sliced_wasserstein(a, b, patches=1, projections=500)
+    assert received["mean"] == pytest.approx(1e3 * expected, rel=0.05)
+
+
+def test_sliced_wasserstein_refuses_sets_of_different_shapes():
+    with pytest.raises(ValueError, match="one shape.*Received: real"):
+        metrics.sliced_wasserstein(_images(3, 0), _images(4, 0))
+
+
+def test_pair_similarity_rises_when_a_generator_repeats_itself():
+    varied = _images(12, seed=0, blur=2.0)
+    collapsed = varied[:1] + 0.01 * _images(12, seed=1)
+    window = (-0.5, 0.5)
+    assert metrics.pair_similarity(varied, window) < 0.5
+    assert metrics.pair_similarity(collapsed, window) > 0.9
+    assert np.isnan(metrics.pair_similarity(varied[:1], window))
+
+
+def test_memorisation_flags_copies_and_not_fresh_images():
+    training, held_out = _images(120, seed=0, blur=3.0), _images(40, seed=1, blur=3.0)
+    generated = _images(30, seed=2, blur=3.0)
+    spread = float(training.std())
+    generated[4] = training[77] + 0.05 * spread * _images(1, seed=3)[0]
+    generated[9] = training[5][:, ::-1]  # flipped, as augmentation does
+    result = metrics.nearest_training(generated, iter(training), held_out, chunk=50)
+    assert np.flatnonzero(result.flagged).tolist() == [4, 9]
+    assert result.index[[4, 9]].tolist() == [77, 5]
+    assert result.distance[9] == 0
+    np.testing.assert_allclose(result.nearest[9], generated[9], rtol=1e-6)
+    assert result.ratio[4] < 0.3 and result.percentile[4] == 0
+    fresh = np.delete(np.arange(30), [4, 9])
+    assert np.median(result.ratio[fresh]) == pytest.approx(1, abs=0.15)
+    assert result.training == 120 and result.held_out_copies == 0
+    unmirrored = metrics.nearest_training(generated, training, held_out, mirror=False)
+    assert np.flatnonzero(unmirrored.flagged).tolist() == [4]
+
+
+def test_nearest_training_is_the_brute_force_answer():
+    training, generated = _images(25, 0, size=48), _images(7, 1, size=48)
+    # 48 pixels at size 16: blocks of 3 x 3.
+    small = [x.reshape(-1, 16, 3, 16, 3).mean((2, 4)) for x in (generated, training)]
+    distances = np.sqrt(((small[0][:, None] - small[1][None]) ** 2).mean((2, 3)))
+    result = metrics.nearest_training(generated, training, generated, size=16, mirror=False)
+    np.testing.assert_array_equal(result.index, distances.argmin(1))
+    np.testing.assert_allclose(result.distance, distances.min(1), rtol=1e-5)
+
+
+def test_memorisation_reports_a_leaking_split():
+    training = _images(20, 0, blur=2)
+    result = metrics.nearest_training(_images(5, 1, blur=2), training, training[:6])
+    assert result.held_out_copies == 6
+    assert not result.flagged.any()
+
+
+def test_nearest_training_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="training: expected at least one image"):
+        metrics.nearest_training(_images(2, 0), [], _images(2, 1))
+    with pytest.raises(ValueError, match=r"training: expected images of shape \(64, 64, 1\)"):
+        metrics.nearest_training(_images(2, 0), _images(2, 0, size=32), _images(2, 1))
+    with pytest.raises(ValueError, match="of one size"):
+        metrics.nearest_training(_images(2, 0), _images(2, 0), _images(2, 1, size=32))
+
+
+def test_bootstrap_covers_and_repeats():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        low, high = metrics.bootstrap(rng.normal(3.0, 2.0, 40), n=400, seed=trial)
+        covered += low <= 3.0 <= high
+    assert 0.88 <= covered / 200 <= 0.99
+    values = rng.normal(size=30)
+    assert metrics.bootstrap(values, seed=1) == metrics.bootstrap(values, seed=1)
+    assert metrics.bootstrap(values, seed=1) != metrics.bootstrap(values, seed=2)
+    # As wide as the normal interval of the mean.
+    low, high = metrics.bootstrap(values)
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(30), rel=0.15)
+    assert np.isnan(metrics.bootstrap([1.0])).all()
+
+
+def test_bootstrap_by_patient_sees_that_images_of_a_patient_are_alike():
+    rng = np.random.default_rng(0)
+    patients = np.repeat([f"p{i}" for i in range(15)], 20)
+    values = np.repeat(rng.normal(size=15), 20) + 0.1 * rng.normal(size=300)
+    wide, narrow = (np.diff(metrics.bootstrap(values, g))[0] for g in (patients, None))
+    assert wide > 3 * narrow
+    assert np.isnan(metrics.bootstrap(values, ["one"] * 300)).all()
+    with pytest.raises(ValueError, match="300 values, 2 groups"):
+        metrics.bootstrap(values, ["a", "b"])
+
+
+def test_group_means_count_each_patient_once():
+    means = metrics.group_means([1.0, 3.0, 10.0], ["b", "b", "a"])
+    assert means == {"b": 2.0, "a": 10.0}
+    low, high = metrics.bootstrap([1.0, 3.0, 10.0], ["b", "b", "a"])
+    assert (low, high) == (2.0, 10.0)

@@ -1,0 +1,1 @@
+"""A plugin: its `registry.yaml` says what it adds to the zoo."""

@@ -1,0 +1,65 @@
+"""A Keras zoo of image-to-image translation models for medical images.
+
+    import zoo
+
+    zoo.names(task="denoising")               # what there is
+    model = zoo.load("pix2pix_ldct")          # a Keras model; HU in, HU out
+    denoised = model.translate(slices_in_hu)  # NumPy [H, W], [N, H, W] or [N, H, W, C]
+"""
+
+from zoo.recipe import Recipe
+from zoo.registry import UnknownName, describe, index, lookup, names, register
+
+__version__ = "0.1.0"
+__all__ = [
+    "Domain",
+    "Phase",
+    "Recipe",
+    "Translator",
+    "UnknownName",
+    "describe",
+    "index",
+    "load",
+    "lookup",
+    "names",
+    "register",
+]
+
+
+def load(name: str, **overrides):
+    """A Keras model by name: fresh, or with weights for a pretrained name or a run folder.
+
+    Args:
+        name: a model ("pix2pix"), a pretrained model ("pix2pix_ldct") or the path of a run folder.
+        **overrides: recipe fields to change (`zoo.describe(name)["recipes"]`), and for a fresh
+            model also `source` and `target`, each a `zoo.Domain`.
+
+    Returns:
+        A `zoo.Translator`. Its call takes and gives physical units, `[N, H, W, C]`.
+
+    Raises:
+        UnknownName: for an unknown name, with the nearest ones.
+        ValueError: for an unknown field or a bad value, or weights whose sha256 is wrong.
+
+    Example:
+        >>> model = zoo.load("pix2pix", base_filters=8)
+        >>> model.translate(np.zeros([300, 200], "float32")).shape
+        (300, 200)
+    """
+    from zoo import translator
+
+    domains = {k: overrides.pop(k) for k in ("source", "target") if k in overrides}
+    return translator.build(lookup(name, overrides=overrides), **domains)
+
+
+def __getattr__(name: str):
+    # TensorFlow is imported by the first use of a model, so that `list` answers at once.
+    if name in ("Translator", "Phase"):
+        from zoo import translator
+
+        return getattr(translator, name)
+    if name == "Domain":
+        from zoo.imaging.windows import Domain
+
+        return Domain
+    raise AttributeError(f"module 'zoo' has no attribute {name!r}")

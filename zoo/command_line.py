@@ -1,0 +1,393 @@
+"""The absl command line: parses flags and makes one call. Imports TensorFlow only where used."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from zoo import registry
+
+HELP = """\
+Medical image translation: train, evaluate, predict, export, by name.
+
+Examples
+  python cli.py list
+  python cli.py --model=pix2pix --dataset=ldct train
+  python cli.py --model=pggan --dataset=mammo --steps=500 train
+  python cli.py --model=pix2pix --dataset=ldct evaluate
+  python cli.py --model=pix2pix_ldct --input=DICOM_FOLDER --output=OUT predict
+  python cli.py --model=runs/pggan-mammo --output=OUT generate
+  python cli.py --model=pix2pix_ldct --output=served/ldct export
+  python cli.py --model=pix2pix --dataset=folder --input=MY_FILES train
+
+Commands
+  list       names of models, data sets and pretrained models (--json, --task, --modality)
+  describe   all about one of them (--model or --dataset)
+  prepare    build a data set (--dataset)
+  train      train a model on a data set, or go on with an interrupted run
+  evaluate   measure a trained model: metrics.json and report.html
+  predict    translate DICOM, NIfTI, PNG, TIFF or NPY files
+  generate   write new images from a generator
+  export     write a SavedModel for TF Serving
+
+Which model and data
+  --model=NAME          a model, a pretrained model, or the folder of a run
+  --dataset=NAME[/CFG]  a data set; for `folder`, --input names your files
+  --data_dir=DIR        where data sets are kept (default: ~/tensorflow_datasets)
+  --workdir=DIR         the run's folder (default: runs/MODEL-DATASET)
+
+How to train
+  --preset=auto|paper|small   the publication's recipe, or one that a laptop finishes;
+                              auto takes small where there is no accelerator
+  --steps=N             optimisation steps of the whole run, growing included
+  --batch_size=N        images in a step, over all replicas
+  --seed=N              of weights, data order, augmentation and noise (default 0)
+  --precision=auto|float32|bfloat16
+  --strategy=auto|one|mirrored|multi_worker|tpu
+  --resume=auto|must|never    never moves the run that is there aside
+  --init=NAME           start from these weights: pretrained, run folder or .weights.h5
+  --set FIELD=VALUE     any other field of the recipe (repeatable); `describe` lists them
+
+What goes in and out
+  --input=PATH          file or folder to read
+  --output=DIR          folder to write
+  --deidentify          predict: remove identifying DICOM attributes (PS3.15 basic profile)
+  --overwrite           predict: replace files that are there
+  --split=NAME          evaluate: train, validation or test (default test)
+  --limit=N             evaluate: the first N images only
+  --count=N             generate: how many images (default 16)
+
+Exit codes: 0 done, 1 failed, 2 wrong usage."""
+
+FLAGS = flags.FlagValues()
+_PRESETS = ["auto", "paper", "small"]
+
+
+def _define() -> None:
+    def text(name: str, default: str | None, short: str) -> None:
+        flags.DEFINE_string(name, default, short, flag_values=FLAGS)
+
+    def number(name: str, default: int | None, short: str, low: int = 1) -> None:
+        flags.DEFINE_integer(name, default, short, lower_bound=low, flag_values=FLAGS)
+
+    def choice(name: str, choices: list[str], short: str) -> None:
+        flags.DEFINE_enum(name, "auto", choices, short, flag_values=FLAGS)
+
+    def switch(name: str, short: str) -> None:
+        flags.DEFINE_boolean(name, False, short, flag_values=FLAGS)
+
+    for name in ("model", "dataset", "data_dir", "workdir", "init", "input", "output"):
+        text(name, None, name)
+    for name in ("task", "modality"):
+        text(name, None, f"list: only of this {name}")
+    text("split", "test", "evaluate: the split")
+    for name in ("steps", "batch_size", "limit"):
+        number(name, None, name)
+    number("count", 16, "generate: images")
+    number("seed", None, "seed", 0)
+    choice("preset", _PRESETS, "recipe")
+    choice("precision", ["auto", "float32", "bfloat16"], "precision")
+    choice("strategy", ["auto", "one", "mirrored", "multi_worker", "tpu"], "distribution")
+    choice("resume", ["auto", "must", "never"], "resume")
+    flags.DEFINE_multi_string("set", [], "recipe field=value", flag_values=FLAGS)
+    for name in ("json", "deidentify", "overwrite", "help"):
+        switch(name, name)
+    FLAGS.set_gnu_getopt(True)  # flags before or after the command
+
+
+_define()
+
+
+class UsageError(Exception):
+    """The command line asks for something that does not exist or does not go together."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 failed, 2 wrong usage."""
+    arguments = list(sys.argv if argv is None else argv)
+    FLAGS.unparse_flags()
+    for name in FLAGS:
+        FLAGS[name].unparse()
+    try:
+        arguments = FLAGS(["--help" if a == "-h" else a for a in arguments])[1:]
+    except flags.Error as error:
+        return _fail(error, 2)
+    if FLAGS.help or not arguments or arguments == ["help"]:
+        print(HELP)
+        return 0 if FLAGS.help or arguments else 2
+    command, *rest = arguments
+    if command not in _COMMANDS:
+        return _fail(registry.UnknownName(command, list(_COMMANDS), "command"), 2)
+    if rest and command == "describe" and len(rest) == 1:
+        FLAGS.model = rest[0]
+    elif rest:
+        return _fail(f"expected one command. Received: {' '.join(arguments)}", 2)
+    # Before TensorFlow is imported: its notes on the CPU and on missing GPUs are not for users.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        return _COMMANDS[command]() or 0
+    except (UsageError, registry.UnknownName) as error:
+        return _fail(error, 2)
+    except KeyboardInterrupt as error:
+        return _fail(str(error) or "interrupted.", 1)
+    except (ValueError, OSError, FloatingPointError, TypeError) as error:
+        if os.environ.get("ZOO_DEBUG"):
+            raise
+        return _fail(error, 1)
+
+
+def _fail(error: Any, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    if code == 2:
+        print("See: python cli.py --help", file=sys.stderr)
+    return code
+
+
+def _need(*names: str) -> list[str]:
+    missing = [name for name in names if not getattr(FLAGS, name)]
+    if missing:
+        raise UsageError(f"this command needs {', '.join(f'--{name}' for name in missing)}.")
+    return [getattr(FLAGS, name) for name in names]
+
+
+def _path(name: str) -> Path | None:
+    value = getattr(FLAGS, name)
+    return Path(value).expanduser() if value else None
+
+
+def _overrides() -> dict[str, Any]:
+    fields = {name: getattr(FLAGS, name) for name in ("steps", "batch_size", "seed")}
+    fields = {name: value for name, value in fields.items() if value is not None}
+    return fields | ({"precision": FLAGS.precision} if FLAGS.precision != "auto" else {})
+
+
+def _lookup(name: str, preset: str = "paper") -> registry.Entry:
+    try:
+        return registry.lookup(name, FLAGS.dataset or "", preset, _overrides(), FLAGS.set)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _workdir(model: str, dataset: str) -> Path:
+    return _path("workdir") or Path("runs") / f"{model}-{dataset.replace('/', '-')}"
+
+
+def _trained() -> registry.Entry:
+    """The entry of --model with weights: a pretrained one, or a run's."""
+    if FLAGS.workdir and not FLAGS.model:
+        return _lookup(FLAGS.workdir)
+    (name,) = _need("model")
+    if name not in registry.index()["models"]:
+        entry = _lookup(name)
+    else:
+        if FLAGS.workdir or FLAGS.dataset:
+            runs = [_workdir(name, FLAGS.dataset or "")]
+        else:
+            runs = sorted(p.parent for p in Path("runs").glob(f"{name}-*/run.json"))
+        if len(runs) != 1 or not (runs[0] / "run.json").exists():
+            found = ", ".join(map(str, runs)) if len(runs) > 1 else "none"
+            raise UsageError(
+                f"model: {name} is an architecture without weights. Name a pretrained model, or "
+                f"a run by --workdir or --dataset. Received: {found} trained here"
+            )
+        entry = _lookup(f"{runs[0]}{os.sep}")
+    if entry.weights is None:
+        raise UsageError(f"model: {name} has no weights yet; train it to the end first.")
+    return entry
+
+
+def _model(entry: registry.Entry):
+    from zoo import translator
+
+    return translator.build(entry)
+
+
+def _list() -> int:
+    shown = {
+        section: {
+            name: {
+                k: v
+                for k, v in registry.index()[section][name].items()
+                if k not in ("folder", "name")
+            }
+            for name in registry.names(section, FLAGS.task, FLAGS.modality)
+        }
+        for section in registry.SECTIONS
+    }
+    if FLAGS.json:
+        print(json.dumps(shown, indent=2))
+        return 0
+    for section, entries in shown.items():
+        print(section.capitalize())
+        for name, fields in entries.items():
+            print(f"  {name:<18}{fields['summary']}")
+        if not entries:
+            print("  (none)")
+    return 0
+
+
+def _describe() -> int:
+    described = registry.describe(FLAGS.model or FLAGS.dataset or _need("model")[0])
+    if FLAGS.json:
+        print(json.dumps(described, indent=2))
+        return 0
+    documentation = described.pop("documentation", None)
+    recipes = described.pop("recipes", None)
+    for field, value in described.items():
+        print(f"{field}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+    if documentation:
+        print(f"\n{documentation.strip()}")
+    if recipes:
+        print(f"\n{'recipe field':<24}{'paper':<22}small")
+        for field, value in recipes["paper"].items():
+            small = recipes["small"][field]
+            print(f"{field:<24}{value!s:<22}{'' if small == value else small}".rstrip())
+    return 0
+
+
+def _prepare() -> int:
+    (dataset,) = _need("dataset")
+    from zoo import pipeline
+    from zoo.recipe import Recipe
+
+    try:
+        recipe = Recipe.preset("paper", **Recipe.parse(FLAGS.set))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    builder = pipeline.load_builder(dataset, _path("data_dir"), recipe, _path("input"))
+    counts = ", ".join(f"{n} {s.num_examples}" for n, s in builder.info.splits.items())
+    print(f"{builder.info.full_name}: {counts} images in {builder.data_dir}")
+    return 0
+
+
+def _train() -> int:
+    name, dataset = _need("model", "dataset")
+    registry.dataset_fields(dataset)
+    preset = FLAGS.preset
+    if preset == "auto":
+        import tensorflow as tf
+
+        accelerated = any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
+        preset = "paper" if accelerated else "small"
+        if not accelerated:
+            print("No accelerator here: the small recipe is used (--preset=paper for the paper's).")
+    entry = _lookup(name, preset)
+    from zoo import training
+
+    training.train(
+        entry,
+        _workdir(Path(name).name, dataset),
+        data_dir=_path("data_dir"),
+        input=_path("input"),
+        strategy=FLAGS.strategy,
+        resume=FLAGS.resume,
+        init=_initial_weights(),
+    )
+    return 0
+
+
+def _initial_weights() -> Path | str | None:
+    if not FLAGS.init or FLAGS.init.endswith(".weights.h5"):
+        return _path("init")
+    weights = registry.lookup(FLAGS.init).weights
+    if weights is None:
+        raise UsageError(f"init: {FLAGS.init} has no weights.")
+    return weights
+
+
+def _evaluate() -> int:
+    entry = _trained()
+    from zoo import evaluation, pipeline
+
+    builder = pipeline.load_builder(
+        entry.dataset, _path("data_dir"), entry.recipe, _path("input")
+    )
+    metadata = builder.info.metadata
+    model = _model(entry)
+    run = Path(entry.name) if (Path(entry.name) / "run.json").exists() else None
+    output = _path("output") or (run / "evaluation" if run else Path("evaluation") / entry.name)
+    dataset = pipeline.eval_dataset(builder, entry.recipe, FLAGS.split, limit=FLAGS.limit)
+    training_images = None
+    if metadata["kind"] == "single":
+        training_images = pipeline.eval_dataset(builder, entry.recipe, "train")
+    results = evaluation.evaluate(
+        model,
+        dataset,
+        output,
+        name=Path(entry.name).name,
+        dataset_name=entry.dataset,
+        dataset_version=str(builder.version),
+        description=metadata.get("note", ""),
+        split=FLAGS.split,
+        aligned=metadata.get("aligned", True),
+        training_images=training_images,
+        limit=FLAGS.limit,
+        seed=entry.recipe.seed,
+    )
+    for line in evaluation.summary_lines(results):
+        print(line)
+    print(f"Wrote {output}/metrics.json and {output}/report.html")
+    if run and FLAGS.split == "test" and not FLAGS.limit:
+        from zoo.training import write_json
+
+        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        record["metrics"]["test"] = results["summary"]
+        write_json(run / "run.json", record)
+    return 0
+
+
+def _predict() -> int:
+    source, output = _need("input", "output")
+    entry = _trained()
+    from zoo import inference
+
+    report = inference.translate(
+        _model(entry),
+        Path(source).expanduser(),
+        Path(output).expanduser(),
+        deidentify=FLAGS.deidentify,
+        overwrite=FLAGS.overwrite,
+        batch_size=FLAGS.batch_size or 1,
+    )
+    print(f"Translated {report.done} images into {output}")
+    for path, reason in report.skipped:
+        print(f"skipped: {path}: {reason}", file=sys.stderr)
+    return 1 if report.skipped or not report.done else 0
+
+
+def _generate() -> int:
+    (output,) = _need("output")
+    from zoo import inference
+
+    entry = _trained()
+    paths = inference.generate(
+        _model(entry), FLAGS.count, Path(output).expanduser(), seed=entry.recipe.seed
+    )
+    print(f"Wrote {FLAGS.count} images; look at {paths[-1]}")
+    return 0
+
+
+def _export() -> int:
+    (output,) = _need("output")
+    entry = _trained()
+    from zoo import export
+
+    card = export.card_fields(entry)
+    folder = export.export(_model(entry), Path(output).expanduser(), card=card)
+    print(f"Exported to {folder}; TF Serving: --model_base_path={Path(output).absolute()}")
+    return 0
+
+
+_COMMANDS = {
+    "list": _list,
+    "describe": _describe,
+    "prepare": _prepare,
+    "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "generate": _generate,
+    "export": _export,
+}

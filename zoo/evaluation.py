@@ -1,0 +1,450 @@
+"""`evaluate`: one model on one data set, as `metrics.json` and a self-contained `report.html`."""
+
+import contextlib
+import datetime
+import importlib.metadata
+import itertools
+import json
+import operator
+import platform
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skimage.transform
+import tqdm
+
+from zoo import metrics, report
+from zoo.figures import write_atomic
+
+SET_LIMIT = 1024  # images held at once where whole sets are compared
+_KEPT = 24  # examples held for the report's pictures
+
+
+def evaluate(
+    model,
+    dataset: Iterable[dict[str, Any]],
+    output: Path,
+    *,
+    name: str,
+    dataset_name: str,
+    dataset_version: str = "",
+    description: str = "",
+    split: str = "test",
+    aligned: bool = True,
+    training_images: Iterable[Any] | None = None,
+    limit: int | None = None,
+    batch_size: int = 1,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measure a model and write `metrics.json` and `report.html` into `output`.
+
+    A translator's examples hold "source" and "target" and it is measured image by image, its
+    input beside it where input and target share a unit; a generator's hold "image" and its
+    samples are compared with the data set as a whole. Examples are read once and not kept.
+
+    Args:
+        model: has `source` and `target` (`Domain`), and `translate` or `generate`.
+        dataset: NumPy examples in physical units, images `[H, W, C]`, with "patient" (a
+            pseudonym) and "name".
+        output: folder, made where missing.
+        name: the model's name in the report.
+        dataset_name: such as "ldct/phantom".
+        dataset_version: such as "1.0.0".
+        description: a sentence for the report on what the data are, such as "simulated".
+        split: the split that `dataset` is.
+        aligned: whether source and target show the same anatomy; if not, outputs are compared
+            with the targets as a set (at most 1024 images).
+        training_images: a generator's training images, `[H, W, C]` or examples with "image",
+            for the memorisation check; None leaves it out.
+        limit: take the first so many examples.
+        batch_size: consecutive examples of one size given to `translate` together.
+        seed: of generated images, bootstrap intervals and the choice of example pictures.
+
+    Returns:
+        What `metrics.json` holds.
+
+    Raises:
+        ValueError: for an empty data set, values that are not finite, or outputs whose shape is
+            not the target's. Nothing is written then.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: expected 1 or more, or None. Received: {limit}")
+    stream = iter(dataset)
+    first = next(stream, None)
+    if first is None:
+        raise ValueError(
+            f"dataset: expected at least one example in split {split!r} of {dataset_name}. "
+            "Received: none"
+        )
+    generator = "source" not in first
+    wanted = ("image",) if generator else ("source", "target")
+    if any(key not in first for key in wanted):
+        raise ValueError(
+            "dataset: expected examples with source and target, or with image. "
+            f"Received: {', '.join(sorted(first))}"
+        )
+    stream = itertools.islice(itertools.chain([first], stream), limit)
+    total = min(filter(None, (operator.length_hint(dataset), limit)), default=None)
+    examples = (
+        _checked_example(example, wanted)
+        for example in tqdm.tqdm(stream, total=total, desc="evaluate", unit="image")
+    )
+    if generator:
+        measured, pictures = _generation(model, examples, training_images, seed)
+    elif aligned:
+        measured, pictures = _translation(model, examples, batch_size, seed)
+    else:
+        measured, pictures = _unaligned(model, examples, batch_size, seed)
+    results = {
+        "model": name,
+        "weights": str(getattr(model, "weights_hash", "")),
+        "dataset": {"name": dataset_name, "version": dataset_version, "split": split}
+        | {"description": description},
+        "limit": limit,
+        "seed": seed,
+        "unit": model.target.unit,
+        "window": list(model.target.window),
+        "source": model.source.to_dict(),
+        "target": model.target.to_dict(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": _versions(),
+    } | measured
+    results = _finite(results)
+    text = json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False)
+    page = report.page(results, pictures, model.source.window, model.target.window)
+    write_atomic(Path(output) / "metrics.json", text.encode())
+    write_atomic(Path(output) / "report.html", page.encode())
+    return results
+
+
+def _translation(model, examples, batch_size: int, seed: int):
+    """Pixel-wise measures, image by image, and the examples to show."""
+    window = model.target.window
+    rows, baselines = [], set()
+    kept = _Kept(seed)
+    for example in _translated(model, examples, batch_size):
+        target = example["target"]
+        if example["output"].shape != target.shape:
+            raise ValueError(
+                f"model: expected an output of the target's shape {target.shape} for "
+                f"{example['name']!r}. Received: {example['output'].shape}"
+            )
+        row = {
+            "name": example["name"],
+            "patient": example["patient"],
+            "ms_ssim_scales": metrics.ms_ssim_scales(target.shape),
+            "output": metrics.compare(example["output"], target, window),
+        }
+        baseline, kind = _baseline(example["source"], target, model)
+        baselines.add(kind)
+        if baseline is not None:
+            row["input"] = metrics.compare(baseline, target, window)
+            row["gain"] = {key: row["output"][key] - row["input"][key] for key in row["input"]}
+        rows.append(row)
+        kept.add(example | {"row": row}, row["output"]["psnr"])
+    if not all("input" in row for row in rows):
+        for row in rows:
+            row.pop("input", None), row.pop("gain", None)
+        baselines = {None}
+    parts = ["output"] + (["input", "gain"] if "input" in rows[0] else [])
+    names = [row["patient"] for row in rows]
+    patients = dict.fromkeys(names) if all(names) else {}
+    per_patient = [{"patient": patient, "images": names.count(patient)} for patient in patients]
+    summary: dict[str, dict] = {}
+    for part in parts:
+        summary[part] = {}
+        for key in rows[0]["output"]:
+            values = [row[part][key] for row in rows]
+            summary[part][key] = _summary(values, names if patients else None, seed)
+            if patients:
+                means = metrics.group_means(values, names)
+                for entry in per_patient:
+                    entry.setdefault(part, {})[key] = means[entry["patient"]]
+    measured = {
+        "kind": "translation",
+        "images": len(rows),
+        "patients": len(patients) or None,
+        "baseline": baselines.pop() if len(baselines) == 1 else "input",
+        "ms_ssim_scales": sorted({row["ms_ssim_scales"] for row in rows}),
+        "summary": summary,
+        "per_patient": per_patient,
+        "per_image": rows,
+    }
+    return measured, {"examples": kept.chosen(summary["output"]["psnr"]["median"])}
+
+
+def _unaligned(model, examples, batch_size: int, seed: int):
+    """Outputs against targets as sets, for data whose source and target do not correspond.
+
+    Both come from different halves of the examples, as do the two real sets of the reference.
+    """
+    kept, patients = [], set()
+    for example in _translated(model, itertools.islice(examples, SET_LIMIT), batch_size):
+        patients.add(example["patient"])
+        kept.append(example)
+    if len(kept) < 2:
+        raise ValueError("dataset: expected at least 2 unaligned examples. Received: 1")
+    half = len(kept) // 2
+    keys = ("source", "target", "output")
+    size = tuple(min(example[key].shape[i] for example in kept for key in keys) for i in (0, 1))
+
+    def images(part: list[dict], key: str) -> np.ndarray:
+        domain = model.source if key == "source" else model.target
+        return domain.clip(np.stack([_middle_crop(example[key], size) for example in part]))
+
+    real = images(kept[:half], "target")
+    others = {
+        "output": images(kept[half : 2 * half], "output"),
+        "real target": images(kept[half : 2 * half], "target"),
+    }
+    if model.source.channels == model.target.channels:
+        others["input"] = images(kept[half : 2 * half], "source")
+    distances = {
+        key: metrics.sliced_wasserstein(real, value, seed=seed) for key, value in others.items()
+    }
+    measured = {
+        "kind": "unaligned translation",
+        "images": len(kept),
+        "patients": len(patients) if "" not in patients else None,
+        "sliced_wasserstein": {"images": half} | distances,
+    }
+    chosen = np.random.default_rng(seed).permutation(len(kept))[:5]
+    return measured, {"examples": [("Random", kept[i]) for i in sorted(chosen)]}
+
+
+def _generation(model, examples, training_images, seed: int):
+    """Generated images against held-out ones as sets, and against the training images."""
+    domain = model.target
+    images, patients = [], set()
+    for example in itertools.islice(examples, SET_LIMIT):
+        images.append(example["image"])
+        patients.add(example["patient"])
+        if images[-1].shape != images[0].shape:
+            raise ValueError(
+                f"dataset: expected images of one shape, {images[0].shape}. "
+                f"Received: {images[-1].shape} in {example['name']!r}"
+            )
+    # A generator cannot leave its window: real images are compared within it too.
+    held_out = domain.clip(np.stack(images))
+    generated = np.asarray(model.generate(len(held_out), seed=seed), np.float32)
+    if generated.shape != held_out.shape:
+        raise ValueError(
+            f"model: expected generated images {held_out.shape}, as in the data set. "
+            f"Received: {generated.shape}"
+        )
+    for i, image in enumerate(generated):
+        _require_finite(image, "model", f"generated image {i}")
+    sets = {"generated": generated, "held out": held_out}
+    memorisation, pairs = None, []
+    if training_images is not None:
+        sample: list[np.ndarray] = []
+        stream = _sampled(_training(training_images, domain), len(held_out), sample, seed)
+        nearest = metrics.nearest_training(generated, stream, held_out)
+        if len(sample) == len(held_out):
+            sets["training"] = np.stack(sample)
+        memorisation = {
+            "training_images": nearest.training,
+            "flagged": int(nearest.flagged.sum()),
+            "threshold": nearest.threshold,
+            "median_distance": float(np.median(nearest.distance)),
+            "median_held_out_distance": float(np.median(nearest.held_out_distance)),
+            "median_ratio": float(np.median(nearest.ratio)),
+            "held_out_copies": nearest.held_out_copies,
+            "per_image": [
+                {
+                    "distance": float(nearest.distance[i]),
+                    "ratio": float(nearest.ratio[i]),
+                    "percentile": float(nearest.percentile[i]),
+                    "copy": bool(nearest.flagged[i]),
+                }
+                for i in range(len(generated))
+            ],
+        }
+        for i in np.argsort(nearest.distance, kind="stable")[:6]:
+            facts = memorisation["per_image"][i]
+            pairs.append((generated[i], nearest.nearest[i], facts))
+    measured = {
+        "kind": "generation",
+        "images": len(held_out),
+        "patients": len(patients) if "" not in patients else None,
+        "sliced_wasserstein": {"images": len(held_out)}
+        | {
+            key: metrics.sliced_wasserstein(held_out, value, seed=seed)
+            for key, value in sets.items()
+            if key != "held out"
+        },
+        "intensity": {
+            key: {"mean": float(value.mean()), "sd": float(value.std())}
+            for key, value in sets.items()
+        },
+        "pair_ms_ssim": {
+            key: metrics.pair_similarity(value, domain.window, seed=seed)
+            for key, value in sets.items()
+        },
+        "memorisation": memorisation,
+    }
+    shown = {key: value[:25] for key, value in sets.items()}
+    return measured, {"sets": shown, "pairs": pairs}
+
+
+class _Kept:
+    """A bounded choice of examples: best, worst, and a random sample that holds the median."""
+
+    def __init__(self, seed: int):
+        self.rng = np.random.default_rng(seed)
+        self.count = 0
+        self.best: tuple[float, dict] | None = None
+        self.worst: tuple[float, dict] | None = None
+        self.sample: list[tuple[float, dict]] = []
+
+    def add(self, example: dict, score: float) -> None:
+        if self.best is None or score > self.best[0]:
+            self.best = score, example
+        if self.worst is None or score < self.worst[0]:
+            self.worst = score, example
+        _reservoir(self.sample, (score, example), self.count, _KEPT, self.rng)
+        self.count += 1
+
+    def chosen(self, median: float) -> list[tuple[str, dict]]:
+        """Label and example, each example once: best, near the median, worst, two random."""
+        middle = min(self.sample, key=lambda item: abs(item[0] - median))
+        order = self.rng.permutation(len(self.sample))
+        items = [("Best PSNR", self.best[1]), ("Near the median PSNR", middle[1])]
+        items += [("Worst PSNR", self.worst[1])]
+        items += [("Random", self.sample[i][1]) for i in order]
+        unique: dict[int, tuple[str, dict]] = {}
+        for label, example in items:
+            unique.setdefault(id(example), (label, example))
+        return list(unique.values())[:5]
+
+
+def _translated(model, examples: Iterator[dict], batch_size: int) -> Iterator[dict]:
+    """Examples with "output", translated in runs of one shape."""
+    for _, run in itertools.groupby(examples, key=lambda example: example["source"].shape):
+        while batch := list(itertools.islice(run, batch_size)):
+            outputs = model.translate(np.stack([example["source"] for example in batch]))
+            for example, output in zip(batch, outputs, strict=True):
+                output = np.asarray(output, np.float32)
+                _require_finite(output, "model", f"its output for {example['name']!r}")
+                yield example | {"output": output}
+
+
+def _checked_example(example: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """The example's images as finite float32 `[H, W, C]`, patient and name as text."""
+    checked = {key: _text(example.get(key, "")) for key in ("patient", "name")}
+    for key in keys:
+        image = np.asarray(example[key], np.float32)
+        if image.ndim != 3:
+            raise ValueError(f"dataset: expected {key} [H, W, C]. Received: shape {image.shape}")
+        _require_finite(image, "dataset", f"{key} of {checked['name']!r}")
+        checked[key] = image
+    return checked
+
+
+def _require_finite(image: np.ndarray, argument: str, what: str) -> None:
+    bad = int(image.size - np.isfinite(image).sum())
+    if bad:
+        raise ValueError(
+            f"{argument}: expected finite values in {what}. "
+            f"Received: NaN or infinity in {bad} of {image.size} values"
+        )
+
+
+def _baseline(source: np.ndarray, target: np.ndarray, model) -> tuple[np.ndarray | None, Any]:
+    """The input as an estimate of the target, and what it is called; None where it is not one.
+
+    Of an odd number of channels (neighbouring slices) the middle one is taken, and a source
+    smaller by a whole factor is enlarged.
+    """
+    if model.source.unit != model.target.unit:
+        return None, None
+    if source.shape[2] != target.shape[2]:
+        if source.shape[2] % 2 == 0 or target.shape[2] != 1:
+            return None, None
+        source = source[..., source.shape[2] // 2][..., None]
+    if source.shape == target.shape:
+        return source, "input"
+    factors = {divmod(t, s) for t, s in zip(target.shape[:2], source.shape[:2], strict=True)}
+    if len(factors) != 1 or factors.pop()[1]:
+        return None, None
+    enlarged = skimage.transform.resize(
+        source, target.shape, order=3, mode="edge", anti_aliasing=False, preserve_range=True
+    )
+    return enlarged, "input, bicubic"
+
+
+def _summary(values: list[float], patients: list[str] | None, seed: int) -> dict[str, Any]:
+    """Mean, spread and 95 % interval over images, and over patients where they are known."""
+
+    def spread(numbers) -> float:
+        return float(np.std(numbers, ddof=1)) if len(numbers) > 1 else float("nan")
+
+    summary = {
+        "mean": float(np.mean(values)),
+        "sd": spread(values),
+        "median": float(np.median(values)),
+        "min": min(values),
+        "max": max(values),
+        "ci95": list(metrics.bootstrap(values, seed=seed)),
+        "patients": None,
+    }
+    if patients:
+        means = list(metrics.group_means(values, patients).values())
+        summary["patients"] = {
+            "mean": float(np.mean(means)),
+            "sd": spread(means),
+            "ci95": list(metrics.bootstrap(values, patients, seed=seed)),
+        }
+    return summary
+
+
+def _training(images: Iterable[Any], domain) -> Iterator[np.ndarray]:
+    for item in tqdm.tqdm(images, desc="training images", unit="image"):
+        image = item["image"] if isinstance(item, dict) else item
+        yield domain.clip(np.asarray(image, np.float32))
+
+
+def _sampled(images: Iterator, size: int, sample: list, seed: int) -> Iterator:
+    """Passes images through and leaves a uniform sample of them in `sample`."""
+    rng = np.random.default_rng(seed)
+    for count, image in enumerate(images):
+        _reservoir(sample, image, count, size, rng)
+        yield image
+
+
+def _reservoir(sample: list, item: Any, count: int, size: int, rng: np.random.Generator) -> None:
+    """Vitter's algorithm R: after each of many calls `sample` is uniform over the items seen."""
+    if len(sample) < size:
+        sample.append(item)
+    elif (position := int(rng.integers(count + 1))) < size:
+        sample[position] = item
+
+
+def _middle_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    top, left = ((side - wanted) // 2 for side, wanted in zip(image.shape, size, strict=False))
+    return image[top : top + size[0], left : left + size[1]]
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _finite(value: Any) -> Any:
+    """The same structure with None for numbers that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("tensorflow", "keras", "numpy", "scikit-image"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # tensorflow-cpu, say
+            versions[package] = importlib.metadata.version(package)
+    return versions

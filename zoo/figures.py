@@ -1,0 +1,351 @@
+"""Image grids for TensorBoard, sample files and reports, and the pieces of an HTML page.
+
+Images come as `[H, W]` or `[H, W, C]` arrays in physical units. Of several channels the middle
+one is shown, which for neighbouring slices is the slice itself.
+"""
+
+import base64
+import html
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Window = tuple[float, float]
+
+_GAP = 4  # pixels between panels
+_LABEL = 18  # height of a line of text
+_BACKGROUND = 24  # dark grey, so that black images have an edge
+
+
+def grey(image: np.ndarray, window: Window) -> np.ndarray:
+    """`[H, W]` uint8 of an image: black at the window's lower end, white at its upper end."""
+    image = _middle(image)
+    low, high = window
+    scaled = (np.nan_to_num(image, nan=low, posinf=high, neginf=low) - low) / (high - low)
+    return np.round(255 * np.clip(scaled, 0, 1)).astype(np.uint8)
+
+
+def diverging(error: np.ndarray, limit: float) -> np.ndarray:
+    """`[H, W, 3]` uint8 of a signed image: blue at -limit, near white at 0, red at +limit."""
+    error = np.nan_to_num(_middle(error), nan=0.0, posinf=limit, neginf=-limit)
+    scaled = 0.5 + 0.5 * np.clip(error / limit, -1, 1)
+    # An odd number of colours, so that 0 has one of its own.
+    table = matplotlib.colormaps["RdBu_r"](np.linspace(0, 1, 511), bytes=True)[:, :3]
+    return table[np.round(510 * scaled).astype(int)]
+
+
+def round_limit(value: float) -> float:
+    """The smallest of 1, 2, 3, 4, 5, 6 or 8 times a power of ten, not below `value`."""
+    if not np.isfinite(value) or value <= 0:
+        return 1.0
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(
+        next(s * power for s in (1, 2, 3, 4, 5, 6, 8, 10) if s * power >= value * 0.999999)
+    )
+
+
+def shrink(image: np.ndarray, largest: int) -> np.ndarray:
+    """Block means of a `[H, W]` or `[H, W, C]` image, so that no side exceeds `largest`."""
+    factor = -(-max(image.shape[:2]) // largest)
+    if factor == 1:
+        return image
+    height, width = (side // factor for side in image.shape[:2])
+    cut = np.asarray(image[: height * factor, : width * factor], np.float32)
+    return cut.reshape(height, factor, width, factor, *image.shape[2:]).mean((1, 3))
+
+
+def grid(
+    rows: Sequence[Mapping[str, np.ndarray]],
+    windows: Window | Mapping[str, Window],
+    *,
+    error: tuple[str, str] | None = None,
+    error_limit: float | None = None,
+    unit: str = "",
+    panel: int = 128,
+    largest: int = 512,
+) -> np.ndarray:
+    """Rows of labelled panels, such as source | output | target | error.
+
+    Args:
+        rows: for each row, column name to an image `[H, W]` or `[H, W, C]`, in physical units.
+            Columns stand in order of first appearance; a row may lack some of them.
+        windows: the display window of all columns, or column name to its window.
+        error: two column names (a, b); adds a last column with a - b in a diverging colour map,
+            both clipped to a's window, for rows where both have one size.
+        error_limit: the value of full colour, in `unit`; None takes a rounded 99th percentile.
+        unit: unit of the error, for its label.
+        panel: smaller images are enlarged by a whole factor to at least this many pixels.
+        largest: greater images are reduced to at most this many pixels.
+
+    Returns:
+        `[H, W, 3]` uint8.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if not names:
+        raise ValueError("rows: expected at least one row with an image. Received: none")
+    window_of = windows if isinstance(windows, Mapping) else dict.fromkeys(names, windows)
+    missing = [name for name in names if name not in window_of]
+    if missing:
+        raise ValueError(f"windows: expected a window for {missing[0]!r}. Received: {windows}")
+    panels = [
+        {name: _rgb(grey(shrink(image, largest), window_of[name])) for name, image in row.items()}
+        for row in rows
+    ]
+    if error is not None:
+        errors = [_difference(row, error, window_of) for row in rows]
+        found = [np.abs(e).ravel() for e in errors if e is not None]
+        if error_limit is None:
+            error_limit = round_limit(
+                float(np.nanpercentile(np.concatenate(found), 99)) if found else 0.0
+            )
+        label = f"{error[0]} - {error[1]}, ±{error_limit:g} {unit if unit != '1' else ''}".strip()
+        names.append(label)
+        for row, difference in zip(panels, errors, strict=True):
+            if difference is not None:
+                row[label] = diverging(shrink(difference, largest), error_limit)
+    cell = max(panel, *(max(p.shape[:2]) for row in panels for p in row.values()))
+    lines = []
+    for row in panels:
+        cells = {name: _enlarge(image, cell) for name, image in row.items()}
+        height = max((image.shape[0] for image in cells.values()), default=cell)
+        lines.append((cells, height))
+    widths = {
+        name: max([cells[name].shape[1] for cells, _ in lines if name in cells], default=panel)
+        for name in names
+    }
+    bar = _GAP + 8 if error is not None else 0
+    canvas = np.full(
+        (
+            _LABEL + sum(height + _GAP for _, height in lines) + bar,
+            sum(widths.values()) + _GAP * (len(names) - 1),
+            3,
+        ),
+        _BACKGROUND,
+        np.uint8,
+    )
+    left = 0
+    for name in names:
+        top = _LABEL
+        for cells, height in lines:
+            if name in cells:
+                image = cells[name]
+                canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
+            top += height + _GAP
+        _write(canvas, name, left, widths[name])
+        left += widths[name] + _GAP
+    if error is not None:  # the colour bar, under the last column
+        ramp = diverging(np.linspace(-1, 1, widths[names[-1]])[None], 1.0)
+        canvas[-8 - _GAP // 2 : -_GAP // 2, -widths[names[-1]] :] = ramp
+    return canvas
+
+
+def sample_grid(
+    images: np.ndarray, window: Window, *, columns: int | None = None, panel: int = 64
+) -> np.ndarray:
+    """Images `[N, H, W, C]` side by side, about as wide as high: `[H', W', 3]` uint8."""
+    images = np.asarray(images)
+    if images.ndim not in (3, 4) or not len(images):
+        raise ValueError(
+            f"images: expected [N, H, W] or [N, H, W, C], N at least 1. Received: {images.shape}"
+        )
+    tiles = [_enlarge(_rgb(grey(shrink(image, 512), window)), panel) for image in images]
+    columns = columns or int(np.ceil(np.sqrt(len(tiles))))
+    height, width = tiles[0].shape[:2]
+    lines = -(-len(tiles) // columns)
+    canvas = np.full(
+        (lines * (height + 2) - 2, min(columns, len(tiles)) * (width + 2) - 2, 3),
+        _BACKGROUND,
+        np.uint8,
+    )
+    for i, tile in enumerate(tiles):
+        top, left = (i // columns) * (height + 2), (i % columns) * (width + 2)
+        canvas[top : top + height, left : left + width] = tile
+    return canvas
+
+
+def png(array: np.ndarray) -> bytes:
+    """A uint8 array `[H, W]` or `[H, W, 3]` as a PNG file."""
+    if array.dtype != np.uint8 or not (array.ndim == 2 or array.shape[2:] == (3,)):
+        raise ValueError(
+            "array: expected uint8 [H, W] or [H, W, 3]. "
+            f"Received: {array.dtype} {tuple(array.shape)}"
+        )
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def data_uri(array: np.ndarray) -> str:
+    """The PNG of a uint8 array as a `data:` address, to embed in HTML."""
+    return "data:image/png;base64," + base64.b64encode(png(array)).decode("ascii")
+
+
+def save_png(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Writes a uint8 array as a PNG file; readers never see half of it."""
+    write_atomic(path, png(array))
+
+
+def write_atomic(path: str | os.PathLike, content: bytes) -> None:
+    """Writes a file under a temporary name beside `path`, then renames it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def document(title: str, body: str) -> str:
+    """A whole HTML page, light or dark as the reader's system is; `body` is HTML."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n"
+        f"<body><main>\n{body}\n</main></body></html>\n"
+    )
+
+
+def section(title: str, note: str, *blocks: str) -> str:
+    """A card; `title` and `note` are plain text, `blocks` HTML."""
+    return (
+        f'<section><h2>{html.escape(title)}</h2><p class="soft">{html.escape(note)}</p>'
+        + "".join(blocks)
+        + "</section>"
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are HTML already."""
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    inner = f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="scroll"><table>{inner}</table></div>'
+
+
+def panels(images: Iterable[tuple[str, np.ndarray]]) -> str:
+    """(caption, uint8 array) pairs side by side, embedded in the page."""
+    items = []
+    for caption, array in images:
+        # Small images are enlarged by the browser: show their pixels, do not blur them.
+        style = ' class="pixels"' if max(array.shape[:2]) < 200 else ""
+        items.append(
+            f'<figure><img{style} src="{data_uri(array)}" alt="{html.escape(caption)}">'
+            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        )
+    return f'<div class="panels">{"".join(items)}</div>'
+
+
+def colour_bar(label: str, colours: Sequence[str], ends: Window, unit: str) -> str:
+    """A horizontal ramp of CSS colours with its ends' and middle's values."""
+    middle = (ends[0] + ends[1]) / 2
+    ticks = "".join(f"<span>{value:g}</span>" for value in (ends[0], middle, ends[1]))
+    unit = f", {html.escape(unit)}" if unit != "1" else ""
+    return (
+        f'<div class="bar">{html.escape(label)}{unit}'
+        f'<i style="background:linear-gradient(90deg,{",".join(colours)})"></i>'
+        f"<div>{ticks}</div></div>"
+    )
+
+
+def _middle(image: np.ndarray) -> np.ndarray:
+    """The image, or its middle channel, as float32 `[H, W]`."""
+    image = np.asarray(image, np.float32)
+    if image.ndim not in (2, 3):
+        raise ValueError(f"image: expected [H, W] or [H, W, C]. Received: shape {image.shape}")
+    return image if image.ndim == 2 else image[..., image.shape[-1] // 2]
+
+
+def _difference(row, names: tuple[str, str], windows) -> np.ndarray | None:
+    """First minus second in the first's window, or None where the row has no such pair."""
+    if any(name not in row for name in names):
+        return None
+    a, b = (_middle(row[name]) for name in names)
+    if a.shape != b.shape:
+        return None
+    window = windows[names[0]]
+    return np.clip(a, *window) - np.clip(b, *window)
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    return np.repeat(image[..., None], 3, axis=-1)
+
+
+def _enlarge(image: np.ndarray, size: int) -> np.ndarray:
+    """Repeats pixels by the largest whole factor that keeps the longer side within `size`."""
+    factor = max(1, size // max(image.shape[:2]))
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _write(canvas: np.ndarray, text: str, left: int, width: int) -> None:
+    """Draws a label into the top line of `canvas`, cut to `width`."""
+    strip = Image.new("RGB", (width, _LABEL), (_BACKGROUND,) * 3)
+    drawing = ImageDraw.Draw(strip)
+    font = ImageFont.load_default(size=12)
+    if drawing.textlength(text, font=font) > width - 4:
+        font = ImageFont.load_default(size=9)
+    drawing.text((3, 2), text, fill=(230, 230, 230), font=font)
+    canvas[:_LABEL, left : left + width] = np.asarray(strip)
+
+
+_STYLE = """
+:root { color-scheme: light dark; --page: #f6f7f8; --card: #fff; --ink: #1b1f24; --soft: #5b6470;
+  --line: #e0e4e8; --accent: #1d5fc4; --faint: #9aa4b0; --alarm: #b3261e; --good: #17774a; }
+@media (prefers-color-scheme: dark) { :root { --page: #14171a; --card: #1c2024; --ink: #e6e9ec;
+  --soft: #9aa3ad; --line: #2f353b; --accent: #7fb0ff; --faint: #68727d; --alarm: #ff8a80;
+  --good: #6fd3a0; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
+main { max-width: 1120px; margin: 0 auto; padding: 40px 24px 64px; }
+h1 { font-size: 28px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.01em; }
+h2 { font-size: 18px; margin: 0 0 4px; }
+h3 { font-size: 14px; font-weight: 600; margin: 22px 0 8px; overflow-wrap: anywhere; }
+p { margin: 4px 0 12px; max-width: 78ch; }
+.soft, figcaption, h3 span { color: var(--soft); font-weight: 400; }
+.alarm { color: var(--alarm); font-weight: 600; }
+.good { color: var(--good); }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
+  padding: 22px 24px; margin-top: 20px; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 3px 18px; margin: 18px 0 0; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 14px;
+  margin-top: 20px; }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
+  padding: 14px 18px; }
+.tile b { display: block; font-size: 26px; line-height: 1.25; font-weight: 650;
+  font-variant-numeric: tabular-nums; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums;
+  margin-top: 10px; }
+th, td { text-align: right; padding: 6px 10px; border-bottom: 1px solid var(--line);
+  white-space: nowrap; }
+th { font-weight: 600; color: var(--soft); font-size: 13px; }
+th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+tbody tr:last-child td { border-bottom: 0; }
+td small { color: var(--soft); font-size: 12px; }
+.panels { display: grid; gap: 10px; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
+.pairs { display: grid; gap: 22px; margin-top: 14px;
+  grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); }
+.pairs .panels { grid-template-columns: 1fr 1fr; }
+figure { margin: 0; } figcaption { font-size: 13px; margin-top: 3px; }
+img { width: 100%; display: block; border-radius: 4px; background: #181818; }
+img.pixels { image-rendering: pixelated; }
+.bars { display: flex; gap: 36px; flex-wrap: wrap; margin-top: 20px; font-size: 13px; }
+.bar { width: 280px; } .bar i { display: block; height: 12px; border-radius: 3px;
+  border: 1px solid var(--line); }
+.bar div { display: flex; justify-content: space-between; color: var(--soft); }
+summary { cursor: pointer; font-weight: 600; }
+svg { width: 100%; height: auto; display: block; margin-top: 8px; }
+svg text { fill: var(--soft); font-size: 12px; } svg .grid { stroke: var(--line); }
+svg .join { stroke: var(--faint); stroke-width: 1; opacity: .6; }
+svg .out { fill: var(--accent); }
+svg .in { fill: var(--card); stroke: var(--faint); stroke-width: 1.5; }
+@media print { section, .tile { break-inside: avoid; } body { background: #fff; } }
+"""

@@ -1,0 +1,413 @@
+"""DICOM images: find series, read slices in physical units, map physical to stored values.
+
+Physical value = RescaleSlope x stored value + RescaleIntercept (PS3.3 C.11.1), or the Modality
+LUT; in an enhanced multi-frame object the two come from its functional groups.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pydicom
+import pydicom.pixels
+
+from zoo.imaging.encoding import Encoding
+from zoo.imaging.volume import Problem, Volume
+
+_KEYWORDS = [
+    "SOPClassUID",
+    "Modality",
+    "PatientID",
+    "IssuerOfPatientID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "InstanceNumber",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "EchoNumbers",
+    "TemporalPositionIdentifier",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
+    "ImagerPixelSpacing",
+    "BitsAllocated",
+    "BitsStored",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "ModalityLUTSequence",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]
+# images by their structure, not by their meaning
+_NOT_IMAGES = ("RT Dose Storage", "Segmentation Storage", "Parametric Map Storage")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One slice of a series: its file, frame number (from 0), encoding and padding limits."""
+
+    path: Path
+    number: int
+    encoding: Encoding
+    padding: tuple[int, int] | None = None  # stored values that mean "no pixel"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Series(Volume):
+    """Single-frame files of one SeriesInstanceUID, or one multi-frame file.
+
+    Slices are sorted along the slice normal; without positions, by InstanceNumber (frames: as
+    stored). Padding pixels read as the slice's least real value; MONOCHROME1 is not inverted,
+    since rescaled values mean the same in both.
+
+    Attributes:
+        uid: SeriesInstanceUID.
+        frames: one for each slice.
+    """
+
+    kind: ClassVar[str] = "dicom"
+
+    uid: str
+    frames: tuple[Frame, ...]
+
+    def read(self, index: int) -> np.ndarray:
+        """See `Volume.read`."""
+        self._check(index)
+        frame = self.frames[index]
+        stored, dataset = self._load(index)
+        if "ModalityLUTSequence" in dataset:
+            values = pydicom.pixels.apply_modality_lut(stored, dataset).astype(np.float32)
+        else:
+            values = frame.encoding.decode(stored)
+        if frame.padding:
+            padding = (stored >= frame.padding[0]) & (stored <= frame.padding[1])
+            if not padding.all():
+                values[padding] = values[~padding].min()
+        return values
+
+    def stored(self, index: int) -> np.ndarray:
+        """Slice `index` as stored integers, int32 [H, W], free of overlays in unused bits."""
+        self._check(index)
+        return self._load(index)[0]
+
+    def _load(self, index: int) -> tuple[np.ndarray, pydicom.Dataset]:
+        frame = self.frames[index]
+        try:
+            with quiet():
+                stored, dataset = _decode(frame)
+        except Exception as error:  # decoders raise errors of many types on damaged data
+            hint = ' (pip install "zoo-medical[jpeg]")' if "missing" in str(error) else ""
+            raise ValueError(f"cannot decode pixels: {error}{hint}") from error
+        if stored.shape != self.shape:
+            raise ValueError(f"pixels: expected {list(self.shape)}. Received: {list(stored.shape)}")
+        return stored, dataset
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file begins as DICOM does, with or without the preamble."""
+    with open(path, "rb") as file:
+        start = file.read(132)
+    # without the preamble, the first group number is 2 or 8, in either byte order
+    groups = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
+    return start[128:] == b"DICM" or (len(start) > 8 and start[:2] in groups)
+
+
+def find_series(
+    files: list[tuple[Path, str]],
+) -> tuple[list[Series], list[Problem]]:
+    """Groups DICOM files into series.
+
+    Args:
+        files: pairs of (path, POSIX path relative to the searched folder).
+
+    Returns:
+        The series, and the files that hold no usable image.
+    """
+    groups: dict[Any, list[tuple[pydicom.Dataset, Path, str]]] = collections.defaultdict(list)
+    series, problems = [], []
+    for path, name in files:
+        try:
+            with quiet():
+                header = pydicom.dcmread(
+                    path, force=True, stop_before_pixels=True, specific_tags=_KEYWORDS
+                )
+                _require_image(header)
+                if int(header.get("NumberOfFrames") or 1) > 1:
+                    series.append(_multi_frame(header, path, name))
+                else:
+                    _encoding(header)
+                    groups[_key(header, path)].append((header, path, name))
+        except Exception as error:  # a damaged header raises errors of many types
+            problems.append(Problem(path, str(error) or type(error).__name__))
+    taken = collections.Counter(_folder(group) for group in groups.values() if len(group) > 1)
+    for key, group in groups.items():
+        name = group[0][2]
+        if len(group) > 1:
+            name = _folder(group)
+            name += f"#{_hash(repr(key))[:8]}" if taken[name] > 1 else ""
+        try:
+            with quiet():
+                series.append(_single_frames(group, name))
+        except Exception as error:
+            problems.extend(Problem(path, str(error)) for _, path, _ in group)
+    return series, problems
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silences pydicom, whose warnings quote values of the header."""
+    logger = logging.getLogger("pydicom")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = disabled
+
+
+def functional(dataset: pydicom.Dataset, frame: int, sequence: str) -> pydicom.Dataset | None:
+    """The item of a functional group for `frame`: its own, or the one that all frames share."""
+    for groups, number in (
+        (dataset.get("PerFrameFunctionalGroupsSequence"), frame),
+        (dataset.get("SharedFunctionalGroupsSequence"), 0),
+    ):
+        if groups and number < len(groups) and groups[number].get(sequence):
+            return groups[number][sequence].value[0]
+    return None
+
+
+def _decode(frame: Frame) -> tuple[np.ndarray, pydicom.Dataset]:
+    dataset = pydicom.Dataset()
+    if _read_whole(frame.path):
+        dataset = pydicom.dcmread(frame.path, force=True)
+        set_syntax(dataset)
+        words = pydicom.pixels.pixel_array(dataset, index=frame.number, raw=True)
+    else:
+        words = pydicom.pixels.pixel_array(frame.path, index=frame.number, raw=True, ds_out=dataset)
+    bits = int(dataset.BitsStored)
+    signed = bool(dataset.PixelRepresentation)
+    stored = words.astype(np.int32)
+    if not dataset.file_meta.TransferSyntaxUID.is_compressed:
+        stored >>= max(0, int(dataset.get("HighBit", bits - 1)) + 1 - bits)
+    stored &= (1 << bits) - 1  # bits above may hold an overlay
+    if signed:
+        sign = 1 << (bits - 1)
+        stored = (stored ^ sign) - sign
+    return stored, dataset
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_whole(path: Path) -> bool:
+    """Whether pydicom can take single frames from the dataset only, not from the file."""
+    with open(path, "rb") as file:
+        if file.read(132)[128:] != b"DICM":
+            return True
+    syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
+    return syntax is None or syntax == pydicom.uid.DeflatedExplicitVRLittleEndian
+
+
+def set_syntax(dataset: pydicom.Dataset) -> None:
+    """Gives a dataset without a Transfer Syntax UID the one that it was read with."""
+    if not hasattr(dataset, "file_meta"):
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        uid = pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = (
+            pydicom.uid.ImplicitVRLittleEndian if implicit else uid
+        )
+
+
+def _require_image(header: pydicom.Dataset) -> None:
+    kind = header.get("SOPClassUID")
+    name = kind.name if kind else ""
+    if not header.get("Rows") or not header.get("Columns") or name in _NOT_IMAGES:
+        # force=True reads anything: without the identity of an object it is no DICOM
+        raise ValueError(f"not an image ({name})" if name else "not a DICOM image")
+    samples = header.get("SamplesPerPixel", 1)
+    photometric = header.get("PhotometricInterpretation", "MONOCHROME2")
+    if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise ValueError(
+            "colour DICOM: expected one MONOCHROME1 or MONOCHROME2 sample a pixel. "
+            f"Received: {samples} {photometric}"
+        )
+    if header.get("BitsAllocated") not in (8, 16):
+        raise ValueError(
+            f"BitsAllocated: expected 8 or 16. Received: {header.get('BitsAllocated')}"
+        )
+
+
+def _key(header: pydicom.Dataset, path: Path) -> tuple:
+    """What the slices of one series have in common; a localizer or another echo differs."""
+    return (
+        str(header.get("SeriesInstanceUID") or path),
+        header.Rows,
+        header.Columns,
+        header.get("Modality"),
+        tuple(round(float(v), 3) for v in header.get("ImageOrientationPatient") or ()),
+        str(header.get("EchoNumbers", "")),
+        str(header.get("TemporalPositionIdentifier", "")),
+        _spacing(header, header),
+    )
+
+
+def _encoding(header: pydicom.Dataset, frame: int | None = None) -> Encoding:
+    source = header
+    if frame is not None:
+        source = functional(header, frame, "PixelValueTransformationSequence") or header
+    slope, intercept = source.get("RescaleSlope"), source.get("RescaleIntercept")
+    return Encoding(
+        slope=1.0 if slope is None else float(slope),
+        intercept=0.0 if intercept is None else float(intercept),
+        bits=int(header.BitsStored),
+        signed=bool(header.get("PixelRepresentation", 0)),
+        rescaled=slope is not None and "ModalityLUTSequence" not in header,
+    )
+
+
+def padding_ends(header: pydicom.Dataset) -> tuple[int, int] | None:
+    """Pixel Padding Value and Pixel Padding Range Limit (or the value again) as stored."""
+    if header.get("PixelPaddingValue") is None:
+        return None
+    bits, signed = int(header.BitsAllocated), bool(header.get("PixelRepresentation", 0))
+    ends = []
+    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+        value = header.get(keyword)
+        value = header.PixelPaddingValue if value is None else value
+        if isinstance(value, bytes):  # an unknown VR
+            value = int.from_bytes(value, "little")
+        value = int(value) % (1 << bits)  # a VR of the other signedness is a common fault
+        ends.append(value - (1 << bits) if signed and value >> (bits - 1) else value)
+    return ends[0], ends[1]
+
+
+def _padding(header: pydicom.Dataset) -> tuple[int, int] | None:
+    ends = padding_ends(header)
+    return (min(ends), max(ends)) if ends else None
+
+
+def _spacing(header: pydicom.Dataset, measures: pydicom.Dataset) -> tuple[float, float] | None:
+    values = measures.get("PixelSpacing") or header.get("ImagerPixelSpacing")
+    if not values or len(values) != 2 or min(map(float, values)) <= 0:
+        return None
+    return float(values[0]), float(values[1])
+
+
+def _along_normal(orientation: Any, position: Any) -> float | None:
+    """Distance of a slice from the origin along the slice normal, in mm."""
+    if not orientation or not position or len(orientation) != 6 or len(position) != 3:
+        return None
+    axes = np.array(orientation, np.float64).reshape(2, 3)
+    return float(np.cross(axes[0], axes[1]) @ np.array(position, np.float64))
+
+
+def _common(header: pydicom.Dataset) -> dict[str, Any]:
+    modality = str(header.get("Modality") or "OT")
+    kind = header.get("RescaleType")
+    if modality == "CT" and kind in (None, "", "HU"):
+        unit = "HU"
+    elif modality == "MR":
+        unit = "signal"
+    else:
+        unit = "1" if kind in (None, "", "US") else str(kind)
+    patient = str(header.get("PatientID") or "")
+    if patient:
+        patient = f"{header.get('IssuerOfPatientID', '')}|{patient}"
+    else:
+        patient = str(header.get("StudyInstanceUID") or "")
+    return {
+        "shape": (int(header.Rows), int(header.Columns)),
+        "modality": modality,
+        "unit": unit,
+        "patient": _hash(patient)[:16] if patient else "",
+        "uid": str(header.get("SeriesInstanceUID") or ""),
+    }
+
+
+def _multi_frame(header: pydicom.Dataset, path: Path, name: str) -> Series:
+    count = int(header.NumberOfFrames)
+    positions = []
+    for number in range(count):
+        orientation = functional(header, number, "PlaneOrientationSequence") or {}
+        position = functional(header, number, "PlanePositionSequence") or {}
+        positions.append(
+            _along_normal(
+                orientation.get("ImageOrientationPatient"), position.get("ImagePositionPatient")
+            )
+        )
+    order = range(count)
+    if None not in positions and len(set(np.round(positions, 3))) == count:
+        order = np.argsort(positions, kind="stable").tolist()
+    frames = tuple(
+        Frame(
+            path=path,
+            number=number,
+            encoding=_encoding(header, number),
+            padding=_padding(header),
+        )
+        for number in order
+    )
+    measures = functional(header, 0, "PixelMeasuresSequence") or header
+    transformation = functional(header, 0, "PixelValueTransformationSequence")
+    common = _common(header)
+    if transformation and common["modality"] == "CT" and transformation.get("RescaleType") != "HU":
+        common["unit"] = "1"
+    return Series(
+        name=name,
+        paths=(path,),
+        length=count,
+        spacing=_spacing(header, measures),
+        frames=frames,
+        **common,
+    )
+
+
+def _single_frames(group: list[tuple[pydicom.Dataset, Path, str]], name: str) -> Series:
+    def place(item: tuple[pydicom.Dataset, Path, str]) -> tuple:
+        header, _, file = item
+        distance = _along_normal(
+            header.get("ImageOrientationPatient"), header.get("ImagePositionPatient")
+        )
+        number = header.get("InstanceNumber")
+        return (distance or 0.0, int(number) if number is not None else 0, file)
+
+    group = sorted(group, key=place)
+    frames = tuple(
+        Frame(path=path, number=0, encoding=_encoding(header), padding=_padding(header))
+        for header, path, _ in group
+    )
+    first = group[0][0]
+    return Series(
+        name=name,
+        paths=tuple(path for _, path, _ in group),
+        length=len(group),
+        spacing=_spacing(first, first),
+        frames=frames,
+        **_common(first),
+    )
+
+
+def _folder(group: list[tuple[pydicom.Dataset, Path, str]]) -> str:
+    folder = os.path.commonpath([os.path.dirname(name) or "." for _, _, name in group])
+    return "series" if folder in ("", ".") else Path(folder).as_posix()
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,83 @@
+"""Stored integers of DICOM images and the physical values they stand for."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pydicom.valuerep
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How stored integers stand for physical values.
+
+    Attributes:
+        slope, intercept: physical = slope x stored + intercept.
+        bits: BitsStored, up to 16.
+        signed: PixelRepresentation.
+        rescaled: whether the header states slope and intercept.
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    bits: int = 16
+    signed: bool = False
+    rescaled: bool = False
+
+    def __post_init__(self):
+        if not (math.isfinite(self.slope) and self.slope and math.isfinite(self.intercept)):
+            raise ValueError(
+                "RescaleSlope, RescaleIntercept: expected finite numbers, the slope not 0. "
+                f"Received: {self.slope}, {self.intercept}"
+            )
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The least and the greatest stored value."""
+        if self.signed:
+            return -(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1
+        return 0, (1 << self.bits) - 1
+
+    def decode(self, stored: np.ndarray) -> np.ndarray:
+        """Stored integers to physical values, float32."""
+        return (np.float64(stored) * self.slope + self.intercept).astype(np.float32)
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Physical values to the nearest stored integers, int32, saturated at `limits`."""
+        stored = np.rint((np.float64(values) - self.intercept) / self.slope)
+        return np.clip(stored, *self.limits).astype(np.int32)
+
+    def fits(self, low: float, high: float) -> bool:
+        """Whether the values from `low` to `high` are stored without saturation."""
+        ends = [np.rint((end - self.intercept) / self.slope) for end in (low, high)]
+        return self.limits[0] <= min(ends) and max(ends) <= self.limits[1]
+
+    def fit(self, low: float, high: float) -> "Encoding":
+        """The encoding closest to this one that stores `low` to `high` without saturation.
+
+        In this order: this one; 16 bits; signed, where the header states no rescale; the
+        intercept moved by whole steps, so that values on the old steps stay exact. Only where
+        the range takes more than 65535 steps does the step grow.
+        """
+        wide = dataclasses.replace(self, bits=16)
+        candidates = [self, wide]
+        if not self.rescaled:
+            candidates.append(dataclasses.replace(wide, signed=True))
+        for candidate in candidates:
+            if candidate.fits(low, high):
+                return candidate
+        slope = self.slope
+        first, last = sorted((end - self.intercept) / slope for end in (low, high))
+        if np.rint(last) - np.rint(first) <= 65535:
+            intercept = self.intercept + slope * (np.rint(first) - wide.limits[0])
+        else:
+            # a DS value has 16 characters: round the step up to what they hold
+            slope = math.copysign(float(f"{(high - low) / 65534 * (1 + 1e-8):.8e}"), slope)
+            start = low if slope > 0 else high
+            intercept = start - slope * wide.limits[0]
+        return dataclasses.replace(wide, slope=slope, intercept=decimal(intercept), rescaled=True)
+
+
+def decimal(value: float) -> float:
+    """`value` as a DICOM decimal string (16 characters) holds it."""
+    return float(pydicom.valuerep.format_number_as_ds(float(value)))

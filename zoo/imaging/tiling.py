@@ -1,0 +1,125 @@
+"""Overlapping tiles, blended without seams."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+def tiled(
+    function: Callable[[np.ndarray], np.ndarray],
+    images: np.ndarray,
+    *,
+    tile: int,
+    overlap: int,
+    margin: int | None = None,
+    multiple: int = 1,
+    batch_size: int = 1,
+) -> np.ndarray:
+    """Applies `function` to overlapping tiles of `images` and blends the results.
+
+    A pixel of a tile counts only where it lies `margin` or more from the tile's artificial
+    edges; over the rest of the overlap the two tiles are blended linearly. For a convolutional
+    function whose receptive field reaches no further than `margin` pixels, the result therefore
+    equals that of the whole image; for others (instance norm) the blend hides the seam. Tiles
+    start at multiples of `multiple`, so that strided layers see the same grid.
+
+    Args:
+        function: [n, tile, tile, C] to [n, tile, tile, C'], float32; every call has the same
+            static shape, n = `batch_size`.
+        images: [N, H, W, C]; an image smaller than a tile, or no multiple of `multiple`, is
+            reflected at its far edges.
+        tile: height and width of a tile; rounded up to a multiple of `multiple`.
+        overlap: pixels that neighbouring tiles share at least, `tile - multiple` at most.
+        margin: see above, from 0 to `overlap // 2` (no blending); None takes `overlap // 4`.
+        multiple: the network takes sizes that are multiples of this.
+        batch_size: tiles in one call of `function`.
+
+    Returns:
+        float32 [N, H, W, C']. Memory beyond it is that of one image.
+
+    Raises:
+        ValueError: for arguments outside these limits, or a function that changes the size.
+    """
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"images: expected [N, H, W, C]. Received: {list(images.shape)}")
+    if tile < 1 or multiple < 1 or batch_size < 1:
+        raise ValueError(
+            "tile, multiple, batch_size: expected 1 or more. "
+            f"Received: {tile}, {multiple}, {batch_size}"
+        )
+    tile = -(-tile // multiple) * multiple
+    if not 0 <= overlap <= tile - multiple:
+        raise ValueError(f"overlap: expected 0 to {tile - multiple}. Received: {overlap}")
+    margin = overlap // 4 if margin is None else margin
+    if not 0 <= margin <= overlap // 2:
+        raise ValueError(f"margin: expected 0 to {overlap // 2}. Received: {margin}")
+    height, width = images.shape[1:3]
+    sizes = [max(tile, -(-size // multiple) * multiple) for size in (height, width)]
+    step = (tile - overlap) // multiple * multiple
+    rows, columns = (_axis(size, tile, step, margin) for size in sizes)
+    places = [(row, column) for row in rows for column in columns]
+    output = None
+    for number, image in enumerate(images):
+        image = _padded(np.asarray(image, np.float32), sizes)
+        total = None
+        for first in range(0, len(places), batch_size):
+            chosen = places[first : first + batch_size]
+            batch = np.stack([image[r : r + tile, c : c + tile] for (r, _), (c, _) in chosen])
+            if len(chosen) < batch_size:  # the last batch keeps the static shape
+                batch = np.concatenate([batch, batch[-1:].repeat(batch_size - len(chosen), 0)])
+            results = np.asarray(function(batch), np.float32)
+            if results.ndim != 4 or results.shape[:3] != batch.shape[:3]:
+                raise ValueError(
+                    f"function: expected a result of {[*batch.shape[:3], 'C']}. "
+                    f"Received: {list(results.shape)}"
+                )
+            if total is None:
+                total = np.zeros((*image.shape[:2], results.shape[-1]), np.float32)
+            for ((row, down), (column, across)), result in zip(chosen, results, strict=False):
+                weight = (down[:, None] * across)[..., None]
+                # where() keeps a non-finite value of an ignored pixel out of the sum
+                total[row : row + tile, column : column + tile] += np.where(
+                    weight > 0, result * weight, 0
+                )
+        if output is None:
+            output = np.empty((len(images), height, width, total.shape[-1]), np.float32)
+        output[number] = total[:height, :width]
+    return output
+
+
+def _padded(image: np.ndarray, sizes: list[int]) -> np.ndarray:
+    """`image` reflected at its far edges up to `sizes`."""
+    missing = [size - have for size, have in zip(sizes, image.shape, strict=False)]
+    if not any(missing):
+        return image
+    return np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
+
+
+def _axis(size: int, tile: int, step: int, margin: int) -> list[tuple[int, np.ndarray]]:
+    """Starts of the tiles along one axis, with weights [tile] that add up to 1 everywhere."""
+    starts = [*range(0, size - tile, step), size - tile]
+    weights = []
+    for before, start, after in zip([None, *starts], starts, [*starts[1:], None], strict=False):
+        weight = np.ones(tile)
+        if before is not None:
+            weight = np.minimum(weight, _ramp(before + tile - start, tile, margin))
+        if after is not None:
+            weight = np.minimum(weight, _ramp(start + tile - after, tile, margin)[::-1])
+        weights.append(weight)
+    total = np.zeros(size)
+    for start, weight in zip(starts, weights, strict=True):
+        total[start : start + tile] += weight
+    return [
+        (start, (weight / total[start : start + tile]).astype(np.float32))
+        for start, weight in zip(starts, weights, strict=True)
+    ]
+
+
+def _ramp(shared: int, tile: int, margin: int) -> np.ndarray:
+    """0 on the `margin` of a tile's first edge, 1 beyond the neighbour's reach, linear between.
+
+    Of the `shared` pixels, the first `margin` belong to the neighbour alone and the last to this
+    tile alone; at every pixel the ramp and the neighbour's mirrored one add up to 1.
+    """
+    blend = shared - 2 * margin
+    return np.clip((np.arange(tile) - margin + 0.5) / max(blend, 1), 0.0, 1.0)

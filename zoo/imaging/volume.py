@@ -1,0 +1,82 @@
+"""One image volume on disk, read slice by slice."""
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+
+class Problem(NamedTuple):
+    """A file that cannot be used, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A DICOM series or a NIfTI, PNG, TIFF or NPY file; it holds no pixels.
+
+    Attributes:
+        name: POSIX path relative to the searched folder: the file's, or the folder's for a
+            DICOM series of several files (`folder#1a2b3c4d` where series share a folder).
+        paths: its files, in slice order.
+        length: number of slices.
+        shape: height and width of every slice, in pixels.
+        channels: 1, or 3 for colour raster files.
+        spacing: pixel spacing (row, column) in mm, None where the file does not say.
+        modality: DICOM modality code, "OT" where the file does not say.
+        unit: "HU", "signal", or "1" for plain stored values.
+        patient: a hash that is equal for one patient's files, "" where unknown.
+    """
+
+    kind: ClassVar[str] = ""  # "dicom", "nifti", "raster" or "array"
+
+    name: str
+    paths: tuple[Path, ...]
+    length: int
+    shape: tuple[int, int]
+    channels: int = 1
+    spacing: tuple[float, float] | None = None
+    modality: str = "OT"
+    unit: str = "1"
+    patient: str = ""
+
+    def read(self, index: int) -> np.ndarray:
+        """Slice `index` in physical units: float32 [H, W], or [H, W, 3] for colour.
+
+        Raises:
+            ValueError: where the file cannot be decoded.
+            IndexError: for an index outside 0 ... length - 1.
+        """
+        raise NotImplementedError
+
+    def path(self, index: int) -> Path:
+        """The file that holds slice `index`."""
+        self._check(index)
+        return self.paths[index] if len(self.paths) > 1 else self.paths[0]
+
+    def stack(self, index: int, slices: int) -> np.ndarray:
+        """Slice `index` with its neighbours as channels: float32 [H, W, slices].
+
+        Channel `slices // 2` is the slice itself; the first and last slices are repeated
+        beyond the ends.
+
+        Raises:
+            ValueError: for an even `slices`, or for colour images with `slices` above 1.
+        """
+        if slices < 1 or slices % 2 == 0:
+            raise ValueError(f"slices: expected an odd number. Received: {slices}")
+        if self.channels > 1:
+            if slices > 1:
+                raise ValueError(f"{self.name}: slices need one-channel images. Received: colour")
+            return self.read(index)
+        around = range(index - slices // 2, index + slices // 2 + 1)
+        return np.stack([self.read(min(max(i, 0), self.length - 1)) for i in around], axis=-1)
+
+    def _check(self, index: int) -> None:
+        if not 0 <= index < self.length:
+            raise IndexError(
+                f"{self.name}: expected a slice from 0 to {self.length - 1}. Received: {index}"
+            )

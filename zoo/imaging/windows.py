@@ -1,0 +1,73 @@
+"""What the numbers of an image mean: modality, unit, intensity window and spacing."""
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Domain:
+    """The physical meaning of one image domain; a part of every model and of every artefact.
+
+    Attributes:
+        modality: DICOM modality code: CT, MR, MG, DX, OT.
+        unit: unit of a pixel value: "HU", "signal", "1".
+        window: the two physical values that a network sees as -1 and 1.
+        channels: image channels, `C` of `[N, H, W, C]`.
+        spacing: pixel spacing (row, column) in mm, or None where unknown.
+
+    Raises:
+        ValueError: for a window that is not two increasing finite numbers.
+    """
+
+    modality: str = "OT"
+    unit: str = "1"
+    window: tuple[float, float] = (0.0, 1.0)
+    channels: int = 1
+    spacing: tuple[float, float] | None = None
+
+    def __post_init__(self):
+        window = tuple(float(value) for value in self.window)
+        if len(window) != 2 or not -float("inf") < window[0] < window[1] < float("inf"):
+            raise ValueError(
+                f"window: expected two finite numbers (low, high), low < high. "
+                f"Received: {self.window}"
+            )
+        object.__setattr__(self, "window", window)
+        if self.spacing is not None:
+            object.__setattr__(self, "spacing", tuple(float(value) for value in self.spacing))
+
+    @property
+    def span(self) -> float:
+        """Width of the window, in the domain's unit: the `data_range` of PSNR and SSIM."""
+        return self.window[1] - self.window[0]
+
+    def scale(self, images):
+        """Physical values to network values, the window to [-1, 1]; nothing is clipped."""
+        return (images - self.window[0]) * (2.0 / self.span) - 1.0
+
+    def decode(self, values):
+        """Network values to physical values, [-1, 1] to the window."""
+        return (values + 1.0) * (self.span / 2.0) + self.window[0]
+
+    def clip(self, images):
+        """Physical values limited to the window; NumPy arrays and tensors alike."""
+        low, high = self.window
+        if hasattr(images, "clip"):
+            return images.clip(low, high)
+        import tensorflow as tf
+
+        return tf.clip_by_value(images, low, high)
+
+    def encode(self, images):
+        """Physical values to network values in [-1, 1], clipped to the window."""
+        return self.scale(self.clip(images))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-serialisable form that `from_dict` takes back."""
+        fields = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "Domain":
+        """The domain that `to_dict` described; unknown keys are refused."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})

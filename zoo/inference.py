@@ -1,0 +1,365 @@
+"""Translates a user's files, and writes generated images."""
+
+import collections
+import contextlib
+import dataclasses
+import datetime
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import PIL.Image
+import pydicom.uid
+import skimage.transform
+import tqdm
+
+from zoo.imaging import derived, nifti, raster
+from zoo.imaging.deidentify import Deidentifier
+from zoo.imaging.dicom import Series
+from zoo.imaging.files import find
+from zoo.imaging.volume import Problem, Volume
+
+
+@dataclasses.dataclass
+class Report:
+    """What a run did.
+
+    Attributes:
+        done: volumes written.
+        outputs: the files written.
+        skipped: the files that were not translated, and why.
+    """
+
+    done: int = 0
+    outputs: list[Path] = dataclasses.field(default_factory=list)
+    skipped: list[Problem] = dataclasses.field(default_factory=list)
+
+
+def translate(
+    model: Any,
+    input: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    deidentify: bool = False,
+    overwrite: bool = False,
+    batch_size: int = 1,
+    description: str = "",
+    progress: bool = True,
+) -> Report:
+    """Translates every image in `input`, each into its own format, geometry and size.
+
+    Slices are resampled to the recipe's spacing and back; an image without a known spacing is
+    taken as it is. Bad files are reported and skipped. A file appears under its name only when
+    it is complete.
+
+    Args:
+        model: a `zoo.Translator`.
+        input: a file or a folder.
+        output: a folder (made as needed), or a file name where `input` is a file that is.
+        deidentify: apply the PS3.15 Basic Profile to DICOM headers, drop free text from the
+            others, and name files by number.
+        overwrite: replace output files that exist.
+        batch_size: slices that the model gets at once.
+        description: free text for the output headers.
+        progress: show a progress bar over slices.
+
+    Raises:
+        FileNotFoundError: where `input` does not exist.
+        FileExistsError: where an output file exists and `overwrite` is False.
+        ValueError: where there is nothing to translate, or an output would replace an input.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected 1 or more. Received: {batch_size}")
+    input, output = Path(input), Path(output)
+    deidentifier = Deidentifier() if deidentify else None
+    found = find(input, exclude=output)
+    if not found.volumes:
+        first = f" ({found.problems[0].reason})" if found.problems else ""
+        raise ValueError(f"input: expected image files{first}. Received: {input}")
+    targets = _targets(found.volumes, input, output, deidentify)
+    _check_targets(found.volumes, targets, overwrite)
+    report = Report(skipped=list(found.problems))
+    uids: dict[str, str] = collections.defaultdict(pydicom.uid.generate_uid)
+    total = sum(volume.length for volume in found.volumes)
+    with tqdm.tqdm(total=total, unit="slice", disable=not progress) as bar:
+        for volume, paths in zip(found.volumes, targets, strict=True):
+            before, skipped = bar.n, []
+            try:
+                _check_volume(model, volume)
+                slices = _translated(model, volume, batch_size, bar, skipped)
+                written = _write(model, volume, paths, slices, description, deidentifier, uids)
+            except (ValueError, OSError) as error:
+                skipped = [Problem(volume.paths[0], str(error))]
+                written = []
+            report.skipped += skipped
+            report.outputs += written
+            report.done += bool(written)
+            bar.update(before + volume.length - bar.n)
+    return report
+
+
+def generate(
+    model: Any,
+    n: int,
+    output: str | os.PathLike,
+    *,
+    seed: int = 0,
+    batch_size: int = 16,
+    format: Literal["png", "npy"] = "png",
+    overwrite: bool = False,
+) -> list[Path]:
+    """Writes `n` generated images, a contact sheet and a description.
+
+    PNG files (one channel) are of 16 bits: 0 is the low end of the model's window, 65535 the
+    high end. NPY files hold float32 [H, W, C] in physical units. `images.json` states window,
+    unit, seed and model. Equal seeds and batch sizes give equal images.
+
+    Args:
+        model: a `zoo.Translator` that generates.
+        n: number of images, 1 or more.
+        output: the folder to write.
+        seed: names the images.
+        batch_size: images made at once.
+        format: "png" or "npy".
+        overwrite: replace files that exist.
+
+    Returns:
+        The files written.
+    """
+    if n < 1 or batch_size < 1:
+        raise ValueError(f"n, batch_size: expected 1 or more. Received: {n}, {batch_size}")
+    if format not in ("png", "npy"):
+        raise ValueError(f"format: expected png or npy. Received: {format}")
+    output = Path(output)
+    paths = [output / f"image_{i + 1:05d}.{format}" for i in range(n)]
+    sheet, sidecar = output / "contact_sheet.png", output / "images.json"
+    for path in [*paths, sheet, sidecar]:
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"output exists; pass overwrite to replace it. Received: {path}")
+    domain = model.target
+    if format == "png" and domain.channels != 1:
+        raise ValueError(f"format: png takes one channel, use npy. Received: {domain.channels}")
+    output.mkdir(parents=True, exist_ok=True)
+    shown = []
+    for first in range(0, n, batch_size):
+        # a seed of its own for each batch: those of another run share none
+        state = np.random.SeedSequence([seed, first]).generate_state(1)[0] % 2**31
+        images = model.generate(min(batch_size, n - first), seed=int(state))
+        for i, image in enumerate(np.asarray(images, np.float32), first):
+            levels = (image - domain.window[0]) / domain.span * 65535
+            levels = raster.saturate(levels, np.uint16)
+            if len(shown) < 64:
+                shown.append(raster.saturate(levels / 257.0, np.uint8))
+            with _replacing(paths[i]) as temporary:
+                if format == "npy":
+                    with open(temporary, "wb") as file:
+                        np.save(file, image)
+                else:
+                    _save_png(temporary, levels)
+    with _replacing(sheet) as temporary:
+        _save_png(temporary, _grid(shown))
+    description = {
+        "model": model.name,
+        "weights_sha256": model.weights_hash,
+        "seed": seed,
+        "files": [path.name for path in paths],
+        "unit": domain.unit,
+        "window": list(domain.window),
+        "pixel_values": "physical units"
+        if format == "npy"
+        else "window[0] + value / 65535 * (window[1] - window[0])",
+    }
+    with _replacing(sidecar) as temporary:
+        temporary.write_text(json.dumps(description, indent=2) + "\n")
+    return [*paths, sheet, sidecar]
+
+
+def _targets(
+    volumes: list[Volume], input: Path, output: Path, deidentify: bool
+) -> list[list[Path]]:
+    """Where each volume goes: one path for each of its files."""
+    suffixes = {
+        path: ".nii.gz" if path.name.lower().endswith(".nii.gz") else path.suffix
+        for volume in volumes
+        for path in volume.paths
+    }
+    if input.is_file() and not output.is_dir() and output.suffix:
+        kind = suffixes[volumes[0].paths[0]]
+        if output.name.lower().endswith(kind.lower()) or volumes[0].kind == "dicom":
+            return [[output]]
+        if output.suffix.lower() in (".dcm", ".nii", ".gz", ".png", ".tif", ".tiff", ".npy"):
+            raise ValueError(f"output: expected a {kind} file, as the input. Received: {output}")
+    if input.is_dir() and input.resolve() == output.resolve():
+        raise ValueError(f"output: expected another folder than the input. Received: {output}")
+    if not deidentify:
+        root = input if input.is_dir() else input.parent
+        return [[output / path.relative_to(root) for path in v.paths] for v in volumes]
+    targets = []
+    for number, volume in enumerate(volumes, 1):
+        if volume.kind == "dicom" and len(volume.paths) > 1:
+            folder = output / f"SE_{number:04d}"
+            targets.append([folder / f"IM_{i:04d}.dcm" for i in range(1, len(volume.paths) + 1)])
+        else:
+            suffix = ".dcm" if volume.kind == "dicom" else suffixes[volume.paths[0]].lower()
+            targets.append([output / f"IM_{number:04d}{suffix}"])
+    return targets
+
+
+def _check_targets(volumes: list[Volume], targets: list[list[Path]], overwrite: bool) -> None:
+    inputs = {path.resolve() for volume in volumes for path in volume.paths}
+    for path in (path for paths in targets for path in paths):
+        if path.resolve() in inputs:
+            raise ValueError(f"output: would replace an input file. Received: {path}")
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"output exists; pass overwrite to replace it. Received: {path}")
+
+
+def _check_volume(model: Any, volume: Volume) -> None:
+    slices = model.recipe.slices
+    expected = 1 if slices > 1 else model.source.channels
+    if volume.channels != expected:
+        kind = "colour (RGB)" if volume.channels == 3 else f"{volume.channels}-channel"
+        raise ValueError(f"channels: the model takes {expected}. Received: a {kind} image")
+    if volume.channels != model.target.channels:
+        raise ValueError(
+            f"channels: expected a model that writes {volume.channels}, as the file has. "
+            f"Received: {model.target.channels}"
+        )
+
+
+def _translated(
+    model: Any, volume: Volume, batch_size: int, bar: tqdm.tqdm, skipped: list[Problem]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Pairs of (index, translated slice on the input's grid), in ascending order.
+
+    A slice in a file of its own that cannot be read goes to `skipped`; it is left out, and where
+    it is another slice's neighbour, the next one inward stands in.
+    """
+    reach = model.recipe.slices // 2
+    forward, back = _resampling(volume, model.recipe.spacing)
+    window: dict[int, np.ndarray | None] = {}
+
+    def get(index: int) -> np.ndarray | None:
+        if index not in window:
+            try:
+                window[index] = forward(volume.read(index))
+            except ValueError as error:
+                if len(volume.paths) == 1:
+                    raise
+                window[index] = None
+                skipped.append(Problem(volume.path(index), str(error)))
+        return window[index]
+
+    def run(batch: dict[int, np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+        results = np.asarray(model.translate(np.stack(list(batch.values()))), np.float32)
+        for index, result in zip(batch, results, strict=True):
+            yield index, back(result[..., 0] if volume.channels == 1 else result)
+            bar.update()
+
+    batch: dict[int, np.ndarray] = {}
+    for index in range(volume.length):
+        centre = get(index)
+        if centre is not None and volume.channels == 1:
+            stack = {0: centre}
+            for sign in (-1, 1):
+                for step in range(1, reach + 1):
+                    inside = min(max(index + sign * step, 0), volume.length - 1)
+                    found = get(inside)
+                    stack[sign * step] = stack[sign * (step - 1)] if found is None else found
+            batch[index] = np.stack([stack[step] for step in sorted(stack)], axis=-1)
+        elif centre is not None:
+            batch[index] = centre
+        window.pop(index - reach, None)
+        if len(batch) == batch_size:
+            yield from run(batch)
+            batch = {}
+    if batch:
+        yield from run(batch)
+
+
+def _resampling(
+    volume: Volume, spacing: float
+) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+    """To the grid of pixels of `spacing` mm, and back to the volume's own grid."""
+    shape = volume.shape
+    if spacing and volume.spacing:
+        shape = tuple(
+            max(1, round(size * own / spacing))
+            for size, own in zip(volume.shape, volume.spacing, strict=True)
+        )
+    if shape == tuple(volume.shape):
+        return lambda image: image, lambda image: image
+
+    def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        # linear, with a low-pass filter along axes that shrink
+        return skimage.transform.resize(
+            image, shape, order=1, mode="edge", anti_aliasing=True, preserve_range=True
+        ).astype(np.float32)
+
+    return lambda image: resize(image, shape), lambda image: resize(image, volume.shape)
+
+
+def _write(
+    model: Any,
+    volume: Volume,
+    paths: list[Path],
+    slices: Iterator[tuple[int, np.ndarray]],
+    description: str,
+    deidentifier: Deidentifier | None,
+    uids: dict[str, str],
+) -> list[Path]:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(volume, Series):
+        derivation = derived.Derivation(
+            name=model.name,
+            title=model.title,
+            weights_hash=model.weights_hash,
+            description=description,
+            target=model.target,
+            same_unit=(model.source.unit, model.source.modality)
+            == (model.target.unit, model.target.modality),
+            moment=None if deidentifier else datetime.datetime.now(),
+        )
+        uid = uids[volume.uid or volume.name]
+        return derived.write(volume, paths, slices, derivation, uid, deidentifier)
+    with _replacing(paths[0]) as temporary:
+        if volume.kind == "nifti":
+            text = description or f"{model.name} {model.weights_hash[:16]}"
+            nifti.write(volume, temporary, slices, text, anonymous=deidentifier is not None)
+        else:
+            raster.write(volume, temporary, slices)
+    return paths
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder that takes the name `path` if the block succeeds."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _save_png(path: Path, image: np.ndarray) -> None:
+    if image.shape[-1] == 1:
+        image = image[..., 0]
+    PIL.Image.fromarray(image).save(path, format="PNG")
+
+
+def _grid(images: list[np.ndarray]) -> np.ndarray:
+    """[H, W, C] images side by side, row by row, in a near-square sheet."""
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    height, width, channels = images[0].shape
+    sheet = np.zeros((rows * height, columns * width, channels), images[0].dtype)
+    for i, image in enumerate(images):
+        row, column = divmod(i, columns)
+        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = image
+    return sheet

@@ -1,0 +1,442 @@
+"""Image quality, distribution distance, memorisation and confidence intervals, in NumPy.
+
+Images are `[H, W]` or `[H, W, C]` arrays in physical units. What is "in a window" is measured
+on values clipped to that window, and the window's width is the data range. The structural
+measures follow Wang et al. 2004 (Gaussian weights of sigma 1.5 over 11 x 11 pixels, population
+covariance, K1 0.01, K2 0.03), computed by scikit-image.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import scipy.ndimage
+import skimage.metrics
+
+# Wang, Simoncelli and Bovik 2003, section 3.2: exponents of the scales, finest first.
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+_SSIM_SIZE = 11  # side of the Gaussian window, in pixels
+
+Window = tuple[float, float]
+
+
+def rmse(output: np.ndarray, target: np.ndarray) -> float:
+    """Root mean squared error, in the images' own unit; nothing is clipped."""
+    output, target = _pair(output, target)
+    return float(np.sqrt(np.mean((output - target) ** 2)))
+
+
+def mae(output: np.ndarray, target: np.ndarray) -> float:
+    """Mean absolute error, in the images' own unit; nothing is clipped."""
+    output, target = _pair(output, target)
+    return float(np.mean(np.abs(output - target)))
+
+
+def psnr(output: np.ndarray, target: np.ndarray, window: Window) -> float:
+    """Peak signal-to-noise ratio in `window`, in dB; infinite for equal images.
+
+    PSNR = 20 log10((high - low) / RMSE), both images clipped to [low, high].
+    """
+    output, target = _pair(output, target, window)
+    with np.errstate(divide="ignore"):
+        return float(
+            skimage.metrics.peak_signal_noise_ratio(
+                target, output, data_range=window[1] - window[0]
+            )
+        )
+
+
+def ssim(output: np.ndarray, target: np.ndarray, window: Window) -> float:
+    """Structural similarity in `window`, at most 1 (Wang et al. 2004); mean over channels.
+
+    Raises:
+        ValueError: for images smaller than 11 x 11 pixels.
+    """
+    output, target = _pair(output, target, window)
+    ms_ssim_scales(output.shape)  # refuses images that are too small
+    return float(
+        skimage.metrics.structural_similarity(
+            target,
+            output,
+            data_range=window[1] - window[0],
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            channel_axis=-1,
+        )
+    )
+
+
+def ms_ssim_scales(shape: Sequence[int]) -> int:
+    """How many scales `ms_ssim` uses for images of `shape` `[H, W, ...]`: 1 to 5.
+
+    Each scale halves the image and the coarsest must hold one 11 x 11 window, so five scales
+    need 161 pixels (each scale rounds up).
+    """
+    side = min(shape[:2])
+    if side < _SSIM_SIZE:
+        raise ValueError(
+            f"images: SSIM needs at least {_SSIM_SIZE} x {_SSIM_SIZE} pixels. "
+            f"Received: shape {tuple(shape)}"
+        )
+    scales = 1
+    while scales < len(MS_SSIM_WEIGHTS) and (side := -(-side // 2)) >= _SSIM_SIZE:
+        scales += 1
+    return scales
+
+
+def ms_ssim(output: np.ndarray, target: np.ndarray, window: Window) -> float:
+    """Multi-scale structural similarity in `window`, 0 to 1 (Wang et al. 2003, equation 7).
+
+    Images too small for five scales get `ms_ssim_scales(shape)` of them, with those scales'
+    weights divided by their sum: such a value is not comparable with a five-scale one, so
+    record the number beside it. Negative terms count as 0, as in `tf.image.ssim_multiscale`.
+    """
+    output, target = _pair(output, target, window)
+    weights = np.array(MS_SSIM_WEIGHTS[: ms_ssim_scales(output.shape)])
+    weights /= weights.sum()
+    value = np.ones(output.shape[-1])
+    for scale, weight in enumerate(weights):
+        if scale:
+            output, target = _halve(output), _halve(target)
+        similarity, structure = _ssim_terms(output, target, window[1] - window[0])
+        coarsest = scale == len(weights) - 1
+        value *= np.maximum(similarity if coarsest else structure, 0.0) ** weight
+    return float(value.mean())
+
+
+def compare(output: np.ndarray, target: np.ndarray, window: Window) -> dict[str, float]:
+    """All pixel-wise measures of one image against its target.
+
+    Returns:
+        `psnr` (dB, limited to 100 so that equal images have a finite mean), `ssim`, `ms_ssim`,
+        `rmse_window` and `mae_window` (unit; clipped to the window), `rmse` and `mae` (unit;
+        all values).
+    """
+    clipped, reference = np.clip(output, *window), np.clip(target, *window)
+    return {
+        "psnr": min(psnr(output, target, window), 100.0),
+        "ssim": ssim(output, target, window),
+        "ms_ssim": ms_ssim(output, target, window),
+        "rmse_window": rmse(clipped, reference),
+        "mae_window": mae(clipped, reference),
+        "rmse": rmse(output, target),
+        "mae": mae(output, target),
+    }
+
+
+def sliced_wasserstein(
+    real: np.ndarray,
+    fake: np.ndarray,
+    *,
+    seed: int = 0,
+    patches: int = 128,
+    projections: int = 128,
+    repeats: int = 4,
+    smallest: int = 16,
+) -> dict[str, float]:
+    """Sliced Wasserstein distance between two image sets (Karras et al. 2018, section 5), x 1e3.
+
+    Each level of a Laplacian pyramid is described by `patches` random 7 x 7 patches an image,
+    each set's channels scaled to zero mean and unit deviation. So the distance does not see a
+    change of overall brightness or contrast. Finite sets of one distribution are not at 0: give
+    the distance of two real sets of the same number of images beside it. Both sets are cut at
+    the same places, which makes equal sets exactly 0.
+
+    Args:
+        real: `[N, H, W, C]`, any unit.
+        fake: the same shape.
+        seed: draws the places and the directions.
+        patches: patches of each image at each level.
+        projections: directions in each repeat.
+        repeats: repeats; the distance is the mean over all directions.
+        smallest: the coarsest level's shorter side is at least this, in pixels.
+
+    Returns:
+        Level ("64" for the level whose longer side is 64 pixels, finest first) to distance,
+        and "mean" over the levels.
+    """
+    real, fake = np.asarray(real, np.float32), np.asarray(fake, np.float32)
+    if real.ndim != 4 or real.shape != fake.shape or not len(real) or min(real.shape[1:3]) < 7:
+        raise ValueError(
+            "sliced_wasserstein: expected two sets [N, H, W, C] of one shape, at least 7 x 7 "
+            f"pixels. Received: real {real.shape}, fake {fake.shape}"
+        )
+    distances = {}
+    while True:
+        rng = np.random.default_rng([seed, max(real.shape[1:3])])
+        last = (min(real.shape[1:3]) + 1) // 2 < smallest
+        details = []
+        for images in (real, fake):
+            coarse = None if last else _pyramid_down(images)
+            details.append((images if last else images - _pyramid_up(coarse, images.shape), coarse))
+        height, width = real.shape[1:3]
+        rows = rng.integers(height - 6, size=(len(real), patches))
+        columns = rng.integers(width - 6, size=(len(real), patches))
+        a, b = (_descriptors(detail, rows, columns) for detail, _ in details)
+        total = 0.0
+        for _ in range(repeats):
+            directions = rng.standard_normal((projections, a.shape[1])).astype(np.float32)
+            directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+            ordered = (np.sort(directions @ patches_.T, axis=1) for patches_ in (a, b))
+            total += float(np.mean(np.abs(np.subtract(*ordered))))
+        distances[str(max(height, width))] = 1e3 * total / repeats
+        if last:
+            return distances | {"mean": float(np.mean(list(distances.values())))}
+        real, fake = details[0][1], details[1][1]
+
+
+def pair_similarity(images: np.ndarray, window: Window, *, seed: int = 0) -> float:
+    """Mean MS-SSIM of 64 random pairs out of `[N, H, W, C]` (Odena et al. 2017).
+
+    Well above the value of real images, a generator repeats itself. NaN for a single image and
+    for images smaller than 11 x 11 pixels.
+    """
+    if len(images) < 2 or min(images.shape[1:3]) < 11:
+        return float("nan")
+    rng = np.random.default_rng(seed)
+    pairs = [rng.choice(len(images), size=2, replace=False) for _ in range(64)]
+    return float(np.mean([ms_ssim(images[a], images[b], window) for a, b in pairs]))
+
+
+@dataclasses.dataclass(frozen=True)
+class NearestTraining:
+    """How close generated images are to the training set, beside held-out real images.
+
+    Attributes:
+        distance: `[N]`, root mean squared difference of each generated image to its nearest
+            training image, at reduced resolution, in the images' unit.
+        index: `[N]`, position of that training image.
+        nearest: `[N, H, W, C]`, that training image, mirrored where the mirror image is nearer.
+        held_out_distance: `[M]`, the same distance for held-out real images.
+        ratio: `[N]`, distance over the median held-out distance.
+        percentile: `[N]`, percentage of held-out images that are at most this close.
+        threshold: half of the 5th percentile of the held-out distances.
+        flagged: `[N]`, distance below the threshold: likely a copy.
+        held_out_copies: held-out images that are themselves in the training set; if not 0 the
+            split leaks and the threshold means little.
+        training: training images compared.
+    """
+
+    distance: np.ndarray
+    index: np.ndarray
+    nearest: np.ndarray
+    held_out_distance: np.ndarray
+    ratio: np.ndarray
+    percentile: np.ndarray
+    threshold: float
+    flagged: np.ndarray
+    held_out_copies: int
+    training: int
+
+
+def nearest_training(
+    generated: np.ndarray,
+    training: Iterable[np.ndarray],
+    held_out: np.ndarray,
+    *,
+    size: int = 32,
+    mirror: bool = True,
+    chunk: int = 256,
+) -> NearestTraining:
+    """Looks for generated images that copy a training image: a screen, not a proof of privacy.
+
+    Args:
+        generated: `[N, H, W, C]`.
+        training: training images `[H, W, C]`, read once and not kept.
+        held_out: `[M, H, W, C]`, real images of other patients: how close is normal.
+        size: images are averaged in blocks down to about this many pixels a side.
+        mirror: also compare with training images mirrored left to right.
+        chunk: training images compared at once.
+
+    Raises:
+        ValueError: for an empty set, or images whose shapes differ.
+    """
+    generated, held_out = np.asarray(generated, np.float32), np.asarray(held_out, np.float32)
+    shapes = {array.shape[1:] for array in (generated, held_out)}
+    if generated.ndim != 4 or len(shapes) != 1 or not len(generated) or not len(held_out):
+        raise ValueError(
+            "nearest_training: expected generated and held_out [N, H, W, C] of one size. "
+            f"Received: {generated.shape} and {held_out.shape}"
+        )
+    queries = np.concatenate([_reduced(generated, size), _reduced(held_out, size)])
+    best = np.full(len(queries), np.inf)
+    index = np.full(len(queries), -1)
+    matched = np.zeros_like(queries)
+    nearest = np.zeros_like(generated)
+    count = 0
+    for images in _chunks(training, chunk):
+        if images.shape[1:] != generated.shape[1:]:
+            raise ValueError(
+                f"training: expected images of shape {generated.shape[1:]}. "
+                f"Received: {images.shape[1:]}"
+            )
+        for candidates in (images, images[:, :, ::-1]) if mirror else (images,):
+            small = _reduced(candidates, size)
+            squared = (queries**2).sum(1)[:, None] + (small**2).sum(1) - 2 * queries @ small.T
+            position = squared.argmin(1)
+            squared = squared[np.arange(len(queries)), position]
+            closer = np.flatnonzero(squared < best)
+            best[closer], index[closer] = squared[closer], count + position[closer]
+            matched[closer] = small[position[closer]]
+            ours = closer[closer < len(generated)]
+            nearest[ours] = candidates[position[ours]]
+        count += len(images)
+    if not count:
+        raise ValueError("training: expected at least one image. Received: none")
+    # Again from the difference itself: the expanded square loses digits near 0.
+    distance = np.sqrt(np.mean((queries - matched) ** 2, axis=1))
+    ours, theirs = distance[: len(generated)], distance[len(generated) :]
+    threshold = 0.5 * float(np.percentile(theirs, 5))
+    median = float(np.median(theirs))
+    return NearestTraining(
+        distance=ours,
+        index=index[: len(generated)],
+        nearest=nearest,
+        held_out_distance=theirs,
+        ratio=ours / median if median else np.where(ours > 0, np.inf, 1.0),
+        percentile=100 * np.searchsorted(np.sort(theirs), ours, side="right") / len(theirs),
+        threshold=threshold,
+        flagged=ours < threshold,
+        held_out_copies=int(np.sum(theirs == 0)),
+        training=count,
+    )
+
+
+def group_means(values: Sequence[float], groups: Sequence[str]) -> dict[str, float]:
+    """Group (patient) to the mean of its values, in order of first appearance."""
+    if len(values) != len(groups):
+        raise ValueError(
+            f"groups: expected one for each value. Received: {len(values)} values, "
+            f"{len(groups)} groups"
+        )
+    members: dict[str, list[float]] = {}
+    for value, group in zip(values, groups, strict=True):
+        members.setdefault(group, []).append(value)
+    return {group: float(np.mean(numbers)) for group, numbers in members.items()}
+
+
+def bootstrap(
+    values: Sequence[float],
+    groups: Sequence[str] | None = None,
+    *,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean (Efron 1979).
+
+    Images of one patient are not independent: with `groups` the patients' means are resampled,
+    and the interval is that of the mean over patients. Intervals from fewer than about ten
+    values or patients are too narrow.
+
+    Args:
+        values: one number an image.
+        groups: the patient of each value, or None to resample the values.
+        n: resamples.
+        seed: draws them.
+        level: coverage.
+
+    Returns:
+        The lower and the upper limit; NaN for fewer than two values or groups.
+    """
+    if groups is not None:
+        values = list(group_means(values, groups).values())
+    numbers = np.asarray(values, np.float64)
+    if len(numbers) < 2:
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    block = max(1, 1_000_000 // len(numbers))  # resamples at once: bounds the memory
+    means = [
+        numbers[rng.integers(len(numbers), size=(min(block, n - start), len(numbers)))].mean(1)
+        for start in range(0, n, block)
+    ]
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _pair(output, target, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Both images as float64 `[H, W, C]`, clipped to `window` where one is given."""
+    output, target = np.asarray(output, np.float64), np.asarray(target, np.float64)
+    if output.shape != target.shape or output.ndim not in (2, 3):
+        raise ValueError(
+            "output, target: expected two images of one shape, [H, W] or [H, W, C]. "
+            f"Received: {output.shape} and {target.shape}"
+        )
+    if output.ndim == 2:
+        output, target = output[..., None], target[..., None]
+    if window is not None:
+        output, target = np.clip(output, *window), np.clip(target, *window)
+    return output, target
+
+
+def _ssim_terms(a: np.ndarray, b: np.ndarray, span: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean SSIM and mean contrast-structure term of each channel, over the whole windows."""
+    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+    radius = _SSIM_SIZE // 2
+
+    def local_mean(x):
+        x = scipy.ndimage.gaussian_filter(x, 1.5, radius=radius, axes=(0, 1))
+        return x[radius:-radius, radius:-radius]
+
+    mean_a, mean_b = local_mean(a), local_mean(b)
+    covariance = local_mean(a * b) - mean_a * mean_b
+    variances = local_mean(a * a) - mean_a**2 + local_mean(b * b) - mean_b**2
+    structure = (2 * covariance + c2) / (variances + c2)
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    return (luminance * structure).mean((0, 1)), structure.mean((0, 1))
+
+
+def _halve(image: np.ndarray) -> np.ndarray:
+    """Means of 2 x 2 pixels; an odd last row or column counts twice."""
+    height, width, channels = image.shape
+    image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="symmetric")
+    return image.reshape(-(-height // 2), 2, -(-width // 2), 2, channels).mean((1, 3))
+
+
+_BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32) / 16
+
+
+def _smooth(images: np.ndarray) -> np.ndarray:
+    images = scipy.ndimage.convolve1d(images, _BINOMIAL, axis=1, mode="mirror")
+    return scipy.ndimage.convolve1d(images, _BINOMIAL, axis=2, mode="mirror")
+
+
+def _pyramid_down(images: np.ndarray) -> np.ndarray:
+    return _smooth(images)[:, ::2, ::2]
+
+
+def _pyramid_up(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    sparse = np.zeros(shape, np.float32)
+    sparse[:, ::2, ::2] = 4 * images
+    return _smooth(sparse)
+
+
+def _descriptors(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """7 x 7 patches with these upper left corners, normalised by channel: `[N * P, C * 49]`."""
+    windows = np.lib.stride_tricks.sliding_window_view(images, (7, 7), axis=(1, 2))
+    patches = windows[np.arange(len(images))[:, None], rows, columns]
+    patches = patches.reshape(-1, *patches.shape[2:])  # [N * P, C, 7, 7]
+    patches = patches - patches.mean((0, 2, 3), keepdims=True)
+    patches /= np.maximum(patches.std((0, 2, 3), keepdims=True), np.finfo(np.float32).tiny)
+    return patches.reshape(len(patches), -1)
+
+
+def _reduced(images: np.ndarray, size: int) -> np.ndarray:
+    """Block means of about `size` pixels a side, flattened: `[N, D]` float64."""
+    factor = max(1, min(images.shape[1:3]) // size)
+    height, width = (side // factor for side in images.shape[1:3])
+    images = images[:, : height * factor, : width * factor].astype(np.float64)
+    blocks = images.reshape(len(images), height, factor, width, factor, -1)
+    return blocks.mean((2, 4)).reshape(len(images), -1)
+
+
+def _chunks(images: Iterable[np.ndarray], size: int) -> Iterable[np.ndarray]:
+    pending = []
+    for image in images:
+        pending.append(np.asarray(image, np.float32))
+        if len(pending) == size:
+            yield np.stack(pending)
+            pending = []
+    if pending:
+        yield np.stack(pending)

@@ -1,0 +1,626 @@
+"""PGGAN, a progressively grown GAN: new images from noise, up to 1024 x 1024.
+
+Karras, Aila, Laine and Lehtinen, "Progressive Growing of GANs for Improved Quality, Stability, and
+Variation", ICLR 2018, arXiv:1710.10196. Training starts at 4 x 4 pixels. Each level doubles the
+size: a new block at the end of the generator and at the beginning of the critic is faded in, then
+trained on.
+
+With c(r) = min(fmap_base / 2^(log2 r - 1), fmap_max) channels at r x r pixels:
+
+    generator   pixelnorm(z), dense 4x4-c(4), conv3-c(4);
+                then for r = 8, 16, ... R: up x2 and conv3-c(r), conv3-c(r);  toRGB: conv1-C
+                LeakyReLU 0.2 and pixel norm after every layer but toRGB
+    critic      fromRGB: conv1-c(R);  then for r = R, ... 16, 8: conv3-c(r), conv3-c(r/2) and down x2;
+                minibatch stddev, conv3-c(4), dense c(4), dense 1
+                LeakyReLU 0.2 after every layer but the last
+
+`call` takes latents [N, 512] from N(0, 1) and gives images [N, R, R, C] in the data's unit: the
+network's [-1, 1] is the intensity window. Loss: WGAN-GP plus drift. What is served is the moving
+average of the generator's weights.
+
+    python cli.py --model=pggan --dataset=mammo train
+
+On two CPU cores `--preset=small` takes about two minutes to 64 x 64 pixels: the samples then have
+the breast's outline against black, on either side, and its denser parts, but no fine texture.
+The paper's recipe is days of a data-centre GPU at 1024 x 1024.
+
+What differs from the paper, and why:
+
+    here                                          paper              why
+    one sum of kernel shifts makes up x2 + conv   two operations     the same function, 2.25 times
+    one 4x4 stride-2 convolution                                     fewer operations
+    critic: down x2 between convolution and       after LeakyReLU    allows the same fusion there
+    LeakyReLU
+    samples are clipped to the window             not said           nothing brighter than white is
+                                                                     in the data
+    minibatch stddev: a group is 4 neighbours     4, not said which  two replicas then equal one; a
+    of one replica's batch, fewer (the largest                       replica with a batch that 4 does
+    divisor) where 4 does not divide it                              not divide sees smaller groups
+    minibatch 16, 14, 6, 3 whatever the number    the same, one GPU  set batch_size for several
+    of replicas
+    toRGB of one level remains as the next        dropped            one checkpoint structure for
+    one's fade-in needs it, and is then unused                       the whole run
+"""
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import zoo
+from zoo.recipe import Recipe
+from zoo.translator import (
+    Phase,
+    Translator,
+    example_seeds,
+    forward_flops,
+    random_normal,
+    random_uniform,
+    scaled,
+)
+
+SIZES = tuple(2**n for n in range(2, 11))  # 4 ... 1024
+CRITIC_LATENT, MIXING, GENERATOR_LATENT = 1, 2, 3  # purposes of the random numbers in a step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PgganRecipe(Recipe):
+    """Karras et al. 2018.
+
+    Attributes:
+        steps: of the whole run, shared among the levels; the default is what `images` makes at
+            1024 x 1024, and `PGGAN.resolve` sets it to what they make at another resolution.
+        batch_size: images in one critic update at every level; 0 takes `batch_sizes`.
+        resolution: height and width of the images, a power of two from 4 to 1024; 0 takes the
+            largest that the data allow, 1024 where there are none.
+        latent: length of the latent vector.
+        fmap_base, fmap_max: channels at r x r pixels: min(fmap_base / 2^(log2 r - 1), fmap_max).
+        batch_sizes: images in one critic update at 4, 8, 16, ... pixels; the last one repeats.
+        fade_images: images shown while a level fades in.
+        stable_images: images shown at a level after that.
+        images: images shown in the whole run; the last level has what the others leave over.
+            With other `steps` these three only say how the levels share them.
+        n_critic: critic updates, each with images of its own, in one step.
+        gradient_penalty: weight of (|gradient| - 1)^2.
+        drift: weight of the squared score of real images.
+        ema: decay of the served generator's moving average, per step.
+    """
+
+    steps: int = 1_698_214
+    batch_size: int = 0
+    learning_rate: float = 1e-3
+    flip: bool = False
+    resolution: int = 0
+    latent: int = 512
+    fmap_base: int = 8192
+    fmap_max: int = 512
+    batch_sizes: tuple[int, ...] = (16, 16, 16, 16, 16, 16, 14, 6, 3)
+    fade_images: int = 600_000
+    stable_images: int = 600_000
+    images: int = 12_000_000
+    n_critic: int = 1
+    gradient_penalty: float = 10.0
+    drift: float = 1e-3
+    ema: float = 0.999
+
+    SMALL: ClassVar[dict[str, Any]] = {
+        "steps": 2000,
+        "resolution": 64,
+        "latent": 128,
+        "fmap_base": 2048,
+        "fmap_max": 128,
+        "batch_sizes": (16,),
+        "fade_images": 3_000,
+        "stable_images": 3_000,
+        "images": 32_000,
+        "learning_rate": 1.5e-3,
+        "ema": 0.99,
+        "image_every": 250,
+        "checkpoint_every": 500,
+    }
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.resolution not in (0, *SIZES):
+            raise ValueError(
+                f"resolution: expected 0 or a power of two from 4 to 1024. "
+                f"Received: {self.resolution}"
+            )
+        if self.steps < self.levels:
+            raise ValueError(
+                f"steps: expected at least {self.levels}, one a level from 4 to {self.side} "
+                f"pixels. Received: {self.steps}"
+            )
+        for name in ("latent", "fmap_base", "fmap_max", "stable_images", "n_critic"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected 1 or more. Received: {getattr(self, name)}")
+        if not self.batch_sizes or min(self.batch_sizes) < 1:
+            raise ValueError(f"batch_sizes: expected 1 or more. Received: {self.batch_sizes}")
+        if self.fade_images < 0:
+            raise ValueError(f"fade_images: expected 0 or more. Received: {self.fade_images}")
+
+    @property
+    def side(self) -> int:
+        """Height and width of the images, in pixels."""
+        return self.resolution or SIZES[-1]
+
+    @property
+    def levels(self) -> int:
+        """How many sizes the run goes through; level 0 is 4 x 4 pixels."""
+        return SIZES.index(self.side) + 1
+
+    def width(self, level: int) -> int:
+        """Channels of the feature maps of a level."""
+        return max(1, min(self.fmap_base >> (level + 1), self.fmap_max))
+
+    def batch(self, level: int) -> int:
+        """Images in one critic update at a level."""
+        return self.batch_size or self.batch_sizes[min(level, len(self.batch_sizes) - 1)]
+
+    def level_images(self, level: int) -> int:
+        """Images that the paper's schedule shows at a level; only their ratios matter."""
+        usual = self.stable_images + (self.fade_images if level else 0)
+        if level < self.levels - 1:
+            return usual
+        return max(usual, self.images - sum(self.level_images(n) for n in range(level)))
+
+    def level_steps(self) -> list[float]:
+        """Steps at each level that `images` makes."""
+        return [
+            self.level_images(n) / (self.batch(n) * self.n_critic) for n in range(self.levels)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Growth(Phase):
+    """A phase of one level.
+
+    Attributes:
+        fade: steps over which the level fades in; 0 once it has.
+        first: whether it is the level's first phase.
+    """
+
+    fade: int = 0
+    first: bool = True
+
+    @property
+    def level(self) -> int:
+        """0 at 4 x 4 pixels."""
+        return SIZES.index(self.size)
+
+
+# Blocks. Images are [N, H, W, C].
+
+
+class Equalised(keras.layers.Layer):
+    """Weights drawn from N(0, 1) and scaled at run time by He's constant (section 4.1).
+
+    Adam moves all weights equally fast; so scaled, all layers learn at the same rate.
+    """
+
+    def __init__(self, kernel: tuple[int, ...], fan_in: int, bias: int, gain: float, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = gain / math.sqrt(fan_in)
+        # Every replica holds the same values: the moving average may take the first one's.
+        shared = {"aggregation": "only_first_replica"}
+        self.kernel = self.add_weight(
+            shape=kernel, initializer=keras.initializers.RandomNormal(0.0, 1.0), **shared
+        )
+        self.bias = self.add_weight(shape=(bias,), initializer="zeros", **shared)
+        self.built = True
+
+
+class Dense(Equalised):
+    """[N, inputs] to [N, outputs], or to [N, 4, 4, outputs] with `spread`."""
+
+    def __init__(self, inputs: int, outputs: int, gain: float = math.sqrt(2), spread=False, **kw):
+        super().__init__((inputs, outputs * (16 if spread else 1)), inputs, outputs, gain, **kw)
+        self.spread = spread
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        x = tf.matmul(x, self.kernel * self.scale)
+        if self.spread:
+            x = tf.reshape(x, [-1, 4, 4, self.bias.shape[0]])
+        return tf.nn.bias_add(x, self.bias)
+
+
+class Conv(Equalised):
+    """A convolution; `resample` "up" doubles height and width before it, "down" halves them after.
+
+    Nearest-neighbour doubling and averaging are part of the kernel: a 3 x 3 kernel summed over the
+    four shifts by one pixel is 4 x 4, with stride 2.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size=3, gain=math.sqrt(2), resample="", **kw):
+        # A transposed convolution's kernel is [H, W, outputs, inputs].
+        channels = (outputs, inputs) if resample == "up" else (inputs, outputs)
+        super().__init__((size, size, *channels), size * size * inputs, outputs, gain, **kw)
+        self.resample = resample
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        kernel = self.kernel * (self.scale * (0.25 if self.resample == "down" else 1.0))
+        if self.resample:
+            kernel = tf.pad(kernel, [[1, 1], [1, 1], [0, 0], [0, 0]])
+            kernel = kernel[1:] + kernel[:-1]
+            kernel = kernel[:, 1:] + kernel[:, :-1]
+        if self.resample == "up":
+            n, h, w, _ = x.shape
+            n = tf.shape(x)[0] if n is None else n
+            shape = [n, 2 * h, 2 * w, self.bias.shape[0]]
+            x = tf.nn.conv2d_transpose(x, kernel, shape, 2)
+        else:
+            x = tf.nn.conv2d(x, kernel, 2 if self.resample else 1, "SAME")
+        return tf.nn.bias_add(x, self.bias)
+
+
+def leaky(x: tf.Tensor) -> tf.Tensor:
+    """LeakyReLU with slope 0.2."""
+    return tf.nn.leaky_relu(x, 0.2)
+
+
+def pixel_norm(x: tf.Tensor) -> tf.Tensor:
+    """Divide the channels at each pixel by their root mean square (section 4.2)."""
+    wide = tf.cast(x, tf.float32)
+    mean = tf.reduce_mean(tf.square(wide), axis=-1, keepdims=True)
+    return tf.cast(wide * tf.math.rsqrt(mean + 1e-8), x.dtype)
+
+
+def upsample(x: tf.Tensor) -> tf.Tensor:
+    """Each pixel to 2 x 2 pixels."""
+    return tf.repeat(tf.repeat(x, 2, axis=1), 2, axis=2)
+
+
+def downsample(x: tf.Tensor) -> tf.Tensor:
+    """The mean of 2 x 2 pixels."""
+    return tf.nn.avg_pool2d(x, 2, 2, "VALID")
+
+
+def blend(old: tf.Tensor, new: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
+    """Fade from `old` (alpha 0) to `new` (alpha 1)."""
+    return old + (new - old) * tf.cast(alpha, new.dtype)
+
+
+def minibatch_stddev(x: tf.Tensor, group: int = 4) -> tf.Tensor:
+    """[N, H, W, C] with one more channel: how much the images of a group differ (section 3).
+
+    The standard deviation over each `group` neighbours in the batch, averaged over pixels and
+    channels. Where N is not a multiple, the group is its largest divisor.
+    """
+    n, (height, width) = tf.shape(x)[0], x.shape[1:3]
+    sizes = tf.range(1, group + 1)
+    group = tf.reduce_max(tf.where(n % sizes == 0, sizes, 1))
+    y = tf.reshape(tf.cast(x, tf.float32), [-1, group, height * width * x.shape[3]])
+    deviation = tf.sqrt(tf.math.reduce_variance(y, axis=1) + 1e-8)
+    y = tf.repeat(tf.reduce_mean(deviation, axis=1), group)
+    y = tf.ones([1, height, width, 1]) * tf.reshape(y, [-1, 1, 1, 1])
+    return tf.concat([x, tf.cast(y, x.dtype)], axis=-1)
+
+
+# Networks. The float32 policy is the outer one: images and scores are float32 under any policy.
+
+
+class Generator(keras.Model):
+    """Latents [N, latent] to images [N, r, r, channels], about [-1, 1], at any level."""
+
+    def __init__(self, recipe: PgganRecipe, channels: int, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        width, levels = recipe.width, range(recipe.levels)
+        first = Dense(recipe.latent, width(0), gain=math.sqrt(2) / 4, spread=True)
+        ups = [Conv(width(n - 1), width(n), resample="up") for n in levels[1:]]
+        self.first = [first, *ups]
+        self.second = [Conv(width(n), width(n)) for n in levels]
+        self.to_rgb = [Conv(width(n), channels, 1, gain=1.0, dtype="float32") for n in levels]
+        self.built = True
+
+    def images(self, latents: tf.Tensor, level: int, alpha: tf.Tensor | None) -> tf.Tensor:
+        """Only the layers up to `level` run; `alpha` None means that it has faded in."""
+        x = previous = pixel_norm(latents)
+        for first, second in zip(self.first[: level + 1], self.second, strict=False):
+            previous = x
+            x = pixel_norm(leaky(first(x)))
+            x = pixel_norm(leaky(second(x)))
+        images = self.to_rgb[level](x)
+        if alpha is not None:
+            images = blend(upsample(self.to_rgb[level - 1](previous)), images, alpha)
+        return images
+
+    def parts(self, level: int, fading: bool) -> list[keras.layers.Layer]:
+        """The layers that `images` runs."""
+        rgb = self.to_rgb[level - 1 if fading else level : level + 1]
+        return self.first[: level + 1] + self.second[: level + 1] + rgb
+
+
+class ServedGenerator(Generator):
+    """The averaged generator, which knows how far it has grown: `level`, and `alpha` in [0, 1]."""
+
+    def __init__(self, recipe: PgganRecipe, channels: int, **kwargs):
+        super().__init__(recipe, channels, **kwargs)
+        state = {"trainable": False, "aggregation": "only_first_replica"}
+        self.level = self.add_weight(
+            name="level",
+            shape=(),
+            dtype="int32",
+            initializer=keras.initializers.Constant(recipe.levels - 1),
+            **state,
+        )
+        self.alpha = self.add_weight(name="alpha", shape=(), initializer="ones", **state)
+
+    def grown(self) -> tuple[int, bool]:
+        """Level, and whether it is still fading in; Python values, in a graph too."""
+        with tf.init_scope():
+            return int(self.level.numpy()), float(self.alpha.numpy()) < 1.0
+
+    def call(self, latents: tf.Tensor, training: bool = False) -> tf.Tensor:
+        level, fading = self.grown()
+        return self.images(latents, level, self.alpha.value if fading else None)
+
+
+class Critic(keras.Model):
+    """Images [N, r, r, channels] in [-1, 1] to scores [N, 1]; higher is more real."""
+
+    def __init__(self, recipe: PgganRecipe, channels: int, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        width, levels = recipe.width, range(recipe.levels)
+        self.from_rgb = [Conv(channels, width(n), 1) for n in levels]
+        downs = [Conv(width(n), width(n - 1), resample="down") for n in levels[1:]]
+        last = Conv(width(0) + 1, width(0))
+        self.first = [last] + [Conv(width(n), width(n)) for n in levels[1:]]
+        self.second = [Dense(16 * width(0), width(0)), *downs]
+        self.score = Dense(width(0), 1, gain=1.0, dtype="float32")
+        self.built = True
+
+    def scores(self, images: tf.Tensor, level: int, alpha: tf.Tensor | None) -> tf.Tensor:
+        """Only the layers up to `level` run; `alpha` None means that it has faded in."""
+        x = leaky(self.from_rgb[level](images))
+        for n in range(level, 0, -1):
+            x = leaky(self.second[n](leaky(self.first[n](x))))
+            if n == level and alpha is not None:
+                x = blend(leaky(self.from_rgb[level - 1](downsample(images))), x, alpha)
+        x = leaky(self.first[0](minibatch_stddev(x)))
+        x = tf.reshape(x, [-1, 16 * x.shape[-1]])
+        return self.score(leaky(self.second[0](x)))
+
+    def parts(self, level: int, fading: bool) -> list[keras.layers.Layer]:
+        """The layers that `scores` runs."""
+        rgb = self.from_rgb[level - 1 if fading else level : level + 1]
+        return [self.score] + self.first[: level + 1] + self.second[: level + 1] + rgb
+
+
+def gradient_penalty(function, images: tf.Tensor) -> tf.Tensor:
+    """[N] (|d function / d image| - 1)^2, in float32 (Gulrajani et al. 2017, arXiv:1704.00028)."""
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        scores = function(images)
+    gradient = tf.cast(tape.gradient(scores, images), tf.float32)
+    # The small constant keeps the root's gradient finite where the gradient is zero.
+    norm = tf.sqrt(tf.reduce_sum(tf.square(gradient), axis=[1, 2, 3]) + 1e-12)
+    return tf.square(norm - 1.0)
+
+
+@zoo.register("pggan")
+class PGGAN(Translator):
+    """Progressively grown GAN, `data = "single"`: call takes latents and gives images.
+
+    A fresh model is full-grown (and knows nothing): `fit` without phases trains its last level.
+
+    Example:
+        >>> model = zoo.load("pggan", resolution=64)
+        >>> model.generate(2, seed=7).shape
+        (2, 64, 64, 1)
+    """
+
+    recipe_class = PgganRecipe
+    data = "single"
+
+    def __init__(self, recipe: PgganRecipe, source: Any, target: Any, **kwargs: Any):
+        super().__init__(recipe, source, target, **kwargs)
+        channels = target.channels
+        self.generator = Generator(recipe, channels, name="generator")
+        self.critic = Critic(recipe, channels, name="critic")
+        self.network = ServedGenerator(recipe, channels, name="network")
+        for average, weight in zip(
+            self.network.trainable_variables, self.generator.trainable_variables, strict=True
+        ):
+            average.assign(weight)
+        self.network.trainable = False
+        self.phase = dataclasses.replace(self.phases()[-1], fade=0)
+        self._functions = {}
+        self.built = True
+
+    @classmethod
+    def resolve(cls, recipe: PgganRecipe, image_size: tuple[int, int]) -> PgganRecipe:
+        """The recipe with its resolution, and with it its steps, chosen for the data.
+
+        Args:
+            recipe: with a `resolution`, or 0 for the largest that fits.
+            image_size: height and width of the data's images, in pixels.
+
+        Raises:
+            ValueError: for images smaller than the resolution, or than 4 x 4 pixels.
+        """
+        fitting = [size for size in SIZES if size <= min(image_size)]
+        if not fitting or recipe.resolution > fitting[-1]:
+            fits = f"at most {fitting[-1]}, which fits the data" if fitting else "images of 4 x 4"
+            raise ValueError(
+                f"resolution: expected {fits} of {image_size[0]} x {image_size[1]} pixels. "
+                f"Received: {recipe.resolution}"
+            )
+        resolved = dataclasses.replace(recipe, resolution=recipe.resolution or fitting[-1])
+        if resolved.steps == cls.recipe_class.steps:
+            resolved = dataclasses.replace(resolved, steps=round(sum(resolved.level_steps())))
+        return resolved
+
+    def phases(self) -> list[Growth]:
+        """Two phases a level, fading in and stable; their steps sum to `recipe.steps`."""
+        recipe = self.recipe
+        wanted = np.cumsum(recipe.level_steps())
+        phases, start = [], 0
+        for level, share in enumerate(wanted / wanted[-1] * recipe.steps):
+            left = recipe.levels - 1 - level  # each of the levels to come needs a step
+            end = min(max(round(share), start + 1), recipe.steps - left)
+            size, batch = SIZES[level], recipe.batch(level) * recipe.n_critic
+            part = recipe.fade_images / recipe.level_images(level) if level else 0.0
+            fade = round((end - start) * part)
+            stable = end - start - fade
+            name = f"{size}x{size}"
+            if fade:
+                phases.append(Growth(f"{name} fade", fade, batch, size, fade=fade))
+            if stable:
+                phases.append(Growth(name, stable, batch, size, first=not fade))
+            start = end
+        return phases
+
+    def enter(self, phase: Growth) -> None:
+        """The layers that `train_step` runs are chosen in Python, so each phase has its graph."""
+        self.phase = phase
+
+    def begin(self, phase: Growth) -> None:
+        """At a new level, forget Adam's moments (appendix A.1) and start to fade in."""
+        self.network.level.assign(phase.level)
+        self.network.alpha.assign(0.0 if phase.fade else 1.0)
+        if phase.first:
+            for optimizer in (self.generator_optimizer, self.critic_optimizer):
+                for variable in optimizer.variables:
+                    if variable is not optimizer.learning_rate:
+                        variable.assign(tf.zeros(variable.shape, variable.dtype))
+
+    def compile(self, **kwargs: Any) -> None:
+        """Two Adam optimizers over all layers: one checkpoint structure for the whole run."""
+        super().compile(**kwargs)
+        rate = self.recipe.learning_rate
+        for name, network in (("generator", self.generator), ("critic", self.critic)):
+            optimizer = keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99, epsilon=1e-8)
+            optimizer.build(network.trainable_variables)
+            setattr(self, f"{name}_optimizer", optimizer)
+
+    def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
+        """`n_critic` updates of the critic and one of the generator, at the phase's level.
+
+        Args:
+            batch: "image" [N, r, r, C] in the data's unit, r the phase's size, and "seed".
+        """
+        phase, level = self.phase, self.phase.level
+        if tuple(batch["image"].shape[1:3]) != (phase.size, phase.size):
+            raise ValueError(
+                f"image: expected {phase.size} x {phase.size} pixels for {phase.name!r}. "
+                f"Received: shape {tuple(batch['image'].shape)}"
+            )
+        alpha = tf.convert_to_tensor(self.network.alpha) if phase.fade else None
+        real = self.target.encode(tf.cast(batch["image"], tf.float32))
+        if phase.fade:
+            real = blend(upsample(downsample(real)), real, alpha)
+        seeds = example_seeds(batch, real, self.generator_optimizer.iterations)
+        logs = {}
+        for k in range(self.recipe.n_critic):
+            # Every n-th image: the same images make an update whatever the number of replicas.
+            part = slice(k, None, self.recipe.n_critic)
+            logs |= self._critic_update(real[part], seeds[part], alpha)
+        logs["generator"] = self._generator_update(seeds[part], alpha)
+        for layer, average in zip(
+            self.generator.parts(level, bool(phase.fade)),
+            self.network.parts(level, bool(phase.fade)),
+            strict=True,
+        ):
+            for weight, mean in ((layer.kernel, average.kernel), (layer.bias, average.bias)):
+                mean.assign(mean + (weight - mean) * (1.0 - self.recipe.ema))
+        if phase.fade:
+            done = tf.cast(self.generator_optimizer.iterations, tf.float32) / phase.fade
+            self.network.alpha.assign(tf.minimum(done, 1.0))
+        return logs
+
+    def _critic_update(self, real, seeds, alpha) -> dict[str, tf.Tensor]:
+        level = self.phase.level
+        latents = random_normal(seeds, (self.recipe.latent,), CRITIC_LATENT)
+        fake = self.generator.images(latents, level, alpha)
+        mixed = real + (fake - real) * random_uniform(seeds, (1, 1, 1), MIXING)
+        with tf.GradientTape() as tape:
+            real_scores = self.critic.scores(real, level, alpha)
+            fake_scores = self.critic.scores(fake, level, alpha)
+            penalty = tf.reduce_mean(
+                gradient_penalty(lambda x: self.critic.scores(x, level, alpha), mixed)
+            )
+            wasserstein = tf.reduce_mean(real_scores) - tf.reduce_mean(fake_scores)
+            drift = tf.reduce_mean(tf.square(real_scores))
+            loss = self.recipe.gradient_penalty * penalty - wasserstein + self.recipe.drift * drift
+            objective = scaled(loss)
+        self._apply(self.critic, self.critic_optimizer, tape, objective)
+        return {"critic": loss, "wasserstein": wasserstein, "penalty": penalty}
+
+    def _generator_update(self, seeds, alpha) -> tf.Tensor:
+        level = self.phase.level
+        latents = random_normal(seeds, (self.recipe.latent,), GENERATOR_LATENT)
+        with tf.GradientTape() as tape:
+            fake = self.generator.images(latents, level, alpha)
+            loss = -tf.reduce_mean(self.critic.scores(fake, level, alpha))
+            objective = scaled(loss)
+        self._apply(self.generator, self.generator_optimizer, tape, objective)
+        return loss
+
+    def _apply(self, network, optimizer, tape: tf.GradientTape, objective: tf.Tensor) -> None:
+        parts = network.parts(self.phase.level, bool(self.phase.fade))
+        variables = [v for layer in parts for v in layer.trainable_variables]
+        optimizer.apply(tape.gradient(objective, variables), variables)
+
+    def test_step(self, batch: dict) -> dict[str, tf.Tensor]:
+        raise TypeError(f"{self.name} has no reference to compare one image with.")
+
+    def sources(self, batch: dict) -> tf.Tensor:
+        """Latents [N, latent] from the batch's seeds."""
+        return random_normal(batch["seed"], (self.recipe.latent,), GENERATOR_LATENT)
+
+    def call(self, latents: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Images from latents.
+
+        Args:
+            latents: float32 [N, latent] from N(0, 1).
+            training: makes no difference.
+
+        Returns:
+            float32 [N, r, r, C] in the target's unit, within its window; r is the resolution, or
+            the level reached where training was stopped before.
+        """
+        values = tf.cast(self.network(tf.cast(latents, tf.float32)), tf.float32)
+        return self.target.clip(self.target.decode(values))
+
+    def generate(self, n: int, seed: int = 0, first: int = 0) -> np.ndarray:
+        """New images; image k depends on (seed, k) alone.
+
+        Args:
+            n: how many.
+            seed: 0 or more.
+            first: number of the first image: 10 images and then 10 from 10 on are 20 images.
+
+        Returns:
+            float32 [n, r, r, C] in the target's unit.
+        """
+        if n < 1 or seed < 0 or first < 0:
+            raise ValueError(
+                f"expected n of 1 or more, seed and first of 0 or more. "
+                f"Received: n={n}, seed={seed}, first={first}"
+            )
+        grown = self.network.grown()
+        if grown not in self._functions:
+            self._functions[grown] = tf.function(lambda latents: self(latents))
+        # One at a time: the last bits of a convolution depend on the size of the batch.
+        draws = [np.random.default_rng([seed, k]) for k in range(first, first + n)]
+        latents = [draw.standard_normal([1, self.recipe.latent], "float32") for draw in draws]
+        return np.concatenate([self._functions[grown](z).numpy() for z in latents])
+
+    def translate(self, array: np.ndarray, batch_size: int = 1) -> np.ndarray:
+        raise TypeError(f"{self.name} generates images from noise and does not translate them.")
+
+    def training_flops(self, phase: Growth, size: int) -> float:
+        """Operations of one step: four generator passes, and 14 of the critic per critic update.
+
+        A backward pass counts as two forward ones; the penalty's second derivative doubles them.
+        """
+        level, channels = phase.level, self.target.channels
+        make = forward_flops(lambda z: self.generator.images(z, level, None), (self.recipe.latent,))
+        judge = forward_flops(
+            lambda x: self.critic.scores(x, level, None), (phase.size, phase.size, channels)
+        )
+        n = self.recipe.n_critic
+        return phase.batch_size / n * (n * (make + 12.0 * judge) + 3.0 * make + 2.0 * judge)

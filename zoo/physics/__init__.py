@@ -1,0 +1,1 @@
+"""Forward operators, their adjoints and pseudo-inverses, and noise models."""

@@ -1,0 +1,453 @@
+"""From a data set and a recipe to batches of paired, unpaired or single images.
+
+Example `g` of a run (counted from 0 over all epochs) is a function of (recipe, g) alone: order,
+crop, augmentation and the seed that it hands to the model. So a run that resumes at `g` sees what
+an undisturbed one would have seen, and several replicas see what one device would have.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from zoo import registry
+from zoo.imaging.windows import Domain
+from zoo.recipe import Recipe
+
+# A split smaller than this is shuffled as a whole; of a larger one, this much is held at a time.
+_SHUFFLE_BYTES = 2**30
+_READERS = 16  # files of one split read in turn, `_READERS` records from each
+_LAST_EPOCH = 2**31
+
+_NOISE = 2  # beside the streams 0 and 1: what a seed folded into the example's is for
+
+
+# Data sets.
+
+
+def load_builder(
+    dataset: str, data_dir: Path | None, recipe: Recipe, input: Path | None = None
+) -> tfds.core.DatasetBuilder:
+    """A data set that is ready to be read; downloads or generates it first where needed.
+
+    Args:
+        dataset: registered name, or "name/config"; the default config works offline.
+        data_dir: where prepared data sets live; None: `$TFDS_DATA_DIR` or ~/tensorflow_datasets.
+        recipe: `spacing`, `slices` and `allow_shared_patients` say how `folder` is prepared.
+        input: the user's own folder or list of images, for the data set `folder` only.
+
+    Raises:
+        UnknownName: for an unknown data set or config.
+        ValueError: for an option that the data set does not have, or data it cannot use.
+        FileNotFoundError: where files are missing that have to be fetched by hand.
+    """
+    fields, config = registry.dataset_fields(dataset)
+    name = fields["name"]
+    module = importlib.import_module(f"{fields['module']}.{name}_dataset_builder")
+    if hasattr(module, "configure"):  # made from the user's own files
+        config = module.configure(input, recipe)
+    else:
+        _refuse_folder_options(name, recipe, input)
+        config = config if module.Builder.BUILDER_CONFIGS else None
+    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    root = root.expanduser()
+
+    builder = module.Builder(config=config, data_dir=root)
+    if builder.is_prepared():
+        return builder
+    lock = f".{name}-{getattr(config, 'name', config)}.lock"
+    with _locked(root / lock):
+        # Another process may have prepared it while this one waited.
+        builder = module.Builder(config=config, data_dir=root)
+        if not builder.is_prepared():
+            _prepare(builder)
+    return builder
+
+
+def _refuse_folder_options(name: str, recipe: Recipe, input: Path | None) -> None:
+    given = {
+        "input": input,
+        "spacing": recipe.spacing or None,
+        "slices": recipe.slices if recipe.slices > 1 else None,
+        "allow_shared_patients": recipe.allow_shared_patients or None,
+    }
+    for option, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"{option}: only the data set `folder` has this option, {name} has not. "
+                f"Received: {option}={value}"
+            )
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an advisory lock, so that one of several processes prepares a data set."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system: the slower process fails to rename
+        yield
+        return
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _prepare(builder: tfds.core.DatasetBuilder) -> None:
+    final = Path(builder.data_dir)
+    # A process that was killed leaves a folder of this kind; the lock says that it is nobody's.
+    for stale in final.parent.glob(f"{final.name}.incomplete*"):
+        shutil.rmtree(stale)
+    print(f"Preparing the data set {builder.info.full_name} in {final}", file=sys.stderr, flush=True)
+    options = tfds.download.DownloadConfig(try_download_gcs=False)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            builder.download_and_prepare(download_config=options)
+    except AssertionError as error:
+        if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and "Manual directory" in str(error):
+            raise FileNotFoundError(str(error)) from None
+        raise
+
+
+def domains(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> tuple[Domain, Domain]:
+    """What the numbers of source and target mean; for single images both are the image's.
+
+    The recipe's windows replace the data set's own; `source_window` is that of single images.
+    """
+    metadata = _metadata(builder)
+    keys = ("image",) if metadata["kind"] == "single" else ("source", "target")
+    windows = (recipe.source_window, recipe.target_window)
+    found = [Domain.from_dict(metadata[key]) for key in keys]
+    found = [
+        dataclasses.replace(domain, window=window) if window else domain
+        for domain, window in zip(found, windows, strict=False)
+    ]
+    return found[0], found[-1]
+
+
+def example_count(builder: tfds.core.DatasetBuilder, split: str) -> int:
+    """Examples in a split.
+
+    Raises:
+        ValueError: for a split that is not there; names those that are.
+    """
+    splits = builder.info.splits
+    if split not in splits or not splits[split].num_examples:
+        there = ", ".join(name for name in splits if splits[name].num_examples)
+        raise ValueError(
+            f"split: {builder.info.full_name} has the splits {there}. Received: {split}"
+        )
+    return splits[split].num_examples
+
+
+def _metadata(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
+    return dict((builder.info.metadata or {}).items())
+
+
+# Reading.
+
+
+def eval_dataset(
+    builder: tfds.core.DatasetBuilder, split: str = "test", limit: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """The examples of a split one by one, whole and unchanged, always in the same order.
+
+    Returns:
+        Dictionaries with "source" and "target", or "image", float32 `[H, W, C]` in physical
+        units, and the texts "patient" and "name".
+
+    Raises:
+        ValueError: for a split that is not there.
+    """
+    example_count(builder, split)
+    in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    dataset = builder.as_dataset(split=split, read_config=in_order, shuffle_files=False)
+    dataset = dataset.take(-1 if limit is None else limit).prefetch(2)
+
+    def examples():
+        for example in dataset.as_numpy_iterator():
+            yield {
+                key: value.decode() if isinstance(value, bytes) else value.astype(np.float32)
+                for key, value in example.items()
+            }
+
+    return examples()
+
+
+def train_dataset(
+    builder: tfds.core.DatasetBuilder,
+    recipe: Recipe,
+    *,
+    batch_size: int,
+    size: int = 0,
+    first_example: int = 0,
+    unpaired: bool = False,
+) -> tf.data.Dataset:
+    """Endless batches of the split "train", shuffled anew in every epoch.
+
+    Args:
+        builder: a prepared data set.
+        recipe: crop, flip, shift, rotation, zoom, noise and seed.
+        batch_size: examples in a batch, over all replicas.
+        size: height and width to which images are averaged down; 0 leaves them. Without a crop
+            the central square is taken.
+        first_example: examples already consumed, where a run resumes.
+        unpaired: draw source and target independently, even from paired data.
+
+    Returns:
+        A dataset of dictionaries: float32 `[batch_size, H, W, C]` in physical units under
+        "source" and "target", or "image", and "seed", int32 `[batch_size, 2]`, that no other
+        example of the run has.
+
+    Raises:
+        ValueError: for images of several sizes without a crop, and images smaller than `size`.
+    """
+    example_count(builder, "train")
+    kind = _metadata(builder)["kind"]
+    if kind == "single":
+        groups = [("image",)]
+    elif unpaired or kind == "unpaired":
+        groups = [("source",), ("target",)]
+    else:
+        groups = [("source", "target")]
+    if kind == "single" and recipe.noise:
+        raise ValueError(
+            f"noise: it is added to the source, and single images have none. "
+            f"Received: noise={recipe.noise}"
+        )
+    _check_sizes(builder, groups, recipe.crop, size, batch_size)
+    parsers = [
+        tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
+        for keys in groups
+    ]
+
+    def prepare(number: tf.Tensor, *records: tf.Tensor) -> dict[str, tf.Tensor]:
+        example = {"seed": tf.stack([recipe.seed, tf.cast(number, tf.int32)])}
+        for stream, (keys, parser, record) in enumerate(zip(groups, parsers, records, strict=True)):
+            images = parser.deserialize_example(record)
+            seed = tf.random.experimental.stateless_fold_in(example["seed"], stream)
+            images = augment([images[key] for key in keys], recipe, seed, size)
+            example |= dict(zip(keys, images, strict=True))
+        if recipe.noise:
+            seed = tf.random.experimental.stateless_fold_in(example["seed"], _NOISE)
+            source = example["source"]
+            noise = tf.random.stateless_normal(tf.shape(source), seed, stddev=recipe.noise)
+            example["source"] = source + noise
+        return example
+
+    numbers = tf.data.Dataset.counter(first_example)
+    streams = [
+        _records(builder, recipe.seed, first_example, stream) for stream in range(len(groups))
+    ]
+    dataset = tf.data.Dataset.zip((numbers, *streams))
+    dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.batch(batch_size, drop_remainder=True)
+    options = tf.data.Options()
+    options.deterministic = True
+    # Every worker reads everything and takes its part of each batch: together, one device's batch.
+    policy = tf.data.experimental.AutoShardPolicy.DATA
+    options.experimental_distribute.auto_shard_policy = policy
+    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+
+
+def _records(
+    builder: tfds.core.DatasetBuilder, seed: int, first: int, stream: int
+) -> tf.data.Dataset:
+    """Serialised examples in training order, endless, from the `first` on."""
+    split = builder.info.splits["train"]
+    if builder.info.file_format.value != "tfrecord":
+        raise ValueError(
+            f"{builder.info.full_name}: expected tfrecord files. "
+            f"Received: {builder.info.file_format.value}"
+        )
+    files = [os.fspath(path) for path in split.filepaths]
+    count = split.num_examples
+    buffer = min(count, max(1, count * _SHUFFLE_BYTES // max(split.num_bytes, 1)))
+
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+        # The seed of this function's own graph: without it the global seed would change the order.
+        tf.random.set_seed(1)
+        key = tf.stack([tf.constant(seed, tf.int64), 2 * number + stream])
+        order = tf.random.experimental.stateless_shuffle(files, seed=key)
+        records = tf.data.Dataset.from_tensor_slices(order).interleave(
+            tf.data.TFRecordDataset, cycle_length=_READERS, block_length=_READERS
+        )
+        shuffle_seed = tf.random.stateless_uniform((), key, maxval=2**62, dtype=tf.int64)
+        records = records.shuffle(buffer, shuffle_seed, reshuffle_each_iteration=False)
+        done = tf.where(number == first // count, first % count, 0)
+        return records.skip(tf.cast(done, tf.int64))
+
+    return tf.data.Dataset.range(first // count, _LAST_EPOCH).flat_map(epoch)
+
+
+def _check_sizes(
+    builder: tfds.core.DatasetBuilder,
+    groups: list[tuple[str, ...]],
+    crop: int,
+    size: int,
+    batch_size: int,
+) -> None:
+    if 0 < crop < size:
+        raise ValueError(f"crop: expected {size} or more, or 0. Received: {crop}")
+    if not size and (crop or batch_size == 1):
+        return
+    for key in [key for keys in groups for key in keys]:
+        sizes = _sizes(builder, key)
+        if size and min(min(pair) for pair in sizes) < size:
+            raise ValueError(
+                f"size: {builder.info.full_name} has images smaller than {size} x {size} pixels. "
+                f"Received: {min(sizes)}"
+            )
+        if not crop and not size and len(sizes) > 1:
+            raise ValueError(
+                f"crop: {builder.info.full_name} has images of several sizes, which a batch of "
+                f"{batch_size} cannot hold whole; set crop, or batch_size=1. Received: crop=0 "
+                f"with sizes {sorted(sizes)[:4]}"
+            )
+
+
+def _sizes(builder: tfds.core.DatasetBuilder, key: str) -> set[tuple[int, int]]:
+    """Heights and widths in the split "train"; reads it through where they are not declared."""
+    feature = builder.info.features[key]
+    if None not in feature.shape:
+        return {feature.shape[:2]}
+    raw = tfds.decode.PartialDecoding({key: True}, {key: tfds.decode.SkipDecoding()})
+    dataset = builder.as_dataset(split="train", decoders=raw)
+
+    def shape(example):
+        stored = example[key]
+        return stored["shape"] if isinstance(stored, dict) else tf.shape(
+            feature.decode_example(stored)
+        )
+
+    return {(int(s[0]), int(s[1])) for s in dataset.map(shape).as_numpy_iterator()}
+
+
+# Augmentation.
+
+
+def augment(images: list[tf.Tensor], recipe: Recipe, seed: tf.Tensor, size: int = 0):
+    """Crop, mirror, move, turn, scale and shrink images, all in the same way.
+
+    What is geometric makes one bilinear resampling; crop, flip and shift alone (a shift is of
+    whole pixels) take pixels as they are. Beyond the border the image is mirrored.
+
+    Args:
+        images: one image or a pair of one height and width, `[H, W, C]` of any type.
+        recipe: crop, flip, shift, rotation and zoom.
+        seed: int32 `[2]`, a stateless seed.
+        size: height and width of the result; 0 leaves those of the crop or of the image.
+
+    Returns:
+        float32 images `[h, w, C]`, no value outside the range of the image's own.
+    """
+    draws = tf.random.stateless_uniform((7,), seed, -1.0, 1.0)
+    whole = tf.shape(images[0])[:2]
+    if recipe.crop:
+        window = tf.constant([recipe.crop, recipe.crop])
+        room = whole - window
+        place = (draws[:2] + 1.0) / 2.0 * tf.cast(room + 1, tf.float32)
+        # The product may round up to room + 1. A smaller image lies in the middle.
+        start = tf.where(room > 0, tf.minimum(tf.cast(place, tf.int32), room), room // 2)
+    else:
+        window = tf.repeat(tf.reduce_min(whole), 2) if size else whole
+        start = (whole - window) // 2
+    if recipe.shift:
+        start += tf.cast(tf.round(draws[2:4] * recipe.shift), tf.int32)
+    mirror = draws[4] < 0 if recipe.flip else tf.constant(False)
+    angle = draws[5] * recipe.rotation * np.pi / 180
+    scale = 1.0 + draws[6] * recipe.zoom
+
+    def change(image: tf.Tensor) -> tf.Tensor:
+        shape = [recipe.crop or side for side in image.shape[:2]] + [image.shape[2]]
+        if recipe.rotation or recipe.zoom:
+            image = affine(image, start, window, angle, scale, mirror)
+        else:
+            if recipe.crop or recipe.shift or size:
+                image = _take(image, start, window)
+            if recipe.flip:  # `image[:, ::-1]` and `tf.where` are several times slower
+                image = tf.cond(mirror, lambda: tf.reverse(image, [1]), lambda: image)
+            image = tf.cast(image, tf.float32)
+        if size:
+            image = tf.image.resize(image, [size, size], method="area")
+            shape = [size, size, shape[2]]
+        return tf.ensure_shape(image, shape)
+
+    if len(images) > 1:
+        same = tf.reduce_all(tf.shape(images[1])[:2] == whole)
+        message = "source and target of a pair have different sizes"
+        with tf.control_dependencies([tf.debugging.Assert(same, [message])]):
+            images = [tf.identity(image) for image in images]
+    return [change(image) for image in images]
+
+
+def _take(image: tf.Tensor, start: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    """The pixels of a window of `[H, W, C]`, mirrored where it reaches over the border."""
+    whole = tf.shape(image)[:2]
+
+    def mirrored():
+        taken = image
+        for axis in (0, 1):
+            index = (start[axis] + tf.range(window[axis])) % (2 * whole[axis])
+            index = tf.minimum(index, 2 * whole[axis] - 1 - index)
+            taken = tf.gather(taken, index, axis=axis)
+        return taken
+
+    def inside():
+        end = start + window
+        return image[start[0] : end[0], start[1] : end[1]]
+
+    fits = tf.reduce_all(start >= 0) & tf.reduce_all(start + window <= whole)
+    return tf.cond(fits, inside, mirrored)
+
+
+def affine(
+    image: tf.Tensor,
+    start: tf.Tensor,
+    window: tf.Tensor,
+    angle: tf.Tensor,
+    scale: tf.Tensor,
+    mirror: tf.Tensor,
+) -> tf.Tensor:
+    """Resample a window of an image, turned, scaled and mirrored about the window's centre.
+
+    The pixel at offset (y, x) from the centre takes the value at the offset
+    (f x sin a + y cos a, f x cos a - y sin a) / s of the input, f = -1 where mirrored, else 1.
+
+    Args:
+        image: `[H, W, C]`.
+        start: row and column of the window's first pixel, int32 `[2]`, possibly outside.
+        window: its height and width, int32 `[2]`.
+        angle: a, in radians; a positive one turns the content counter-clockwise.
+        scale: s, magnification.
+        mirror: bool, left to right.
+
+    Returns:
+        float32 `[*window, C]`: bilinear, mirrored beyond the border.
+    """
+    half = (tf.cast(window, tf.float32) - 1.0) / 2.0
+    centre = tf.cast(start, tf.float32) + half
+    cos, sin = tf.cos(angle) / scale, tf.sin(angle) / scale
+    sign = tf.where(mirror, -1.0, 1.0)
+    # (x, y) -> (a0 x + a1 y + a2, b0 x + b1 y + b2)
+    a0, a1, b0, b1 = sign * cos, -sin, sign * sin, cos
+    a2 = centre[1] - a0 * half[1] - a1 * half[0]
+    b2 = centre[0] - b0 * half[1] - b1 * half[0]
+    zero = tf.zeros_like(a0)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(image, tf.float32)[None],
+        transforms=tf.stack([a0, a1, a2, b0, b1, b2, zero, zero])[None],
+        output_shape=window,
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+    )[0]

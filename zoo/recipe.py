@@ -1,0 +1,155 @@
+"""All that a run can change, as one frozen and typed dataclass."""
+
+import dataclasses
+import typing
+from typing import Any, ClassVar, Literal, Self
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Fields that every model has; a plugin's recipe adds its own and sets the paper's defaults.
+
+    Attributes:
+        steps: optimisation steps of the whole run, growing included.
+        batch_size: images in one step, over all replicas; 0 lets the model choose.
+        learning_rate: the optimizer's initial learning rate.
+        seed: seeds weights, data order, augmentation and all noise inside a step.
+        precision: "auto" takes bfloat16 where the hardware is fast at it.
+        crop: height and width of the training patch, in pixels; 0 takes whole images.
+        flip: mirror left to right at random.
+        shift: greatest random shift, in pixels.
+        rotation: greatest random rotation, in degrees.
+        zoom: greatest random change of scale, as a fraction (0.1: 0.9 to 1.1).
+        noise: standard deviation of Gaussian noise on the source, in its own unit.
+        source_window: intensity window of the source (or only) domain; None: the data set's own.
+        target_window: intensity window of the target domain; None: the data set's own.
+        spacing: resample the user's files to this pixel spacing, in mm; 0 keeps their own.
+        slices: neighbouring slices given as channels, an odd number (`folder` only).
+        tile: side of the tiles in which larger images are translated, in pixels.
+        allow_shared_patients: permit one patient in both training and test (`folder` only).
+        image_every: optimisation steps between image grids.
+        checkpoint_every: optimisation steps between checkpoints.
+    """
+
+    steps: int = 100_000
+    batch_size: int = 1
+    learning_rate: float = 2e-4
+    seed: int = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    crop: int = 0
+    flip: bool = False
+    shift: float = 0.0
+    rotation: float = 0.0
+    zoom: float = 0.0
+    noise: float = 0.0
+    source_window: tuple[float, float] | None = None
+    target_window: tuple[float, float] | None = None
+    spacing: float = 0.0
+    slices: int = 1
+    tile: int = 512
+    allow_shared_patients: bool = False
+    image_every: int = 1000
+    checkpoint_every: int = 1000
+
+    # What the "small" preset changes: a run that a laptop finishes.
+    SMALL: ClassVar[dict[str, Any]] = {}
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            object.__setattr__(self, field.name, _checked(field.name, value, self.hints()))
+        if self.steps < 1 or self.batch_size < 0:
+            raise ValueError(
+                f"steps: expected 1 or more, and batch_size 0 or more. "
+                f"Received: steps={self.steps}, batch_size={self.batch_size}"
+            )
+        if self.slices < 1 or self.slices % 2 == 0:
+            raise ValueError(f"slices: expected an odd number. Received: {self.slices}")
+
+    @classmethod
+    def hints(cls) -> dict[str, Any]:
+        """Field name to its type, in order of definition."""
+        types = typing.get_type_hints(cls)
+        return {field.name: types[field.name] for field in dataclasses.fields(cls)}
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> Self:
+        """The recipe of `name`, "paper" or "small", with some fields set to other values.
+
+        Raises:
+            ValueError: for an unknown preset, an unknown field or a value of the wrong type.
+        """
+        if name not in ("paper", "small"):
+            raise ValueError(f"preset: expected paper or small. Received: {name}")
+        unknown = [field for field in overrides if field not in cls.hints()]
+        if unknown:
+            raise ValueError(
+                f"{cls.__name__} has no field {unknown[0]!r}; it has "
+                f"{', '.join(cls.hints())}. Received: {unknown[0]}={overrides[unknown[0]]}"
+            )
+        return cls(**(cls.SMALL if name == "small" else {}) | overrides)
+
+    @classmethod
+    def parse(cls, assignments: list[str]) -> dict[str, Any]:
+        """`["steps=20", "flip=true"]` to `{"steps": 20, "flip": True}`, typed by the fields.
+
+        Raises:
+            ValueError: for an assignment without `=`, an unknown field or an unreadable value.
+        """
+        values = {}
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            if not equals or name not in cls.hints():
+                raise ValueError(
+                    f"--set: expected field=value with a field of {cls.__name__}: "
+                    f"{', '.join(cls.hints())}. Received: {assignment}"
+                )
+            values[name] = _checked(name, text, cls.hints())
+        return values
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-serialisable form that `from_dict` takes back."""
+        fields = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """The recipe that `to_dict` described."""
+        return cls.preset("paper", **fields)
+
+
+def _checked(name: str, value: Any, hints: dict[str, Any]) -> Any:
+    """`value` (or its text) as the field's type, or a ValueError that names the field."""
+    try:
+        return _convert(value, hints[name])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        kind = getattr(hints[name], "__name__", None) or str(hints[name])
+        if typing.get_args(hints[name]):
+            kind = str(hints[name]).replace("typing.", "")
+        raise ValueError(f"{name}: expected {kind}. Received: {value!r}") from None
+
+
+def _convert(value: Any, kind: Any) -> Any:
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is Literal:
+        if value not in arguments:
+            raise ValueError
+        return value
+    if type(None) in arguments:  # an optional field
+        if value is None or (isinstance(value, str) and value.lower() in ("none", "")):
+            return None
+        return _convert(value, next(a for a in arguments if a is not type(None)))
+    if typing.get_origin(kind) is tuple:
+        parts = value.strip("()[]").split(",") if isinstance(value, str) else value
+        if arguments[-1] is Ellipsis:
+            arguments = arguments[:1] * len(parts)
+        if len(parts) != len(arguments):
+            raise ValueError
+        return tuple(_convert(part, a) for part, a in zip(parts, arguments, strict=True))
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
+    if isinstance(value, bool) or (kind is int and isinstance(value, float) and value % 1):
+        raise ValueError
+    return kind(value)

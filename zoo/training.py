@@ -1,0 +1,465 @@
+"""`train`: one loop for every model and every `tf.distribute` strategy."""
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from zoo import figures, pipeline, translator
+from zoo.recipe import Recipe
+from zoo.registry import Entry
+from zoo.translator import Phase, Translator
+
+STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu")
+# Fields that change what is written on the way and not the weights at the end.
+_FREE_FIELDS = {"image_every", "checkpoint_every", "tile", "allow_shared_patients"}
+_SECONDS_A_CALL = 1.0  # aim of one call into TensorFlow: Ctrl-C and the bar wait for it
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run stopped at the user's wish and can be resumed."""
+
+
+def train(
+    entry: Entry,
+    workdir: Path,
+    *,
+    data_dir: Path | None = None,
+    input: Path | None = None,  # noqa: A002
+    strategy: str = "auto",
+    resume: str = "auto",
+    init: Path | None = None,
+) -> dict[str, Any]:
+    """Train an entry's model on its data set.
+
+    The run folder receives `run.json`, `checkpoints/`, `tensorboard/`, `samples/` and, at the
+    end, `weights/<model>.weights.h5`. Started again with the same arguments a run goes on from
+    its last checkpoint and ends with the weights that it would have had undisturbed.
+
+    Args:
+        entry: model, data set and recipe, from `registry.lookup`.
+        workdir: the run folder.
+        data_dir: where data sets are kept; None: TFDS's own.
+        input: the user's files, for the data set `folder`.
+        strategy: one of `STRATEGIES`.
+        resume: "auto" goes on where there is something to go on from, "must" insists on it,
+            "never" starts anew and moves the old run folder aside.
+        init: weights of the served network to begin from.
+
+    Returns:
+        The content of `run.json`.
+
+    Raises:
+        ValueError: for a data set that does not suit the model, or a run folder of another run.
+        FloatingPointError: at the first loss that is not finite.
+        Interrupted: after Ctrl-C or SIGTERM, with a checkpoint written.
+    """
+    distribution = make_strategy(strategy)
+    chief = distribution.cluster_resolver is None or _is_chief(distribution)
+    builder = pipeline.load_builder(entry.dataset, data_dir, entry.recipe, input)
+    entry = fit_to_data(entry, builder)
+    workdir = Path(workdir)
+    record = _prepare_folder(entry, builder, workdir, resume)
+    if record.get("state") == "done":
+        print(f"{workdir}: finished at step {record['step']}; nothing left to do.")
+        return record
+    tf.config.set_soft_device_placement(True)
+    with distribution.scope():
+        model = translator.build(entry)
+        model.compile()
+        step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        if init is not None:
+            translator.load_network(model, init, "")
+    replicas = distribution.num_replicas_in_sync
+    phases = model.phases()
+    for phase in phases:
+        if phase.batch_size % replicas:
+            raise ValueError(
+                f"batch_size: expected a multiple of the {replicas} replicas. "
+                f"Received: {phase.batch_size} in the phase {phase.name}"
+            )
+    checkpoint = tf.train.Checkpoint(model=model, step=step)
+    folder = workdir / ("checkpoints" if chief else f"checkpoints-{os.getpid()}")
+    manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=2)
+    latest = tf.train.latest_checkpoint(str(workdir / "checkpoints"))
+    if latest:
+        checkpoint.restore(latest).assert_existing_objects_matched()
+    record |= {
+        "state": "running",
+        "strategy": type(distribution).__name__,
+        "replicas": replicas,
+        "precision": translator.resolve_precision(entry.recipe.precision),
+    }
+    loop = _Loop(model, phases, step, distribution, builder, manager, workdir, record, chief)
+    loop.announce(entry)
+    loop.run()
+    return record
+
+
+def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
+    """The entry with the data set's domains, refused where model and data do not suit.
+
+    Raises:
+        ValueError: naming what the model takes and what the data set has.
+    """
+    cls, metadata = entry.model_class, builder.info.metadata
+    kind = metadata["kind"]
+    if kind != cls.data:
+        raise ValueError(
+            f"dataset: {entry.model} trains on {cls.data} images. "
+            f"Received: {entry.dataset}, which has {kind} ones"
+        )
+    source, target = pipeline.domains(builder, entry.recipe)
+    feature = builder.info.features["image" if kind == "single" else "source"]
+    size = min(feature.shape[:2]) if None not in feature.shape[:2] else 0
+    recipe = cls.resolve(entry.recipe, size)
+    return dataclasses.replace(
+        entry, recipe=recipe, source=source.to_dict(), target=target.to_dict()
+    )
+
+
+def make_strategy(name: str) -> tf.distribute.Strategy:
+    """A `tf.distribute` strategy; "auto" takes what the machine and TF_CONFIG ask for.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"strategy: expected one of {STRATEGIES}. Received: {name}")
+    gpus = tf.config.list_physical_devices("GPU")
+    if name == "auto":
+        name = "multi_worker" if "TF_CONFIG" in os.environ else "one"
+        name = "mirrored" if name == "one" and len(gpus) > 1 else name
+    if name == "mirrored":
+        kind = "GPU" if gpus else "CPU"
+        return tf.distribute.MirroredStrategy(
+            [device.name for device in tf.config.list_logical_devices(kind)]
+        )
+    if name == "multi_worker":
+        options = tf.distribute.experimental.CommunicationOptions(
+            implementation=tf.distribute.experimental.CommunicationImplementation.RING,
+            timeout_seconds=30,
+        )
+        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    if name == "tpu":
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver("")
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    return tf.distribute.get_strategy()
+
+
+def _is_chief(distribution: tf.distribute.Strategy) -> bool:
+    resolver = distribution.cluster_resolver
+    return resolver.task_type in (None, "", "chief") or (
+        resolver.task_type == "worker"
+        and resolver.task_id == 0
+        and "chief" not in resolver.cluster_spec().jobs
+    )
+
+
+def _prepare_folder(entry: Entry, builder: Any, workdir: Path, resume: str) -> dict[str, Any]:
+    if resume not in ("auto", "must", "never"):
+        raise ValueError(f"resume: expected auto, must or never. Received: {resume}")
+    path = workdir / "run.json"
+    wanted = {
+        "model": entry.model,
+        "dataset": entry.dataset,
+        "dataset_version": str(builder.version),
+        "dataset_config": builder.builder_config.name if builder.builder_config else "",
+        "preset": entry.preset,
+        "seed": entry.recipe.seed,
+        "recipe": entry.recipe.to_dict(),
+        "source": entry.source,
+        "target": entry.target,
+    }
+    if resume == "never" and path.exists():
+        number = 1
+        while (aside := workdir.with_name(f"{workdir.name}.old{number}")).exists():
+            number += 1
+        workdir.rename(aside)
+        print(f"{workdir}: the run that was there is now {aside}.")
+    if not path.exists():
+        if resume == "must":
+            raise ValueError(f"resume: expected a run in {workdir}. Received: no run.json there")
+        return wanted | {
+            "state": "new",
+            "step": 0,
+            "metrics": {},
+            "versions": {
+                "python": platform.python_version(),
+                "tensorflow": tf.__version__,
+                "keras": keras.__version__,
+                "tensorflow_datasets": tfds.__version__,
+                "numpy": np.__version__,
+                "zoo": sys.modules["zoo"].__version__,
+            },
+        }
+    record = json.loads(path.read_text(encoding="utf-8"))
+    for field in wanted:
+        old, new = record[field], json.loads(json.dumps(wanted[field]))
+        if field == "recipe":
+            old = {k: v for k, v in old.items() if k not in _FREE_FIELDS}
+            new = {k: v for k, v in new.items() if k not in _FREE_FIELDS}
+            changed = [f"{k}={old.get(k)} → {new.get(k)}" for k in new if old.get(k) != new.get(k)]
+        else:
+            changed = [f"{field}={old} → {new}"] if old != new else []
+        if changed:
+            raise ValueError(
+                f"workdir: {workdir} holds another run ({', '.join(changed)}). Choose another "
+                f"--workdir, or --resume=never to start anew; to go on training its model, "
+                f"--init={workdir}"
+            )
+    return record
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON under a temporary name and rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+class _Loop:
+    """The steps of a run, with checkpoints, progress and pictures around them."""
+
+    def __init__(self, model, phases, step, distribution, builder, manager, workdir, record, chief):
+        self.model: Translator = model
+        self.recipe: Recipe = model.recipe
+        self.phases: list[Phase] = phases
+        self.step: tf.Variable = step
+        self.distribution: tf.distribute.Strategy = distribution
+        self.builder: tfds.core.DatasetBuilder = builder
+        self.manager: tf.train.CheckpointManager = manager
+        self.workdir: Path = workdir
+        self.record: dict[str, Any] = record
+        self.chief: bool = chief
+        self.total = sum(phase.steps for phase in phases)
+        self.stop = False
+
+    def announce(self, entry: Entry) -> None:
+        """Say what the run will do, and about how long that takes here."""
+        done = int(self.step.numpy())
+        split = pipeline.example_count(self.builder, "train")
+        print(
+            f"{entry.model} ({entry.preset} recipe) on {entry.dataset}: {self.total} steps over "
+            f"{split} training images, {self.record['precision']}, {self.record['strategy']} "
+            f"with {self.record['replicas']} replica(s), into {self.workdir}"
+        )
+        if done:
+            print(f"Resuming at step {done} of {self.total}.")
+        print(f"This takes about {_duration(self._estimate(done))} here.", flush=True)
+
+    def _estimate(self, done: int) -> float:
+        speed = device_speed(self.record["precision"]) * self.record["replicas"]
+        seconds, first = 0.0, 0
+        for phase in self.phases:
+            left = min(phase.steps, max(0, first + phase.steps - done))
+            if left:
+                size = phase.size or self.recipe.crop or self._image_size()
+                overhead = 0.02
+                seconds += left * (self.model.training_flops(phase, size) / speed + overhead) + 20
+            first += phase.steps
+        return seconds
+
+    def _image_size(self) -> int:
+        feature = self.builder.info.features["image" if self.model.data == "single" else "source"]
+        return feature.shape[0] or 256
+
+    def run(self) -> None:
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        self._write_record()
+        writer = tf.summary.create_file_writer(str(self.workdir / "tensorboard"))
+        previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        for number in previous:
+            signal.signal(number, self._on_signal)
+        bar = tqdm(total=self.total, initial=int(self.step.numpy()), unit="step", smoothing=0.05,
+                   disable=not self.chief, mininterval=0.5, dynamic_ncols=True)
+        try:
+            with writer.as_default(), bar:
+                first, images = 0, 0
+                for phase in self.phases:
+                    if int(self.step.numpy()) < first + phase.steps:
+                        self._phase(phase, first, images, bar)
+                    first += phase.steps
+                    images += phase.steps * phase.batch_size
+            self._finish()
+        except (Interrupted, FloatingPointError) as error:
+            self.record["state"] = (
+                "interrupted" if isinstance(error, Interrupted) else f"failed: {error}"
+            )
+            self._write_record()
+            raise
+        finally:
+            writer.close()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _phase(self, phase: Phase, first: int, images: int, bar: tqdm) -> None:
+        done = int(self.step.numpy()) - first
+        self.model.enter(phase)
+        if done == 0:
+            self.model.begin(phase)
+        dataset = pipeline.train_dataset(
+            self.builder,
+            self.recipe,
+            batch_size=phase.batch_size,
+            size=phase.size,
+            first_example=images + done * phase.batch_size,
+        )
+        iterator = iter(self.distribution.experimental_distribute_dataset(dataset))
+        run = self._function()
+        bar.set_description(phase.name)
+        chunk, last = 1, first + phase.steps
+        every = [self.recipe.image_every, self.recipe.checkpoint_every]
+        while (now := int(self.step.numpy())) < last:
+            steps = min(chunk, last - now, *(e - now % e for e in every))
+            started = time.monotonic()
+            losses = {k: float(v) / steps for k, v in run(iterator, tf.constant(steps)).items()}
+            seconds = (time.monotonic() - started) / steps
+            if chunk > 1 or now > first + done:  # the first call compiles
+                chunk = int(np.clip(_SECONDS_A_CALL / seconds, 1, 50))
+            now = self.step.assign_add(steps).numpy()
+            self._check(losses, now)
+            for name, value in losses.items():
+                tf.summary.scalar(f"train/{name}", value, step=now)
+            self.record["metrics"]["train"] = losses
+            bar.update(steps)
+            bar.set_postfix({k: f"{v:.4g}" for k, v in losses.items()})
+            if now % self.recipe.image_every == 0 or now == self.total:
+                self._pictures(now)
+            if now % self.recipe.checkpoint_every == 0 or now == last or self.stop:
+                self._save(now)
+            if self.stop:
+                self._save_weights()
+                raise Interrupted(
+                    f"stopped at step {now} of {self.total}; the same command goes on from there."
+                )
+
+    def _function(self):
+        """`steps` optimisation steps in one call, and the sums of their losses."""
+
+        @tf.function
+        def one(batch):
+            losses = self.distribution.run(self.model.train_step, args=(batch,))
+            return {
+                name: self.distribution.reduce("MEAN", tf.cast(value, tf.float32), axis=None)
+                for name, value in losses.items()
+            }
+
+        @tf.function(reduce_retracing=True)
+        def run(iterator, steps):
+            sums = one(next(iterator))
+            for _ in tf.range(steps - 1):
+                losses = one(next(iterator))
+                sums = {name: sums[name] + losses[name] for name in sums}
+            return sums
+
+        return run
+
+    def _check(self, losses: dict[str, float], now: int) -> None:
+        bad = [name for name, value in losses.items() if not math.isfinite(value)]
+        if bad:
+            kept = self.manager.latest_checkpoint
+            raise FloatingPointError(
+                f"the loss {bad[0]} is {losses[bad[0]]} at step {now}. "
+                + (f"The last good checkpoint is {kept}. " if kept else "")
+                + "Try a lower learning_rate, another seed or precision=float32."
+            )
+
+    def _save(self, now: int) -> None:
+        for weight in self.model.trainable_variables:
+            if not np.isfinite(weight.numpy()).all():
+                raise FloatingPointError(
+                    f"the weight {weight.path} is not finite at step {now}; "
+                    f"the last good checkpoint is {self.manager.latest_checkpoint}."
+                )
+        self.manager.save(checkpoint_number=now)
+        self.record["step"] = int(now)
+        self._write_record()
+
+    def _write_record(self) -> None:
+        if self.chief:
+            write_json(self.workdir / "run.json", self.record)
+
+    def _save_weights(self) -> None:
+        if self.chief:
+            path = self.workdir / "weights" / f"{self.model.name}.weights.h5"
+            sha256 = self.model.save_network(path)
+            self.record["weights"] = {
+                "file": str(path.relative_to(self.workdir)),
+                "sha256": sha256,
+                "step": int(self.step.numpy()),
+            }
+
+    def _pictures(self, now: int) -> None:
+        if not self.chief:
+            return
+        picture = self.model.picture(self._examples())
+        tf.summary.image("examples", picture[None], step=now)
+        (self.workdir / "samples").mkdir(exist_ok=True)
+        figures.save_png(self.workdir / "samples" / f"step_{now:07d}.png", picture)
+
+    def _examples(self) -> list[dict[str, np.ndarray]]:
+        if not hasattr(self, "_held_out"):
+            self._held_out = list(
+                pipeline.eval_dataset(self.builder, self.recipe, self._held_out_split(), limit=4)
+            )
+        return self._held_out
+
+    def _held_out_split(self) -> str:
+        splits = self.builder.info.splits
+        return next((s for s in ("validation", "test") if s in splits), "train")
+
+    def _finish(self) -> None:
+        self._save_weights()
+        self.record["state"] = "done"
+        self.record["step"] = self.total
+        self._write_record()
+        print(
+            f"Done: {self.workdir}/{self.record['weights']['file']}. Look at "
+            f"{self.workdir}/samples, or: tensorboard --logdir={self.workdir}"
+        )
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self.stop:
+            raise KeyboardInterrupt
+        self.stop = True
+        print("\nStopping after this step, with a checkpoint …", flush=True)
+
+
+def device_speed(precision: str) -> float:
+    """Floating-point operations a second that a convolution reaches on this machine, measured."""
+    dtype = tf.bfloat16 if precision == "bfloat16" else tf.float32
+    size, channels = 64, 64
+    images = tf.ones([4, size, size, channels], dtype)
+    kernel = tf.ones([3, 3, channels, channels], dtype)
+    run = tf.function(lambda: tf.reduce_sum(tf.nn.conv2d(images, kernel, 1, "SAME")))
+    run().numpy()
+    count, started = 0, time.monotonic()
+    while time.monotonic() - started < 0.3:
+        run().numpy()
+        count += 1
+    flops = 2 * 9 * channels * channels * size * size * 4 * count
+    # Real networks reach about half of a plain convolution's rate.
+    return 0.5 * flops / (time.monotonic() - started)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(10, round(seconds, -1)):.0f} seconds"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"

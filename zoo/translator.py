@@ -1,0 +1,397 @@
+"""`Translator`, the base of every model: physical units in, physical units out."""
+
+import dataclasses
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from zoo import figures
+from zoo.imaging import tiling
+from zoo.imaging.windows import Domain
+from zoo.recipe import Recipe
+from zoo.registry import Entry
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of training with one batch shape.
+
+    Attributes:
+        name: shown in the progress bar, such as "8x8 fade".
+        steps: optimisation steps.
+        batch_size: images in a step, over all replicas.
+        size: height and width of the images wanted, in pixels; 0 takes them as they come.
+    """
+
+    name: str
+    steps: int
+    batch_size: int
+    size: int = 0
+
+
+class Translator(keras.Model):
+    """A model that turns images of one domain into images of another.
+
+    A plugin builds its networks in `__init__`, its optimizers in `compile`, and says in
+    `train_step` what one step does. It sets `network`, the Keras model that is served; the base
+    puts the intensity windows, padding and tiling around it.
+
+    Args:
+        recipe: the plugin's `Recipe`.
+        source: meaning of the input's numbers.
+        target: meaning of the output's numbers.
+    """
+
+    recipe_class = Recipe
+    data = "paired"  # what it trains on: paired, unpaired or single
+    registered_name = ""
+    network: keras.Model
+
+    def __init__(self, recipe: Recipe, source: Domain, target: Domain, **kwargs: Any):
+        kwargs.setdefault("name", self.registered_name or None)
+        super().__init__(**kwargs)
+        self.recipe = recipe
+        self.source = source
+        self.target = target
+
+    # What a plugin may change.
+
+    @property
+    def size_multiple(self) -> int:
+        """H and W of what the network takes are multiples of this; `call` pads to it."""
+        return 1
+
+    @property
+    def tile_margin(self) -> int:
+        """Pixels at a tile's edge that its surroundings would change; tiles overlap by twice it."""
+        return 32
+
+    @property
+    def residual(self) -> bool:
+        """Whether the network gives a correction to its input and not an image."""
+        return False
+
+    @classmethod
+    def resolve(cls, recipe: Recipe, size: int) -> Recipe:
+        """The recipe for images of `size` pixels (0: of any), what it left open filled in.
+
+        Raises:
+            ValueError: for a recipe that such images do not fit.
+        """
+        return recipe
+
+    def phases(self) -> list[Phase]:
+        """What a run goes through, in order."""
+        return [Phase("train", self.recipe.steps, self.recipe.batch_size)]
+
+    def enter(self, phase: Phase) -> None:
+        """Make ready for a phase, before its `train_step` is traced. Must not change weights."""
+
+    def begin(self, phase: Phase) -> None:
+        """Called once as a phase starts, never when one resumes: reset what it resets."""
+
+    def sources(self, batch: dict) -> tf.Tensor:
+        """What of a batch goes into `call`."""
+        return batch["source"]
+
+    def training_flops(self, phase: Phase, size: int) -> float:
+        """Floating-point operations of one step, roughly: forward and backward of the network."""
+        shape = (size, size, self.source.channels)
+        return 3.0 * phase.batch_size * forward_flops(self.network, shape)
+
+    def picture(self, examples: list[dict[str, np.ndarray]]) -> np.ndarray:
+        """uint8 `[H, W, 3]` to look at while training: source | output | target | error."""
+        rows = []
+        for example in examples:
+            output = self.translate(example["source"][None])[0]
+            rows.append({"source": example["source"], "output": output, "target": example["target"]})
+        return figures.grid(
+            rows,
+            {"source": self.source.window, "output": self.target.window, "target": self.target.window},
+            error=("output", "target"),
+            unit=self.target.unit,
+        )
+
+    # What is served.
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Translate images.
+
+        Args:
+            images: `[N, H, W, C]` in the source's unit; H and W are free.
+            training: whether dropout and batch statistics are those of training.
+
+        Returns:
+            float32 `[N, H, W, C']` in the target's unit.
+        """
+        images = tf.cast(images, tf.float32)
+        height, width = tf.shape(images)[1], tf.shape(images)[2]
+        padded = pad_to_multiple(images, self.size_multiple)
+        return self.target.decode(self.values(padded, training))[:, :height, :width]
+
+    def values(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """What the network makes of physical images, as values of the target's scale."""
+        values = self.network(self.source.encode(images), training=training)
+        if self.residual:
+            # Added to the unclipped input: what lies beyond the window passes through unharmed.
+            centre = self.source.channels // 2
+            values += self.source.scale(images[..., centre : centre + 1])
+        return values
+
+    def target_values(self, images: tf.Tensor) -> tf.Tensor:
+        """What `values` should be, from physical target images."""
+        return self.target.scale(images) if self.residual else self.target.encode(images)
+
+    def residual_output(self, output: str) -> bool:
+        """Whether a recipe's `output`, "image", "residual" or "auto", means a correction.
+
+        Raises:
+            ValueError: for a residual between domains whose numbers mean different things.
+        """
+        fields = ("modality", "unit", "window")
+        shared = all(getattr(self.source, f) == getattr(self.target, f) for f in fields)
+        if output == "residual" and not shared:
+            raise ValueError(
+                "output: a residual needs the same modality, unit and window on both sides. "
+                f"Received: {self.source} and {self.target}"
+            )
+        return output != "image" and shared and self.target.channels == 1
+
+    def translate(self, array: np.ndarray, batch_size: int = 1) -> np.ndarray:
+        """Translate a NumPy image, stack or batch of any size, in tiles where it is large.
+
+        Args:
+            array: `[H, W]`, `[N, H, W]` or `[N, H, W, C]` in the source's unit.
+            batch_size: tiles or images that go through the network at once.
+
+        Returns:
+            float32 of the same rank, height and width, in the target's unit.
+
+        Raises:
+            ValueError: for another rank, other channels, or values that are not finite.
+        """
+        array = np.asarray(array)
+        channels = self.source.channels
+        if array.ndim not in (2, 3, 4) or (array.shape[-1] != channels if array.ndim == 4 else
+                                           channels != 1):
+            raise ValueError(
+                f"array: expected [H, W], [N, H, W] (for one channel) or [N, H, W, {channels}]. "
+                f"Received: shape {array.shape}"
+            )
+        if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
+            raise ValueError(f"array: expected finite numbers. Received: dtype {array.dtype} with "
+                             "NaN, infinity or no numbers at all")
+        images = array.astype("float32")
+        images = images[None, ..., None] if array.ndim == 2 else images
+        images = images[..., None] if array.ndim == 3 else images
+        multiple = self.size_multiple
+        margin = -(-self.tile_margin // multiple) * multiple
+        tile = max(self.recipe.tile, 6 * margin) // multiple * multiple
+        if max(images.shape[1:3]) <= tile:
+            starts = range(0, len(images), batch_size)
+            result = np.concatenate([self._serve(images[i : i + batch_size]) for i in starts])
+        else:
+            result = tiling.tiled(
+                self._serve,
+                images,
+                tile=tile,
+                overlap=2 * margin + multiple * -(-32 // multiple),
+                margin=margin,
+                multiple=multiple,
+                batch_size=batch_size,
+            )
+        return result[0, ..., 0] if array.ndim == 2 else result[..., 0] if array.ndim == 3 else result
+
+    def generate(self, n: int, seed: int = 0) -> np.ndarray:
+        """New images `[n, H, W, C]` in the target's unit; only generators have them.
+
+        Raises:
+            TypeError: for a model that translates images.
+        """
+        raise TypeError(f"{self.name} translates images and does not generate them from nothing.")
+
+    def _serve(self, images: np.ndarray) -> np.ndarray:
+        if self._served is None:
+            self._served = tf.function(lambda x: self(x, training=False), reduce_retracing=True)
+        return self._served(tf.constant(images)).numpy()
+
+    _served = None
+
+    # Keras conventions.
+
+    def compile(self, **kwargs: Any) -> None:
+        """Prepare for training; a plugin makes its optimizers here, from the recipe."""
+        # XLA is slower than oneDNN on a CPU and does not work under MirroredStrategy.
+        super().compile(**{"jit_compile": False} | kwargs)
+
+    def test_step(self, batch: dict) -> dict[str, tf.Tensor]:
+        """Mean absolute error, in the target's unit, and PSNR in its window."""
+        output = self(batch["source"], training=False)
+        target = tf.cast(batch["target"], tf.float32)
+        clipped = self.target.clip(output), self.target.clip(target)
+        return {
+            "mae": tf.reduce_mean(tf.abs(output - target)),
+            "psnr": tf.reduce_mean(tf.image.psnr(*clipped, max_val=self.target.span)),
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe.to_dict(),
+            "source": self.source.to_dict(),
+            "target": self.target.to_dict(),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Translator":
+        return cls(
+            cls.recipe_class.from_dict(config["recipe"]),
+            Domain.from_dict(config["source"]),
+            Domain.from_dict(config["target"]),
+        )
+
+    @property
+    def weights_hash(self) -> str:
+        """sha256 over the served network's weights: names the model in every artefact."""
+        digest = hashlib.sha256()
+        for variable in self.network.variables:
+            digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+        return digest.hexdigest()
+
+    def save_network(self, path: Path) -> str:
+        """Write the served network's weights (`.weights.h5`) atomically; returns their sha256."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            temporary = Path(folder) / path.name
+            self.network.save_weights(temporary)
+            temporary.replace(path)
+        return file_sha256(path)
+
+
+def build(entry: Entry, source: Domain | None = None, target: Domain | None = None) -> Translator:
+    """The entry's model, with its weights where it has any.
+
+    Args:
+        entry: from `registry.lookup`.
+        source, target: domains of a fresh model; a stored one brings its own.
+
+    Raises:
+        ValueError: for weights whose sha256 is not the registered one.
+    """
+    recipe = entry.recipe
+    precision = resolve_precision(recipe.precision)
+    if entry.source is not None:
+        source, target = Domain.from_dict(entry.source), Domain.from_dict(entry.target)
+    source = source or Domain(channels=recipe.slices)
+    target = target or Domain()
+    keras.utils.set_random_seed(recipe.seed)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    try:
+        model = entry.model_class(recipe, source, target)
+    finally:
+        keras.config.set_dtype_policy(before)
+    if entry.weights is not None:
+        load_network(model, entry.weights, entry.sha256)
+    return model
+
+
+def load_network(model: Translator, weights: Path | str, sha256: str) -> None:
+    """Load a served network's weights from a file or, once, from a URL.
+
+    Raises:
+        FileNotFoundError: where the file is not there.
+        ValueError: where its sha256 is not `sha256`, or it does not fit the network.
+    """
+    if "://" in str(weights):
+        name = f"{sha256[:16]}-{str(weights).rsplit('/', 1)[-1]}"
+        weights = keras.utils.get_file(
+            name, str(weights), file_hash=sha256, hash_algorithm="sha256", cache_subdir="zoo"
+        )
+    path = Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(f"weights: expected a file. Received: {path}")
+    received = file_sha256(path)
+    if sha256 and received != sha256:
+        raise ValueError(f"{path}: expected sha256 {sha256}. Received: {received}")
+    try:
+        model.network.load_weights(path)
+    except (OSError, KeyError) as error:
+        raise ValueError(f"{path}: expected weights of {model.name}. Received: {error}") from error
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def resolve_precision(precision: str) -> str:
+    """ "auto" to bfloat16 where the hardware multiplies it natively, float32 elsewhere."""
+    if precision != "auto":
+        return precision
+    if tf.config.list_logical_devices("TPU"):
+        return "bfloat16"
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+        fast = all(d.get("compute_capability", (0, 0)) >= (8, 0) for d in details)
+        return "bfloat16" if fast else "float32"
+    flags = Path("/proc/cpuinfo")
+    # Without AMX a CPU emulates bfloat16, many times slower than float32.
+    fast = flags.exists() and " amx_bf16" in flags.read_text()
+    return "bfloat16" if fast else "float32"
+
+
+def pad_to_multiple(images: tf.Tensor, multiple: int) -> tf.Tensor:
+    """Repeat the last rows and columns of `[N, H, W, C]` until H and W are multiples."""
+    if multiple == 1:
+        return images
+    height, width = tf.shape(images)[1], tf.shape(images)[2]
+    rows = tf.minimum(tf.range(height + (-height) % multiple), height - 1)
+    columns = tf.minimum(tf.range(width + (-width) % multiple), width - 1)
+    return tf.gather(tf.gather(images, rows, axis=1), columns, axis=2)
+
+
+def scaled(loss: tf.Tensor) -> tf.Tensor:
+    """A per-replica mean as this replica's share of the global mean: optimizers sum over them."""
+    return loss / tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def example_seeds(batch: dict, images: tf.Tensor, iterations: tf.Variable) -> tf.Tensor:
+    """int32 `[N, 2]` seeds, the batch's own or, under a plain `fit`, made from the step."""
+    if "seed" in batch:
+        return batch["seed"]
+    count = tf.shape(images)[0]
+    step = tf.fill([count], tf.cast(iterations, tf.int32))
+    return tf.stack([step, tf.range(count)], axis=1)
+
+
+def random_normal(seeds: tf.Tensor, shape: tuple[int, ...], purpose: int) -> tf.Tensor:
+    """Standard normal `[N, *shape]`, drawn for each example from its own seed.
+
+    The same whatever the number of replicas, and the same again when a run resumes.
+    """
+    draw = lambda seed: tf.random.stateless_normal(shape, seed + [0, purpose * 7919])  # noqa: E731
+    return tf.map_fn(draw, seeds, fn_output_signature=tf.float32)
+
+
+def random_uniform(seeds: tf.Tensor, shape: tuple[int, ...], purpose: int) -> tf.Tensor:
+    """Uniform [0, 1) `[N, *shape]`, drawn for each example from its own seed."""
+    draw = lambda seed: tf.random.stateless_uniform(shape, seed + [0, purpose * 7919])  # noqa: E731
+    return tf.map_fn(draw, seeds, fn_output_signature=tf.float32)
+
+
+def forward_flops(network: keras.Model, *shapes: tuple[int, ...]) -> float:
+    """Floating-point operations of one example's pass through a network."""
+    profiler = tf.compat.v1.profiler
+    specs = [tf.TensorSpec((1, *shape), tf.float32) for shape in shapes]
+    function = tf.function(lambda *x: network(x[0] if len(x) == 1 else x))
+    graph = function.get_concrete_function(*specs).graph
+    options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation())
+    profile = profiler.profile(graph, options=options.with_empty_output().build())
+    return float(profile.total_float_ops)

@@ -1,0 +1,1 @@
+"""A user's own images: pairs, two unpaired domains, or single images."""

@@ -1,0 +1,1 @@
+"""`mammo`: mammograms, simulated (the default) or from CBIS-DDSM."""
