@@ -101,12 +101,12 @@ def main(argv):
         chunk = slices[first : first + _CHUNK]
         hu = np.stack([to_hu(s) for s in chunk])
         noisy = noise.simulate_low_dose(hu, spacing, _DOSE.value, photons=_PHOTONS.value, rng=rng)
-        for i, (file, clean, pixels) in enumerate(zip(chunk, hu, noisy, strict=True), first):
+        for i, (file, pixels) in enumerate(zip(chunk, noisy, strict=True), first):
             split = "train" if i < len(slices) - _TEST_SLICES.value else "test"
             save(with_pixels(file, pixels, _DOSE.value, series), output / f"{split}A/{i:04d}.dcm")
             save(file, output / f"{split}B/{i:04d}.dcm")
-        body = clean > -300
-        deviation = float((pixels - clean)[body].std()) if body.any() else 0.0
+        body = hu > -300
+        deviation = float((noisy - hu)[body].std()) if body.any() else 0.0
         logging.info("%d of %d slices, noise added to soft tissue and bone: %.0f HU",
                      first + len(chunk), len(slices), deviation)  # fmt: skip
     print(

@@ -27,10 +27,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         _make_two_cpus()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def two_replicas():
-    """A `MirroredStrategy` over two logical CPU devices."""
+    """A `MirroredStrategy` over two logical CPU devices; a second one would collide with it."""
     _make_two_cpus()
     import tensorflow as tf
 
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    return tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )

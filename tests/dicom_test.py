@@ -86,15 +86,29 @@ def single(tmp_path, name="in.dcm", pixels=None, **changes) -> Path:
     return tmp_path / name
 
 
-def enhanced(tmp_path, slopes=(1.0, 1.0, 1.0), bits=12, big=False) -> tuple[Path, np.ndarray]:
+def enhanced(tmp_path, slopes=(1.0, 1.0, 1.0), bits=12) -> tuple[Path, np.ndarray]:
     """A valid enhanced CT of 3 frames stored from top to bottom, and its physical values."""
     small = pydicom.dcmread(bundled("CT_small"))
     dataset = pydicom.Dataset()
-    for keyword in (
-        "PatientName PatientID PatientSex StudyInstanceUID SeriesInstanceUID StudyDate StudyTime "
-        "AccessionNumber StudyID Modality SamplesPerPixel PhotometricInterpretation Manufacturer "
-        "ManufacturerModelName FrameOfReferenceUID PatientPosition SeriesNumber"
-    ).split():
+    for keyword in [
+        "PatientName",
+        "PatientID",
+        "PatientSex",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "StudyDate",
+        "StudyTime",
+        "AccessionNumber",
+        "StudyID",
+        "Modality",
+        "SamplesPerPixel",
+        "PhotometricInterpretation",
+        "Manufacturer",
+        "ManufacturerModelName",
+        "FrameOfReferenceUID",
+        "PatientPosition",
+        "SeriesNumber",
+    ]:
         setattr(dataset, keyword, small.get(keyword, ""))
     dataset.SOPClassUID = pydicom.uid.EnhancedCTImageStorage
     dataset.SOPInstanceUID = pydicom.uid.generate_uid()
@@ -186,13 +200,20 @@ def test_derived_header(tmp_path):
     assert "pix2pix" in after.DerivationDescription
     assert "ab" * 32 in after.DerivationDescription
     assert after.ContributingEquipmentSequence[-1].ManufacturerModelName == "pix2pix"
-    assert after.SmallestImagePixelValue == before.pixel_array.min() + 5
-    assert after.LargestImagePixelValue == before.pixel_array.max() + 5
+    np.testing.assert_array_equal(after.pixel_array[40:80], before.pixel_array[40:80] + 5)
     assert after.PixelPaddingValue == before.PixelPaddingValue
-    for keyword in (
-        "StudyInstanceUID FrameOfReferenceUID ImagePositionPatient ImageOrientationPatient "
-        "PixelSpacing SliceThickness PatientID Manufacturer RescaleSlope RescaleIntercept"
-    ).split():
+    for keyword in [
+        "StudyInstanceUID",
+        "FrameOfReferenceUID",
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "PixelSpacing",
+        "SliceThickness",
+        "PatientID",
+        "Manufacturer",
+        "RescaleSlope",
+        "RescaleIntercept",
+    ]:
         assert after[keyword].value == before[keyword].value, keyword
 
 
@@ -264,6 +285,7 @@ def test_negative_values_in_an_unsigned_series_get_a_new_intercept(tmp_path, dci
     header = pydicom.dcmread(result.paths[0])
     assert (header.PixelRepresentation, header.RescaleSlope) == (0, 1)
     assert header.SmallestImagePixelValue == header.pixel_array.min()
+    assert header.LargestImagePixelValue == header.pixel_array.max()
     assert dciodvfy(result.paths[0]) - dciodvfy(path) == set()
 
 
@@ -348,7 +370,12 @@ def test_modality_table(tmp_path, dciodvfy):
 def test_enhanced_multi_frame_round_trip(tmp_path, dciodvfy, slopes):
     path, physical = enhanced(tmp_path, slopes)
     source = open_volume(path)
-    assert (source.length, source.shape, source.spacing, source.unit) == (3, (6, 8), (0.5, 0.7), "HU")
+    assert (source.length, source.shape, source.spacing, source.unit) == (
+        3,
+        (6, 8),
+        (0.5, 0.7),
+        "HU",
+    )
     # frames lie from top to bottom, slices are read along the normal
     np.testing.assert_array_equal([source.read(i) for i in range(3)], physical[::-1])
     result = write(source, tmp_path / "out")
@@ -360,8 +387,7 @@ def test_enhanced_multi_frame_round_trip(tmp_path, dciodvfy, slopes):
     reference = shared.DerivationImageSequence[0].SourceImageSequence[0]
     assert reference.ReferencedSOPInstanceUID == pydicom.dcmread(path).SOPInstanceUID
     assert shared.CTImageFrameTypeSequence[0].FrameType[0] == header.ImageType[0] == "DERIVED"
-    new = dciodvfy(result.paths[0]) - dciodvfy(path)
-    assert {line for line in new if "Missing" not in line or "Derivation" in line} == new == set()
+    assert dciodvfy(result.paths[0]) - dciodvfy(path) == set()
 
 
 @pytest.mark.parametrize("slopes", [(1.0, 1.0, 1.0), (0.5, 1.0, 2.0)])
@@ -473,6 +499,8 @@ def test_files_that_hold_no_usable_image(tmp_path):
         shutil.copy(bundled(name), tmp_path)
     shutil.copy(bundled("CT_small"), tmp_path)
     single(tmp_path, "slope.dcm", RescaleSlope=0)
+    single(tmp_path, "rows.dcm", Rows=None)
+    (tmp_path / "nothing").write_bytes(b"")
     (tmp_path / "garbage.dcm").write_bytes(b"\x08\x00" + bytes(range(256)) * 9)
     (tmp_path / "text.dcm").write_text("not an image\n" * 50)
     found = find(tmp_path)
@@ -485,6 +513,9 @@ def test_files_that_hold_no_usable_image(tmp_path):
     assert "PALETTE" in reasons["examples_palette.dcm"]
     assert "RescaleSlope" in reasons["slope.dcm"]
     assert {"garbage.dcm", "text.dcm"} <= set(reasons)
+    harmless = {problem.path.name for problem in found.problems if problem.harmless}
+    assert harmless == {"rtstruct.dcm", "test-SR.dcm", "rtdose.dcm"}
+    assert reasons["nothing"] == "not a DICOM file"
 
 
 def test_truncated_pixels(tmp_path):
@@ -517,7 +548,7 @@ def test_memory_does_not_grow_with_the_series(tmp_path):
         return result
 
     peak(2)
-    assert peak(24) < 1.2 * peak(6)
+    assert peak(12) < 1.2 * peak(3)
 
 
 def test_deidentified_series(tmp_path, dciodvfy):
@@ -526,10 +557,11 @@ def test_deidentified_series(tmp_path, dciodvfy):
         request.ReferencedSOPClassUID = pydicom.uid.CTImageStorage
         request.ReferencedSOPInstanceUID = f"1.2.3.{1 - i}"
         single(
-            tmp_path, f"{i}.dcm", SOPInstanceUID=f"1.2.3.{i}", ImagePositionPatient=[0, 0, float(i)],
+            tmp_path, f"{i}.dcm", SOPInstanceUID=f"1.2.3.{i}", ImagePositionPatient=[0, 0, i],
             PatientName="Doe^Jane", PatientID="SECRET7", PatientBirthDate="19610203",
             InstitutionName="Saint Elsewhere", ReferencedImageSequence=[request],
             StudyDescription="for Jane Doe", PatientComments="Jane", OtherPatientIDs="SECRET7",
+            preamble=b"Jane".ljust(128),
         )  # fmt: skip
     before = dciodvfy(tmp_path / "0.dcm")
     result = write(open_volume(tmp_path), tmp_path / "out", deidentify=Deidentifier())

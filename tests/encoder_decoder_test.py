@@ -22,8 +22,10 @@ def test_has_the_published_number_of_parameters(filters, count):
         {"skips": "none", "downsampling": "stride", "residual_blocks": 2, "output": "auto"},
     ],
 )
-def test_contract(options, tmp_path, monkeypatch):
-    harness.run_translator_test("encoder_decoder", TINY | options, 32, tmp_path, monkeypatch)
+def test_contract(options, tmp_path, monkeypatch, two_replicas):
+    harness.run_translator_test(
+        "encoder_decoder", TINY | options, 32, tmp_path, monkeypatch, two_replicas
+    )
 
 
 @pytest.mark.parametrize("upsampling", ["deconv", "pixel_shuffle", "resize"])

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import stat
@@ -34,10 +35,15 @@ class TinyExport(Translator):
         self.network = keras.Model(inputs, outputs)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneratorRecipe(Recipe):
+    latent: int = 6
+
+
 @zoo.register("tiny_export_generator")
 class TinyGenerator(Translator):
     data = "single"
-    latent_size = 6
+    recipe_class = GeneratorRecipe
 
     def __init__(self, recipe, source, target, **kwargs):
         super().__init__(recipe, source, target, **kwargs)
@@ -46,6 +52,9 @@ class TinyGenerator(Translator):
 
     def call(self, latents, training=False):
         return self.target.decode(self.network(latents, training=training))
+
+    def generate(self, n, seed=0):
+        return self(np.random.default_rng(seed).standard_normal([n, 6], "float32")).numpy()
 
 
 class Eager(TinyExport):
@@ -69,7 +78,7 @@ class FixedSize(TinyExport):
 
 def tiny(cls=TinyExport) -> Translator:
     keras.utils.set_random_seed(3)
-    return cls(Recipe(tile=64), CT, MR)
+    return cls(cls.recipe_class(tile=64), CT, MR)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +138,7 @@ def test_the_cards_example_runs(exported, monkeypatch, capsys):
     card = (folder / "assets.extra" / "model_card.md").read_text()
     for text in ("ldct/phantom", "CC0", "31.25", "HU", model.weights_hash, "Not a medical device"):
         assert text in card
+    assert 1 <= int(re.search(r"64 × 64 took about (\d+) MiB", card).group(1)) < 2000
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1)
     monkeypatch.chdir(folder.parent)
     exec(code, {})

@@ -1,7 +1,5 @@
 """`run_translator_test`: what every model must do, in one call."""
 
-import functools
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -9,25 +7,12 @@ import tensorflow as tf
 from zoo import registry, translator
 from zoo.imaging.windows import Domain
 
-# Two logical devices, so that two replicas can be compared with one. Must come before TensorFlow
-# is initialised; test modules are imported before the first test runs.
-_CPU = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 2)
-
 HU = Domain(modality="CT", unit="HU", window=(-1000.0, 1000.0))
 
 
 def build(name: str, overrides: dict, source: Domain = HU, target: Domain = HU):
     entry = registry.lookup(name, overrides={"precision": "float32"} | overrides)
     return translator.build(entry, source, target)
-
-
-@functools.cache
-def two_replicas() -> tf.distribute.Strategy:
-    # One for the whole process: a second one's collectives collide with the first's.
-    return tf.distribute.MirroredStrategy(
-        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
-    )
 
 
 def batch_of(size: int, count: int, seed: int = 0, source: Domain = HU) -> dict[str, tf.Tensor]:
@@ -39,19 +24,20 @@ def batch_of(size: int, count: int, seed: int = 0, source: Domain = HU) -> dict[
     return {k: tf.constant(v) for k, v in dict(source=noisy, target=clean, seed=seeds).items()}
 
 
-def run_translator_test(name: str, overrides: dict, size: int, tmp_path, monkeypatch) -> None:
+def run_translator_test(name, overrides, size, tmp_path, monkeypatch, two_replicas) -> None:
     """Shapes, gradients, round trips and one replica against two, for a paired model.
 
     Args:
         name: registered name.
         overrides: recipe fields that make it small.
         size: side of the training images.
+        tmp_path, monkeypatch, two_replicas: the fixtures.
     """
     model = build(name, overrides)
     _translates_any_size(model)
     _every_weight_learns(build(name, overrides), batch_of(size, 2))
     _round_trips(model, tmp_path)
-    _two_replicas_equal_one(name, overrides, size, monkeypatch)
+    _two_replicas_equal_one(name, overrides, size, monkeypatch, two_replicas)
 
 
 def _translates_any_size(model) -> None:
@@ -94,16 +80,13 @@ def _round_trips(model, tmp_path) -> None:
     np.testing.assert_array_equal(again(images).numpy(), expected)
 
 
-def _two_replicas_equal_one(name, overrides, size, monkeypatch) -> None:
+def _two_replicas_equal_one(name, overrides, size, monkeypatch, two_replicas) -> None:
     # Adam divides by the gradient's size, so that a wrong scale would not show.
     sgd = lambda *_, **__: keras.optimizers.SGD(1e-2)  # noqa: E731
     monkeypatch.setattr(keras.optimizers, "Adam", sgd)
     batches = [batch_of(size, 4, seed) for seed in range(3)]
     results = []
-    for strategy in (
-        tf.distribute.get_strategy(),
-        two_replicas(),
-    ):
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
         with strategy.scope():
             model = build(name, overrides)
             model.compile()

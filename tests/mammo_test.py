@@ -288,10 +288,12 @@ def test_cbis_ddsm_patients_are_in_one_split(collection):
 
 def test_a_tenth_of_the_cbis_ddsm_training_patients_validates(collection):
     table = collection / "mass_case_description_train_set.csv"
-    line = table.read_text().splitlines()[1]
-    with open(table, "a") as more:
-        more.writelines(line.replace("P_00001,", f"P_{n:05d},") + "\n" for n in range(1000, 1500))
+    with open(table, newline="") as lines:
+        row = list(csv.reader(lines))[1]
+    with open(table, "a", newline="") as more:
+        csv.writer(more).writerows([f"P_{n:05d}", *row[1:]] for n in range(1000, 1500))
     splits = cbis_ddsm.split_cases(collection)
+    assert len(splits["train"]) + len(splits["validation"]) == 500 + 5
     assert 30 < len(splits["validation"]) < 75
 
 

@@ -73,9 +73,7 @@ def test_shapes_are_kept(tmp_path, shape):
     data = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), tmp_path / "a.nii.gz")
     volume = open_volume(tmp_path / "a.nii.gz")
-    nifti.write(
-        volume, tmp_path / "b.nii.gz", ((i, volume.read(i)) for i in range(volume.length))
-    )
+    nifti.write(volume, tmp_path / "b.nii.gz", ((i, volume.read(i)) for i in range(volume.length)))
     np.testing.assert_array_equal(nibabel.load(tmp_path / "b.nii.gz").get_fdata(), data)
 
 

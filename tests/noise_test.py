@@ -12,7 +12,9 @@ def water(size: int = 64, spacing: float = 4.0, radius: float = 100.0) -> np.nda
     return np.where(np.hypot(axis, axis[:, None]) < radius, 0.0, -1000.0).astype(np.float32)
 
 
-@pytest.mark.parametrize("p, photons, electronic", [(0.0, 2e3, 0.0), (4.0, 1e5, 10.0), (5.0, 1e5, 15.0)])
+@pytest.mark.parametrize(
+    "p, photons, electronic", [(0.0, 2e3, 0.0), (4.0, 1e5, 10.0), (5.0, 1e5, 15.0)]
+)
 def test_sinogram_noise_has_the_expected_mean_and_variance(p, photons, electronic):
     draws = low_dose_sinogram(np.full(200_000, p), photons, electronic, 0)
     n = photons * np.exp(-p)
@@ -66,8 +68,9 @@ def test_inserted_noise_has_the_variance_of_filtered_back_projection():
     """Against sigma^2 = (pi / views)^2 sum_k var(p_k at the ray) sum_j h_j^2, at the centre."""
     size, spacing, views, dose = 64, 4.0, 64, 0.25
     hu = water(size, spacing)
-    noisy = simulate_low_dose(np.repeat(hu[None], 80, 0), spacing, dose, views=views,
-                              filter="ramp", rng=5)  # fmt: skip
+    noisy = simulate_low_dose(
+        np.repeat(hu[None], 80, 0), spacing, dose, views=views, filter="ramp", rng=5
+    )
     measured = noisy[:, 30:34, 30:34].var()
     path = 2 * 100.0 * radon.MU_WATER
     photons = noise.PHOTONS * np.exp((path - 5) / 2)
@@ -98,10 +101,20 @@ def test_any_shape_and_padding():
     np.testing.assert_array_equal(noisy[10:30], simulate_low_dose(air, 4.0, 0.25, views=64)[10:30])
 
 
-@pytest.mark.parametrize("change", [{"dose": 0.0}, {"dose": 1.5}, {"hu": np.zeros(5)},
-                                    {"hu": np.full((8, 8), np.nan)}, {"spacing_mm": 0.0},
-                                    {"views": 10}, {"filter": "none"}, {"photons": 0.0},
-                                    {"electronic": -1.0}])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dose": 0.0},
+        {"dose": 1.5},
+        {"hu": np.zeros(5)},
+        {"hu": np.full((8, 8), np.nan)},
+        {"spacing_mm": 0.0},
+        {"views": 10},
+        {"filter": "none"},
+        {"photons": 0.0},
+        {"electronic": -1.0},
+    ],
+)
 def test_bad_input(change):
     arguments = {"hu": water(16, 10.0), "spacing_mm": 10.0, "dose": 0.25, "views": 16} | change
     with pytest.raises(ValueError, match="Received"):

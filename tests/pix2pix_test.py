@@ -38,8 +38,10 @@ def test_discriminator_judges_30_by_30_patches():
         {"norm": "instance", "output": "residual"},
     ],
 )
-def test_contract(options, tmp_path, monkeypatch):
-    harness.run_translator_test("pix2pix", TINY | options, 32, tmp_path, monkeypatch)
+def test_contract(options, tmp_path, monkeypatch, two_replicas):
+    harness.run_translator_test(
+        "pix2pix", TINY | options, 32, tmp_path, monkeypatch, two_replicas
+    )
 
 
 def test_residual_passes_values_beyond_the_window():

@@ -76,6 +76,20 @@ def test_saturate_rounds_and_never_wraps(values, dtype):
         assert abs(min(max(value, limits.min), limits.max) - stored) <= 0.5
 
 
+def test_tiff_with_slices_outside_its_pages_is_refused(tmp_path):
+    data = np.zeros((5, 8, 9), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", data, photometric="minisblack", imagej=True)
+    assert open_volume(tmp_path / "a.tif").length == 5
+    # ImageJ writes stacks above 4 GiB as one page, with the other slices behind it
+    content = "ImageJ=1.53\nimages=5\nslices=5\n"
+    with tifffile.TiffWriter(tmp_path / "b.tif") as file:
+        file.write(data[0], photometric="minisblack", description=content, metadata=None)
+    with open(tmp_path / "b.tif", "ab") as file:
+        file.write(data[1:].tobytes())
+    with pytest.raises(ValueError, match="slices without pages"):
+        open_volume(tmp_path / "b.tif")
+
+
 def test_stack_repeats_the_ends(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(4.0)[:, None, None] * np.ones((4, 2, 2)))
     volume = open_volume(tmp_path / "a.npy")

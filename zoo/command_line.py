@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from zoo import registry
 
@@ -125,9 +125,9 @@ def main(argv: list[str] | None = None) -> int:
         FLAGS.model = rest[0]
     elif rest:
         return _fail(f"expected one command. Received: {' '.join(arguments)}", 2)
-    # Before TensorFlow is imported: its notes on the CPU and on missing GPUs are not for users.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
+        if command != "list":
+            _import_quietly()
         return _COMMANDS[command]() or 0
     except (UsageError, registry.UnknownName) as error:
         return _fail(error, 2)
@@ -137,6 +137,22 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("ZOO_DEBUG"):
             raise
         return _fail(error, 1)
+
+
+def _import_quietly() -> None:
+    """Import TensorFlow without its notes on the CPU and on GPUs that are not there."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.set_verbosity(logging.ERROR)
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)  # what it writes before it reads any setting
+    try:
+        import tensorflow as tf
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+    tf.get_logger().setLevel("ERROR")
 
 
 def _fail(error: Any, code: int) -> int:
@@ -302,17 +318,15 @@ def _evaluate() -> int:
     entry = _trained()
     from zoo import evaluation, pipeline
 
-    builder = pipeline.load_builder(
-        entry.dataset, _path("data_dir"), entry.recipe, _path("input")
-    )
+    builder = pipeline.load_builder(entry.dataset, _path("data_dir"), entry.recipe, _path("input"))
     metadata = builder.info.metadata
     model = _model(entry)
     run = Path(entry.name) if (Path(entry.name) / "run.json").exists() else None
     output = _path("output") or (run / "evaluation" if run else Path("evaluation") / entry.name)
-    dataset = pipeline.eval_dataset(builder, entry.recipe, FLAGS.split, limit=FLAGS.limit)
+    dataset = pipeline.eval_dataset(builder, FLAGS.split, limit=FLAGS.limit)
     training_images = None
     if metadata["kind"] == "single":
-        training_images = pipeline.eval_dataset(builder, entry.recipe, "train")
+        training_images = pipeline.eval_dataset(builder, "train")
     results = evaluation.evaluate(
         model,
         dataset,

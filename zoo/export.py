@@ -90,11 +90,11 @@ def export(
 def serving_specs(model: Translator) -> tuple[str, tf.TensorSpec]:
     """Name and shape of what the model serves: "images" or, for a generator, "latents".
 
+    A generator is a model with its own `generate`; its recipe's `latent` is the vector's length.
     N, H and W are free, but for a network that is built for one height and width.
     """
-    latent = getattr(model, "latent_size", None)
-    if latent is not None:
-        return "latents", tf.TensorSpec([None, latent], tf.float32, name="latents")
+    if type(model).generate is not Translator.generate:
+        return "latents", tf.TensorSpec([None, model.recipe.latent], tf.float32, name="latents")
     shape = getattr(model.network, "input_shape", None)
     # A network may take several tensors, or be subclassed and know no shape: then H and W are free.
     size = shape[1:3] if isinstance(shape, tuple) and len(shape) == 4 else (None, None)
@@ -141,20 +141,27 @@ def _endpoint(model: Translator, name: str, spec: tf.TensorSpec):
 
 # Run by a fresh interpreter: plain TensorFlow, none of this package.
 _CHILD = """
-import resource, sys
+import re, sys
+from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+def memory(kind):
+    found = re.search(kind + r":\\s*(\\d+) kB", Path("/proc/self/status").read_text())
+    return 1024 * int(found.group(1))
+
 folder, questions, answers, name = sys.argv[1:]
 serve = tf.saved_model.load(folder).signatures["serving_default"]
-asked = np.load(questions)
+asked = dict(np.load(questions))
 given = {}
-for key in sorted(asked):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    given[key] = serve(**{name: tf.constant(asked[key])})["images"].numpy()
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-# The last question is the largest: its share of the peak is what one tile takes.
-given["memory"] = (after - before) * (1 if sys.platform == "darwin" else 1024)
+try:
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (Linux)
+    before = memory("VmRSS")
+except OSError:
+    before = None
+for key, value in asked.items():
+    given[key] = serve(**{name: tf.constant(value)})["images"].numpy()
+given["memory"] = memory("VmHWM") - before if before else 0
 own = [module for module in sys.modules if module.split(".")[0].startswith("zoo")]
 if own:
     sys.exit(f"expected no project code. Received: {own}")
@@ -163,7 +170,7 @@ np.savez(answers, **given)
 
 
 def _questions(model: Translator, name: str, spec: tf.TensorSpec) -> dict[str, np.ndarray]:
-    """Random inputs, in the order of their names: two sizes, one of them odd, then a whole tile."""
+    """Random inputs: two sizes, one of them odd, then a whole tile."""
     draw = np.random.default_rng(0)
     if name == "latents":
         shapes = [(1, spec.shape[1]), (3, spec.shape[1])]
@@ -183,7 +190,7 @@ def _verify(model: Translator, folder: Path, name: str, spec: tf.TensorSpec) -> 
     """Compare the SavedModel, in a fresh process, with the Keras model.
 
     Returns:
-        Peak memory of the largest input, in bytes, on a CPU.
+        Memory that the largest input takes on a CPU, in bytes; 0 where it cannot be measured.
 
     Raises:
         ValueError: where they differ, or the SavedModel does not run by itself.
@@ -284,14 +291,15 @@ def _card(contract: dict[str, Any], fields: dict[str, Any], version: int, memory
         example = f'np.full({whole}, {low}, "float32")'
         sizes = f"Images of {size[0]} × {size[1]} pixels, and no others."
     if not generator and free:
-        edge = tile["size"]
+        edge, used = tile["size"], max(1, round(memory / 2**20))
+        took = f"One image of {edge} × {edge} took about {used} MiB on a CPU, besides the model. "
+        took = took if memory else ""
         sizes = (
             "Any height and width; the graph pads to a multiple of "
             f"{contract['size_multiple']} and crops again. It does not tile: an image goes through "
             "whole, and memory grows with H × W. "
-            f"One image of {edge} × {edge} took about {max(1, round(memory / 2**20))} MiB "
-            "on a CPU, besides the model itself. Cut larger images into tiles of that size which "
-            f"overlap by {tile['overlap']} pixels, and blend them where they overlap."
+            f"{took}Cut larger images into tiles of {edge} × {edge} pixels which overlap by "
+            f"{tile['overlap']}, and blend them where they overlap."
         )
     metrics = _flat(fields.get("metrics") or {})
     measured = "\n".join(f"| {name} | {value} |" for name, value in metrics)

@@ -32,11 +32,13 @@ class Report:
         done: volumes written.
         outputs: the files written.
         skipped: the files that were not translated, and why.
+        ignored: the files that are no images, such as RT structure sets.
     """
 
     done: int = 0
     outputs: list[Path] = dataclasses.field(default_factory=list)
     skipped: list[Problem] = dataclasses.field(default_factory=list)
+    ignored: list[Problem] = dataclasses.field(default_factory=list)
 
 
 def translate(
@@ -82,7 +84,10 @@ def translate(
         raise ValueError(f"input: expected image files{first}. Received: {input}")
     targets = _targets(found.volumes, input, output, deidentify)
     _check_targets(found.volumes, targets, overwrite)
-    report = Report(skipped=list(found.problems))
+    report = Report(
+        skipped=[problem for problem in found.problems if not problem.harmless],
+        ignored=[problem for problem in found.problems if problem.harmless],
+    )
     uids: dict[str, str] = collections.defaultdict(pydicom.uid.generate_uid)
     total = sum(volume.length for volume in found.volumes)
     with tqdm.tqdm(total=total, unit="slice", disable=not progress) as bar:
@@ -128,7 +133,7 @@ def generate(
         overwrite: replace files that exist.
 
     Returns:
-        The files written.
+        The files written; the contact sheet is the last.
     """
     if n < 1 or batch_size < 1:
         raise ValueError(f"n, batch_size: expected 1 or more. Received: {n}, {batch_size}")
@@ -175,7 +180,7 @@ def generate(
     }
     with _replacing(sidecar) as temporary:
         temporary.write_text(json.dumps(description, indent=2) + "\n")
-    return [*paths, sheet, sidecar]
+    return [*paths, sidecar, sheet]
 
 
 def _targets(
@@ -255,7 +260,8 @@ def _translated(
         return window[index]
 
     def run(batch: dict[int, np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-        results = np.asarray(model.translate(np.stack(list(batch.values()))), np.float32)
+        images = np.stack(list(batch.values()))
+        results = np.asarray(model.translate(images, batch_size=batch_size), np.float32)
         for index, result in zip(batch, results, strict=True):
             yield index, back(result[..., 0] if volume.channels == 1 else result)
             bar.update()
@@ -317,7 +323,7 @@ def _write(
     if isinstance(volume, Series):
         derivation = derived.Derivation(
             name=model.name,
-            title=model.title,
+            title=getattr(model, "title", model.name),
             weights_hash=model.weights_hash,
             description=description,
             target=model.target,

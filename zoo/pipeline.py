@@ -62,13 +62,13 @@ def load_builder(
     root = root.expanduser()
 
     builder = module.Builder(config=config, data_dir=root)
-    if builder.is_prepared():
+    if Path(builder.data_dir).exists():  # TFDS renames a finished data set to this name
         return builder
     lock = f".{name}-{getattr(config, 'name', config)}.lock"
     with _locked(root / lock):
         # Another process may have prepared it while this one waited.
         builder = module.Builder(config=config, data_dir=root)
-        if not builder.is_prepared():
+        if not Path(builder.data_dir).exists():
             _prepare(builder)
     return builder
 
@@ -107,7 +107,7 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
     # A process that was killed leaves a folder of this kind; the lock says that it is nobody's.
     for stale in final.parent.glob(f"{final.name}.incomplete*"):
         shutil.rmtree(stale)
-    print(f"Preparing the data set {builder.info.full_name} in {final}", file=sys.stderr, flush=True)
+    print(f"Preparing {builder.info.full_name} in {final}", file=sys.stderr, flush=True)
     options = tfds.download.DownloadConfig(try_download_gcs=False)
     try:
         with contextlib.redirect_stdout(sys.stderr):
@@ -325,8 +325,10 @@ def _sizes(builder: tfds.core.DatasetBuilder, key: str) -> set[tuple[int, int]]:
 
     def shape(example):
         stored = example[key]
-        return stored["shape"] if isinstance(stored, dict) else tf.shape(
-            feature.decode_example(stored)
+        return (
+            stored["shape"]
+            if isinstance(stored, dict)
+            else tf.shape(feature.decode_example(stored))
         )
 
     return {(int(s[0]), int(s[1])) for s in dataset.map(shape).as_numpy_iterator()}
@@ -382,11 +384,9 @@ def augment(images: list[tf.Tensor], recipe: Recipe, seed: tf.Tensor, size: int 
             shape = [size, size, shape[2]]
         return tf.ensure_shape(image, shape)
 
-    if len(images) > 1:
-        same = tf.reduce_all(tf.shape(images[1])[:2] == whole)
-        message = "source and target of a pair have different sizes"
-        with tf.control_dependencies([tf.debugging.Assert(same, [message])]):
-            images = [tf.identity(image) for image in images]
+    message = "source and target of a pair have different sizes"
+    for image in images[1:]:
+        tf.debugging.assert_equal(tf.shape(image)[:2], whole, message)
     return [change(image) for image in images]
 
 

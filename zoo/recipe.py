@@ -1,6 +1,7 @@
 """All that a run can change, as one frozen and typed dataclass."""
 
 import dataclasses
+import math
 import typing
 from typing import Any, ClassVar, Literal, Self
 
@@ -58,12 +59,18 @@ class Recipe:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             object.__setattr__(self, field.name, _checked(field.name, value, self.hints()))
-        if self.steps < 1 or self.batch_size < 0:
-            raise ValueError(
-                f"steps: expected 1 or more, and batch_size 0 or more. "
-                f"Received: steps={self.steps}, batch_size={self.batch_size}"
-            )
-        if self.slices < 1 or self.slices % 2 == 0:
+        for name, low in (
+            ("steps", 1),
+            ("batch_size", 0),
+            ("crop", 0),
+            ("tile", 1),
+            ("slices", 1),
+            ("image_every", 1),
+            ("checkpoint_every", 1),
+        ):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name}: expected {low} or more. Received: {getattr(self, name)}")
+        if self.slices % 2 == 0:
             raise ValueError(f"slices: expected an odd number. Received: {self.slices}")
 
     @classmethod
@@ -151,5 +158,7 @@ def _convert(value: Any, kind: Any) -> Any:
             return value
         return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
     if isinstance(value, bool) or (kind is int and isinstance(value, float) and value % 1):
+        raise ValueError
+    if kind is float and not math.isfinite(float(value)):
         raise ValueError
     return kind(value)

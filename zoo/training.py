@@ -98,7 +98,7 @@ def train(
         checkpoint.restore(latest).assert_existing_objects_matched()
     record |= {
         "state": "running",
-        "strategy": type(distribution).__name__,
+        "strategy": type(distribution).__name__.replace("_DefaultDistributionStrategy", "one"),
         "replicas": replicas,
         "precision": translator.resolve_precision(entry.recipe.precision),
     }
@@ -255,8 +255,8 @@ class _Loop:
         split = pipeline.example_count(self.builder, "train")
         print(
             f"{entry.model} ({entry.preset} recipe) on {entry.dataset}: {self.total} steps over "
-            f"{split} training images, {self.record['precision']}, {self.record['strategy']} "
-            f"with {self.record['replicas']} replica(s), into {self.workdir}"
+            f"{split} training images, {self.record['precision']}, strategy "
+            f"{self.record['strategy']} ({self.record['replicas']} replica(s)), into {self.workdir}"
         )
         if done:
             print(f"Resuming at step {done} of {self.total}.")
@@ -285,8 +285,15 @@ class _Loop:
         previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
         for number in previous:
             signal.signal(number, self._on_signal)
-        bar = tqdm(total=self.total, initial=int(self.step.numpy()), unit="step", smoothing=0.05,
-                   disable=not self.chief, mininterval=0.5, dynamic_ncols=True)
+        bar = tqdm(
+            total=self.total,
+            initial=int(self.step.numpy()),
+            unit="step",
+            smoothing=0.05,
+            disable=not self.chief,
+            mininterval=0.5,
+            dynamic_ncols=True,
+        )
         try:
             with writer.as_default(), bar:
                 first, images = 0, 0
@@ -415,7 +422,7 @@ class _Loop:
     def _examples(self) -> list[dict[str, np.ndarray]]:
         if not hasattr(self, "_held_out"):
             self._held_out = list(
-                pipeline.eval_dataset(self.builder, self.recipe, self._held_out_split(), limit=4)
+                pipeline.eval_dataset(self.builder, self._held_out_split(), limit=4)
             )
         return self._held_out
 

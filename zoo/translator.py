@@ -109,10 +109,16 @@ class Translator(keras.Model):
         rows = []
         for example in examples:
             output = self.translate(example["source"][None])[0]
-            rows.append({"source": example["source"], "output": output, "target": example["target"]})
+            rows.append(
+                {"source": example["source"], "output": output, "target": example["target"]}
+            )
         return figures.grid(
             rows,
-            {"source": self.source.window, "output": self.target.window, "target": self.target.window},
+            {
+                "source": self.source.window,
+                "output": self.target.window,
+                "target": self.target.window,
+            },
             error=("output", "target"),
             unit=self.target.unit,
         )
@@ -177,15 +183,18 @@ class Translator(keras.Model):
         """
         array = np.asarray(array)
         channels = self.source.channels
-        if array.ndim not in (2, 3, 4) or (array.shape[-1] != channels if array.ndim == 4 else
-                                           channels != 1):
+        if array.ndim not in (2, 3, 4) or (
+            array.shape[-1] != channels if array.ndim == 4 else channels != 1
+        ):
             raise ValueError(
                 f"array: expected [H, W], [N, H, W] (for one channel) or [N, H, W, {channels}]. "
                 f"Received: shape {array.shape}"
             )
         if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
-            raise ValueError(f"array: expected finite numbers. Received: dtype {array.dtype} with "
-                             "NaN, infinity or no numbers at all")
+            raise ValueError(
+                f"array: expected finite numbers. Received: dtype {array.dtype} with "
+                "NaN, infinity or no numbers at all"
+            )
         images = array.astype("float32")
         images = images[None, ..., None] if array.ndim == 2 else images
         images = images[..., None] if array.ndim == 3 else images
@@ -205,7 +214,9 @@ class Translator(keras.Model):
                 multiple=multiple,
                 batch_size=batch_size,
             )
-        return result[0, ..., 0] if array.ndim == 2 else result[..., 0] if array.ndim == 3 else result
+        return (
+            result[0, ..., 0] if array.ndim == 2 else result[..., 0] if array.ndim == 3 else result
+        )
 
     def generate(self, n: int, seed: int = 0) -> np.ndarray:
         """New images `[n, H, W, C]` in the target's unit; only generators have them.
@@ -318,10 +329,17 @@ def load_network(model: Translator, weights: Path | str, sha256: str) -> None:
     received = file_sha256(path)
     if sha256 and received != sha256:
         raise ValueError(f"{path}: expected sha256 {sha256}. Received: {received}")
+    variables = model.network.variables
+    for variable in variables:  # Keras only warns of a variable that the file does not hold
+        variable.assign(np.full(variable.shape, np.nan))
     try:
         model.network.load_weights(path)
-    except (OSError, KeyError) as error:
-        raise ValueError(f"{path}: expected weights of {model.name}. Received: {error}") from error
+    except (OSError, KeyError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"{path}: expected weights of {model.name}. Received: {reason}") from error
+    empty = [v.path for v in variables if not np.isfinite(v.numpy()).all()]
+    if empty:
+        raise ValueError(f"{path}: expected weights of {model.name}. Received: no {empty[0]}")
 
 
 def file_sha256(path: Path) -> str:

@@ -293,6 +293,7 @@ def _derive(header: pydicom.Dataset, derivation: Derivation, series_uid: str) ->
         *(header.get("ContributingEquipmentSequence") or []),
         equipment,
     ]
+    header.preamble = b"\0" * 128  # the input's may hold anything
     header.file_meta = pydicom.dataset.FileMetaDataset()
     header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
 

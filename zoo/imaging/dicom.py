@@ -21,7 +21,7 @@ import pydicom
 import pydicom.pixels
 
 from zoo.imaging.encoding import Encoding
-from zoo.imaging.volume import Problem, Volume
+from zoo.imaging.volume import NOT_AN_IMAGE, Problem, Volume
 
 _KEYWORDS = [
     "SOPClassUID",
@@ -239,8 +239,10 @@ def _require_image(header: pydicom.Dataset) -> None:
     kind = header.get("SOPClassUID")
     name = kind.name if kind else ""
     if not header.get("Rows") or not header.get("Columns") or name in _NOT_IMAGES:
+        if "Image Storage" in name:
+            raise ValueError(f"a damaged header ({name} without Rows and Columns)")
         # force=True reads anything: without the identity of an object it is no DICOM
-        raise ValueError(f"not an image ({name})" if name else "not a DICOM image")
+        raise ValueError(f"{NOT_AN_IMAGE} ({name})" if name else "not a DICOM image")
     samples = header.get("SamplesPerPixel", 1)
     photometric = header.get("PhotometricInterpretation", "MONOCHROME2")
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):

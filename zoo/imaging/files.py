@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zoo.imaging import dicom, nifti, raster
-from zoo.imaging.volume import Problem, Volume
+from zoo.imaging.volume import NOT_AN_IMAGE, Problem, Volume
 
 _RASTER = raster.PNG_SUFFIXES + raster.TIFF_SUFFIXES + raster.ARRAY_SUFFIXES
+_DICOM = (".dcm", ".dicom", ".ima")
 _IGNORED = (".json", ".txt", ".csv", ".md", ".tsv", ".yaml", ".yml", ".html", ".bval", ".bvec")
 
 
@@ -48,8 +49,10 @@ def find(path: str | os.PathLike, *, exclude: Path | None = None) -> Found:
                 volumes.append(raster.open_volume(file, name))
             elif dicom.is_dicom(file):
                 candidates.append((file, name))
+            elif not file.suffix or lower.endswith(_DICOM):
+                problems.append(Problem(file, "not a DICOM file"))
             elif not lower.endswith(_IGNORED) or file == path:
-                problems.append(Problem(file, "not an image file of a known kind"))
+                problems.append(Problem(file, f"{NOT_AN_IMAGE} file of a known kind"))
         except (ValueError, OSError) as error:
             problems.append(Problem(file, str(error)))
     series, failed = dicom.find_series(candidates)

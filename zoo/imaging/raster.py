@@ -108,6 +108,8 @@ def _open_tiff(path: Path, name: str) -> RasterVolume:
                     f"expected pages alike. Received: page 0 of {dtype} {list(shape)}, "
                     f"page {number} of {page.dtype} {list(page.shape)}"
                 )
+        if file.series[0].size > np.prod(shape) * len(pages):
+            raise ValueError("expected one page for each slice. Received: slices without pages")
         return RasterVolume(
             name=name,
             paths=(path,),

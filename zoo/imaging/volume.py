@@ -6,12 +6,19 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+NOT_AN_IMAGE = "not an image"
+
 
 class Problem(NamedTuple):
     """A file that cannot be used, and why."""
 
     path: Path
     reason: str
+
+    @property
+    def harmless(self) -> bool:
+        """Whether the file is no image at all, such as an RT structure set: nothing is lost."""
+        return self.reason.startswith(NOT_AN_IMAGE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

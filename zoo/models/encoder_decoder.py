@@ -170,7 +170,9 @@ class EncoderDecoder(Translator):
         """One step on the mean L2 or L1 loss of values scaled to [-1, 1]."""
         weights = self.network.trainable_variables
         with tf.GradientTape() as tape:
-            error = self.values(batch["source"], training=True) - self.target_values(batch["target"])
+            error = self.values(batch["source"], training=True) - self.target_values(
+                batch["target"]
+            )
             mae = tf.reduce_mean(tf.abs(error))
             loss = mae if self.recipe.loss == "l1" else tf.reduce_mean(tf.square(error))
             share = scaled(loss)

@@ -107,15 +107,15 @@ class PgganRecipe(Recipe):
     ema: float = 0.999
 
     SMALL: ClassVar[dict[str, Any]] = {
-        "steps": 2000,
+        "steps": 1200,
         "resolution": 64,
-        "latent": 128,
-        "fmap_base": 2048,
-        "fmap_max": 128,
+        "latent": 64,
+        "fmap_base": 256,
+        "fmap_max": 32,
         "batch_sizes": (16,),
-        "fade_images": 3_000,
-        "stable_images": 3_000,
-        "images": 32_000,
+        "fade_images": 2_000,
+        "stable_images": 2_000,
+        "images": 19_200,
         "learning_rate": 1.5e-3,
         "ema": 0.99,
         "image_every": 250,
@@ -299,6 +299,14 @@ def minibatch_stddev(x: tf.Tensor, group: int = 4) -> tf.Tensor:
     return tf.concat([x, tf.cast(y, x.dtype)], axis=-1)
 
 
+def attach(network: keras.Model, **groups: list[keras.layers.Layer]) -> None:
+    """Give a network its layers, as lists and one by one: a checkpoint does not look into lists."""
+    for name, layers in groups.items():
+        setattr(network, name, layers)
+        for n, layer in enumerate(layers):
+            setattr(network, f"{name}_{n}", layer)
+
+
 # Networks. The float32 policy is the outer one: images and scores are float32 under any policy.
 
 
@@ -310,9 +318,9 @@ class Generator(keras.Model):
         width, levels = recipe.width, range(recipe.levels)
         first = Dense(recipe.latent, width(0), gain=math.sqrt(2) / 4, spread=True)
         ups = [Conv(width(n - 1), width(n), resample="up") for n in levels[1:]]
-        self.first = [first, *ups]
-        self.second = [Conv(width(n), width(n)) for n in levels]
-        self.to_rgb = [Conv(width(n), channels, 1, gain=1.0, dtype="float32") for n in levels]
+        second = [Conv(width(n), width(n)) for n in levels]
+        to_rgb = [Conv(width(n), channels, 1, gain=1.0, dtype="float32") for n in levels]
+        attach(self, first=[first, *ups], second=second, to_rgb=to_rgb)
         self.built = True
 
     def images(self, latents: tf.Tensor, level: int, alpha: tf.Tensor | None) -> tf.Tensor:
@@ -364,11 +372,11 @@ class Critic(keras.Model):
     def __init__(self, recipe: PgganRecipe, channels: int, **kwargs):
         super().__init__(dtype="float32", **kwargs)
         width, levels = recipe.width, range(recipe.levels)
-        self.from_rgb = [Conv(channels, width(n), 1) for n in levels]
+        from_rgb = [Conv(channels, width(n), 1) for n in levels]
         downs = [Conv(width(n), width(n - 1), resample="down") for n in levels[1:]]
-        last = Conv(width(0) + 1, width(0))
-        self.first = [last] + [Conv(width(n), width(n)) for n in levels[1:]]
-        self.second = [Dense(16 * width(0), width(0)), *downs]
+        first = [Conv(width(0) + 1, width(0))] + [Conv(width(n), width(n)) for n in levels[1:]]
+        second = [Dense(16 * width(0), width(0)), *downs]
+        attach(self, from_rgb=from_rgb, first=first, second=second)
         self.score = Dense(width(0), 1, gain=1.0, dtype="float32")
         self.built = True
 

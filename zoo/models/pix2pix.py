@@ -114,7 +114,12 @@ def unet(channels: int, outputs: int, recipe: Pix2PixRecipe) -> keras.Model:
     for level in reversed(range(1, recipe.levels)):
         x = layers.ReLU()(x)
         x = layers.Conv2DTranspose(
-            width[level - 1], 4, 2, "same", use_bias=biased, kernel_initializer=init,
+            width[level - 1],
+            4,
+            2,
+            "same",
+            use_bias=biased,
+            kernel_initializer=init,
             name=f"up{level}",
         )(x)
         x = norm(x)

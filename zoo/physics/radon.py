@@ -8,8 +8,6 @@ u to the right (columns) and v downwards (rows), both in mm from the image's cen
 1/mm the result has no unit; it is the -log of the transmitted fraction of the photons.
 """
 
-import functools
-
 import numpy as np
 import scipy.fft
 import scipy.sparse
@@ -134,7 +132,6 @@ class ParallelBeam:
         images = _sum_quarter_images(columns, self.size)
         return images.reshape(*sinogram.shape[:-2], self.size, self.size)
 
-    @functools.lru_cache(maxsize=4)
     def _filter(self, name: str) -> tuple[np.ndarray, int]:
         """The filter's response [length // 2 + 1, 1] in 1/mm, and the padded length."""
         length = scipy.fft.next_fast_len(2 * self.detectors, real=True)

@@ -76,6 +76,8 @@ def read(path: Path, allow_shared_patients: bool = False) -> Layout:
             reasons = "; ".join(f"{p.path.name}: {p.reason}" for p in layout.problems[:3])
             raise ValueError(f"input: no readable image is left. Received: {path} ({reasons})")
     _carve(layout.domains)
+    if not all(domain.get("train") for domain in layout.domains):
+        raise ValueError(f"input: no readable image is left for training. Received: {path}")
     _check_patients(layout, allow_shared_patients)
     return layout
 
@@ -95,51 +97,42 @@ def anonymous(text: str) -> str:
 
 def _from_two_domains(root: Path, folders: dict[str, Path]) -> Layout:
     found: dict[str, list[files.Found]] = {}
+    matches = {}
     for name, split in _SPLITS.items():
-        pair = [folders.get(f"{name}{letter}") for letter in "ab"]
-        if any(pair) and not all(pair):
+        places = [folders[name + letter] for letter in "ab" if name + letter in folders]
+        if len(places) == 1:
             raise ValueError(
                 f"input: expected both {name}A and {name}B in {root}. "
-                f"Received: {next(p.name for p in pair if p)} alone"
+                f"Received: {places[0].name} alone"
             )
-        if all(pair):
-            found[split] = [_under(p) for p in pair]
-            roots = {split: pair}
-            if split == "train":
-                matched = _match(found[split], pair)
-                kind = "paired" if matched[0] else "unpaired"
-            if kind == "paired":
-                pairs, unmatched = _match(found[split], roots[split])
-                if unmatched:
-                    raise ValueError(
-                        f"input: expected every file in {pair[0].name} to have one of its name in "
-                        f"{pair[1].name}, or none at all (unpaired domains). "
-                        f"Received, without a partner: {_some(unmatched)}"
-                    )
-                found[split].append(pairs)
-    problems = [p for f in found.values() for part in f[:2] for p in part.problems]
-    if kind == "paired":
-        return Layout(kind, [{split: _pairs(f[2], split) for split, f in found.items()}], problems)
-    domains = [
-        {split: _items(f[i].volumes, f"{split}{'AB'[i]}") for split, f in found.items()}
-        for i in range(2)
-    ]
-    return Layout(kind, domains, problems)
+        if places:
+            found[split] = [files.find(place) for place in places]
+            matches[split] = _match(found[split], places)
+    problems = [problem for both in found.values() for part in both for problem in part.problems]
+    if not matches["train"][0]:
+        domains = [
+            {split: _items(both[i].volumes, f"{split}{'AB'[i]}") for split, both in found.items()}
+            for i in range(2)
+        ]
+        return Layout("unpaired", domains, problems)
+    unmatched = [name for _, names in matches.values() for name in names]
+    if unmatched:
+        raise ValueError(
+            "input: expected each image of A to have one of its name in B and each of B one in A "
+            f"(or, for unpaired domains, none at all). Received, without: {_some(unmatched)}"
+        )
+    pairs = {split: _pairs(matched, split) for split, (matched, _) in matches.items()}
+    return Layout("paired", [pairs], problems)
 
 
 def _from_splits(folders: dict[str, Path]) -> Layout:
     domain, problems = {}, []
     for name, split in _SPLITS.items():
         if name in folders:
-            found = _under(folders[name])
+            found = files.find(folders[name])
             domain[split] = _items(found.volumes, split)
             problems += found.problems
     return Layout("single", [domain], problems)
-
-
-def _under(folder: Path) -> files.Found:
-    """The volumes of one split's folder; names in messages start with that folder."""
-    return files.find(folder)
 
 
 def _items(volumes: list[Volume], salt: str) -> list[Item]:
@@ -182,34 +175,39 @@ def _match(found: list[files.Found], roots: list[Path]) -> tuple[list, list[str]
         if all(len(volumes) == 1 for volumes in both):
             pairs.append((both[0][0], both[1][0]))
         elif both[0] and both[1]:
-            pairs += _by_patient(both, roots)
+            matched = _by_patient(both, roots)
+            pairs += matched
+            unmatched += [] if matched else _names(both, roots)
         elif key not in lost:
-            unmatched += [
-                f"{root.name}/{v.name}"
-                for root, volumes in zip(roots, both, strict=True)
-                for v in volumes
-            ]
+            unmatched += _names(both, roots)
     return pairs, unmatched
 
 
 def _by_patient(both: list[list[Volume]], roots: list[Path]) -> list[tuple[Volume, Volume]]:
-    """Pairs among volumes that share a folder or a name: by patient, if that is unambiguous."""
+    """Pairs among volumes that share a folder or a name; none where no patient is in both."""
     sides = [{v.patient: v for v in volumes} for volumes in both]
+    known = not any("" in side for side in sides)
+    if known and not sides[0].keys() & sides[1].keys():
+        return []
     if (
-        "" in sides[0]
+        not known
         or sides[0].keys() != sides[1].keys()
         or any(len(side) != len(volumes) for side, volumes in zip(sides, both, strict=True))
     ):
-        names = [
-            f"{root.name}/{v.name}"
-            for root, volumes in zip(roots, both, strict=True)
-            for v in volumes
-        ]
         raise ValueError(
             "input: expected one series of each patient in a folder, or a folder for each series, "
-            f"to pair them; or list the pairs in a .tsv. Received: {_some(names)}"
+            "to pair them; or list the pairs in a .tsv. "
+            f"Received: {_some(_names(both, roots))}"
         )
     return [(volume, sides[1][patient]) for patient, volume in sides[0].items()]
+
+
+def _names(both: list[list[Volume]], roots: list[Path]) -> list[str]:
+    return [
+        f"{root.name}/{volume.name}"
+        for root, volumes in zip(roots, both, strict=True)
+        for volume in volumes
+    ]
 
 
 def _pairs(pairs: list[tuple[Volume, Volume]], salt: str) -> list[Item]:

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.ndimage
 
 LENGTH = 330.0
+FRONT, BACK = -np.pi / 2, np.pi / 2  # angles of a contour
 _WAVELENGTHS = (0.9, 2.2, 7.0)  # mm, standard deviations of the three texture fields
 
 
@@ -38,7 +39,7 @@ class Contour:
         for order, amplitude, phase in self.harmonics:
             r += amplitude * np.cos(order * phi + phase)
         for angle, width, amplitude in self.dents:
-            r += amplitude * np.exp(-(((phi - angle + np.pi) % (2 * np.pi) - np.pi) / width) ** 2)
+            r += amplitude * np.exp(-((((phi - angle + np.pi) % (2 * np.pi) - np.pi) / width) ** 2))
         return r
 
     def point(self, phi: float, scale: float = 1.0) -> tuple[float, float]:
@@ -51,9 +52,7 @@ class Contour:
 
 def harmonics(rng: np.random.Generator, amplitude: float, orders=(2, 3, 4, 5)) -> tuple:
     """Random Fourier perturbation, falling with the order."""
-    return tuple(
-        (n, amplitude * rng.normal() * 2 / n, rng.uniform(0, 2 * np.pi)) for n in orders
-    )
+    return tuple((n, amplitude * rng.normal() * 2 / n, rng.uniform(0, 2 * np.pi)) for n in orders)
 
 
 class Canvas:

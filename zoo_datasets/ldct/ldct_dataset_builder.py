@@ -113,12 +113,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         ):
             for i in range(config.scan.slices):
                 name = f"P{number:03d}-{i}"
-                yield name, {
-                    "source": images["source"][i, ..., None],
-                    "target": images["target"][i, ..., None],
-                    "patient": f"P{number:03d}",
-                    "name": name,
-                }
+                yield (
+                    name,
+                    {
+                        "source": images["source"][i, ..., None],
+                        "target": images["target"][i, ..., None],
+                        "patient": f"P{number:03d}",
+                        "name": name,
+                    },
+                )
 
     def _read(self, folders):
         for folder in folders:

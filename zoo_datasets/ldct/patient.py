@@ -3,10 +3,9 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from zoo_datasets.ldct import anatomy
-from zoo_datasets.ldct.anatomy import Canvas, Contour, Organ
+from zoo_datasets.ldct import anatomy, skeleton
+from zoo_datasets.ldct.anatomy import BACK, FRONT, Canvas, Contour, Organ
 
-_FRONT, _BACK = -np.pi / 2, np.pi / 2  # contour angles
 # Half width of the mediastinum in mm, front (-1) to back (1) of the chest.
 _MEDIASTINUM = ((-1.0, -0.8, -0.45, 0.0, 0.4, 0.7, 1.0), (26.0, 10.0, 24.0, 36.0, 33.0, 24.0, 26.0))
 
@@ -27,7 +26,7 @@ class Patient:
         b = a * rng.uniform(0.67, 0.76)
         self.body = (a, b)
         self.outline = anatomy.harmonics(rng, 0.012) + ((4, rng.uniform(-0.035, -0.01), 0.0),)
-        self.groove = (_BACK, rng.uniform(0.15, 0.25), rng.uniform(-0.05, -0.02))
+        self.groove = (BACK, rng.uniform(0.15, 0.25), rng.uniform(-0.05, -0.02))
         self.belly = rng.uniform(0.0, 0.08)
         self.fat = rng.uniform(6, 20)  # mm under the skin at the sides
         self.wall = rng.uniform(13, 18)  # mm of muscle and ribs
@@ -36,11 +35,15 @@ class Patient:
         c = self.contrast
         self.blood = 42 + 120 * c
         self.hu = {
-            "fat": rng.normal(-105, 4), "muscle": rng.normal(52, 4) + 8 * c,
-            "liver": rng.normal(55, 7) + 50 * c, "spleen": rng.normal(48, 4) + 70 * c,
-            "kidney": 32 + 130 * c, "lung": rng.uniform(-880, -810),
-            "dense": rng.uniform(550, 900), "spongy": rng.uniform(120, 260),
-        }  # fmt: skip
+            "fat": rng.normal(-105, 4),
+            "muscle": rng.normal(52, 4) + 8 * c,
+            "liver": rng.normal(55, 7) + 50 * c,
+            "spleen": rng.normal(48, 4) + 70 * c,
+            "kidney": 32 + 130 * c,
+            "lung": rng.uniform(-880, -810),
+            "dense": rng.uniform(550, 900),
+            "spongy": rng.uniform(120, 260),
+        }
         self.dome = (rng.uniform(125, 150), rng.uniform(135, 165))  # diaphragm, right and left
         self._lay_out(rng)
 
@@ -50,21 +53,51 @@ class Patient:
         self.spine_y = self.body[1] - rng.uniform(60, 66)  # the spinous process ends under the skin
         n = rng.normal
         organ = lambda *args, **kw: Organ(rng, *args, **kw)  # noqa: E731
-        self.heart = organ(0.14 * ca, -0.22 * cb, 95, 0.44 * ca, 0.42 * cb, 62, tilt=0.5, rough=0.03)
-        self.liver = organ(-0.42 * ca, -0.08 * cb, 215, 0.62 * ca, 0.8 * cb, 100, rough=0.05,
-                           dents=((0.55 + n() * 0.1, 0.45, -0.28),), drift=10)  # fmt: skip
+        self.heart = organ(
+            0.14 * ca, -0.22 * cb, 95, 0.44 * ca, 0.42 * cb, 62, tilt=0.5, rough=0.03
+        )
+        self.liver = organ(
+            -0.42 * ca,
+            -0.08 * cb,
+            215,
+            0.62 * ca,
+            0.8 * cb,
+            100,
+            rough=0.05,
+            dents=((0.55 + n() * 0.1, 0.45, -0.28),),
+            drift=10,
+        )
         self.left_lobe = organ(0.12 * ca, -0.55 * cb, 200, 0.38 * ca, 0.28 * cb, 50, rough=0.06)
-        self.spleen = organ(0.78 * ca, 0.32 * cb, 200, 0.2 * ca, 0.42 * cb, 52, tilt=0.25,
-                            dents=((np.pi, 0.6, -0.22),))  # fmt: skip
+        self.spleen = organ(
+            0.78 * ca,
+            0.32 * cb,
+            200,
+            0.2 * ca,
+            0.42 * cb,
+            52,
+            tilt=0.25,
+            dents=((np.pi, 0.6, -0.22),),
+        )
         self.stomach = organ(0.45 * ca, -0.25 * cb, 205, 0.36 * ca, 0.42 * cb, 58, rough=0.06)
         self.gallbladder = organ(-0.3 * ca, -0.35 * cb, 250, 15, 20, 26, tilt=n() * 0.4)
         self.kidneys = [
-            organ(side * rng.uniform(64, 72), self.spine_y - rng.uniform(8, 16), z, 24, 31, 58,
-                  tilt=side * 0.5, rough=0.025, dents=((np.pi if side > 0 else 0.0, 0.45, -0.35),))
+            organ(
+                side * rng.uniform(64, 72),
+                self.spine_y - rng.uniform(8, 16),
+                z,
+                24,
+                31,
+                58,
+                tilt=side * 0.5,
+                rough=0.025,
+                dents=((np.pi if side > 0 else 0.0, 0.45, -0.35),),
+            )
             for side, z in ((-1, rng.uniform(275, 290)), (1, rng.uniform(262, 280)))
-        ]  # fmt: skip
-        self.colon = [organ(side * 0.78 * ca, rng.uniform(-0.1, 0.25) * cb, 310, 23, 25, 75, rough=0.07)
-                      for side in (-1, 1)]  # fmt: skip
+        ]
+        self.colon = [
+            organ(side * 0.78 * ca, rng.uniform(-0.1, 0.25) * cb, 310, 23, 25, 75, rough=0.07)
+            for side in (-1, 1)
+        ]
         self.loops = []
         for _ in range(300):  # small bowel: loops that keep out of each other's way
             x, y = rng.uniform(-0.68, 0.68) * ca, rng.uniform(-0.85, 0.3) * cb
@@ -73,12 +106,24 @@ class Patient:
                 np.linalg.norm([x - o.x, y - o.y, 0.6 * (z - o.z)]) > 0.95 * (r + o.a)
                 for o, *_ in self.loops
             ):
-                loop = organ(x, y, z, r, r * rng.uniform(0.75, 1.1), r * rng.uniform(1.3, 2.2),
-                             tilt=rng.uniform(0, np.pi), rough=0.07)  # fmt: skip
+                loop = organ(
+                    x,
+                    y,
+                    z,
+                    r,
+                    r * rng.uniform(0.75, 1.1),
+                    r * rng.uniform(1.3, 2.2),
+                    tilt=rng.uniform(0, np.pi),
+                    rough=0.07,
+                )
                 self.loops.append((loop, rng.uniform(5, 60), rng.uniform(-0.9, 1.0)))
         self.lesions = []
         for _ in range(rng.poisson(5)):
-            t, phi, z = np.sqrt(rng.uniform()) * 0.75, rng.uniform(0, 2 * np.pi), rng.uniform(150, 290)
+            t, phi, z = (
+                np.sqrt(rng.uniform()) * 0.75,
+                rng.uniform(0, 2 * np.pi),
+                rng.uniform(150, 290),
+            )
             r, step = rng.uniform(3, 11), rng.choice([-22, -32, -45, 30])
             x = self.liver.x + t * self.liver.a * np.cos(phi)
             y = self.liver.y + t * self.liver.b * np.sin(phi)
@@ -87,8 +132,9 @@ class Patient:
         for _ in range(rng.poisson(3)):
             side, r = rng.choice([-1, 1]), rng.uniform(2, 7)
             x, y = side * rng.uniform(0.45, 0.85) * ca, rng.uniform(-0.5, 0.6) * cb
-            self.nodules.append((organ(x, y, rng.uniform(0, 140), r, r, 2.5 * r, rough=0.12),
-                                 rng.uniform(-30, 90)))  # fmt: skip
+            self.nodules.append(
+                (organ(x, y, rng.uniform(0, 140), r, r, 2.5 * r, rough=0.12), rng.uniform(-30, 90))
+            )
         self.lung_trees, self.air_trees = [], []
         for side in (-1, 1):
             for _ in range(16):
@@ -96,18 +142,22 @@ class Patient:
                 aim = np.array([side * rng.uniform(0.3, 1.2), n() * 0.8, n() * 1.1])
                 aim /= np.linalg.norm(aim)
                 self.lung_trees.append(
-                    anatomy.vessel_tree(rng, start, aim, rng.uniform(22, 32), rng.uniform(2.6, 4.4), 7)
+                    anatomy.vessel_tree(
+                        rng, start, aim, rng.uniform(22, 32), rng.uniform(2.6, 4.4), 7
+                    )
                 )
             self.air_trees.append(
                 anatomy.vessel_tree(rng, (side * 4, 8, 30), (side, 0.15, 0.7), 38, 5.5, 2)
             )
         liver = (self.liver.x + 0.3 * self.liver.a, self.liver.y, 205)
         self.liver_trees = [
-            anatomy.vessel_tree(rng, liver, (-1.0, n() * 0.6, n() * 0.8), 34, 6.0, 4) for _ in range(4)
+            anatomy.vessel_tree(rng, liver, (-1.0, n() * 0.6, n() * 0.8), 34, 6.0, 4)
+            for _ in range(4)
         ]
         gut = (0.0, 0.25 * cb, 240)
         self.gut_trees = [
-            anatomy.vessel_tree(rng, gut, (n(), -abs(n()) - 0.2, n() + 0.8), 36, 3.2, 5) for _ in range(6)
+            anatomy.vessel_tree(rng, gut, (n(), -abs(n()) - 0.2, n() + 0.8), 36, 3.2, 5)
+            for _ in range(6)
         ]
 
     def _contours(self, z: float) -> tuple[Contour, Contour, Contour]:
@@ -116,13 +166,15 @@ class Patient:
         t = z / anatomy.LENGTH
         swell = 0.015 * np.sin(5 * t + self.phase[0])
         shape = tuple((n, c, p + 0.8 * t * (n < 4)) for n, c, p in self.outline)
-        belly = (_FRONT, 0.9, self.belly * t**2)
-        body = Contour(0, 0, a * (1 + swell - 0.02 * t), b * (1 + swell), 0, shape, (self.groove, belly))
+        belly = (FRONT, 0.9, self.belly * t**2)
+        body = Contour(
+            0, 0, a * (1 + swell - 0.02 * t), b * (1 + swell), 0, shape, (self.groove, belly)
+        )
         front = self.fat * (0.55 + 0.9 * self.belly * 10 * t)
         muscle = body.grown(-self.fat, -(self.fat * 0.7 + front) / 2)
         muscle.y += (front - self.fat * 0.7) / 2
         cavity = muscle.grown(-self.wall * (1 - 0.15 * t), -self.wall * 0.9)
-        cavity.dents = ((_BACK, 0.3, -0.26), (_FRONT, 0.3, -0.03))
+        cavity.dents = ((BACK, 0.3, -0.26), (FRONT, 0.3, -0.03))
         return body, muscle, cavity
 
     def slice(self, z: float) -> np.ndarray:
@@ -150,7 +202,7 @@ class Patient:
         lungs = self._lungs(canvas, z, cavity, full)
         self._mediastinum(canvas, z)
         self._abdomen(canvas, z, full * (1 - lungs))
-        self._bones(canvas, z, muscle, cavity)
+        skeleton.draw(canvas, self, z, muscle, cavity)
         return canvas.hu
 
     def _table(self, canvas, body):
@@ -172,21 +224,29 @@ class Patient:
 
     def _lungs(self, canvas, z, cavity, inside) -> np.ndarray:
         """Paint the lungs; returns their coverage [size, size]."""
-        x, y = canvas.axis, canvas.axis[:, None]
+        x = canvas.axis
         depth = (canvas.axis - cavity.y) / cavity.b
         half = np.interp(depth, *_MEDIASTINUM) * (1 + 0.12 * np.sin(z / 30 + self.phase[3]))
         half += 3 * np.sin(depth * 7 + z / 25 + self.phase[4])
         half = gaussian_filter1d(half, 6 / self.spacing, mode="nearest")[:, None]
         shrink = np.clip(1.0 - max(0.0, 20 - z) / 120, 0.7, 1)
-        where, pleura = canvas.mask(cavity.grown(-2.5 - (1 - shrink) * 90, -2.5 - (1 - shrink) * 50))
+        where, pleura = canvas.mask(
+            cavity.grown(-2.5 - (1 - shrink) * 90, -2.5 - (1 - shrink) * 50)
+        )
         lungs = np.zeros_like(inside)
         lungs[where] = pleura
         lungs *= np.clip((np.abs(x + 2) - half) / 1.0 + 0.5, 0, 1)
         for side, top in zip((-1, 1), self.dome, strict=True):
             if z > top:
                 s = np.sqrt((z - top) / 62)
-                dome = Contour(side * 0.42 * cavity.a, cavity.y - 0.12 * cavity.b, 0.62 * cavity.a * s,
-                               0.88 * cavity.b * s, 0, self.outline[:3])  # fmt: skip
+                dome = Contour(
+                    side * 0.42 * cavity.a,
+                    cavity.y - 0.12 * cavity.b,
+                    0.62 * cavity.a * s,
+                    0.88 * cavity.b * s,
+                    0,
+                    self.outline[:3],
+                )
                 where, mask = canvas.mask(dome)
                 keep = np.where(x * side > 0, 1.0, 0.0)
                 lungs[where] *= 1 - mask * np.broadcast_to(keep, lungs.shape)[where]
@@ -222,7 +282,11 @@ class Patient:
                 canvas.blob(Contour(8 + wave(2), -24, 14.5, 15), blood + 5, (2, 3))
                 for side in (-1, 1):
                     if reach > 0:
-                        canvas.paint(*canvas.capsule(6, -14, side * (20 + 16 * reach), 6, 8.5), blood + 5, (2,))
+                        canvas.paint(
+                            *canvas.capsule(6, -14, side * (20 + 16 * reach), 6, 8.5),
+                            blood + 5,
+                            (2,),
+                        )
         if z < 45:
             canvas.blob(Contour(-2, 12, 11.5, 10.5), 25, (2, 4))
             canvas.blob(Contour(-2, 12, 9.5, 8.5), -985)
@@ -237,32 +301,63 @@ class Patient:
         if heart is not None:
             canvas.blob(heart.grown(4), hu["fat"] + 15, (3, 5))
             canvas.blob(heart, 55 + 45 * self.contrast, (3, 5, 3))
-            for dx, dy, share, extra in ((0.3, 0.15, 0.42, 0), (-0.38, -0.1, 0.45, 12), (0.02, 0.52, 0.36, 5)):
-                turned = (heart.x + dx * heart.a - 0.3 * dy * heart.b, heart.y + dy * heart.b + 0.3 * dx * heart.a)
-                room = Contour(*turned, share * heart.a, share * heart.b * 1.1, 0.5, heart.harmonics)
+            for dx, dy, share, extra in (
+                (0.3, 0.15, 0.42, 0),
+                (-0.38, -0.1, 0.45, 12),
+                (0.02, 0.52, 0.36, 5),
+            ):
+                turned = (
+                    heart.x + dx * heart.a - 0.3 * dy * heart.b,
+                    heart.y + dy * heart.b + 0.3 * dx * heart.a,
+                )
+                room = Contour(
+                    *turned, share * heart.a, share * heart.b * 1.1, 0.5, heart.harmonics
+                )
                 canvas.blob(room, blood + extra, (2, 4), edge=3)
         # Descending aorta: from behind the left hilum to the front of the spine.
         down = np.clip(z / 260, 0, 1)
-        canvas.blob(Contour(24 - 18 * down + wave(4), self.spine_y - 16 - 16 * down**2, 12.5 - 3 * down,
-                            12.5 - 3 * down), blood + 20, (2, 3))  # fmt: skip
+        canvas.blob(
+            Contour(
+                24 - 18 * down + wave(4),
+                self.spine_y - 16 - 16 * down**2,
+                12.5 - 3 * down,
+                12.5 - 3 * down,
+            ),
+            blood + 20,
+            (2, 3),
+        )
         if z > 150:
-            canvas.blob(Contour(-20 + wave(5), self.spine_y - 34, 13, 10, 0.2), blood - 8 * self.contrast, (2, 3))
+            canvas.blob(
+                Contour(-20 + wave(5), self.spine_y - 34, 13, 10, 0.2),
+                blood - 8 * self.contrast,
+                (2, 3),
+            )
 
     def _abdomen(self, canvas, z, within):
         hu, blood = self.hu, self.blood
         if z > 205:
             for side in (-1, 1):  # psoas
                 grow = np.clip((z - 205) / 90, 0.25, 1)
-                canvas.blob(Contour(side * (30 + 6 * grow), self.spine_y - 2, 18 * grow, 21 * grow,
-                                    -side * 0.3), hu["muscle"], (3, 5), within)  # fmt: skip
+                canvas.blob(
+                    Contour(
+                        side * (30 + 6 * grow), self.spine_y - 2, 18 * grow, 21 * grow, -side * 0.3
+                    ),
+                    hu["muscle"],
+                    (3, 5),
+                    within,
+                )
             for tree in self.gut_trees:
                 anatomy.draw_vessels(canvas, tree, z, blood * 0.8, within)
         if 222 < z < 268:  # pancreas: a lobulated band in front of the great vessels
             y = self.spine_y - 56
             points = [(-34, y + 10), (-12, y - 2), (18, y - 8), (46, y + 4)]
             for p, q in zip(points[:-1], points[1:], strict=True):
-                canvas.paint(*canvas.capsule(*p, *q, 10 - abs(z - 245) / 6), 42 + 45 * self.contrast,
-                             (6, 16, 4), within)  # fmt: skip
+                canvas.paint(
+                    *canvas.capsule(*p, *q, 10 - abs(z - 245) / 6),
+                    42 + 45 * self.contrast,
+                    (6, 16, 4),
+                    within,
+                )
         for loop, content, level in self.loops:
             self._hollow(canvas, loop.at(z), within, 45 + 45 * self.contrast, content, level, 2.2)
         for colon in self.colon:
@@ -273,7 +368,11 @@ class Patient:
                 where, mask = canvas.mask(shape.grown(-2.5), 1.5)
                 canvas.paint(where, mask, stool, (0, 0, 60), within)
         self._hollow(canvas, self.stomach.at(z), within, 45 + 40 * self.contrast, 25, -0.25, 4)
-        for organ, name in ((self.spleen, "spleen"), (self.left_lobe, "liver"), (self.liver, "liver")):
+        for organ, name in (
+            (self.spleen, "spleen"),
+            (self.left_lobe, "liver"),
+            (self.liver, "liver"),
+        ):
             if (shape := organ.at(z)) is not None:
                 canvas.blob(shape, hu[name], (2, 3, 3), within)
         liver = self.liver.at(z)
@@ -283,7 +382,9 @@ class Patient:
             parenchyma[where] = mask
             parenchyma *= within
             for tree in self.liver_trees:
-                anatomy.draw_vessels(canvas, tree, z, hu["liver"] + 12 + 40 * self.contrast, parenchyma)
+                anatomy.draw_vessels(
+                    canvas, tree, z, hu["liver"] + 12 + 40 * self.contrast, parenchyma
+                )
             for lesion, step in self.lesions:
                 if (shape := lesion.at(z)) is not None:
                     canvas.blob(shape, hu["liver"] + step, (2, 3), parenchyma, edge=2.5)
@@ -296,10 +397,18 @@ class Patient:
             canvas.blob(shape.grown(9), hu["fat"], (3, 6), within)
             canvas.blob(shape, hu["kidney"] + 25 * self.contrast, (2, 4), within)
             medulla = shape.grown(-7)
-            canvas.blob(medulla, hu["kidney"] - 40 * self.contrast, (2, 14 * self.contrast), within, edge=4)
+            canvas.blob(
+                medulla, hu["kidney"] - 40 * self.contrast, (2, 14 * self.contrast), within, edge=4
+            )
             side = np.sign(shape.x)
-            sinus = Contour(shape.x - side * shape.a * 0.35, shape.y, shape.a * 0.42, shape.b * 0.36, shape.tilt,
-                            shape.harmonics)  # fmt: skip
+            sinus = Contour(
+                shape.x - side * shape.a * 0.35,
+                shape.y,
+                shape.a * 0.42,
+                shape.b * 0.36,
+                shape.tilt,
+                shape.harmonics,
+            )
             canvas.blob(sinus, hu["fat"] + 30, (5, 25), within, edge=3)
 
     def _hollow(self, canvas, shape, within, wall_hu, content, level, wall):
@@ -313,52 +422,3 @@ class Patient:
             surface = shape.y + level * shape.b
             gas = np.clip((surface - canvas.axis[where[0], None]) / 1.0 + 0.5, 0, 1)
             canvas.paint(where, mask * gas, -970, (), within)
-
-    def _bones(self, canvas, z, muscle, cavity):
-        dense, spongy = self.hu["dense"], self.hu["spongy"]
-        y = self.spine_y
-        level = (z / 27 + self.phase[0]) % 1.0  # where in a vertebra (below 0.8) or a disc
-        body = Contour(0, y, 20 + 4 * z / anatomy.LENGTH, 16 + 2 * z / anatomy.LENGTH, 0,
-                       ((2, 0.04, 0.0),), ((_BACK, 0.5, -0.16),))  # fmt: skip
-        canal = y + body.b + 6
-        points = [(-10, canal - 9), (-13, canal - 1), (-8, canal + 9), (0, canal + 12), (8, canal + 9),
-                  (13, canal - 1), (10, canal - 9)]  # fmt: skip
-        if level < 0.8:
-            canvas.rod(points, 3.6, dense * 0.85, spongy * 1.3)
-            sweep = 10 * level
-            for side in (-1, 1):
-                canvas.rod([(side * 12, canal + 1), (side * 34, canal + 6 + sweep)], 4.2, dense * 0.7, spongy)
-        canvas.rod([(0, canal + 13), (0, canal + 22 + 8 * level)], 3.4, dense * 0.8, spongy)
-        canvas.blob(Contour(0, canal, 9.5, 8), self.hu["fat"] + 40, (3, 5))
-        canvas.blob(Contour(0, canal, 6.5, 5.8), 35, (2, 3))
-        if level < 0.8:
-            canvas.bone(body, 1.6 + 3 * (level < 0.1 or level > 0.7), dense, spongy)
-        else:
-            canvas.blob(body, 130, (3, 4))
-            canvas.blob(body.grown(-5), 80, (3, 4), edge=4)
-        # Ribs run down and forwards, so each slice cuts several, each at another angle.
-        for side in (-1, 1):
-            for k in range(-2, 12):
-                phi = 1.28 - (z / 24 - k + self.phase[1] / 6) * 0.36
-                if not -1.15 < phi < 1.25 or (z > 200 and phi < (z - 200) / 110 - 0.7):
-                    continue
-                angle = phi if side > 0 else np.pi - phi
-                ring = cavity.grown(6, 6)
-                cx, cy = ring.point(angle)
-                px, py = ring.point(angle + 0.05)
-                shape = Contour(cx, cy, 13 + 3 * np.sin(k), 5.2, np.arctan2(py - cy, px - cx),
-                                ((4, -0.04, 0.0),))  # fmt: skip
-                if phi < -0.85:  # cartilage
-                    canvas.blob(shape.grown(2, -0.5), 105, (5, 12))
-                else:
-                    canvas.bone(shape, 1.5, dense, spongy)
-        if z < 150:
-            x, front = cavity.point(_FRONT)
-            canvas.bone(Contour(x, front - 8, 17 - z / 30, 5.5, 0, ((2, 0.05, 0.0),)), 1.2, dense * 0.6, spongy * 0.8)
-        if z < 70:  # scapulae
-            for side in (-1, 1):
-                cx, cy = muscle.point(0.72 if side > 0 else np.pi - 0.72, 0.97)
-                dx = 24 - z / 5
-                points = [(cx - side * dx, cy + 12), (cx, cy), (cx + side * dx * 0.55, cy - 22)]
-                canvas.rod(points, 2.9, dense, spongy)
-

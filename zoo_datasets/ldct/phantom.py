@@ -96,8 +96,9 @@ def generate(
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """`(number, Scanner.patient(seed, number))` for each of `numbers`, in order.
 
-    With one process the work is done in this one. The workers are interpreters of this module with pipes for input and output: unlike a process
-    pool they do not run the caller's script again, so an unguarded script may ask for data.
+    With one process the work is done in this one. Otherwise the workers are interpreters of this
+    module with pipes for input and output: unlike a process pool they do not run the caller's
+    script again, so an unguarded script may ask for data.
 
     Raises:
         RuntimeError: when a worker dies; its traceback is on stderr.
@@ -118,8 +119,10 @@ def generate(
         if not hasattr(local, "worker"):
             local.worker = subprocess.Popen(
                 [sys.executable, "-m", _MODULE, json.dumps(dataclasses.asdict(scan)), str(seed)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env,
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=env,
+            )
             workers.append(local.worker)
         try:
             local.worker.stdin.write(f"{number}\n".encode())

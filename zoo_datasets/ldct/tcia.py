@@ -38,9 +38,8 @@ def split(folders: list[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
             f"manual directory: expected at least 3 patients, one a split. Received: {len(folders)}"
         )
     # Names carry the body part (C chest, L liver, N head): every tenth keeps the parts mixed.
-    test, validation = folders[9::10] or folders[-1:], folders[4::10] or folders[-2:-1]
-    if len(folders) < 5:
-        test, validation = folders[-1:], folders[-2:-1]
+    test = folders[9::10] or folders[-1:]
+    validation = folders[4::10] if len(folders) > 5 else folders[-2:-1]
     train = [f for f in folders if f not in test and f not in validation]
     return {"train": train, "validation": validation, "test": test}
 

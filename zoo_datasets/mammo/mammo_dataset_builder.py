@@ -45,7 +45,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             name="phantom",
             description="Simulated mammograms, 256 x 256, 0.8 mm a pixel.",
             size=256,
-            patients=(192, 24, 24),
+            patients=(128, 16, 16),
         ),
         MammoConfig(
             name="phantom_tiny",

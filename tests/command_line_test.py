@@ -1,0 +1,149 @@
+"""The command line as a user runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zoo import command_line
+
+ROOT = Path(__file__).parent.parent
+
+
+def cli(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "cli.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_help_is_short_and_leads_with_examples(capsys):
+    assert command_line.main(["zoo", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.index("Examples") < text.index("Commands") < text.index("How to train")
+    assert len(text.splitlines()) < 70
+    assert max(map(len, text.splitlines())) <= 100
+    for name in command_line._COMMANDS:
+        assert f"\n  {name} " in text
+    for flag in command_line.FLAGS:
+        if flag not in ("help", "task", "modality", "json"):
+            assert f"--{flag}" in text
+    assert command_line.main(["zoo"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lsit"], "Did you mean list"),
+        (["--model=pix2pxi", "--dataset=ldct", "train"], "Did you mean pix2pix"),
+        (["--model=pix2pix", "--dataset=ldtc", "train"], "Did you mean ldct"),
+        (["--model=pix2pix", "train"], "needs --dataset"),
+        (["--model=pix2pix", "--dataset=ldct", "--set", "step=1", "train"], "step=1"),
+        (["--model=pix2pix", "--dataset=ldct", "--set=steps=x", "train"], "steps: expected int"),
+        (["--steps=0", "--model=pix2pix", "--dataset=ldct", "train"], "steps"),
+        (["--preset=large", "--model=pix2pix", "--dataset=ldct", "train"], "preset"),
+        (["--bogus", "list"], "bogus"),
+        (["--model=pix2pix", "--input=a", "--output=b", "predict"], "without weights"),
+        (["train", "evaluate"], "expected one command"),
+        (["predict", "--model=pix2pix"], "needs --input, --output"),
+    ],
+)
+def test_wrong_usage_is_said_and_exits_with_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command_line.main(["zoo", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_not_there_exits_with_1(capsys, tmp_path):
+    arguments = ["--dataset=folder", f"--input={tmp_path}/gone", "prepare"]
+    assert command_line.main(["zoo", *arguments, f"--data_dir={tmp_path}"]) == 1
+    assert "gone" in capsys.readouterr().err
+
+
+def test_list_and_describe(capsys):
+    assert command_line.main(["zoo", "list", "--modality=MG"]) == 0
+    text = capsys.readouterr().out
+    assert "pggan" in text
+    assert "ldct" not in text
+    assert command_line.main(["zoo", "--json", "list"]) == 0
+    assert "pix2pix" in json.loads(capsys.readouterr().out)["models"]
+    assert command_line.main(["zoo", "describe", "--model=pix2pix"]) == 0
+    text = capsys.readouterr().out
+    assert "lambda_l1" in text
+    assert "arXiv:1611.07004" in text
+    assert command_line.main(["zoo", "describe", "ldct"]) == 0
+    assert "phantom_tiny" in capsys.readouterr().out
+
+
+def test_from_training_to_serving(tmp_path):
+    """One model all the way, each command a process of its own, flags before and after it."""
+    run, data = f"--workdir={tmp_path}/run", f"--data_dir={tmp_path}/data"
+    tiny = ["--set=crop=32", "--set=levels=3", "--set=base_filters=4", "--steps=3"]
+    model = ["--model=encoder_decoder", "--dataset=ldct/phantom_tiny"]
+    done = cli(*model, run, data, "train", *tiny)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("No accelerator here: the small recipe is used")
+    assert "encoder_decoder (small recipe) on ldct/phantom_tiny: 3 steps over" in done.stdout
+    assert "This takes about" in done.stdout
+    assert "3/3" in done.stderr
+    assert "loss=" in done.stderr
+    for noise in ("WARNING", "oneDNN", "cuda"):
+        assert noise not in done.stderr
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["preset"] == "small"
+    assert record["versions"]["tensorflow"]
+
+    done = cli("evaluate", *model, run, data)
+    assert done.returncode == 0, done.stderr
+    assert "PSNR" in done.stdout
+    results = json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())
+    assert results["unit"] == "HU"
+    assert "test" in json.loads((tmp_path / "run" / "run.json").read_text())["metrics"]
+    assert (tmp_path / "run" / "evaluation" / "report.html").exists()
+
+    import pydicom.data
+
+    scan = pydicom.data.get_testdata_file("CT_small.dcm")
+    done = cli(f"--model={tmp_path}/run", f"--input={scan}", f"--output={tmp_path}/out", "predict")
+    assert done.returncode == 0, done.stderr
+    written = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+    assert len(written) == 1
+    derived = pydicom.dcmread(written[0])
+    assert derived.ImageType[0] == "DERIVED"
+    assert derived.PatientID == pydicom.dcmread(scan).PatientID
+
+    bad = tmp_path / "mixed"
+    bad.mkdir()
+    (bad / "a.dcm").write_bytes(Path(scan).read_bytes())
+    (bad / "b.dcm").write_bytes(b"no image at all")
+    done = cli(f"--model={tmp_path}/run", f"--input={bad}", f"--output={tmp_path}/mixed_out",
+               "predict")  # fmt: skip
+    assert done.returncode == 1
+    assert "b.dcm" in done.stderr
+    assert len([p for p in (tmp_path / "mixed_out").rglob("*") if p.is_file()]) == 1
+
+    done = cli("export", f"--model={tmp_path}/run", f"--output={tmp_path}/served")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "served" / "1" / "saved_model.pb").exists()
+
+
+def test_a_generator_from_training_to_serving(tmp_path):
+    run, data = f"--workdir={tmp_path}/run", f"--data_dir={tmp_path}/data"
+    fields = ["resolution=16", "fmap_base=64", "fmap_max=8", "latent=8", "batch_size=4"]
+    model = ["--model=pggan", "--dataset=mammo/phantom_tiny"]
+    done = cli(*model, run, data, "train", "--steps=6", *(f"--set={f}" for f in fields))
+    assert done.returncode == 0, done.stderr
+    assert "4x4" in done.stderr.replace("×", "x")
+    assert "16x16" in done.stderr.replace("×", "x")
+    done = cli("evaluate", *model, run, data)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())
+    assert "generated" in results["sliced_wasserstein"]
+    assert results["memorisation"]["training_images"] > 0
+    done = cli("generate", f"--model={tmp_path}/run", f"--output={tmp_path}/new", "--count=3")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "new").iterdir())) >= 3
+    done = cli("export", f"--model={tmp_path}/run", f"--output={tmp_path}/served")
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,198 @@
+"""Runs as a user starts them, killed and resumed."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import zoo
+from zoo import training
+
+ROOT = Path(__file__).parent.parent
+TINY = {
+    "pix2pix": ["dataset=ldct/phantom_tiny", "crop=32", "levels=4", "base_filters=4",
+                "discriminator_filters=4", "norm=batch", "noise=5", "shift=2", "steps=40"],
+    "pggan": ["dataset=mammo/phantom_tiny", "resolution=16", "fmap_base=128", "fmap_max=16",
+              "latent=16", "batch_size=4", "steps=40"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def command(model: str, workdir: Path, data_dir: Path, *more: str) -> list[str]:
+    dataset, *fields = TINY[model]
+    fields += ["checkpoint_every=5", "image_every=20"]
+    return [
+        *(sys.executable, str(ROOT / "cli.py"), "train", f"--model={model}", f"--{dataset}"),
+        *(f"--workdir={workdir}", f"--data_dir={data_dir}"),
+        *(f"--set={field}" for field in fields),
+        *more,
+    ]
+
+
+def run(*arguments, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(arguments[0], capture_output=True, text=True, check=False, **options)
+
+
+def start_until_checkpoint(arguments: list[str], workdir: Path, after: int = 0) -> subprocess.Popen:
+    """Start a run and return as soon as a checkpoint later than `after` is there."""
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        steps = [int(p.stem.split("-")[1]) for p in workdir.glob("checkpoints/ckpt-*.index")]
+        if max(steps, default=0) > after:
+            return process
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    raise AssertionError("no checkpoint in time")
+
+
+def digest(workdir: Path, model: str) -> str:
+    return hashlib.sha256((workdir / "weights" / f"{model}.weights.h5").read_bytes()).hexdigest()
+
+
+def checkpointed(workdir: Path) -> dict[str, np.ndarray]:
+    """All that the last checkpoint holds: weights, optimizers, EMA, level, step."""
+    reader = tf.train.load_checkpoint(str(workdir / "checkpoints"))
+    names = reader.get_variable_to_dtype_map()
+    return {n: reader.get_tensor(n) for n, kind in names.items() if kind != tf.string}
+
+
+@pytest.mark.parametrize("model", list(TINY))
+def test_a_killed_run_ends_as_an_undisturbed_one(model, tmp_path, data_dir):
+    whole = run(command(model, tmp_path / "whole", data_dir))
+    assert whole.returncode == 0, whole.stderr
+    broken = tmp_path / "broken"
+    for after in (0, 14):  # twice: within the first phase and later
+        process = start_until_checkpoint(command(model, broken, data_dir), broken, after)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert json.loads((broken / "run.json").read_text())["state"] == "running"
+    resumed = run(command(model, broken, data_dir, "--resume=must"))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Resuming at step" in resumed.stdout
+    one, two = checkpointed(tmp_path / "whole"), checkpointed(broken)
+    assert one.keys() == two.keys()
+    different = [name for name in one if not np.array_equal(one[name], two[name])]
+    assert not different
+    assert digest(tmp_path / "whole", model) == digest(broken, model)
+    record = json.loads((broken / "run.json").read_text())
+    assert record["state"] == "done"
+    assert record["step"] == 40
+    assert {p.name for p in (broken / "samples").iterdir()} >= {"step_0000040.png"}
+
+    again = run(command(model, broken, data_dir))
+    assert again.returncode == 0
+    assert "nothing left to do" in again.stdout
+
+
+def test_ctrl_c_leaves_a_run_that_resumes(tmp_path, data_dir):
+    workdir = tmp_path / "run"
+    process = start_until_checkpoint(command("pix2pix", workdir, data_dir), workdir)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "the same command goes on from there" in errors
+    assert "Traceback" not in errors
+    record = json.loads((workdir / "run.json").read_text())
+    assert record["state"] == "interrupted"
+    assert tf.train.latest_checkpoint(str(workdir / "checkpoints")).endswith(f"-{record['step']}")
+    assert zoo.load(str(workdir)).weights_hash  # what there is can be looked at
+
+
+def lookup(**overrides) -> zoo.registry.Entry:
+    dataset, *fields = TINY["pix2pix"]
+    return zoo.lookup("pix2pix", "ldct/phantom_tiny", "small", overrides, fields)
+
+
+def test_stops_at_the_first_loss_that_is_not_finite(tmp_path, data_dir, monkeypatch):
+    entry = lookup(checkpoint_every=2)
+    step = entry.model_class.train_step
+
+    def poisoned(self, batch):
+        losses = step(self, batch)
+        bad = self.generator_optimizer.iterations > 5
+        return losses | {"mae": tf.where(bad, float("nan"), losses["mae"])}
+
+    monkeypatch.setattr(entry.model_class, "train_step", poisoned)
+    with pytest.raises(FloatingPointError, match="mae is nan at step .*last good checkpoint"):
+        training.train(entry, tmp_path / "run", data_dir=data_dir)
+    latest = tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints"))
+    assert latest.endswith("ckpt-4")
+    assert all(np.isfinite(v).all() for v in checkpointed(tmp_path / "run").values())
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"].startswith("failed")
+
+
+def test_refuses_the_folder_of_another_run(tmp_path, data_dir):
+    workdir = tmp_path / "run"
+    training.train(lookup(steps=2), workdir, data_dir=data_dir)
+    with pytest.raises(ValueError, match="holds another run .*learning_rate=0.0002 → 0.1"):
+        training.train(lookup(steps=2, learning_rate=0.1), workdir, data_dir=data_dir)
+    record = training.train(
+        lookup(steps=2, learning_rate=0.1), workdir, data_dir=data_dir, resume="never"
+    )
+    assert record["recipe"]["learning_rate"] == 0.1
+    assert (tmp_path / "run.old1" / "run.json").exists()  # nothing is lost
+
+
+def test_nothing_to_resume_is_an_error(tmp_path, data_dir):
+    with pytest.raises(ValueError, match="resume: expected a run in"):
+        training.train(lookup(steps=2), tmp_path / "run", data_dir=data_dir, resume="must")
+
+
+def test_starts_from_given_weights(tmp_path, data_dir):
+    training.train(lookup(steps=2), tmp_path / "a", data_dir=data_dir)
+    weights = tmp_path / "a" / "weights" / "pix2pix.weights.h5"
+    frozen = lookup(steps=1, learning_rate=0.0)
+    training.train(frozen, tmp_path / "b", data_dir=data_dir, init=weights)
+    assert zoo.load(str(tmp_path / "b")).weights_hash == zoo.load(str(tmp_path / "a")).weights_hash
+
+
+def test_model_and_data_must_suit(tmp_path, data_dir):
+    entry = zoo.lookup("pix2pix", "mammo/phantom_tiny", "small")
+    with pytest.raises(ValueError, match="pix2pix trains on paired images.*single"):
+        training.train(entry, tmp_path / "run", data_dir=data_dir)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_replicas_cannot_share_is_refused(
+    tmp_path, data_dir, two_replicas, monkeypatch
+):
+    monkeypatch.setattr(training, "make_strategy", lambda name: two_replicas)
+    with pytest.raises(ValueError, match="multiple of the 2 replicas. Received: 3"):
+        training.train(lookup(steps=2, batch_size=3), tmp_path / "run", data_dir=data_dir)
+
+
+def test_the_whole_loop_on_two_replicas_equals_one(tmp_path, data_dir, two_replicas, monkeypatch):
+    import keras
+
+    monkeypatch.setattr(keras.optimizers, "Adam", lambda *_, **__: keras.optimizers.SGD(1e-2))
+    entry = lookup(steps=4, batch_size=4)
+    training.train(entry, tmp_path / "one", data_dir=data_dir)
+    monkeypatch.setattr(training, "make_strategy", lambda name: two_replicas)
+    training.train(entry, tmp_path / "two", data_dir=data_dir)
+    one, two = zoo.load(str(tmp_path / "one")), zoo.load(str(tmp_path / "two"))
+    start = zoo.load("pix2pix", **entry.recipe.to_dict())
+    for a, b, s in zip(one.get_weights(), two.get_weights(), start.get_weights(), strict=True):
+        assert np.abs(a - b).max() <= 1e-3 * np.abs(a - s).max() + 1e-6
+
+
+def test_events_hold_scalars_and_pictures(tmp_path, data_dir):
+    workdir = tmp_path / "run"
+    training.train(lookup(steps=2, image_every=2), workdir, data_dir=data_dir)
+    tags = set()
+    for file in os.listdir(workdir / "tensorboard"):
+        for event in tf.compat.v1.train.summary_iterator(str(workdir / "tensorboard" / file)):
+            tags |= {value.tag for value in event.summary.value}
+    assert {"train/mae", "train/d_loss", "examples"} <= tags
