@@ -330,6 +330,19 @@ def test_padding_reads_as_the_least_value_and_is_put_back(tmp_path):
     assert header.PixelPaddingValue == -2000
 
 
+def test_padding_at_the_end_of_the_range_stays_apart_from_new_values(tmp_path):
+    pixels = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    path = single(
+        tmp_path, pixels=pixels, PixelRepresentation=0, PixelPaddingValue=("US", 0)
+    )  # stored 0 is the least value there is
+    source = open_volume(path)
+    result = write(source, tmp_path / "out", lambda x: x - 1500)
+    header = pydicom.dcmread(result.paths[0])
+    assert header.pixel_array[0, 0] == header.PixelPaddingValue == 0
+    assert (header.pixel_array == 0).sum() == 1
+    np.testing.assert_array_equal(result.read(0), source.read(0) - 1500)
+
+
 def test_overlay_in_unused_bits_is_masked(tmp_path):
     values = np.random.default_rng(0).integers(-2048, 2047, (8, 8))
     bits = (values & 0xFFF) | (np.random.default_rng(1).integers(0, 16, (8, 8)) << 12)

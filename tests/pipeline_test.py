@@ -288,6 +288,12 @@ def test_errors(builders, kind, arguments, message):
         batches(builders[kind], 1, **arguments)
 
 
+def test_a_pair_has_one_size():
+    images = [tf.zeros([8, 8, 1]), tf.zeros([8, 9, 1])]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="pair have different sizes"):
+        pipeline.augment(images, Recipe(), tf.constant([0, 0]))
+
+
 def test_whole_images_of_several_sizes_one_at_a_time(builders):
     shapes = {batch["image"].shape for batch in batches(builders["single"], 13, batch_size=1)}
     assert shapes == {(1, 16, 20, 1), (1, 18, 16, 1)}
@@ -370,7 +376,7 @@ def test_builders_are_prepared_once_and_leave_nothing_half_written(toy, monkeypa
     assert not list(data.rglob("*.tfrecord*"))
     monkeypatch.delenv("TOY_FAIL")
     # What a killed process leaves is cleared away, and never taken for a data set.
-    killed = data / "toy_plugin" / "1.0.0.incomplete.ABC_toy"
+    killed = data / "toy_plugin" / "incomplete.ABCDEF_1.0.0"
     killed.mkdir(parents=True)
     builder = pipeline.load_builder("toy_plugin", data, Recipe())
     assert not killed.exists()

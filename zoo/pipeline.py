@@ -105,7 +105,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _prepare(builder: tfds.core.DatasetBuilder) -> None:
     final = Path(builder.data_dir)
     # A process that was killed leaves a folder of this kind; the lock says that it is nobody's.
-    for stale in final.parent.glob(f"{final.name}.incomplete*"):
+    for stale in final.parent.glob(f"incomplete.*_{final.name}"):
         shutil.rmtree(stale)
     print(f"Preparing {builder.info.full_name} in {final}", file=sys.stderr, flush=True)
     options = tfds.download.DownloadConfig(try_download_gcs=False)
@@ -324,12 +324,8 @@ def _sizes(builder: tfds.core.DatasetBuilder, key: str) -> set[tuple[int, int]]:
     dataset = builder.as_dataset(split="train", decoders=raw)
 
     def shape(example):
-        stored = example[key]
-        return (
-            stored["shape"]
-            if isinstance(stored, dict)
-            else tf.shape(feature.decode_example(stored))
-        )
+        raw = example[key]
+        return raw["shape"] if isinstance(raw, dict) else tf.shape(feature.decode_example(raw))
 
     return {(int(s[0]), int(s[1])) for s in dataset.map(shape).as_numpy_iterator()}
 

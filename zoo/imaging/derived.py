@@ -116,7 +116,7 @@ def write(
             indices.append(index)
         if not indices:
             return []
-        encodings = _fit(ranges)
+        encodings = _fit(ranges, any(frame.padding for frame in series.frames))
         encodings = [encodings.get(encoding, encoding) for encoding in base]
         if len(series.paths) < series.length:
             _write_frames(series, paths[0], values, encodings, derivation, series_uid, deidentify)
@@ -145,15 +145,25 @@ def _base_encodings(series: Series, derivation: Derivation) -> list[Encoding]:
     return [Encoding(slope=slope, signed=first.signed, rescaled=rescaled)] * len(encodings)
 
 
-def _fit(ranges: dict[Encoding, tuple[float, float]]) -> dict[Encoding, Encoding]:
-    fitted = {old: old.fit(*limits) for old, limits in ranges.items()}
+def _fit(ranges: dict[Encoding, tuple[float, float]], padded: bool) -> dict[Encoding, Encoding]:
+    fitted = {old: _roomy(old, *limits, padded) for old, limits in ranges.items()}
     if len({(new.bits, new.signed) for new in fitted.values()}) > 1:  # one layout for all
         signed = any(new.signed for new in fitted.values())
         fitted = {
-            old: dataclasses.replace(old, bits=16, signed=signed).fit(*limits)
+            old: _roomy(dataclasses.replace(old, bits=16, signed=signed), *limits, padded)
             for old, limits in ranges.items()
         }
     return fitted
+
+
+def _roomy(old: Encoding, low: float, high: float, padded: bool) -> Encoding:
+    """The fitted encoding; a new one leaves the end levels to padding, where it can."""
+    new = old.fit(low, high)
+    if padded and new != old:
+        step = abs(old.slope)
+        roomy = old.fit(low - step, high + step)
+        return roomy if roomy.slope == old.slope else new
+    return new
 
 
 def _stored(series: Series, index: int, values: np.ndarray, encoding: Encoding) -> np.ndarray:
@@ -211,7 +221,7 @@ def _header(
         header = pydicom.dcmread(path, force=True, stop_before_pixels=True)
         dicom.set_syntax(header)
         if not header.original_encoding[1]:
-            header.walk(_little_endian)
+            header.walk(dicom.swap_words)
             header.set_original_encoding(False, True, header.original_character_set)
         for keyword in _STALE:
             if keyword in header:
@@ -225,13 +235,6 @@ def _header(
             header.remove_private_tags()  # they may hold scales of the old values
             _change_unit(header, derivation.target, encoding.rescaled)
     return header
-
-
-def _little_endian(dataset: pydicom.Dataset, element: pydicom.DataElement) -> None:
-    """Swaps the bytes of words that pydicom leaves as they lie in a big-endian file."""
-    size = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}.get(element.VR)
-    if size and isinstance(element.value, bytes) and len(element.value) % size == 0:
-        element.value = np.frombuffer(element.value, f">u{size}").astype(f"<u{size}").tobytes()
 
 
 def _remove_empty_overlays(header: pydicom.Dataset) -> None:

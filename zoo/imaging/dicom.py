@@ -235,6 +235,13 @@ def set_syntax(dataset: pydicom.Dataset) -> None:
         )
 
 
+def swap_words(dataset: pydicom.Dataset, element: pydicom.DataElement) -> None:
+    """Swaps the bytes of words that pydicom leaves as they lie in a big-endian file."""
+    size = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}.get(element.VR)
+    if size and isinstance(element.value, bytes) and len(element.value) % size == 0:
+        element.value = np.frombuffer(element.value, f">u{size}").astype(f"<u{size}").tobytes()
+
+
 def _require_image(header: pydicom.Dataset) -> None:
     kind = header.get("SOPClassUID")
     name = kind.name if kind else ""

@@ -10,7 +10,7 @@ With c(r) = min(fmap_base / 2^(log2 r - 1), fmap_max) channels at r x r pixels:
     generator   pixelnorm(z), dense 4x4-c(4), conv3-c(4);
                 then for r = 8, 16, ... R: up x2 and conv3-c(r), conv3-c(r);  toRGB: conv1-C
                 LeakyReLU 0.2 and pixel norm after every layer but toRGB
-    critic      fromRGB: conv1-c(R);  then for r = R, ... 16, 8: conv3-c(r), conv3-c(r/2) and down x2;
+    critic      fromRGB: conv1-c(R);  then for r = R, ... 16, 8: conv3-c(r), conv3-c(r/2), down x2;
                 minibatch stddev, conv3-c(4), dense c(4), dense 1
                 LeakyReLU 0.2 after every layer but the last
 
@@ -33,9 +33,9 @@ What differs from the paper, and why:
     LeakyReLU
     samples are clipped to the window             not said           nothing brighter than white is
                                                                      in the data
-    minibatch stddev: a group is 4 neighbours     4, not said which  two replicas then equal one; a
-    of one replica's batch, fewer (the largest                       replica with a batch that 4 does
-    divisor) where 4 does not divide it                              not divide sees smaller groups
+    minibatch stddev: a group is 4 neighbours     the whole batch;   two replicas then equal one; a
+    of one replica's batch, fewer (the largest    4 in the authors'  batch that 4 does not divide has
+    divisor) where 4 does not divide it           recipe             smaller groups
     minibatch 16, 14, 6, 3 whatever the number    the same, one GPU  set batch_size for several
     of replicas
     toRGB of one level remains as the next        dropped            one checkpoint structure for
@@ -63,6 +63,7 @@ from zoo.translator import (
 )
 
 SIZES = tuple(2**n for n in range(2, 11))  # 4 ... 1024
+GAIN = math.sqrt(2)  # He's, for layers that LeakyReLU follows
 CRITIC_LATENT, MIXING, GENERATOR_LATENT = 1, 2, 3  # purposes of the random numbers in a step
 
 
@@ -169,9 +170,7 @@ class PgganRecipe(Recipe):
 
     def level_steps(self) -> list[float]:
         """Steps at each level that `images` makes."""
-        return [
-            self.level_images(n) / (self.batch(n) * self.n_critic) for n in range(self.levels)
-        ]
+        return [self.level_images(n) / (self.batch(n) * self.n_critic) for n in range(self.levels)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +215,7 @@ class Equalised(keras.layers.Layer):
 class Dense(Equalised):
     """[N, inputs] to [N, outputs], or to [N, 4, 4, outputs] with `spread`."""
 
-    def __init__(self, inputs: int, outputs: int, gain: float = math.sqrt(2), spread=False, **kw):
+    def __init__(self, inputs: int, outputs: int, gain: float = GAIN, spread=False, **kw):
         super().__init__((inputs, outputs * (16 if spread else 1)), inputs, outputs, gain, **kw)
         self.spread = spread
 
@@ -234,7 +233,7 @@ class Conv(Equalised):
     four shifts by one pixel is 4 x 4, with stride 2.
     """
 
-    def __init__(self, inputs: int, outputs: int, size=3, gain=math.sqrt(2), resample="", **kw):
+    def __init__(self, inputs: int, outputs: int, size=3, gain=GAIN, resample="", **kw):
         # A transposed convolution's kernel is [H, W, outputs, inputs].
         channels = (outputs, inputs) if resample == "up" else (inputs, outputs)
         super().__init__((size, size, *channels), size * size * inputs, outputs, gain, **kw)
@@ -316,7 +315,7 @@ class Generator(keras.Model):
     def __init__(self, recipe: PgganRecipe, channels: int, **kwargs):
         super().__init__(dtype="float32", **kwargs)
         width, levels = recipe.width, range(recipe.levels)
-        first = Dense(recipe.latent, width(0), gain=math.sqrt(2) / 4, spread=True)
+        first = Dense(recipe.latent, width(0), gain=GAIN / 4, spread=True)
         ups = [Conv(width(n - 1), width(n), resample="up") for n in levels[1:]]
         second = [Conv(width(n), width(n)) for n in levels]
         to_rgb = [Conv(width(n), channels, 1, gain=1.0, dtype="float32") for n in levels]

@@ -48,6 +48,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             patients=(128, 16, 16),
         ),
         MammoConfig(
+            name="phantom_small",
+            description="Simulated mammograms of other patients, 64 x 64, 3.2 mm a pixel.",
+            size=64,
+            patients=(128, 8, 8),
+            seed=2025,
+        ),
+        MammoConfig(
             name="phantom_tiny",
             description="A few simulated mammograms, 64 x 64, 3.2 mm a pixel, for tests.",
             size=64,
