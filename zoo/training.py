@@ -122,12 +122,17 @@ def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
             f"Received: {entry.dataset}, which has {kind} ones"
         )
     source, target = pipeline.domains(builder, entry.recipe)
-    feature = builder.info.features["image" if kind == "single" else "source"]
-    size = min(feature.shape[:2]) if None not in feature.shape[:2] else 0
-    recipe = cls.resolve(entry.recipe, size)
+    recipe = cls.resolve(entry.recipe, image_size(builder))
     return dataclasses.replace(
         entry, recipe=recipe, source=source.to_dict(), target=target.to_dict()
     )
+
+
+def image_size(builder: tfds.core.DatasetBuilder) -> tuple[int, int] | None:
+    """Height and width of a data set's images, or None where they differ."""
+    features = builder.info.features
+    height, width = features["image" if "image" in features else "source"].shape[:2]
+    return None if None in (height, width) else (height, width)
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
@@ -268,15 +273,11 @@ class _Loop:
         for phase in self.phases:
             left = min(phase.steps, max(0, first + phase.steps - done))
             if left:
-                size = phase.size or self.recipe.crop or self._image_size()
+                size = phase.size or self.recipe.crop or max(image_size(self.builder) or [256])
                 overhead = 0.02
                 seconds += left * (self.model.training_flops(phase, size) / speed + overhead) + 20
             first += phase.steps
         return seconds
-
-    def _image_size(self) -> int:
-        feature = self.builder.info.features["image" if self.model.data == "single" else "source"]
-        return feature.shape[0] or 256
 
     def run(self) -> None:
         self.workdir.mkdir(parents=True, exist_ok=True)

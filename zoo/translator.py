@@ -77,8 +77,12 @@ class Translator(keras.Model):
         return False
 
     @classmethod
-    def resolve(cls, recipe: Recipe, size: int) -> Recipe:
-        """The recipe for images of `size` pixels (0: of any), what it left open filled in.
+    def resolve(cls, recipe: Recipe, image_size: tuple[int, int] | None) -> Recipe:
+        """The recipe for images of this height and width, what it left open filled in.
+
+        Args:
+            recipe: as the user has it.
+            image_size: of the data set's images, in pixels; None where they differ.
 
         Raises:
             ValueError: for a recipe that such images do not fit.
@@ -94,10 +98,6 @@ class Translator(keras.Model):
 
     def begin(self, phase: Phase) -> None:
         """Called once as a phase starts, never when one resumes: reset what it resets."""
-
-    def sources(self, batch: dict) -> tf.Tensor:
-        """What of a batch goes into `call`."""
-        return batch["source"]
 
     def training_flops(self, phase: Phase, size: int) -> float:
         """Floating-point operations of one step, roughly: forward and backward of the network."""

@@ -33,9 +33,9 @@ What differs from the paper, and why:
     LeakyReLU
     samples are clipped to the window             not said           nothing brighter than white is
                                                                      in the data
-    minibatch stddev: a group is 4 neighbours     the whole batch;   two replicas then equal one; a
-    of one replica's batch, fewer (the largest    4 in the authors'  batch that 4 does not divide has
-    divisor) where 4 does not divide it           recipe             smaller groups
+    minibatch stddev: a group is 4 neighbours     the whole batch    4 is the authors' own; two
+    of one replica's batch, fewer (the largest                       replicas equal one where 4
+    divisor) where 4 does not divide it                              divides each one's batch
     minibatch 16, 14, 6, 3 whatever the number    the same, one GPU  set batch_size for several
     of replicas
     toRGB of one level remains as the next        dropped            one checkpoint structure for
@@ -108,17 +108,17 @@ class PgganRecipe(Recipe):
     ema: float = 0.999
 
     SMALL: ClassVar[dict[str, Any]] = {
-        "steps": 1200,
+        "steps": 1300,
         "resolution": 64,
         "latent": 64,
         "fmap_base": 256,
         "fmap_max": 32,
         "batch_sizes": (16,),
-        "fade_images": 2_000,
+        "fade_images": 1_600,
         "stable_images": 2_000,
-        "images": 19_200,
+        "images": 20_800,
         "learning_rate": 1.5e-3,
-        "ema": 0.99,
+        "ema": 0.97,
         "image_every": 250,
         "checkpoint_every": 500,
     }
@@ -438,17 +438,18 @@ class PGGAN(Translator):
         self.built = True
 
     @classmethod
-    def resolve(cls, recipe: PgganRecipe, image_size: tuple[int, int]) -> PgganRecipe:
+    def resolve(cls, recipe: PgganRecipe, image_size: tuple[int, int] | None) -> PgganRecipe:
         """The recipe with its resolution, and with it its steps, chosen for the data.
 
         Args:
             recipe: with a `resolution`, or 0 for the largest that fits.
-            image_size: height and width of the data's images, in pixels.
+            image_size: height and width of the data's images, in pixels; None where they differ:
+                the resolution is then the recipe's own.
 
         Raises:
             ValueError: for images smaller than the resolution, or than 4 x 4 pixels.
         """
-        fitting = [size for size in SIZES if size <= min(image_size)]
+        fitting = [size for size in SIZES if size <= min(image_size or (recipe.side,))]
         if not fitting or recipe.resolution > fitting[-1]:
             fits = f"at most {fitting[-1]}, which fits the data" if fitting else "images of 4 x 4"
             raise ValueError(
