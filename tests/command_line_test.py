@@ -76,12 +76,11 @@ def test_list_and_describe(capsys):
     assert "phantom_tiny" in capsys.readouterr().out
 
 
-def test_from_training_to_serving(tmp_path):
-    """One model all the way, each command a process of its own, flags before and after it."""
-    run, data = f"--workdir={tmp_path}/run", f"--data_dir={tmp_path}/data"
+def test_a_run_says_what_it_will_do(tmp_path):
+    """A process of its own; flags before and after the command."""
     tiny = ["--set=crop=32", "--set=levels=3", "--set=base_filters=4", "--steps=3"]
     model = ["--model=encoder_decoder", "--dataset=ldct/phantom_tiny"]
-    done = cli(*model, run, data, "train", *tiny)
+    done = cli(*model, f"--workdir={tmp_path}/run", f"--data_dir={tmp_path}", "train", *tiny)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("No accelerator here: the small recipe is used")
@@ -91,59 +90,3 @@ def test_from_training_to_serving(tmp_path):
     assert "loss=" in done.stderr
     for noise in ("WARNING", "oneDNN", "cuda"):
         assert noise not in done.stderr
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["preset"] == "small"
-    assert record["versions"]["tensorflow"]
-
-    done = cli("evaluate", *model, run, data)
-    assert done.returncode == 0, done.stderr
-    assert "PSNR" in done.stdout
-    results = json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())
-    assert results["unit"] == "HU"
-    assert "test" in json.loads((tmp_path / "run" / "run.json").read_text())["metrics"]
-    assert (tmp_path / "run" / "evaluation" / "report.html").exists()
-
-    import pydicom.data
-
-    scan = pydicom.data.get_testdata_file("CT_small.dcm")
-    done = cli(f"--model={tmp_path}/run", f"--input={scan}", f"--output={tmp_path}/out", "predict")
-    assert done.returncode == 0, done.stderr
-    written = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
-    assert len(written) == 1
-    derived = pydicom.dcmread(written[0])
-    assert derived.ImageType[0] == "DERIVED"
-    assert derived.PatientID == pydicom.dcmread(scan).PatientID
-
-    bad = tmp_path / "mixed"
-    bad.mkdir()
-    (bad / "a.dcm").write_bytes(Path(scan).read_bytes())
-    (bad / "b.dcm").write_bytes(b"no image at all")
-    done = cli(f"--model={tmp_path}/run", f"--input={bad}", f"--output={tmp_path}/mixed_out",
-               "predict")  # fmt: skip
-    assert done.returncode == 1
-    assert "b.dcm" in done.stderr
-    assert len([p for p in (tmp_path / "mixed_out").rglob("*") if p.is_file()]) == 1
-
-    done = cli("export", f"--model={tmp_path}/run", f"--output={tmp_path}/served")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "served" / "1" / "saved_model.pb").exists()
-
-
-def test_a_generator_from_training_to_serving(tmp_path):
-    run, data = f"--workdir={tmp_path}/run", f"--data_dir={tmp_path}/data"
-    fields = ["resolution=16", "fmap_base=64", "fmap_max=8", "latent=8", "batch_size=4"]
-    model = ["--model=pggan", "--dataset=mammo/phantom_tiny"]
-    done = cli(*model, run, data, "train", "--steps=6", *(f"--set={f}" for f in fields))
-    assert done.returncode == 0, done.stderr
-    assert "4x4" in done.stderr.replace("×", "x")
-    assert "16x16" in done.stderr.replace("×", "x")
-    done = cli("evaluate", *model, run, data)
-    assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())
-    assert "generated" in results["sliced_wasserstein"]
-    assert results["memorisation"]["training_images"] > 0
-    done = cli("generate", f"--model={tmp_path}/run", f"--output={tmp_path}/new", "--count=3")
-    assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "new").iterdir())) >= 3
-    done = cli("export", f"--model={tmp_path}/run", f"--output={tmp_path}/served")
-    assert done.returncode == 0, done.stderr

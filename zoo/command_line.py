@@ -55,7 +55,7 @@ What goes in and out
   --input=PATH          file or folder to read
   --output=DIR          folder to write
   --deidentify          predict: remove identifying DICOM attributes (PS3.15 basic profile)
-  --overwrite           predict: replace files that are there
+  --overwrite           predict, generate: replace files that are there
   --split=NAME          evaluate: train, validation or test (default test)
   --limit=N             evaluate: the first N images only
   --count=N             generate: how many images (default 16)
@@ -321,12 +321,13 @@ def _evaluate() -> int:
     builder = pipeline.load_builder(entry.dataset, _path("data_dir"), entry.recipe, _path("input"))
     metadata = builder.info.metadata
     model = _model(entry)
+    size = model.phases()[-1].size
     run = Path(entry.name) if (Path(entry.name) / "run.json").exists() else None
     output = _path("output") or (run / "evaluation" if run else Path("evaluation") / entry.name)
-    dataset = pipeline.eval_dataset(builder, FLAGS.split, limit=FLAGS.limit)
+    dataset = pipeline.eval_dataset(builder, FLAGS.split, FLAGS.limit, size)
     training_images = None
     if metadata["kind"] == "single":
-        training_images = pipeline.eval_dataset(builder, "train")
+        training_images = pipeline.eval_dataset(builder, "train", None, size)
     results = evaluation.evaluate(
         model,
         dataset,
@@ -341,16 +342,38 @@ def _evaluate() -> int:
         limit=FLAGS.limit,
         seed=entry.recipe.seed,
     )
-    for line in evaluation.summary_lines(results):
-        print(line)
+    print("\n".join(_summary_lines(results)))
     print(f"Wrote {output}/metrics.json and {output}/report.html")
     if run and FLAGS.split == "test" and not FLAGS.limit:
         from zoo.training import write_json
 
         record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-        record["metrics"]["test"] = results["summary"]
+        kept = ("images", "patients", "window", "unit", "summary", "sliced_wasserstein")
+        record["metrics"]["test"] = {k: results[k] for k in kept if k in results}
         write_json(run / "run.json", record)
     return 0
+
+
+def _summary_lines(results: dict[str, Any]) -> list[str]:
+    """The evaluation's main figures, each with n, spread and interval."""
+    data = results["dataset"]
+    patients = f" of {results['patients']} patients" if results["patients"] else ""
+    lines = [f"{data['name']}, {data['split']} split: {results['images']} images{patients}"]
+    units = {"psnr": "dB", "ssim": "", "rmse": results["unit"]}
+    for key, unit in units.items() if "summary" in results else ():
+        output = results["summary"]["output"][key]
+        line = f"  {key.upper():<5}{output['mean']:10.4g} ± {output['sd']:.3g} {unit}".rstrip()
+        if "gain" in results["summary"]:
+            gain = results["summary"]["gain"][key]
+            low, high = (f"{end:+.3g}" if end is not None else "?" for end in gain["ci95"])
+            line += f"   against the input {gain['mean']:+.3g} (95 % interval {low} to {high})"
+        lines.append(line)
+    for name, distances in results.get("sliced_wasserstein", {}).items():
+        if isinstance(distances, dict):
+            lines.append(f"  sliced Wasserstein distance ×1000, {name}: {distances['mean']:.1f}")
+    if results.get("memorisation"):
+        lines.append(f"  too close to a training image: {results['memorisation']['flagged']}")
+    return lines
 
 
 def _predict() -> int:
@@ -378,7 +401,11 @@ def _generate() -> int:
 
     entry = _trained()
     paths = inference.generate(
-        _model(entry), FLAGS.count, Path(output).expanduser(), seed=entry.recipe.seed
+        _model(entry),
+        FLAGS.count,
+        Path(output).expanduser(),
+        seed=entry.recipe.seed,
+        overwrite=FLAGS.overwrite,
     )
     print(f"Wrote {FLAGS.count} images; look at {paths[-1]}")
     return 0

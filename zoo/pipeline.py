@@ -157,9 +157,18 @@ def _metadata(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
 
 
 def eval_dataset(
-    builder: tfds.core.DatasetBuilder, split: str = "test", limit: int | None = None
+    builder: tfds.core.DatasetBuilder,
+    split: str = "test",
+    limit: int | None = None,
+    size: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """The examples of a split one by one, whole and unchanged, always in the same order.
+    """The examples of a split one by one, whole, always in the same order.
+
+    Args:
+        builder: a prepared data set.
+        split: which examples.
+        limit: the first so many only.
+        size: height and width to which the central square is averaged down; 0 leaves all.
 
     Returns:
         Dictionaries with "source" and "target", or "image", float32 `[H, W, C]` in physical
@@ -176,9 +185,18 @@ def eval_dataset(
     def examples():
         for example in dataset.as_numpy_iterator():
             yield {
-                key: value.decode() if isinstance(value, bytes) else value.astype(np.float32)
+                key: value.decode() if isinstance(value, bytes) else reduced(value)
                 for key, value in example.items()
             }
+
+    def reduced(image: np.ndarray) -> np.ndarray:
+        image = image.astype(np.float32)
+        if size:
+            side = min(image.shape[:2])
+            top, left = ((length - side) // 2 for length in image.shape[:2])
+            square = image[top : top + side, left : left + side]
+            image = tf.image.resize(square, [size, size], method="area").numpy()
+        return image
 
     return examples()
 

@@ -37,7 +37,7 @@ def train(
     workdir: Path,
     *,
     data_dir: Path | None = None,
-    input: Path | None = None,  # noqa: A002
+    input: Path | None = None,
     strategy: str = "auto",
     resume: str = "auto",
     init: Path | None = None,
@@ -359,7 +359,7 @@ class _Loop:
     def _function(self):
         """`steps` optimisation steps in one call, and the sums of their losses."""
 
-        @tf.function
+        @tf.function(autograph=False)  # a step has no Python control flow on tensors
         def one(batch):
             losses = self.distribution.run(self.model.train_step, args=(batch,))
             return {

@@ -366,12 +366,15 @@ def resolve_precision(precision: str) -> str:
 
 
 def pad_to_multiple(images: tf.Tensor, multiple: int) -> tf.Tensor:
-    """Repeat the last rows and columns of `[N, H, W, C]` until H and W are multiples."""
+    """Reflect `[N, H, W, C]` at its far edges until H and W are multiples."""
     if multiple == 1:
         return images
-    height, width = tf.shape(images)[1], tf.shape(images)[2]
-    rows = tf.minimum(tf.range(height + (-height) % multiple), height - 1)
-    columns = tf.minimum(tf.range(width + (-width) % multiple), width - 1)
+
+    def reflected(size: tf.Tensor) -> tf.Tensor:
+        index = tf.range(size + (-size) % multiple) % (2 * size)
+        return tf.minimum(index, 2 * size - 1 - index)
+
+    rows, columns = reflected(tf.shape(images)[1]), reflected(tf.shape(images)[2])
     return tf.gather(tf.gather(images, rows, axis=1), columns, axis=2)
 
 

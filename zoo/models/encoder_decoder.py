@@ -13,12 +13,16 @@ H and W are free: images are padded to a multiple of 2^(levels-1) and cropped ba
 
     python cli.py --model=encoder_decoder --dataset=ldct train
 
-| deviation from the paper | why |
-|---|---|
-| zero-padded convolutions | output of the input's size |
-| L2 or L1 loss on intensities and Adam | the paper segments, with cross-entropy and SGD |
-| `skips`, `downsampling`, `upsampling`, `norm`, `residual_blocks` | the variants in use; defaults are the paper's |
-| `output="residual"` in the small preset where source and target share a window | HU beyond the window pass through; learns in minutes |
+What differs from the paper, and why:
+
+    here                                      paper             why
+    zero-padded convolutions                  unpadded          output of the input's size
+    L2 or L1 on intensities, Adam             cross-entropy,    the paper segments
+                                              SGD
+    `skips`, `downsampling`, `upsampling`,    the defaults      the variants in use
+    `norm`, `residual_blocks`
+    `output="residual"` in the small preset,  classes           values beyond the window pass
+    where source and target share a window                      through; learns in minutes
 """
 
 import dataclasses

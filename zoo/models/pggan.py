@@ -20,9 +20,9 @@ average of the generator's weights.
 
     python cli.py --model=pggan --dataset=mammo train
 
-On two CPU cores `--preset=small` takes about two minutes to 64 x 64 pixels: the samples then have
-the breast's outline against black, on either side, and its denser parts, but no fine texture.
-The paper's recipe is days of a data-centre GPU at 1024 x 1024.
+`--preset=small` takes some five minutes of one CPU core's time, shared by all cores, to 64 x 64
+pixels: most samples then are a breast's outline against black, on either side, without its
+texture, and a few are not closed. The paper's recipe needs a data-centre GPU for days.
 
 What differs from the paper, and why:
 
@@ -51,6 +51,7 @@ import numpy as np
 import tensorflow as tf
 
 import zoo
+from zoo import figures
 from zoo.recipe import Recipe
 from zoo.translator import (
     Phase,
@@ -443,12 +444,19 @@ class PGGAN(Translator):
 
         Args:
             recipe: with a `resolution`, or 0 for the largest that fits.
-            image_size: height and width of the data's images, in pixels; None where they differ:
-                the resolution is then the recipe's own.
+            image_size: height and width of the data's images, in pixels; None where they differ.
 
         Raises:
-            ValueError: for images smaller than the resolution, or than 4 x 4 pixels.
+            ValueError: for images smaller than the resolution, or than 4 x 4 pixels, and for images
+                of several sizes with the resolution left open.
         """
+        if image_size is None:
+            if not recipe.resolution:
+                raise ValueError(
+                    "resolution: expected a power of two from 4 to 1024, because the images differ "
+                    "in size. Received: 0"
+                )
+            image_size = (recipe.resolution, recipe.resolution)
         fitting = [size for size in SIZES if size <= min(image_size or (recipe.side,))]
         if not fitting or recipe.resolution > fitting[-1]:
             fits = f"at most {fitting[-1]}, which fits the data" if fitting else "images of 4 x 4"
@@ -575,9 +583,9 @@ class PGGAN(Translator):
     def test_step(self, batch: dict) -> dict[str, tf.Tensor]:
         raise TypeError(f"{self.name} has no reference to compare one image with.")
 
-    def sources(self, batch: dict) -> tf.Tensor:
-        """Latents [N, latent] from the batch's seeds."""
-        return random_normal(batch["seed"], (self.recipe.latent,), GENERATOR_LATENT)
+    def picture(self, examples: list[dict[str, np.ndarray]]) -> np.ndarray:
+        """uint8 [H, W, 3] to look at while training: 16 samples, always of the same latents."""
+        return figures.sample_grid(self.generate(16), self.target.window, panel=128)
 
     def call(self, latents: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Images from latents.

@@ -15,13 +15,16 @@ H and W are free: images are padded to a multiple of 2^levels and cropped back.
 On `ldct/phantom` the small preset takes the quarter-dose slices more than 6 dB nearer to the
 normal-dose ones within 20 minutes on two CPU cores.
 
-| deviation from the paper | why |
-|---|---|
-| random crop and flip at the image's own scale, no 286 → 256 resize | pixel spacing carries meaning |
-| dropout off at test (`test_dropout`) | a measurement must be the same twice |
-| test statistics of each image alone (`test_statistics`) | equals the paper's at its batch size 1, and does not depend on the other images of a batch |
-| LeakyReLU before, not after, each convolution is kept from the authors' code | parameter counts |
-| `output="residual"`, not in the paper, in the small preset where source and target share a window | HU beyond the window pass through; learns in minutes |
+What differs from the paper, and why:
+
+    here                                      paper             why
+    random crop and flip, no change of size   286 -> 256 pixels pixel spacing carries meaning
+    dropout off at test (`test_dropout`)      on                a measurement must be repeatable
+    batch statistics of each image alone      of the batch      the same at the paper's batch of
+    at test (`test_statistics`)                                 1, and no image depends on others
+    `output="residual"` in the small preset,  an image          values beyond the window pass
+    where source and target share a window                      through; learns in minutes
+    `norm="none"` in the small preset         batch             tiles agree with whole images
 """
 
 import dataclasses
