@@ -45,9 +45,10 @@ class Model:
             return images[..., :1] * 10_000 + images[..., 1:2] * 100 + images[..., 2:]
         return images + self.plus
 
-    def generate(self, n, seed=0):
-        values = np.random.default_rng(seed).uniform(*self.target.window, (n, 6, 5, 1))
-        return values.astype(np.float32)
+    def generate(self, n, seed=0, first=0):
+        draws = [np.random.default_rng([seed, k]) for k in range(first, first + n)]
+        values = [draw.uniform(*self.target.window, (6, 5, 1)) for draw in draws]
+        return np.array(values, np.float32)
 
 
 def translate(model, source, target, **options):
@@ -144,6 +145,14 @@ def test_one_bad_file_among_many_does_not_stop_the_run(tmp_path, mixed):
     assert sorted(reasons) == ["broken.nii", "colour.png"]
     assert "colour" in reasons["colour.png"]
     assert [problem.path.name for problem in report.ignored] == ["rtstruct.dcm"]
+
+
+def test_an_image_of_another_modality_is_refused(tmp_path):
+    model = Model(source=Domain(modality="CT", unit="HU", window=(-1000, 1000)))
+    report = translate(model, bundled("MR_small"), tmp_path / "out")
+    assert report.done == 0
+    assert report.skipped[0].reason == "modality: the model takes CT images. Received: MR"
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_a_failing_model_leaves_no_half_written_file(tmp_path, mixed):
@@ -278,7 +287,7 @@ def test_generated_images(tmp_path):
     assert skimage.io.imread(tmp_path / "png/contact_sheet.png").shape == (12, 15)
     with pytest.raises(FileExistsError):
         inference.generate(model, 1, tmp_path / "png")
-    again = inference.generate(model, 5, tmp_path / "png", seed=3, batch_size=2, overwrite=True)
+    again = inference.generate(model, 5, tmp_path / "png", seed=3, batch_size=3, overwrite=True)
     assert [p.read_bytes() for p in again] == [p.read_bytes() for p in paths]
 
 

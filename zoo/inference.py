@@ -121,7 +121,7 @@ def generate(
 
     PNG files (one channel) are of 16 bits: 0 is the low end of the model's window, 65535 the
     high end. NPY files hold float32 [H, W, C] in physical units. `images.json` states window,
-    unit, seed and model. Equal seeds and batch sizes give equal images.
+    unit, seed and model. Image k depends on the seed and k alone.
 
     Args:
         model: a `zoo.Translator` that generates.
@@ -151,9 +151,7 @@ def generate(
     output.mkdir(parents=True, exist_ok=True)
     shown = []
     for first in range(0, n, batch_size):
-        # a seed of its own for each batch: those of another run share none
-        state = np.random.SeedSequence([seed, first]).generate_state(1)[0] % 2**31
-        images = model.generate(min(batch_size, n - first), seed=int(state))
+        images = model.generate(min(batch_size, n - first), seed=seed, first=first)
         for i, image in enumerate(np.asarray(images, np.float32), first):
             levels = (image - domain.window[0]) / domain.span * 65535
             levels = raster.saturate(levels, np.uint16)
@@ -224,6 +222,11 @@ def _check_targets(volumes: list[Volume], targets: list[list[Path]], overwrite: 
 
 
 def _check_volume(model: Any, volume: Volume) -> None:
+    known = {model.source.modality, volume.modality} - {"OT", ""}
+    if len(known) > 1:
+        raise ValueError(
+            f"modality: the model takes {model.source.modality} images. Received: {volume.modality}"
+        )
     slices = model.recipe.slices
     expected = 1 if slices > 1 else model.source.channels
     if volume.channels != expected:

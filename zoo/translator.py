@@ -218,8 +218,10 @@ class Translator(keras.Model):
             result[0, ..., 0] if array.ndim == 2 else result[..., 0] if array.ndim == 3 else result
         )
 
-    def generate(self, n: int, seed: int = 0) -> np.ndarray:
+    def generate(self, n: int, seed: int = 0, first: int = 0) -> np.ndarray:
         """New images `[n, H, W, C]` in the target's unit; only generators have them.
+
+        Image k depends on (seed, k) alone; `first` is the number of the first one.
 
         Raises:
             TypeError: for a model that translates images.
