@@ -189,7 +189,7 @@ def dataset_fields(dataset: str) -> tuple[dict, str]:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """What is known of a name: its registry fields and, for a model, its recipes and docstring.
+    """What is known of a name: its registry fields, its documentation, a model's recipes.
 
     Raises:
         UnknownName: with the nearest names.
@@ -203,6 +203,9 @@ def describe(name: str) -> dict[str, Any]:
         described["recipes"] = {
             preset: cls.recipe_class.preset(preset).to_dict() for preset in ("paper", "small")
         }
+    if section == "datasets":
+        folder = Path(importlib.util.find_spec(fields["module"]).origin).parent
+        described["documentation"] = (folder / "README.md").read_text(encoding="utf-8")
     return described
 
 
