@@ -328,7 +328,7 @@ class _Loop:
             first_example=images + done * phase.batch_size,
         )
         iterator = iter(self.distribution.experimental_distribute_dataset(dataset))
-        run = self._function()
+        run = self._function(iterator)
         bar.set_description(phase.name)
         chunk, last = 1, first + phase.steps
         every = [self.recipe.image_every, self.recipe.checkpoint_every]
@@ -356,7 +356,7 @@ class _Loop:
                     f"stopped at step {now} of {self.total}; the same command goes on from there."
                 )
 
-    def _function(self):
+    def _function(self, iterator):
         """`steps` optimisation steps in one call, and the sums of their losses."""
 
         @tf.function(autograph=False)  # a step has no Python control flow on tensors
@@ -367,12 +367,16 @@ class _Loop:
                 for name, value in losses.items()
             }
 
+        names = sorted(one.get_concrete_function(iterator.element_spec).structured_outputs)
+
         @tf.function(reduce_retracing=True)
         def run(iterator, steps):
-            sums = one(next(iterator))
-            for _ in tf.range(steps - 1):
+            # One copy of the step: TensorFlow may fuse another one differently, and which of them
+            # runs would depend on how many steps a call makes, and so on the machine's load.
+            sums = {name: tf.zeros([]) for name in names}
+            for _ in tf.range(steps):
                 losses = one(next(iterator))
-                sums = {name: sums[name] + losses[name] for name in sums}
+                sums = {name: sums[name] + losses[name] for name in names}
             return sums
 
         return run
