@@ -363,7 +363,7 @@ class _Loop:
         def one(batch):
             losses = self.distribution.run(self.model.train_step, args=(batch,))
             return {
-                name: self.distribution.reduce("MEAN", tf.cast(value, tf.float32), axis=None)
+                name: tf.cast(self.distribution.reduce("MEAN", value, axis=None), tf.float32)
                 for name, value in losses.items()
             }
 
