@@ -309,7 +309,8 @@ def test_resolve_takes_what_the_data_allow():
     resolved = resolve(PgganRecipe(), (256, 256))
     assert resolved.steps == round(sum(resolved.level_steps())) < PgganRecipe().steps
     assert resolve(PgganRecipe(steps=123), (256, 256)).steps == 123
-    assert resolve(PgganRecipe(), None).side == 1024
+    with pytest.raises(ValueError, match="resolution: expected .* differ in size"):
+        resolve(PgganRecipe(), None)
     assert resolve(PgganRecipe(resolution=64), None).resolution == 64
     with pytest.raises(ValueError, match="at most 32, which fits .* Received: 64"):
         resolve(PgganRecipe(resolution=64), (63, 256))
