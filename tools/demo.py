@@ -48,7 +48,7 @@ def main() -> None:
     cli("evaluate", *ldct)
     cli("predict", "--model=demo/pix2pix", "--input=demo/scans", "--output=demo/translated",
         "--overwrite")  # fmt: skip
-    cli("train", *mammo, "--steps=1500")
+    cli("train", *mammo, "--steps=800", "--set=fmap_base=256")
     cli("generate", "--model=demo/pggan", "--output=demo/generated", "--count=16")
     page = write_page()
     print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes. Open {page}")
