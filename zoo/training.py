@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import signal
 import sys
 import time
@@ -436,6 +437,9 @@ class _Loop:
         return next((s for s in ("validation", "test") if s in splits), "train")
 
     def _finish(self) -> None:
+        if not self.chief:
+            shutil.rmtree(self.manager.directory)  # only the chief's checkpoints count
+            return
         self._save_weights()
         self.record["state"] = "done"
         self.record["step"] = self.total
