@@ -233,9 +233,7 @@ def _prepare_folder(entry: Entry, builder: Any, workdir: Path, resume: str) -> d
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON under a temporary name and rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    figures.write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 class _Loop:
