@@ -16,7 +16,7 @@ define need
   command -v $(1) >/dev/null || { echo "$(1) is missing: sudo apt-get install $(2)"; exit 1; }; }
 endef
 
-.PHONY: demo test lint slow bazel bazel-light install clean
+.PHONY: demo test lint slow learn distributed bazel bazel-light install clean
 
 demo: install
 	@$(PYTHON) tools/demo.py
@@ -28,10 +28,19 @@ test: install lint
 lint: install
 	@$(PYTHON) -m ruff check .
 
-# Statistical checks, full-size networks, and models that train until they beat a baseline.
+# Statistical checks and full-size networks.
 slow: install
 	$(call need,dciodvfy,dicom3tools)
-	@$(PYTHON) -m pytest -q -m "slow or learn" --durations=10
+	@$(PYTHON) -m pytest -q -m slow --durations=10
+
+# Every model trains until it beats a baseline; writes docs/results.md and its pictures.
+learn: install
+	@$(PYTHON) -m pytest -q -s -m learn tests/learning_test.py
+
+# Every model in two processes, against one.
+distributed: install
+	@$(PYTHON) -m pytest -q -m "distributed or not distributed" tests/distribution_test.py
+
 
 # Every test under Bazel, one at a time; bazel-light: builds all, and runs what takes seconds.
 bazel: BAZEL_ARGS := test //...

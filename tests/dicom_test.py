@@ -3,17 +3,15 @@
 import copy
 import datetime
 import shutil
-import subprocess
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pydicom
 import pydicom.uid
 import pytest
+from dicom_files import bundled, dciodvfy, enhanced, single
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom.data import get_testdata_file
 
 from zoo.imaging import derived
 from zoo.imaging.deidentify import Deidentifier
@@ -26,23 +24,6 @@ FILES = [
     "MR_small_bigendian", "MR_small_implicit", "MR_small_padded", "J2K_pixelrep_mismatch",
     "693_J2KI", "examples_overlay", "JPEGLSNearLossless_16",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def dciodvfy():
-    """The set of errors that dicom3tools finds in a file."""
-    program = shutil.which("dciodvfy")
-    assert program, "dciodvfy is needed: apt-get install dicom3tools"
-
-    def check(path: Path) -> set[str]:
-        run = subprocess.run([program, str(path)], capture_output=True, text=True, check=False)
-        return {line for line in (run.stdout + run.stderr).splitlines() if "Error" in line}
-
-    return check
-
-
-def bundled(name: str) -> Path:
-    return Path(get_testdata_file(f"{name}.dcm", download=False))
 
 
 def derivation(target=None, same_unit=True):
@@ -68,94 +49,8 @@ def write(volume, folder, change=lambda x: x, note=None, deidentify=None):
     return open_volume(folder)
 
 
-def single(tmp_path, name="in.dcm", pixels=None, **changes) -> Path:
-    """CT_small with other pixels and header fields; None removes one."""
-    dataset = pydicom.dcmread(bundled("CT_small"))
-    if pixels is not None:
-        dataset.Rows, dataset.Columns = pixels.shape
-        dataset.PixelData = np.ascontiguousarray(pixels).tobytes()
-    for keyword, value in changes.items():
-        if value is None:
-            del dataset[keyword]
-        elif isinstance(value, tuple):
-            dataset[keyword] = pydicom.DataElement(keyword, *value)
-        else:
-            setattr(dataset, keyword, value)
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.save_as(tmp_path / name)
-    return tmp_path / name
-
-
-def enhanced(tmp_path, slopes=(1.0, 1.0, 1.0), bits=12) -> tuple[Path, np.ndarray]:
-    """A valid enhanced CT of 3 frames stored from top to bottom, and its physical values."""
-    small = pydicom.dcmread(bundled("CT_small"))
-    dataset = pydicom.Dataset()
-    for keyword in [
-        "PatientName",
-        "PatientID",
-        "PatientSex",
-        "StudyInstanceUID",
-        "SeriesInstanceUID",
-        "StudyDate",
-        "StudyTime",
-        "AccessionNumber",
-        "StudyID",
-        "Modality",
-        "SamplesPerPixel",
-        "PhotometricInterpretation",
-        "Manufacturer",
-        "ManufacturerModelName",
-        "FrameOfReferenceUID",
-        "PatientPosition",
-        "SeriesNumber",
-    ]:
-        setattr(dataset, keyword, small.get(keyword, ""))
-    dataset.SOPClassUID = pydicom.uid.EnhancedCTImageStorage
-    dataset.SOPInstanceUID = pydicom.uid.generate_uid()
-    dataset.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
-    dataset.InstanceNumber, dataset.NumberOfFrames = 1, 3
-    dataset.Rows, dataset.Columns = 6, 8
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, bits, bits - 1
-    dataset.PixelRepresentation = 0
-    dataset.ContentDate, dataset.ContentTime = "20200101", "120000"
-
-    def item(**fields):
-        result = pydicom.Dataset()
-        for keyword, value in fields.items():
-            setattr(result, keyword, value)
-        return result
-
-    shared = item(
-        PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.7], SliceThickness=2)],
-        PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
-        FrameVOILUTSequence=[item(WindowCenter=40, WindowWidth=400)],
-        CTImageFrameTypeSequence=[item(FrameType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"])],
-    )
-    dataset.SharedFunctionalGroupsSequence = [shared]
-    groups = []
-    for number, slope in enumerate(slopes):
-        transformation = item(RescaleSlope=slope, RescaleIntercept=-1024, RescaleType="HU")
-        groups.append(
-            item(PlanePositionSequence=[item(ImagePositionPatient=[0, 0, 10 - 2 * number])])
-        )
-        if len(set(slopes)) > 1:
-            groups[-1].PixelValueTransformationSequence = [transformation]
-        else:
-            shared.PixelValueTransformationSequence = [transformation]
-    dataset.PerFrameFunctionalGroupsSequence = groups
-    stored = np.random.default_rng(0).integers(0, 1 << bits, (3, 6, 8))
-    stored[0, 0, 0], stored[0, 0, 1] = 0, (1 << bits) - 1
-    dataset.PixelData = stored.astype("<u2").tobytes()
-    dataset["PixelData"].VR = "OW"
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.save_as(tmp_path / "enhanced.dcm", enforce_file_format=True)
-    physical = stored * np.array(slopes)[:, None, None] - 1024
-    return tmp_path / "enhanced.dcm", physical.astype(np.float32)
-
-
 @pytest.mark.parametrize("name", FILES)
-def test_identity_round_trip_is_exact_and_no_less_valid(tmp_path, dciodvfy, name):
+def test_identity_round_trip_is_exact_and_no_less_valid(tmp_path, name):
     source = open_volume(bundled(name))
     result = write(source, tmp_path / "out")
     np.testing.assert_array_equal(result.read(0), source.read(0))
@@ -271,7 +166,7 @@ def test_a_range_beyond_65536_steps_takes_coarser_steps_and_does_not_saturate(lo
     assert abs(encoding.slope) < width / 65_000
 
 
-def test_negative_values_in_an_unsigned_series_get_a_new_intercept(tmp_path, dciodvfy):
+def test_negative_values_in_an_unsigned_series_get_a_new_intercept(tmp_path):
     pixels = np.full((16, 16), 5, np.uint16)
     path = single(
         tmp_path, pixels=pixels, PixelRepresentation=0, RescaleIntercept=0,
@@ -289,7 +184,7 @@ def test_negative_values_in_an_unsigned_series_get_a_new_intercept(tmp_path, dci
     assert dciodvfy(result.paths[0]) - dciodvfy(path) == set()
 
 
-def test_negative_values_in_an_unsigned_image_without_rescale_become_signed(tmp_path, dciodvfy):
+def test_negative_values_in_an_unsigned_image_without_rescale_become_signed(tmp_path):
     source = open_volume(bundled("examples_overlay"))
     result = write(source, tmp_path, lambda x: x - 300.4)
     assert np.abs(result.read(0) - (source.read(0) - 300.4)).max() <= 0.5 + 1e-3
@@ -361,7 +256,7 @@ def test_overlay_in_unused_bits_is_masked(tmp_path):
     assert (0x6000, 0x0010) not in header
 
 
-def test_modality_table(tmp_path, dciodvfy):
+def test_modality_table(tmp_path):
     table = pydicom.Dataset()
     table.LUTDescriptor = [4, 0, 16]
     table["LUTDescriptor"].VR = "US"
@@ -380,7 +275,7 @@ def test_modality_table(tmp_path, dciodvfy):
 
 
 @pytest.mark.parametrize("slopes", [(1.0, 1.0, 1.0), (0.5, 1.0, 2.0)])
-def test_enhanced_multi_frame_round_trip(tmp_path, dciodvfy, slopes):
+def test_enhanced_multi_frame_round_trip(tmp_path, slopes):
     path, physical = enhanced(tmp_path, slopes)
     source = open_volume(path)
     assert (source.length, source.shape, source.spacing, source.unit) == (
@@ -420,7 +315,7 @@ def test_enhanced_compressed(tmp_path):
     np.testing.assert_array_equal(open_volume(path).read(0), physical[2])
 
 
-def test_another_unit_loses_hu(tmp_path, dciodvfy):
+def test_another_unit_loses_hu(tmp_path):
     target = Domain(modality="MR", unit="signal", window=(0, 800))
     source = open_volume(bundled("CT_small"))
     values = np.random.default_rng(0).uniform(0, 800, source.shape).astype(np.float32)
@@ -564,7 +459,7 @@ def test_memory_does_not_grow_with_the_series(tmp_path):
     assert peak(12) < 1.2 * peak(3)
 
 
-def test_deidentified_series(tmp_path, dciodvfy):
+def test_deidentified_series(tmp_path):
     for i in range(2):
         request = pydicom.Dataset()
         request.ReferencedSOPClassUID = pydicom.uid.CTImageStorage

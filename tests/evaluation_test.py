@@ -9,25 +9,31 @@ import pytest
 import scipy.ndimage
 from PIL import Image
 
-from zoo import evaluation, metrics
+from zoo import evaluation, figures, metrics
 from zoo.imaging.windows import Domain
+from zoo.physics import fourier
+from zoo.translator import Translator
 
 CT = Domain(modality="CT", unit="HU", window=(-160.0, 240.0))
 
 
-class Blur:
-    """A translator that smooths."""
+class Double:
+    """What `evaluate` needs of a model, without a network."""
 
     source = target = CT
+    dimensions, scale, classes = 2, 1, 0
+    baseline = Translator.baseline
+
+
+class Blur(Double):
+    """A translator that smooths."""
 
     def translate(self, array):
         assert array.ndim == 4
         return scipy.ndimage.gaussian_filter(array, (0, 1, 1, 0))
 
 
-class Identity:
-    source = target = CT
-
+class Identity(Double):
     def translate(self, array):
         return array
 
@@ -159,6 +165,8 @@ def test_single_image_without_patient_has_no_interval(tmp_path):
 
 def test_super_resolution_is_compared_with_bicubic(tmp_path):
     class Enlarge(Identity):
+        scale = 2
+
         def translate(self, array):
             return array.repeat(2, axis=1).repeat(2, axis=2)
 
@@ -166,7 +174,166 @@ def test_super_resolution_is_compared_with_bicubic(tmp_path):
     results = _evaluate(Enlarge(), examples, tmp_path)
     assert results["baseline"] == "input, bicubic"
     assert results["summary"]["gain"]["psnr"]["mean"] < 0  # bicubic beats repetition
-    assert "Input, bicubic" in _Page(tmp_path / "report.html").text
+    page = _Page(tmp_path / "report.html")
+    assert "Input, bicubic" in page.text
+    assert {image.shape[:2] for image in page.images} == {(32, 32)}  # the input too, enlarged
+
+
+def test_k_space_is_compared_with_and_shown_as_zero_filling(tmp_path):
+    class Reconstruction(Identity):
+        source = Domain(modality="MR", unit="k-space", window=(-1e4, 1e4), channels=2)
+        target = Domain(modality="MR", unit="signal", window=(0.0, 200.0))
+
+        def translate(self, array):
+            return np.stack([fourier.zero_filled(image) for image in array]) + 5.0
+
+    examples = []
+    for example in _pairs(3):
+        target = abs(example["target"])
+        kspace = fourier.to_kspace(target[..., 0])
+        kspace[::2] = 0
+        source = fourier.to_channels(kspace)
+        examples.append(example | {"source": source, "target": target})
+    results = _evaluate(Reconstruction(), examples, tmp_path)
+    assert results["baseline"] == "zero-filled"
+    expected = [metrics.mae(fourier.zero_filled(e["source"]), e["target"]) for e in examples]
+    assert results["summary"]["input"]["mae"]["mean"] == pytest.approx(np.mean(expected))
+    page = _Page(tmp_path / "report.html")
+    assert "against zero filling" in page.text and "Zero-filled" in page.text
+    shown = [figures.grey(fourier.zero_filled(e["source"]), (0, 200)) for e in examples]
+    for image in page.images[::4]:
+        assert any(np.array_equal(image, each) for each in shown)
+
+
+class VolumeBlur(Blur):
+    dimensions = 3
+
+    def translate(self, array):
+        assert array.ndim == 5
+        return scipy.ndimage.gaussian_filter(array, (0, 1, 1, 1, 0))
+
+
+def _volumes(n, depth=16, sides=(32, 32)):
+    for i in range(n):
+        target = np.stack([_image([i, k], 32) for k in range(depth)])[:, : sides[0], : sides[1]]
+        noise = np.random.default_rng([3, i]).normal(0, 30, target.shape)
+        yield {"source": (target + noise).astype("float32"), "target": target, "name": f"v{i}"}
+
+
+def test_volumes_are_measured_whole_and_shown_in_the_middle(tmp_path):
+    results = _evaluate(VolumeBlur(), _volumes(3), tmp_path)
+    assert (results["dimensions"], results["ms_ssim_scales"]) == (3, [2])
+    for row, example in zip(results["per_image"], _volumes(3), strict=True):
+        output = VolumeBlur().translate(example["source"][None])[0]
+        clipped = [np.clip(x, *CT.window) for x in (output, example["target"])]
+        error = np.subtract(*clipped, dtype=float)
+        assert row["output"]["psnr"] == pytest.approx(10 * np.log10(400**2 / np.mean(error**2)))
+        pairs = zip(output, example["target"], strict=True)
+        slices = [metrics.ssim(*pair, CT.window) for pair in pairs]
+        assert row["output"]["ssim"] == pytest.approx(np.mean(slices))
+    page = _Page(tmp_path / "report.html")
+    assert "3 volumes" in page.text and "the middle slice" in page.text
+    assert len(page.images) == 3 * 4
+    middle = [figures.grey(example["target"][8], CT.window) for example in _volumes(3)]
+    for image in page.images[2::4]:
+        assert any(np.array_equal(image, each) for each in middle)
+    with pytest.raises(ValueError, match=r"at least 11 x 11.*Received: shape \(32, 8, 1\)"):
+        _evaluate(VolumeBlur(), _volumes(1, sides=(32, 8)), tmp_path / "e")
+    with pytest.raises(ValueError, match=r"source \[D, H, W, C\]"):
+        _evaluate(VolumeBlur(), _pairs(1), tmp_path / "e")
+    assert not (tmp_path / "e").exists()
+    unaligned = _evaluate(VolumeBlur(), _volumes(6), tmp_path, aligned=False)
+    assert unaligned["sliced_wasserstein"]["images"] == 3
+    assert _Page(tmp_path / "report.html").images[0].shape == (32, 32)
+
+
+class Threshold(Double):
+    """A classifier: 0 below 0, 1 up to 100, 2 above; it has no 3."""
+
+    target = Domain(modality="SEG", unit="class", window=(0.0, 3.0))
+    classes = 4
+
+    def translate(self, array):
+        return np.digitize(array, (0.0, 100.0)).astype("float32")
+
+
+def _label_maps(n):
+    for example in _pairs(n):
+        target = np.digitize(example["target"], (0.0, 100.0)).astype(np.uint8)
+        yield example | {"target": target}
+
+
+def test_segmentation_numbers(tmp_path):
+    names = ("air & <nothing>", "soft", "hard", "rare")
+    examples = list(_label_maps(7))
+    examples[4]["target"][0, :2] = 3
+    results = _evaluate(Threshold(), examples, tmp_path, label_names=names)
+    assert results["kind"] == "segmentation" and results["label_names"] == list(names)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == results
+    rows = results["per_image"]
+    for i, (row, example) in enumerate(zip(rows, examples, strict=True)):
+        output = Threshold().translate(example["source"])
+        both = [output == k for k in range(4)], [example["target"] == k for k in range(4)]
+        overlap = [
+            2 * np.sum(a & b) / (a.sum() + b.sum()) if a.any() or b.any() else None
+            for a, b in zip(*both, strict=True)
+        ]
+        assert list(row["classes"].values()) == pytest.approx(overlap)
+        assert row["output"]["accuracy"] == pytest.approx(np.mean(output == example["target"]))
+        # The class that is missed counts as 0 where it is, and not at all elsewhere.
+        assert overlap[3] == (0.0 if i == 4 else None)
+        expected = sum(overlap[1:3]) / (3 if i == 4 else 2)
+        assert row["output"]["dice"] == pytest.approx(expected)
+    summary = results["summary"]
+    scores = [row["output"]["dice"] for row in rows]
+    assert summary["output"]["dice"]["mean"] == pytest.approx(np.mean(scores))
+    assert summary["output"]["dice"]["median"] == pytest.approx(np.median(scores))
+    low, high = summary["output"]["dice"]["patients"]["ci95"]
+    assert low < np.mean(scores) < high
+    assert (summary["classes"]["rare"]["images"], summary["classes"]["soft"]["images"]) == (1, 7)
+    assert summary["classes"]["rare"]["ci95"] == [None, None]
+    assert [p["classes"]["rare"] for p in results["per_patient"]] == [None, 0.0, None]
+    pixels = np.stack([example["target"] for example in examples])
+    commonest = np.bincount(pixels.ravel()).argmax()
+    majority = results["majority"]
+    assert majority["class"] == names[commonest]
+    assert majority["accuracy"] == pytest.approx(np.mean(pixels == commonest))
+    assert sum(results["share"].values()) == pytest.approx(1)
+    page = _Page(tmp_path / "report.html")
+    assert len(page.images) == 5 * 3  # source, output, target
+    for text in ("air & <nothing>", "Worst mean Dice", "Near the median mean Dice", "7 images"):
+        assert text in page.text
+    worst = examples[int(np.argmin(scores))]
+    shown = figures.overlay(worst["source"], worst["target"], CT.window, 4)
+    assert any(np.array_equal(image, shown) for image in page.images)
+
+
+def test_segmentation_of_volumes_and_of_images_without_a_class(tmp_path):
+    class Volumes(Threshold):
+        dimensions = 3
+
+    examples = [e | {"target": Threshold().translate(e["target"])} for e in _volumes(2, 4)]
+    results = _evaluate(Volumes(), examples, tmp_path)
+    assert results["label_names"] == ["0", "1", "2", "3"] and results["images"] == 2
+    empty = np.full((16, 16, 1), -50.0, np.float32)
+    examples = [{"source": empty, "target": 0 * empty, "patient": "p"}] * 2
+    results = _evaluate(Threshold(), examples, tmp_path)
+    assert results["summary"]["output"]["dice"]["mean"] is None
+    assert results["summary"]["classes"]["0"]["mean"] == 1.0
+    assert "No image has a foreground class" in _Page(tmp_path / "report.html").text
+
+
+def test_segmentation_errors(tmp_path):
+    bad = list(_label_maps(2))
+    bad[1]["target"][0, 0] = 7
+    for examples, options, message in (
+        (bad, {}, r"'slice 1': target: expected labels from 0 to 3. Received: 7 in 1 of 1024"),
+        (_label_maps(1), {"label_names": ("a", "b")}, "label_names: expected 4 different names"),
+        (_label_maps(1), {"aligned": False}, "aligned: .*Received: False"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            _evaluate(Threshold(), examples, tmp_path / "e", **options)
+    assert not (tmp_path / "e").exists()
 
 
 def test_other_units_have_no_gain_and_slices_take_the_middle(tmp_path):
@@ -203,8 +370,8 @@ def test_unaligned_translation_is_compared_as_sets(tmp_path):
     assert len(page.images) == 5 * 3 and "Real targets (reference)" in page.text
 
 
-class Generator:
-    source, target = Domain(), CT
+class Generator(Double):
+    source = Domain()
 
     def __init__(self, copies=()):
         self.copies = list(copies)
@@ -279,7 +446,7 @@ def test_errors_leave_nothing_behind(tmp_path):
 def test_examples_are_read_as_a_stream(tmp_path, monkeypatch):
     """Held examples stay few while all images count, and best and worst are among them."""
     monkeypatch.setattr(evaluation, "_KEPT", 3)
-    kept = evaluation._Kept(seed=0)
+    kept = evaluation._Kept(0, "PSNR")
     for score in np.random.default_rng(0).permutation(200):
         kept.add({"score": score}, float(score))
         assert len(kept.sample) <= 3

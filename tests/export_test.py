@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import re
@@ -10,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import zoo
-from zoo.export import card_fields, export, serving_specs
+from zoo.export import _compare, card_fields, export, serving_specs
 from zoo.imaging.windows import Domain
 from zoo.recipe import Recipe
 from zoo.translator import Translator
@@ -76,9 +77,99 @@ class FixedSize(TinyExport):
         self.network = keras.Model(inputs, keras.layers.Conv2D(1, 3, padding="same")(inputs))
 
 
-def tiny(cls=TinyExport) -> Translator:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinerRecipe(Recipe):
+    scale: int = 2
+    dimensions: int = 2
+
+
+class Finer(Translator):
+    """Super-resolution of images or of volumes."""
+
+    recipe_class = FinerRecipe
+    tile_margin = 4
+
+    def __init__(self, recipe, source, target, **kwargs):
+        super().__init__(recipe, source, target, **kwargs)
+        inputs = keras.Input([None] * recipe.dimensions + [1])
+        layer = {2: keras.layers.Conv2DTranspose, 3: keras.layers.Conv3DTranspose}
+        outputs = layer[recipe.dimensions](1, 2, 2, activation="tanh")(inputs)
+        self.network = keras.Model(inputs, outputs)
+
+
+class Classifier(Translator):
+    classifies = True
+    tile_margin = 4
+    label_names = ("air", "fat", "bone")
+
+    def __init__(self, recipe, source, target, **kwargs):
+        super().__init__(recipe, source, target, **kwargs)
+        inputs = keras.Input([None, None, 1])
+        outputs = keras.layers.Conv2D(self.classes, 3, padding="same")(inputs)
+        self.network = keras.Model(inputs, outputs)
+
+
+class Reconstruction(Translator):
+    def __init__(self, recipe, source, target, **kwargs):
+        super().__init__(recipe, source, target, **kwargs)
+        inputs = keras.Input([8, 8, 2])
+        self.network = keras.Model(inputs, keras.layers.Conv2D(1, 3, padding="same")(inputs))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConditionalRecipe(GeneratorRecipe):
+    conditional: bool = True
+    class_names: tuple[str, ...] = ("left", "right")
+
+
+class Conditional(Translator):
+    data = "single"
+    recipe_class = ConditionalRecipe
+
+    def __init__(self, recipe, source, target, **kwargs):
+        super().__init__(recipe, source, target, **kwargs)
+        dense = keras.layers.Dense(8 * 8, activation="tanh")
+        self.network = keras.Sequential([keras.Input([8]), dense, keras.layers.Reshape([8, 8, 1])])
+
+    def call(self, inputs, training=False):
+        latents, labels = inputs
+        values = tf.concat([latents, tf.one_hot(labels, 2)], axis=-1)
+        return self.target.decode(self.network(values, training=training))
+
+    def generate(self, n, seed=0, first=0):
+        raise NotImplementedError
+
+
+def tiny(cls=TinyExport, source=CT, target=MR, **fields) -> Translator:
     keras.utils.set_random_seed(3)
-    return cls(cls.recipe_class(tile=64), CT, MR)
+    return cls(cls.recipe_class(**{"tile": 64} | fields), source, target)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Answers of the SavedModel without a process of its own, which takes many seconds."""
+
+    @contextlib.contextmanager
+    def answers(folder, questions):
+        signature = serve(folder)
+        given = {k: signature(**v)["images"].numpy() for k, v in questions.items()}
+        yield given | {"memory": np.array(3 * 2**20)}
+
+    monkeypatch.setattr("zoo.export._fresh_answers", answers)
+
+
+def papers(folder: Path) -> tuple[dict, str]:
+    """The contract and the card of an export."""
+    extra = folder / "assets.extra"
+    contract = json.loads((extra / "intensity.json").read_text())
+    return contract, (extra / "model_card.md").read_text()
+
+
+def run_example(folder: Path, card: str, monkeypatch, capsys) -> str:
+    """What the card's example prints."""
+    monkeypatch.chdir(folder.parent)
+    exec(re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1), {})
+    return capsys.readouterr().out.strip()
 
 
 @pytest.fixture(scope="module")
@@ -135,14 +226,89 @@ def test_the_contract_names_units_windows_and_weights(exported):
 
 def test_the_cards_example_runs(exported, monkeypatch, capsys):
     model, folder = exported
-    card = (folder / "assets.extra" / "model_card.md").read_text()
+    _, card = papers(folder)
     for text in ("ldct/phantom", "CC0", "31.25", "HU", model.weights_hash, "Not a medical device"):
         assert text in card
     assert 1 <= int(re.search(r"64 × 64 took about (\d+) MiB", card).group(1)) < 2000
-    code = re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1)
-    monkeypatch.chdir(folder.parent)
-    exec(code, {})
-    assert capsys.readouterr().out.strip() == "(1, 64, 64, 1)"
+    assert run_example(folder, card, monkeypatch, capsys) == "(1, 64, 64, 1)"
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_model_that_enlarges(tmp_path, in_this_process, monkeypatch, capsys, dimensions):
+    domain = dataclasses.replace(CT, spacing=(1.5, 0.7, 0.7)[-dimensions:])
+    model = tiny(Finer, domain, dimensions=dimensions)
+    folder = export(model, tmp_path)
+    shape = (1, 5, 7, 6)[: dimensions + 1] + (1,)
+    images = np.random.default_rng(1).uniform(-1200, 2500, shape).astype("float32")
+    answer = serve(folder)(images=tf.constant(images))["images"]
+    assert answer.shape == (1, *(2 * side for side in shape[1:-1]), 1)
+    np.testing.assert_allclose(answer, model(images), atol=0.01)
+    contract, card = papers(folder)
+    assert contract["input"]["shape"] == [None] * (dimensions + 1) + [1]
+    assert (contract["scale"], contract["dimensions"]) == (2, dimensions)
+    assert "Every side of the output is 2 times the input's." in card
+    if dimensions == 3:
+        assert "1.5 × 0.7 × 0.7 mm (slice, row, column)" in card
+        assert "One volume of 32 × 32 × 32 took about 3 MiB" in card
+        assert "Any depth, height and width" in card
+        assert "tiles of 64 × 64 × 64 pixels which overlap by 8" in card
+        expected = "(1, 32, 32, 32, 1)"
+    else:
+        assert "One image of 64 × 64 took about 3 MiB" in card
+        expected = "(1, 128, 128, 1)"
+    assert run_example(folder, card, monkeypatch, capsys) == expected
+
+
+def test_a_classifier_serves_class_numbers(tmp_path, in_this_process):
+    labels = Domain(modality="SEG", unit="class", window=(0, 2))
+    model = tiny(Classifier, target=labels)
+    folder = export(model, tmp_path)
+    images = np.random.default_rng(1).uniform(-1200, 2500, (1, 20, 30, 1)).astype("float32")
+    answer = serve(folder)(images=tf.constant(images))["images"].numpy()
+    assert answer.dtype == np.float32
+    assert set(np.unique(answer)) <= {0, 1, 2}
+    contract, card = papers(folder)
+    assert (contract["classes"], contract["label_names"]) == (3, ["air", "fat", "bone"])
+    assert "a whole number in float32: 0 air, 1 fat, 2 bone." in card
+    assert "From CT images in HU, 1 channel(s) to label maps" in card
+
+
+def test_label_maps_may_differ_at_ties_only():
+    model = tiny(Classifier, target=Domain(modality="SEG", unit="class", window=(0, 2)))
+    expected = np.zeros((1, 100, 100, 1), np.float32)
+    received = expected.copy()
+    received[0, 0, :10] = 2
+    _compare(model, received, expected, "a")
+    received[0, 1, 0] = 2
+    with pytest.raises(ValueError, match=r"other classes at a fraction up to 0.001.*0.0011"):
+        _compare(model, received, expected, "a")
+
+
+def test_a_reconstruction_takes_k_space_of_one_size(tmp_path, in_this_process, monkeypatch, capsys):
+    kspace = Domain(modality="MR", unit="k-space", window=(-5.0, 5.0), channels=2)
+    folder = export(tiny(Reconstruction, kspace), tmp_path)
+    contract, card = papers(folder)
+    assert contract["input"]["shape"] == [None, 8, 8, 2]
+    assert "From MR k-space to MR images in signal values" in card
+    assert "real and the imaginary part" in card
+    assert "Images of 8 × 8 pixels, and no others." in card
+    assert run_example(folder, card, monkeypatch, capsys) == "(1, 8, 8, 1)"
+
+
+def test_a_conditional_generator_takes_labels(tmp_path, monkeypatch, capsys):
+    model = tiny(Conditional)
+    folder = export(model, tmp_path)
+    latents = np.random.default_rng(0).standard_normal([2, 6], "float32")
+    labels = np.array([1, 0])
+    answer = serve(folder)(latents=tf.constant(latents), labels=tf.constant(labels))["images"]
+    np.testing.assert_allclose(answer, model([latents, labels]), atol=0.01)
+    contract, card = papers(folder)
+    assert contract["input"] == {"name": "latents", "dtype": "float32", "shape": [None, 6]}
+    assert contract["labels"] == {
+        "name": "labels", "dtype": "int64", "shape": [None], "names": ["left", "right"],
+    }  # fmt: skip
+    assert "labels, the class of each image: 0 left, 1 right." in card
+    assert run_example(folder, card, monkeypatch, capsys) == "(1, 8, 8, 1)"
 
 
 def test_a_generator_takes_latents(tmp_path):
@@ -156,8 +322,8 @@ def test_a_generator_takes_latents(tmp_path):
 
 
 def test_a_network_of_one_size_is_served_at_that_size():
-    name, spec = serving_specs(tiny(FixedSize))
-    assert (name, spec.shape.as_list()) == ("images", [None, 16, 24, 1])
+    (spec,) = serving_specs(tiny(FixedSize)).values()
+    assert (spec.name, spec.shape.as_list()) == ("images", [None, 16, 24, 1])
 
 
 def test_versions_count_up_and_never_overwrite(tmp_path, monkeypatch):

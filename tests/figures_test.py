@@ -21,6 +21,22 @@ def test_diverging_is_symmetric_and_saturates():
     assert colours[2].min() > 240 and np.ptp(colours[2]) < 5
 
 
+def test_overlay_colours_classes_and_leaves_the_background():
+    colours = figures.label_colours(7)
+    assert colours.dtype == np.uint8 and colours[0].tolist() == [0, 0, 0]
+    assert len(np.unique(figures.label_colours(21), axis=0)) == 21
+    assert figures.label_colours(50).shape == (50, 3)
+    image = np.full((2, 2, 1), 1.0)
+    labels = np.array([[0, 1], [2, 6]], np.float32)[..., None]
+    assert figures.overlay(image, labels, (0, 1), 7, opacity=1.0)[0, 0].tolist() == [255] * 3
+    opaque = figures.overlay(image, labels, (0, 1), 7, opacity=1.0)
+    np.testing.assert_array_equal(opaque[[0, 1, 1], [1, 0, 1]], colours[[1, 2, 6]])
+    half = figures.overlay(image, labels, (0, 1), 7, opacity=0.5)
+    np.testing.assert_allclose(half[1, 1], (255 + colours[6].astype(float)) / 2, atol=0.5)
+    with pytest.raises(ValueError, match=r"one size. Received: \(2, 2\) and \(3, 3\)"):
+        figures.overlay(image, np.zeros((3, 3)), (0, 1), 7)
+
+
 @pytest.mark.parametrize(
     ("value", "limit"), [(210, 300), (1, 1), (0.011, 0.02), (7.5, 8), (99, 100), (0, 1)]
 )

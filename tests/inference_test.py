@@ -1,10 +1,7 @@
 """Tests of zoo.inference."""
 
-import dataclasses
 import json
 import shutil
-import types
-from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -13,60 +10,16 @@ import pydicom
 import pytest
 import skimage.io
 import tifffile
-from pydicom.data import get_testdata_file
+from dicom_files import bundled, series
+from stand_in import Model
 
 from zoo import inference
 from zoo.imaging.files import find, open_volume
 from zoo.imaging.windows import Domain
 
 
-@dataclasses.dataclass
-class Model:
-    """Adds `plus` to the centre slice; it stands in for a Translator."""
-
-    plus: float = 0.0
-    slices: int = 1
-    spacing: float = 0.0
-    source: Domain = dataclasses.field(default_factory=Domain)
-    target: Domain = dataclasses.field(default_factory=Domain)
-    name: str = "stand-in"
-    title: str = "Stand-in"
-    weights_hash: str = "cd" * 32
-    shapes: list = dataclasses.field(default_factory=list)
-
-    @property
-    def recipe(self):
-        return types.SimpleNamespace(slices=self.slices, spacing=self.spacing)
-
-    def translate(self, images, batch_size=1):
-        self.shapes.append(images.shape)
-        if self.slices > 1:
-            # tells centre, both neighbours and their order apart
-            return images[..., :1] * 10_000 + images[..., 1:2] * 100 + images[..., 2:]
-        return images + self.plus
-
-    def generate(self, n, seed=0, first=0):
-        draws = [np.random.default_rng([seed, k]) for k in range(first, first + n)]
-        values = [draw.uniform(*self.target.window, (6, 5, 1)) for draw in draws]
-        return np.array(values, np.float32)
-
-
 def translate(model, source, target, **options):
     return inference.translate(model, source, target, progress=False, **options)
-
-
-def bundled(name: str) -> Path:
-    return Path(get_testdata_file(f"{name}.dcm", download=False))
-
-
-def series(folder: Path, count: int) -> Path:
-    folder.mkdir(parents=True)
-    for i in range(count):
-        dataset = pydicom.dcmread(bundled("CT_small"))
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.{i + 1}"
-        dataset.ImagePositionPatient = [0, 0, float(i)]
-        dataset.save_as(folder / f"{i}.dcm")
-    return folder
 
 
 @pytest.fixture

@@ -100,6 +100,49 @@ def test_compare():
         metrics.rmse(np.zeros((4, 4)), np.zeros((4, 5)))
 
 
+def test_volumes():
+    output, target = _pair((3, 24, 40, 1))
+    slices = [metrics.compare(a, b, WINDOW) for a, b in zip(output, target, strict=True)]
+    measured = metrics.compare(output, target, WINDOW)
+    for key in ("ssim", "ms_ssim", "mae"):
+        assert measured[key] == pytest.approx(np.mean([each[key] for each in slices]))
+    mean_square = np.mean([each["rmse_window"] ** 2 for each in slices])
+    assert measured["psnr"] == pytest.approx(10 * np.log10(400**2 / mean_square))
+
+
+@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.given(
+    hypothesis.extra.numpy.arrays(
+        np.uint8, (2, 6, 5), elements=hypothesis.strategies.integers(0, 3)
+    )
+)
+def test_dice_is_the_f1_score_of_each_class(maps):
+    output, target = maps
+    overlap = metrics.dice(output[..., None].astype("float32"), target[..., None], 5)
+    assert np.isnan(overlap[4])
+    for label in range(4):
+        pairs = [(a == label, b == label) for a, b in zip(output.flat, target.flat, strict=True)]
+        true, wrong = sum(a and b for a, b in pairs), sum(a != b for a, b in pairs)
+        if true or wrong:
+            assert overlap[label] == pytest.approx(2 * true / (2 * true + wrong))
+        else:
+            assert np.isnan(overlap[label])
+    np.testing.assert_array_equal(overlap, metrics.dice(target, output, 5))
+
+
+def test_dice_refuses_what_names_no_class():
+    zeros = np.zeros((4, 4))
+    for output, target, message in (
+        (zeros, zeros[:3], r"one shape. Received: \(4, 4\) and \(3, 4\)"),
+        (zeros + 2, zeros, "output: expected labels from 0 to 1. Received: 2 in 16 of 16"),
+        (zeros, zeros + 0.5, "target: .*Received: 0.5"),
+        (zeros, zeros - 1, "target: .*Received: -1"),
+        (zeros * np.nan, zeros, "output: .*Received: nan"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            metrics.dice(output, target, 2)
+
+
 @hypothesis.settings(max_examples=25, deadline=None)
 @hypothesis.given(
     hypothesis.extra.numpy.arrays(
@@ -229,37 +272,3 @@ def test_nearest_training_refuses_what_does_not_fit():
         metrics.nearest_training(_images(2, 0), _images(2, 0, size=32), _images(2, 1))
     with pytest.raises(ValueError, match="of one size"):
         metrics.nearest_training(_images(2, 0), _images(2, 0), _images(2, 1, size=32))
-
-
-def test_bootstrap_covers_and_repeats():
-    rng = np.random.default_rng(0)
-    covered = 0
-    for trial in range(200):
-        low, high = metrics.bootstrap(rng.normal(3.0, 2.0, 40), n=400, seed=trial)
-        covered += low <= 3.0 <= high
-    assert 0.88 <= covered / 200 <= 0.99
-    values = rng.normal(size=30)
-    assert metrics.bootstrap(values, seed=1) == metrics.bootstrap(values, seed=1)
-    assert metrics.bootstrap(values, seed=1) != metrics.bootstrap(values, seed=2)
-    # As wide as the normal interval of the mean.
-    low, high = metrics.bootstrap(values)
-    assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(30), rel=0.15)
-    assert np.isnan(metrics.bootstrap([1.0])).all()
-
-
-def test_bootstrap_by_patient_sees_that_images_of_a_patient_are_alike():
-    rng = np.random.default_rng(0)
-    patients = np.repeat([f"p{i}" for i in range(15)], 20)
-    values = np.repeat(rng.normal(size=15), 20) + 0.1 * rng.normal(size=300)
-    wide, narrow = (np.diff(metrics.bootstrap(values, g))[0] for g in (patients, None))
-    assert wide > 3 * narrow
-    assert np.isnan(metrics.bootstrap(values, ["one"] * 300)).all()
-    with pytest.raises(ValueError, match="300 values, 2 groups"):
-        metrics.bootstrap(values, ["a", "b"])
-
-
-def test_group_means_count_each_patient_once():
-    means = metrics.group_means([1.0, 3.0, 10.0], ["b", "b", "a"])
-    assert means == {"b": 2.0, "a": 10.0}
-    low, high = metrics.bootstrap([1.0, 3.0, 10.0], ["b", "b", "a"])
-    assert (low, high) == (2.0, 10.0)

@@ -1,6 +1,7 @@
 """Batches: order, exact resumption, crops, augmentation, units, distribution."""
 
 import concurrent.futures
+import dataclasses
 import itertools
 import os
 import subprocess
@@ -439,3 +440,132 @@ def test_two_replicas_see_the_batches_of_one(builders):
         timeout=300,
     )
     assert finished.stdout.strip() == "equal", finished.stderr[-2000:]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Enlarging(Recipe):
+    """A recipe of super-resolution that also wants the label map and the class."""
+
+    scale: int = 2
+    dimensions: int = 2
+
+    @property
+    def extra_features(self):
+        return ("target_label", "label") if self.dimensions == 2 else ()
+
+
+class ToyScales(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Targets with block means at half and a quarter of their size, a label map and a class."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    AXES = 2
+
+    def _info(self):
+        def image(side, dtype=np.float32):
+            return tfds.features.Tensor(shape=(side,) * self.AXES + (1,), dtype=dtype)
+
+        domain = {"modality": "CT", "unit": "HU", "window": [0, 9], "channels": 1, "spacing": None}
+        features = {
+            "target": image(16),
+            "source_x2": image(8),
+            "source_x4": image(4),
+            "target_label": image(16, np.uint8),
+            "label": tfds.features.ClassLabel(names=["a", "b"]),
+            "patient": tfds.features.Text(),
+            "name": tfds.features.Text(),
+        }
+        domains = dict.fromkeys(("target", "source_x2", "source_x4"), domain)
+        metadata = {"kind": "paired", "scales": [2, 4], "dimensions": self.AXES}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(metadata | domains),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(6), "test": self._generate_examples(2)}
+
+    def _generate_examples(self, count):
+        for number in range(count):
+            target = np.random.default_rng(number).normal(size=(16,) * self.AXES + (1,))
+            target = target.astype("float32")
+            yield (
+                number,
+                {
+                    "target": target,
+                    "source_x2": block_means(target, 2),
+                    "source_x4": block_means(target, 4),
+                    "target_label": (target > 0).astype("uint8"),
+                    "label": number % 2,
+                    "patient": f"p{number}",
+                    "name": f"n{number}",
+                },
+            )
+
+
+class ToyVolumes(ToyScales, skip_registration=True):
+    """The same as volumes."""
+
+    AXES = 3
+
+
+def block_means(image, factor):
+    for axis in range(image.ndim - 1):
+        shape = image.shape[:axis] + (-1, factor) + image.shape[axis + 1 :]
+        image = image.reshape(shape).mean(axis + 1)
+    return image
+
+
+@pytest.fixture(scope="module", params=[ToyScales, ToyVolumes])
+def scales(request, tmp_path_factory):
+    builder = request.param(data_dir=tmp_path_factory.mktemp("data"))
+    builder.download_and_prepare()
+    return builder
+
+
+def drawn(builder, **fields):
+    recipe = Enlarging(dimensions=builder.AXES, seed=3, **fields)
+    dataset = pipeline.train_dataset(builder, recipe, batch_size=4)
+    return list(itertools.islice(dataset.as_numpy_iterator(), 3))
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_source_and_target_of_several_resolutions_are_cut_at_one_place(scales, scale):
+    wanted = {"crop": 8, "flip": True, "scale": scale}
+    wanted |= {"shift": 1.0} if scales.AXES == 2 else {}
+    places = set()
+    for batch in drawn(scales, **wanted):
+        assert batch["target"].shape == (4, *(8,) * scales.AXES, 1)
+        for source, target in zip(batch["source"], batch["target"], strict=True):
+            np.testing.assert_allclose(source, block_means(target, scale), atol=1e-6)
+            places.add(target.tobytes())
+    assert len(places) > 6
+
+
+def test_a_label_map_goes_with_its_image_and_is_not_interpolated(scales):
+    if scales.AXES == 3:
+        return
+    for fields in ({"crop": 8, "flip": True}, {"rotation": 20.0, "zoom": 0.1}):
+        for batch in drawn(scales, **fields):
+            assert set(np.unique(batch["target_label"])) <= {0, 1}
+            assert batch["target_label"].dtype == np.uint8
+            agree = (batch["target_label"] > 0) == (batch["target"] > 0)
+            assert agree.mean() > (0.999 if "crop" in fields else 0.75)
+            assert set(batch["label"]) <= {0, 1}
+
+
+def test_volumes_are_not_turned(scales):
+    if scales.AXES == 3:
+        with pytest.raises(ValueError, match="volumes are only cropped and mirrored"):
+            drawn(scales, rotation=5.0)
+    with pytest.raises(ValueError, match="crop: expected a multiple of the scale 2"):
+        drawn(scales, crop=7)
+    with pytest.raises(ValueError, match="has sources for the scales 2, 4. Received: 8"):
+        drawn(scales, scale=8)
+
+
+def test_evaluation_reads_the_source_of_its_scale(scales):
+    example = next(pipeline.eval_dataset(scales, scale=4))
+    assert set(example) == {"source", "target", "patient", "name", "label"}
+    assert example["source"].shape == (4,) * scales.AXES + (1,)
+    np.testing.assert_allclose(example["source"], block_means(example["target"], 4), atol=1e-6)

@@ -1,3 +1,5 @@
+import functools
+
 import harness
 import numpy as np
 import pytest
@@ -5,7 +7,8 @@ import tensorflow as tf
 
 import zoo
 from zoo.imaging.windows import Domain
-from zoo.models.pix2pix import Pix2PixRecipe, patch_gan, unet
+from zoo.layers import patch_gan
+from zoo.models.pix2pix import Pix2PixRecipe, unet
 
 TINY = {"base_filters": 4, "levels": 4, "discriminator_filters": 4, "crop": 32}
 
@@ -30,18 +33,32 @@ def test_discriminator_judges_30_by_30_patches():
     assert patch_gan(2, 4, 3).compute_output_shape((None, 256, 256, 2)) == (None, 30, 30, 1)
 
 
+def test_contract(tmp_path, monkeypatch, two_replicas):
+    options = {"norm": "batch", "output": "image", "dropout": 0.5, "levels": 5}
+    batch = functools.partial(harness.batch_of, 32)
+    harness.run_translator_test(
+        "pix2pix", TINY | options, batch, tmp_path, monkeypatch, two_replicas
+    )
+
+
 @pytest.mark.parametrize(
     "options",
     [
-        {"norm": "batch", "output": "image", "dropout": 0.5, "levels": 5},
-        {"norm": "none", "output": "auto"},
-        {"norm": "instance", "output": "residual"},
+        {"norm": "none", "output": "auto", "adversarial": "lsgan", "spectral_norm": True},
+        {"norm": "instance", "adversarial": "hinge", "lambda_sharpness": 1.0, "refine": 4},
+        {"adversarial": "wgan", "discriminator_norm": "none"},
     ],
 )
-def test_contract(options, tmp_path, monkeypatch, two_replicas):
-    harness.run_translator_test(
-        "pix2pix", TINY | options, 32, tmp_path, monkeypatch, two_replicas
-    )
+def test_every_weight_learns_in_every_variant(options):
+    model = harness.build("pix2pix", TINY | options)
+    # Of a difference of scores the last bias has no say.
+    last = model.discriminator.trainable_variables[-1].path
+    harness.every_weight_learns(model, functools.partial(harness.batch_of, 32), but=(last,))
+
+
+def test_the_penalty_of_wgan_is_of_one_image():
+    with pytest.raises(ValueError, match="discriminator_norm: expected instance or none"):
+        Pix2PixRecipe(adversarial="wgan")
 
 
 def test_residual_passes_values_beyond_the_window():

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from zoo import registry
 
@@ -148,3 +149,15 @@ def test_no_file_names_a_place_on_somebodys_machine():
         if place.search(line)
     ]
     assert not found, "\n".join(found)
+
+
+def test_the_scripts_in_the_docs_parse():
+    text = (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
+    scripts = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    (objects,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert scripts
+    for script in scripts:
+        done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr
+    service, job = yaml.safe_load_all(objects)
+    assert service["metadata"]["name"] == job["spec"]["template"]["spec"]["subdomain"]

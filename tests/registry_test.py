@@ -13,10 +13,10 @@ TINY = {"base_filters": 4, "levels": 3}
 
 def test_names_by_task_and_modality():
     assert {"encoder_decoder", "pggan", "pix2pix"} <= set(zoo.names())
-    assert zoo.names(modality="CT") == ["encoder_decoder", "pix2pix"]
-    assert "pggan" in zoo.names(modality="MG")
+    assert zoo.names(modality="MG") == ["dcgan", "pggan"]
+    assert "automap" in zoo.names(modality="MR") and "automap" not in zoo.names(modality="CT")
     assert "pggan" not in zoo.names(task="denoising")
-    assert zoo.names("datasets", task="denoising", modality="CT") == ["ldct"]
+    assert zoo.names("datasets", task="denoising", modality="CT") == ["cbct_ct", "ldct"]
     with pytest.raises(zoo.UnknownName, match="Did you mean models"):
         zoo.names("model")
 
@@ -27,6 +27,14 @@ def test_an_unknown_name_offers_the_nearest(ask):
         ask("pix2pxi")
     with pytest.raises(zoo.UnknownName, match="There are: .*pggan"):
         ask("zzzzzz")
+
+
+def test_what_fits_has_the_kind_of_data_and_a_task_in_common():
+    assert registry.fitting("srcnn") == ["folder", "sr"]
+    assert registry.fitting("automap") == ["mri_recon"]
+    assert registry.fitting("cyclegan") == ["cbct_ct", "folder", "ldct", "mri_contrast"]
+    assert registry.fitting("mammo") == ["dcgan", "pggan"]
+    assert registry.fitting("brain_seg") == ["encoder_decoder", "pix2pix"]
 
 
 def test_a_data_set_is_no_model():

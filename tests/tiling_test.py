@@ -1,5 +1,7 @@
 """Tests of zoo.imaging.tiling."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -104,6 +106,77 @@ def test_identity_returns_the_image(height, width, tile, overlap, multiple, batc
     np.testing.assert_allclose(result, image, atol=1e-5)
 
 
+def enlarged(images, scale):
+    """Every pixel as a block of scale x scale (x scale) pixels."""
+    for axis in range(1, images.ndim - 1):
+        images = images.repeat(scale, axis)
+    return images
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 40), min_size=2, max_size=2)
+    | st.lists(st.integers(1, 14), min_size=3, max_size=3),
+    tile=st.integers(1, 12),
+    overlap=st.integers(0, 11),
+    multiple=st.integers(1, 4),
+    batch=st.integers(1, 5),
+    scale=st.integers(1, 3),
+)
+def test_a_function_of_single_pixels_is_undisturbed(shape, tile, overlap, multiple, batch, scale):
+    tile = -(-tile // multiple) * multiple
+    overlap = min(overlap, tile - multiple)
+    image = np.random.default_rng(0).normal(size=(2, *shape, 2)).astype(np.float32)
+    result = tiled(
+        lambda x: enlarged(x * 3 - 1, scale), image,
+        tile=tile, overlap=overlap, multiple=multiple, batch_size=batch, scale=scale,
+    )  # fmt: skip
+    np.testing.assert_allclose(result, enlarged(image * 3 - 1, scale), atol=1e-4)
+    assert result.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("shape", "scale", "tile"),
+    [((75, 90), 2, 32), ((33, 64), 3, 32), ((22, 31, 9), 1, 16), ((25, 20, 40), 2, 16)],
+)
+def test_an_enlarging_filter_has_no_seams(shape, scale, tile):
+    """A filter after the enlargement: it looks across the pixels of the input."""
+    image = np.random.default_rng(2).normal(size=(1, *shape, 1)).astype(np.float32)
+    kernel = np.random.default_rng(3).normal(size=[2 * scale + 1] * len(shape))
+    kernel /= np.abs(kernel).sum()
+
+    def function(batch):
+        batch = enlarged(batch, scale)
+        results = [scipy.ndimage.convolve(x[..., 0], kernel, mode="reflect") for x in batch]
+        return np.stack(results)[..., None]
+
+    result = tiled(function, image, tile=tile, overlap=4, margin=1, batch_size=2, scale=scale)
+    # Reflection of the enlarged image's edge is that of the whole as well.
+    np.testing.assert_allclose(result, function(image), atol=1e-5)
+
+
+def test_tiles_of_a_thin_volume_are_not_padded_to_cubes():
+    shapes = set()
+
+    def function(batch):
+        shapes.add(batch.shape)
+        return batch
+
+    image = np.random.default_rng(0).normal(size=(1, 3, 40, 20, 1)).astype(np.float32)
+    result = tiled(function, image, tile=16, overlap=8, multiple=2, batch_size=3)
+    np.testing.assert_allclose(result, image, atol=1e-6)
+    assert shapes == {(3, 4, 16, 16, 1)}
+
+
+def test_memory_is_that_of_the_result_and_one_batch():
+    image = np.zeros((1, 60, 70, 80, 1), np.float32)
+    tracemalloc.start()
+    result = tiled(lambda x: enlarged(x, 2), image, tile=16, overlap=4, batch_size=2, scale=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < result.nbytes + 2 * 8 * 2 * 32**3 * 4
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -111,6 +184,8 @@ def test_identity_returns_the_image(height, width, tile, overlap, multiple, batc
         ({"overlap": -1}, "overlap"),
         ({"margin": 9}, "margin"),
         ({"tile": 0}, "tile"),
+        ({"scale": 0}, "tile, multiple, batch_size, scale"),
+        ({"scale": 2}, "function: expected a result of .1, 64, 64, 'C'."),
         ({"images": np.zeros((4, 4))}, "images"),
         ({"function": lambda x: x[:, 1:]}, "function"),
     ],

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 TINY = {
     "pix2pix": ["dataset=ldct/phantom_tiny", "crop=32", "levels=4", "base_filters=4",
                 "discriminator_filters=4", "norm=batch", "noise=5", "shift=2", "steps=40"],
-    "pggan": ["dataset=mammo/phantom_tiny", "resolution=16", "fmap_base=128", "fmap_max=16",
+    "pggan": ["dataset=mammo/phantom_tiny", "resolution=8", "fmap_base=128", "fmap_max=16",
               "latent=16", "batch_size=4", "steps=40"],
 }  # fmt: skip
 
@@ -74,7 +74,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(model, tmp_path, data_dir):
     whole = run(command(model, tmp_path / "whole", data_dir))
     assert whole.returncode == 0, whole.stderr
     broken = tmp_path / "broken"
-    for after in (0, 14):  # twice: within the first phase and later
+    for after in (0, 14) if model == "pix2pix" else (14,):
         process = start_until_checkpoint(command(model, broken, data_dir), broken, after)
         process.send_signal(signal.SIGKILL)
         process.communicate()

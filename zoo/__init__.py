@@ -1,10 +1,10 @@
 """A Keras zoo of image-to-image translation models for medical images.
 
-    import zoo
+import zoo
 
-    zoo.names(task="denoising")               # what there is
-    model = zoo.load("pix2pix_ldct")          # a Keras model; HU in, HU out
-    denoised = model.translate(slices_in_hu)  # NumPy [H, W], [N, H, W] or [N, H, W, C]
+zoo.names(task="denoising")               # what there is
+model = zoo.load("pix2pix_ldct")          # a Keras model; HU in, HU out
+denoised = model.translate(slices_in_hu)  # NumPy [H, W], [N, H, W] or [N, H, W, C]
 """
 
 from zoo.recipe import Recipe

@@ -59,6 +59,7 @@ What goes in and out
   --split=NAME          evaluate: train, validation or test (default test)
   --limit=N             evaluate: the first N images only
   --count=N             generate: how many images (default 16)
+  --label=NAME          generate: their class, of a conditional model (default: all in turn)
 
 Exit codes: 0 done, 1 failed, 2 wrong usage."""
 
@@ -84,6 +85,7 @@ def _define() -> None:
     for name in ("task", "modality"):
         text(name, None, f"list: only of this {name}")
     text("split", "test", "evaluate: the split")
+    text("label", None, "generate: the class")
     for name in ("steps", "batch_size", "limit"):
         number(name, None, name)
     number("count", 16, "generate: images")
@@ -324,7 +326,10 @@ def _evaluate() -> int:
     size = model.phases()[-1].size
     run = Path(entry.name) if (Path(entry.name) / "run.json").exists() else None
     output = _path("output") or (run / "evaluation" if run else Path("evaluation") / entry.name)
-    dataset = pipeline.eval_dataset(builder, FLAGS.split, FLAGS.limit, size)
+    scale = entry.recipe.scale
+    dataset = pipeline.eval_dataset(builder, FLAGS.split, FLAGS.limit, size, scale)
+    if getattr(entry.recipe, "direction", "AtoB") == "BtoA":
+        dataset = (e | {"source": e["target"], "target": e["source"]} for e in dataset)
     training_images = None
     if metadata["kind"] == "single":
         training_images = pipeline.eval_dataset(builder, "train", None, size)
@@ -339,6 +344,7 @@ def _evaluate() -> int:
         split=FLAGS.split,
         aligned=metadata.get("aligned", True),
         training_images=training_images,
+        label_names=model.label_names,
         limit=FLAGS.limit,
         seed=entry.recipe.seed,
     )
@@ -348,7 +354,8 @@ def _evaluate() -> int:
         from zoo.training import write_json
 
         record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-        kept = ("images", "patients", "window", "unit", "summary", "sliced_wasserstein")
+        kept = ("images", "patients", "window", "unit", "baseline", "summary", "label_names",
+                "sliced_wasserstein")  # fmt: skip
         record["metrics"]["test"] = {k: results[k] for k in kept if k in results}
         write_json(run / "run.json", record)
     return 0
@@ -358,15 +365,24 @@ def _summary_lines(results: dict[str, Any]) -> list[str]:
     """The evaluation's main figures, each with n, spread and interval."""
     data = results["dataset"]
     patients = f" of {results['patients']} patients" if results["patients"] else ""
-    lines = [f"{data['name']}, {data['split']} split: {results['images']} images{patients}"]
+    images = "volumes" if results.get("dimensions") == 3 else "images"
+    lines = [f"{data['name']}, {data['split']} split: {results['images']} {images}{patients}"]
     units = {"psnr": "dB", "ssim": "", "rmse": results["unit"]}
+    if results["kind"] == "segmentation":
+        units = {"dice": "", "accuracy": ""}
+
+    def number(value: float | None, form: str) -> str:
+        return "?" if value is None else format(value, form)
+
     for key, unit in units.items() if "summary" in results else ():
         output = results["summary"]["output"][key]
-        line = f"  {key.upper():<5}{output['mean']:10.4g} ± {output['sd']:.3g} {unit}".rstrip()
+        mean, sd = number(output["mean"], ".4g"), number(output["sd"], ".3g")
+        line = f"  {key.upper():<9}{mean:>9} ± {sd} {unit}".rstrip()
         if "gain" in results["summary"]:
             gain = results["summary"]["gain"][key]
-            low, high = (f"{end:+.3g}" if end is not None else "?" for end in gain["ci95"])
-            line += f"   against the input {gain['mean']:+.3g} (95 % interval {low} to {high})"
+            low, high = (number(end, "+.3g") for end in gain["ci95"])
+            line += f"   against the {results['baseline']} {number(gain['mean'], '+.3g')}"
+            line += f" (95 % interval {low} to {high})"
         lines.append(line)
     for name, distances in results.get("sliced_wasserstein", {}).items():
         if isinstance(distances, dict):
@@ -406,6 +422,7 @@ def _generate() -> int:
         Path(output).expanduser(),
         seed=entry.recipe.seed,
         overwrite=FLAGS.overwrite,
+        label=FLAGS.label,
     )
     print(f"Wrote {FLAGS.count} images; look at {paths[-1]}")
     return 0

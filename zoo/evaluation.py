@@ -7,15 +7,14 @@ import itertools
 import json
 import operator
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skimage.transform
 import tqdm
 
-from zoo import metrics, report
+from zoo import metrics, report, statistics
 from zoo.figures import write_atomic
 
 SET_LIMIT = 1024  # images held at once where whole sets are compared
@@ -34,20 +33,24 @@ def evaluate(
     split: str = "test",
     aligned: bool = True,
     training_images: Iterable[Any] | None = None,
+    label_names: Sequence[str] = (),
     limit: int | None = None,
     batch_size: int = 1,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Measure a model and write `metrics.json` and `report.html` into `output`.
 
-    A translator's examples hold "source" and "target" and it is measured image by image, its
-    input beside it where input and target share a unit; a generator's hold "image" and its
-    samples are compared with the data set as a whole. Examples are read once and not kept.
+    A translator's examples hold "source" and "target" and it is measured image by image, beside
+    what there is without it (`Translator.baseline`); of a pixel-wise classifier the overlap with
+    the target's label map is measured. A generator's examples hold "image" and its samples are
+    compared with the data set as a whole. Examples are read once and not kept.
 
     Args:
-        model: has `source` and `target` (`Domain`), and `translate` or `generate`.
-        dataset: NumPy examples in physical units, images `[H, W, C]`, with "patient" (a
-            pseudonym) and "name".
+        model: a `Translator`, or what has its `source`, `target`, `dimensions` and `classes`, and
+            `translate` and `baseline`, or `generate`.
+        dataset: NumPy examples in physical units, images `[H, W, C]` or volumes `[D, H, W, C]`
+            (axial slices of at least 11 x 11 pixels, as SSIM needs), with "patient" (a pseudonym)
+            and "name".
         output: folder, made where missing.
         name: the model's name in the report.
         dataset_name: such as "ldct/phantom".
@@ -58,6 +61,7 @@ def evaluate(
             with the targets as a set (at most 1024 images).
         training_images: a generator's training images, `[H, W, C]` or examples with "image",
             for the memorisation check; None leaves it out.
+        label_names: a classifier's classes, the background first; empty calls them by number.
         limit: take the first so many examples.
         batch_size: consecutive examples of one size given to `translate` together.
         seed: of generated images, bootstrap intervals and the choice of example pictures.
@@ -66,8 +70,8 @@ def evaluate(
         What `metrics.json` holds.
 
     Raises:
-        ValueError: for an empty data set, values that are not finite, or outputs whose shape is
-            not the target's. Nothing is written then.
+        ValueError: for an empty data set, values that are not finite, label maps with values that
+            name no class, or outputs whose shape is not the target's. Nothing is written then.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit: expected 1 or more, or None. Received: {limit}")
@@ -88,11 +92,15 @@ def evaluate(
     stream = itertools.islice(itertools.chain([first], stream), limit)
     total = min(filter(None, (operator.length_hint(dataset), limit)), default=None)
     examples = (
-        _checked_example(example, wanted)
+        _checked_example(example, wanted, model.dimensions)
         for example in tqdm.tqdm(stream, total=total, desc="evaluate", unit="image")
     )
     if generator:
         measured, pictures = _generation(model, examples, training_images, seed)
+    elif model.classes:
+        if not aligned:
+            raise ValueError("aligned: label maps need targets that are. Received: False")
+        measured, pictures = _segmentation(model, examples, batch_size, seed, label_names)
     elif aligned:
         measured, pictures = _translation(model, examples, batch_size, seed)
     else:
@@ -104,6 +112,7 @@ def evaluate(
         | {"description": description},
         "limit": limit,
         "seed": seed,
+        "dimensions": model.dimensions,
         "unit": model.target.unit,
         "window": list(model.target.window),
         "source": model.source.to_dict(),
@@ -113,7 +122,7 @@ def evaluate(
     } | measured
     results = _finite(results)
     text = json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False)
-    page = report.page(results, pictures, model.source.window, model.target.window)
+    page = report.page(results, pictures, _input_window(model), model.target.window)
     write_atomic(Path(output) / "metrics.json", text.encode())
     write_atomic(Path(output) / "report.html", page.encode())
     return results
@@ -122,51 +131,29 @@ def evaluate(
 def _translation(model, examples, batch_size: int, seed: int):
     """Pixel-wise measures, image by image, and the examples to show."""
     window = model.target.window
-    rows, baselines = [], set()
-    kept = _Kept(seed)
+    rows = []
+    kept = _Kept(seed, "PSNR")
     for example in _translated(model, examples, batch_size):
         target = example["target"]
-        if example["output"].shape != target.shape:
-            raise ValueError(
-                f"model: expected an output of the target's shape {target.shape} for "
-                f"{example['name']!r}. Received: {example['output'].shape}"
-            )
+        _require_shape(example)
         row = {
             "name": example["name"],
             "patient": example["patient"],
-            "ms_ssim_scales": metrics.ms_ssim_scales(target.shape),
+            "ms_ssim_scales": metrics.ms_ssim_scales(target.shape[-3:]),
             "output": metrics.compare(example["output"], target, window),
         }
-        baseline, kind = _baseline(example["source"], target, model)
-        baselines.add(kind)
+        baseline, name = model.baseline(example["source"])
         if baseline is not None:
             row["input"] = metrics.compare(baseline, target, window)
             row["gain"] = {key: row["output"][key] - row["input"][key] for key in row["input"]}
         rows.append(row)
-        kept.add(example | {"row": row}, row["output"]["psnr"])
-    if not all("input" in row for row in rows):
-        for row in rows:
-            row.pop("input", None), row.pop("gain", None)
-        baselines = {None}
-    parts = ["output"] + (["input", "gain"] if "input" in rows[0] else [])
-    names = [row["patient"] for row in rows]
-    patients = dict.fromkeys(names) if all(names) else {}
-    per_patient = [{"patient": patient, "images": names.count(patient)} for patient in patients]
-    summary: dict[str, dict] = {}
-    for part in parts:
-        summary[part] = {}
-        for key in rows[0]["output"]:
-            values = [row[part][key] for row in rows]
-            summary[part][key] = _summary(values, names if patients else None, seed)
-            if patients:
-                means = metrics.group_means(values, names)
-                for entry in per_patient:
-                    entry.setdefault(part, {})[key] = means[entry["patient"]]
+        kept.add(_shown(example, baseline) | {"row": row}, row["output"]["psnr"])
+    summary, per_patient = statistics.summaries(rows, ("output", "input", "gain"), seed)
     measured = {
         "kind": "translation",
         "images": len(rows),
-        "patients": len(patients) or None,
-        "baseline": baselines.pop() if len(baselines) == 1 else "input",
+        "patients": len(per_patient) or None,
+        "baseline": name or None,
         "ms_ssim_scales": sorted({row["ms_ssim_scales"] for row in rows}),
         "summary": summary,
         "per_patient": per_patient,
@@ -175,32 +162,84 @@ def _translation(model, examples, batch_size: int, seed: int):
     return measured, {"examples": kept.chosen(summary["output"]["psnr"]["median"])}
 
 
+def _segmentation(model, examples, batch_size: int, seed: int, label_names: Sequence[str]):
+    """Overlap of label maps, image by image, and the examples to show.
+
+    A class that is neither in an image's output nor in its target does not count there, and the
+    mean Dice is over the foreground classes that do.
+    """
+    count = model.classes
+    names = [str(name) for name in label_names or range(count)]
+    if len(set(names)) != count or len(names) != count:
+        raise ValueError(f"label_names: expected {count} different names. Received: {names}")
+    rows, shares = [], []
+    kept = _Kept(seed, "mean Dice")
+    for example in _translated(model, examples, batch_size):
+        output, target = example["output"], example["target"]
+        _require_shape(example)
+        try:
+            overlap = metrics.dice(output, target, count)
+        except ValueError as error:
+            raise ValueError(f"{example['name']!r}: {error}") from None
+        present = overlap[1:][~np.isnan(overlap[1:])]
+        row = {
+            "name": example["name"],
+            "patient": example["patient"],
+            "output": {
+                "dice": float(present.mean()) if present.size else float("nan"),
+                "accuracy": float(np.mean(output == target)),
+            },
+            "classes": dict(zip(names, overlap.tolist(), strict=True)),
+        }
+        rows.append(row)
+        shares.append(np.bincount(target.astype(int).ravel(), minlength=count) / target.size)
+        if present.size:
+            baseline, _ = model.baseline(example["source"])
+            kept.add(_shown(example, baseline) | {"row": row}, row["output"]["dice"])
+    summary, per_patient = statistics.summaries(rows, ("output", "classes"), seed)
+    share = np.mean(shares, axis=0)
+    measured = {
+        "kind": "segmentation",
+        "images": len(rows),
+        "patients": len(per_patient) or None,
+        "label_names": names,
+        "share": dict(zip(names, share.tolist(), strict=True)),
+        # What is right where every pixel is given the commonest class.
+        "majority": {"class": names[share.argmax()], "accuracy": float(share.max())},
+        "summary": summary,
+        "per_patient": per_patient,
+        "per_image": rows,
+    }
+    return measured, {"examples": kept.chosen(summary["output"]["dice"]["median"])}
+
+
 def _unaligned(model, examples, batch_size: int, seed: int):
     """Outputs against targets as sets, for data whose source and target do not correspond.
 
     Both come from different halves of the examples, as do the two real sets of the reference.
+    Of volumes the middle slices are compared.
     """
     kept, patients = [], set()
     for example in _translated(model, itertools.islice(examples, SET_LIMIT), batch_size):
         patients.add(example["patient"])
-        kept.append(example)
+        kept.append(_shown(example, model.baseline(example["source"])[0]))
     if len(kept) < 2:
         raise ValueError("dataset: expected at least 2 unaligned examples. Received: 1")
     half = len(kept) // 2
-    keys = ("source", "target", "output")
+    keys = ("input", "target", "output")
     size = tuple(min(example[key].shape[i] for example in kept for key in keys) for i in (0, 1))
 
     def images(part: list[dict], key: str) -> np.ndarray:
-        domain = model.source if key == "source" else model.target
-        return domain.clip(np.stack([_middle_crop(example[key], size) for example in part]))
+        window = _input_window(model) if key == "input" else model.target.window
+        return np.clip([_middle_crop(example[key], size) for example in part], *window)
 
     real = images(kept[:half], "target")
     others = {
         "output": images(kept[half : 2 * half], "output"),
         "real target": images(kept[half : 2 * half], "target"),
     }
-    if model.source.channels == model.target.channels:
-        others["input"] = images(kept[half : 2 * half], "source")
+    if kept[0]["input"].shape[-1] == model.target.channels:
+        others["input"] = images(kept[half : 2 * half], "input")
     distances = {
         key: metrics.sliced_wasserstein(real, value, seed=seed) for key, value in others.items()
     }
@@ -292,7 +331,8 @@ def _generation(model, examples, training_images, seed: int):
 class _Kept:
     """A bounded choice of examples: best, worst, and a random sample that holds the median."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, measure: str):
+        self.measure = measure  # what the scores are, in words
         self.rng = np.random.default_rng(seed)
         self.count = 0
         self.best: tuple[float, dict] | None = None
@@ -309,10 +349,13 @@ class _Kept:
 
     def chosen(self, median: float) -> list[tuple[str, dict]]:
         """Label and example, each example once: best, near the median, worst, two random."""
+        if not self.sample:
+            return []
         middle = min(self.sample, key=lambda item: abs(item[0] - median))
         order = self.rng.permutation(len(self.sample))
-        items = [("Best PSNR", self.best[1]), ("Near the median PSNR", middle[1])]
-        items += [("Worst PSNR", self.worst[1])]
+        items = [(f"Best {self.measure}", self.best[1])]
+        items += [(f"Near the median {self.measure}", middle[1])]
+        items += [(f"Worst {self.measure}", self.worst[1])]
         items += [("Random", self.sample[i][1]) for i in order]
         unique: dict[int, tuple[str, dict]] = {}
         for label, example in items:
@@ -331,13 +374,33 @@ def _translated(model, examples: Iterator[dict], batch_size: int) -> Iterator[di
                 yield example | {"output": output}
 
 
-def _checked_example(example: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+def _shown(example: dict, baseline: np.ndarray | None) -> dict:
+    """The example with images to look at: of volumes the middle slice, and as "input" the baseline.
+
+    Without one "input" is the source itself.
+    """
+    images = {key: example[key] for key in ("source", "output", "target")}
+    images["input"] = images["source"] if baseline is None else baseline
+    if example["target"].ndim == 4:
+        images = {key: volume[len(volume) // 2] for key, volume in images.items()}
+    return example | images
+
+
+def _input_window(model) -> tuple[float, float]:
+    """Window of the "input" that is shown: what comes of k-space is in the target's unit."""
+    return (model.target if model.source.unit == "k-space" else model.source).window
+
+
+def _checked_example(
+    example: dict[str, Any], keys: tuple[str, ...], dimensions: int
+) -> dict[str, Any]:
     """The example's images as finite float32 `[H, W, C]`, patient and name as text."""
     checked = {key: _text(example.get(key, "")) for key in ("patient", "name")}
     for key in keys:
         image = np.asarray(example[key], np.float32)
-        if image.ndim != 3:
-            raise ValueError(f"dataset: expected {key} [H, W, C]. Received: shape {image.shape}")
+        if image.ndim != dimensions + 1:
+            axes = "[H, W, C]" if dimensions == 2 else "[D, H, W, C]"
+            raise ValueError(f"dataset: expected {key} {axes}. Received: shape {image.shape}")
         _require_finite(image, "dataset", f"{key} of {checked['name']!r}")
         checked[key] = image
     return checked
@@ -352,52 +415,13 @@ def _require_finite(image: np.ndarray, argument: str, what: str) -> None:
         )
 
 
-def _baseline(source: np.ndarray, target: np.ndarray, model) -> tuple[np.ndarray | None, Any]:
-    """The input as an estimate of the target, and what it is called; None where it is not one.
-
-    Of an odd number of channels (neighbouring slices) the middle one is taken, and a source
-    smaller by a whole factor is enlarged.
-    """
-    if model.source.unit != model.target.unit:
-        return None, None
-    if source.shape[2] != target.shape[2]:
-        if source.shape[2] % 2 == 0 or target.shape[2] != 1:
-            return None, None
-        source = source[..., source.shape[2] // 2][..., None]
-    if source.shape == target.shape:
-        return source, "input"
-    factors = {divmod(t, s) for t, s in zip(target.shape[:2], source.shape[:2], strict=True)}
-    if len(factors) != 1 or factors.pop()[1]:
-        return None, None
-    enlarged = skimage.transform.resize(
-        source, target.shape, order=3, mode="edge", anti_aliasing=False, preserve_range=True
-    )
-    return enlarged, "input, bicubic"
-
-
-def _summary(values: list[float], patients: list[str] | None, seed: int) -> dict[str, Any]:
-    """Mean, spread and 95 % interval over images, and over patients where they are known."""
-
-    def spread(numbers) -> float:
-        return float(np.std(numbers, ddof=1)) if len(numbers) > 1 else float("nan")
-
-    summary = {
-        "mean": float(np.mean(values)),
-        "sd": spread(values),
-        "median": float(np.median(values)),
-        "min": min(values),
-        "max": max(values),
-        "ci95": list(metrics.bootstrap(values, seed=seed)),
-        "patients": None,
-    }
-    if patients:
-        means = list(metrics.group_means(values, patients).values())
-        summary["patients"] = {
-            "mean": float(np.mean(means)),
-            "sd": spread(means),
-            "ci95": list(metrics.bootstrap(values, patients, seed=seed)),
-        }
-    return summary
+def _require_shape(example: dict) -> None:
+    output, target = example["output"].shape, example["target"].shape
+    if output != target:
+        raise ValueError(
+            f"model: expected an output of the target's shape {target} for "
+            f"{example['name']!r}. Received: {output}"
+        )
 
 
 def _training(images: Iterable[Any], domain) -> Iterator[np.ndarray]:

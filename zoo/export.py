@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 import zoo
-from zoo import registry
+from zoo import model_card, registry
 from zoo.translator import Translator
 
 SIGNATURE = "serving_default"
@@ -23,6 +23,8 @@ CARD_FIELDS = ("name", "summary", "paper", "dataset", "metrics", "licence", "not
 # Greatest difference between the Keras model and its reloaded export, as a fraction of the target's
 # window. Convolutions may add up in another order, and bfloat16 keeps 8 bits of each value.
 _TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
+# Of a label map: the greatest fraction of pixels whose class may differ, at ties of two classes.
+_TIES = {"float32": 1e-3, "bfloat16": 2e-2}
 
 
 def export(
@@ -35,9 +37,10 @@ def export(
     """Write a model as `<output>/<version>/`, the layout that TF Serving watches.
 
     The signature `serving_default` takes and gives float32 images in physical units: "images"
-    `[N, H, W, C]` to "images" `[N, H', W', C']`, padding and intensity windows in the graph; a
-    generator takes "latents" `[N, latent]`. `assets.extra/` holds `model_card.md` for people and
-    `intensity.json`, the intensity contract, for clients.
+    `[N, H, W, C]` to "images" `[N, H', W', C']`, padding and intensity windows in the graph. A
+    model of volumes has `[N, D, H, W, C]`; a classifier gives class numbers; a generator takes
+    "latents" `[N, latent]` and, where it is conditional, "labels" int64 `[N]`. `assets.extra/`
+    holds `model_card.md` for people and `intensity.json`, the intensity contract, for clients.
 
     The folder appears complete or not at all: before it gets its number it is loaded by a fresh
     process, without this package, and must answer as the Keras model does.
@@ -71,34 +74,41 @@ def export(
     # own, because a temporary folder itself is closed to other users.
     with tempfile.TemporaryDirectory(dir=output, prefix=".writing-") as folder:
         temporary = Path(folder) / "model"
-        name, spec = serving_specs(model)
+        specs = serving_specs(model)
         archive = keras.export.ExportArchive()
-        archive.add_endpoint(SIGNATURE, _endpoint(model, name, spec))
+        archive.add_endpoint(SIGNATURE, _endpoint(model, specs))
         archive.write_out(temporary, verbose=False)
-        memory = _verify(model, temporary, name, spec)
+        memory = _verify(model, temporary, specs)
         extra = temporary / "assets.extra"
         extra.mkdir()
-        contract = _contract(model, name, spec, fields)
+        contract = _contract(model, specs, fields)
         text = json.dumps(contract, indent=2) + "\n"
         (extra / "intensity.json").write_text(text, encoding="utf-8")
-        text = _card(contract, fields, version, memory)
+        text = model_card.write(contract, fields, version, memory)
         (extra / "model_card.md").write_text(text, encoding="utf-8")
         os.replace(temporary, final)
     return final
 
 
-def serving_specs(model: Translator) -> tuple[str, tf.TensorSpec]:
-    """Name and shape of what the model serves: "images" or, for a generator, "latents".
+def serving_specs(model: Translator) -> dict[str, tf.TensorSpec]:
+    """Names and shapes of what the model serves: "images" or, for a generator, "latents".
 
-    A generator is a model with its own `generate`; its recipe's `latent` is the vector's length.
-    N, H and W are free, but for a network that is built for one height and width.
+    A generator is a model with its own `generate`; its recipe's `latent` is the vector's length,
+    and where the recipe is `conditional` it takes "labels" too, the number of each image's class.
+    N and the sides of an image are free, but for a network that is built for one size.
     """
     if type(model).generate is not Translator.generate:
-        return "latents", tf.TensorSpec([None, model.recipe.latent], tf.float32, name="latents")
+        specs = {"latents": tf.TensorSpec([None, model.recipe.latent], tf.float32, name="latents")}
+        if getattr(model.recipe, "conditional", False):
+            specs["labels"] = tf.TensorSpec([None], tf.int64, name="labels")
+        return specs
+    rank = model.dimensions
     shape = getattr(model.network, "input_shape", None)
-    # A network may take several tensors, or be subclassed and know no shape: then H and W are free.
-    size = shape[1:3] if isinstance(shape, tuple) and len(shape) == 4 else (None, None)
-    return "images", tf.TensorSpec([None, *size, model.source.channels], tf.float32, name="images")
+    # A network may take several tensors, or be subclassed and know no shape: then sides are free.
+    known = isinstance(shape, tuple) and len(shape) == rank + 2
+    sides = shape[1:-1] if known else [None] * rank
+    shape = [None, *sides, model.source.channels]
+    return {"images": tf.TensorSpec(shape, tf.float32, name="images")}
 
 
 def card_fields(entry: registry.Entry) -> dict[str, Any]:
@@ -125,18 +135,16 @@ def _next_version(output: Path) -> int:
     return max((int(p.name) for p in output.iterdir() if p.name.isdecimal()), default=0) + 1
 
 
-def _endpoint(model: Translator, name: str, spec: tf.TensorSpec):
-    # The argument's name becomes the signature's.
-    if name == "latents":
+def _endpoint(model: Translator, specs: dict[str, tf.TensorSpec]):
+    def serve(*inputs):
+        return {"images": tf.cast(_call(model, inputs), tf.float32)}
 
-        def serve(latents):
-            return {"images": tf.cast(model(latents, training=False), tf.float32)}
-    else:
+    # The names of the specs become the signature's.
+    return tf.function(serve, input_signature=list(specs.values()), autograph=False)
 
-        def serve(images):
-            return {"images": tf.cast(model(images, training=False), tf.float32)}
 
-    return tf.function(serve, input_signature=[spec], autograph=False)
+def _call(model: Translator, inputs: Sequence[Any]) -> tf.Tensor:
+    return model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
 
 
 # Run by a fresh interpreter: plain TensorFlow, none of this package.
@@ -150,17 +158,19 @@ def memory(kind):
     found = re.search(kind + r":\\s*(\\d+) kB", Path("/proc/self/status").read_text())
     return 1024 * int(found.group(1))
 
-folder, questions, answers, name = sys.argv[1:]
+folder, questions, answers = sys.argv[1:]
 serve = tf.saved_model.load(folder).signatures["serving_default"]
-asked = dict(np.load(questions))
-given = {}
+asked, given = {}, {}
+for key, value in np.load(questions).items():
+    number, name = key.split(" ")
+    asked.setdefault(number, {})[name] = tf.constant(value)
 try:
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (Linux)
     before = memory("VmRSS")
 except OSError:
     before = None
-for key, value in asked.items():
-    given[key] = serve(**{name: tf.constant(value)})["images"].numpy()
+for number, inputs in asked.items():
+    given[number] = serve(**inputs)["images"].numpy()
 given["memory"] = memory("VmHWM") - before if before else 0
 own = [module for module in sys.modules if module.split(".")[0].startswith("zoo")]
 if own:
@@ -169,24 +179,51 @@ np.savez(answers, **given)
 """
 
 
-def _questions(model: Translator, name: str, spec: tf.TensorSpec) -> dict[str, np.ndarray]:
+def _questions(
+    model: Translator, specs: dict[str, tf.TensorSpec]
+) -> dict[str, dict[str, np.ndarray]]:
     """Random inputs: two sizes, one of them odd, then a whole tile."""
     draw = np.random.default_rng(0)
-    if name == "latents":
-        shapes = [(1, spec.shape[1]), (3, spec.shape[1])]
-        return {f"{i}": draw.standard_normal(s, "float32") for i, s in enumerate(shapes)}
-    sizes = [(37, 51), (64, 64), (model.recipe.tile, model.recipe.tile)]
-    if spec.shape[1] is not None:
-        sizes = [tuple(spec.shape[1:3])]
-    shapes = [(1 + (i == 0), *size, spec.shape[3]) for i, size in enumerate(sizes)]
+    if "latents" in specs:
+        latents = [draw.standard_normal((n, model.recipe.latent), "float32") for n in (1, 3)]
+        questions = {f"{i}": {"latents": value} for i, value in enumerate(latents)}
+        if "labels" in specs:
+            classes = max(1, len(_class_names(model)))
+            for question in questions.values():
+                count = len(question["latents"])
+                question["labels"] = np.arange(count, dtype="int64")[::-1] % classes
+        return questions
+    sides = specs["images"].shape.as_list()[1:-1]
+    if None not in sides:
+        sizes = [sides]
+    elif len(sides) == 3:
+        sizes = [(5, 9, 12), (8, 8, 8), [_largest(model)] * 3]
+    else:
+        sizes = [(37, 51), (64, 64), [_largest(model)] * 2]
+    shapes = [(1 + (i == 0), *size, model.source.channels) for i, size in enumerate(sizes)]
     (low, high), margin = model.source.window, 0.1 * model.source.span
     return {  # somewhat beyond the window, as real images are
-        f"{i}": draw.uniform(low - margin, high + margin, shape).astype("float32")
+        f"{i}": {"images": draw.uniform(low - margin, high + margin, shape).astype("float32")}
         for i, shape in enumerate(shapes)
     }
 
 
-def _verify(model: Translator, folder: Path, name: str, spec: tf.TensorSpec) -> int:
+def _largest(model: Translator) -> int:
+    """Side of the largest image that is tried."""
+    return (
+        model.recipe.tile
+        if model.dimensions == 2
+        else min(model.recipe.tile, model_card.LARGEST_CUBE)
+    )
+
+
+def _class_names(model: Translator) -> tuple[str, ...]:
+    """What the values of "labels" mean, or of the label map that comes out."""
+    names = getattr(model, "label_names", ()) if model.classes else model.recipe.class_names
+    return tuple(names)
+
+
+def _verify(model: Translator, folder: Path, specs: dict[str, tf.TensorSpec]) -> int:
     """Compare the SavedModel, in a fresh process, with the Keras model.
 
     Returns:
@@ -195,44 +232,52 @@ def _verify(model: Translator, folder: Path, name: str, spec: tf.TensorSpec) -> 
     Raises:
         ValueError: where they differ, or the SavedModel does not run by itself.
     """
-    questions = _questions(model, name, spec)
+    questions = _questions(model, specs)
+
+    def ask(question: dict[str, np.ndarray]) -> np.ndarray:
+        inputs = [tf.constant(question[name]) for name in specs]
+        return np.asarray(tf.cast(_call(model, inputs), tf.float32))
+
     # Both on the CPU: this process may hold all of an accelerator's memory.
     with tf.device("CPU:0"):
-        ask = lambda x: np.asarray(tf.cast(model(tf.constant(x), training=False), tf.float32))  # noqa: E731
-        expected = {key: ask(value) for key, value in questions.items()}
+        expected = {key: ask(question) for key, question in questions.items()}
         first = next(iter(questions))
         again = ask(questions[first])
-    allowed = _TOLERANCE[model.compute_dtype] * model.target.span
-    _compare(again, expected[first], allowed, "the model itself gives two answers to one input")
-    with _fresh_answers(folder, questions, name) as answers:
-        for key in questions:
-            what = f"the export differs from the model on an input of {questions[key].shape}"
-            _compare(answers[key], expected[key], allowed, what)
+    _compare(model, again, expected[first], "the model itself gives two answers to one input")
+    with _fresh_answers(folder, questions) as answers:
+        for key, question in questions.items():
+            shape = next(iter(question.values())).shape
+            what = f"the export differs from the model on an input of {shape}"
+            _compare(model, answers[key], expected[key], what)
         return int(answers["memory"])
 
 
-def _compare(received: np.ndarray, expected: np.ndarray, allowed: float, what: str) -> None:
+def _compare(model: Translator, received: np.ndarray, expected: np.ndarray, what: str) -> None:
     if received.shape != expected.shape:
         raise ValueError(f"{what}: expected {expected.shape}. Received: {received.shape}")
     if not np.isfinite(expected).all():
         raise ValueError(f"{what}: expected finite values. Received: NaN or infinity")
-    largest = float(np.abs(received - expected).max())
+    if model.classes:
+        allowed, measure = _TIES[model.compute_dtype], "other classes at a fraction"
+        largest = float(np.mean(received != expected))
+    else:
+        allowed, measure = _TOLERANCE[model.compute_dtype] * model.target.span, "a difference"
+        largest = float(np.abs(received - expected).max())
     if not largest <= allowed:
-        raise ValueError(
-            f"{what}: expected a difference up to {allowed:.3g}. Received: {largest:.3g}"
-        )
+        raise ValueError(f"{what}: expected {measure} up to {allowed:.3g}. Received: {largest:.3g}")
 
 
 @contextlib.contextmanager
 def _fresh_answers(
-    folder: Path, questions: dict[str, np.ndarray], name: str
+    folder: Path, questions: dict[str, dict[str, np.ndarray]]
 ) -> Iterator[Mapping[str, np.ndarray]]:
     with tempfile.TemporaryDirectory() as scratch:
         asked, given = Path(scratch) / "questions.npz", Path(scratch) / "answers.npz"
-        np.savez(asked, **questions)
+        named = {f"{k} {name}": v for k, inputs in questions.items() for name, v in inputs.items()}
+        np.savez(asked, **named)
         # -P: nothing of the working folder can be imported.
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _CHILD, folder.resolve(), asked, given, name],
+            [sys.executable, "-P", "-c", _CHILD, folder.resolve(), asked, given],
             env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"},
             capture_output=True,
             text=True,
@@ -245,15 +290,21 @@ def _fresh_answers(
 
 
 def _contract(
-    model: Translator, name: str, spec: tf.TensorSpec, fields: dict[str, Any]
+    model: Translator, specs: dict[str, tf.TensorSpec], fields: dict[str, Any]
 ) -> dict[str, Any]:
     """What a client must know of the numbers; `intensity.json`."""
-    return {
+    inputs = [
+        {"name": name, "dtype": spec.dtype.name, "shape": spec.shape.as_list()}
+        for name, spec in specs.items()
+    ]
+    contract = {
         "format": 1,
         "model": model.registered_name,
         "signature": SIGNATURE,
-        "input": {"name": name, "dtype": "float32", "shape": spec.shape.as_list()},
+        "input": inputs[0],
         "output": {"name": "images", "dtype": "float32"},
+        "scale": model.scale,
+        "dimensions": model.dimensions,
         "source": model.source.to_dict(),
         "target": model.target.to_dict(),
         "size_multiple": model.size_multiple,
@@ -268,120 +319,8 @@ def _contract(
             "keras": keras.__version__,
         },
     }
-
-
-def _card(contract: dict[str, Any], fields: dict[str, Any], version: int, memory: int) -> str:
-    source, target, tile = contract["source"], contract["target"], contract["tile"]
-    given, shape = contract["input"]["name"], contract["input"]["shape"]
-    generator = given == "latents"
-    free = shape[1] is None
-    if generator:
-        makes, window = "New images from noise", "standard normal latent vectors."
-        sizes = f"Any number of latent vectors of {shape[1]} values."
-        example = f'np.random.default_rng(0).standard_normal([1, {shape[1]}]).astype("float32")'
-    else:
-        makes = f"From {_in_words(source)} to {_in_words(target)}"
-        low, high = source["window"]
-        window = (
-            f"{_unit(source)}, as they are, unscaled; the network sees what lies between "
-            f"{low:g} and {high:g}."
-        )
-        size = [64, 64] if free else shape[1:3]
-        whole = f"[1, {size[0]}, {size[1]}, {shape[3]}]"
-        example = f'np.full({whole}, {low}, "float32")'
-        sizes = f"Images of {size[0]} × {size[1]} pixels, and no others."
-    if not generator and free:
-        edge, used = tile["size"], max(1, round(memory / 2**20))
-        took = f"One image of {edge} × {edge} took about {used} MiB on a CPU, besides the model. "
-        took = took if memory else ""
-        sizes = (
-            "Any height and width; the graph pads to a multiple of "
-            f"{contract['size_multiple']} and crops again. It does not tile: an image goes through "
-            "whole, and memory grows with H × W. "
-            f"{took}Cut larger images into tiles of {edge} × {edge} pixels which overlap by "
-            f"{tile['overlap']}, and blend them where they overlap."
-        )
-    metrics = _flat(fields.get("metrics") or {})
-    measured = "\n".join(f"| {name} | {value} |" for name, value in metrics)
-    measured = f"| metric | value |\n|---|---|\n{measured}" if metrics else "None were given."
-    return f"""# {fields["name"]}, version {version}
-
-{fields.get("summary", "")}
-
-| | |
-|---|---|
-| what it does | {makes} |
-| architecture | {contract["model"]} |
-| paper | {fields.get("paper", "not stated")} |
-| data set | {fields.get("dataset") or "not stated"} |
-| licence | {fields.get("licence") or "not stated"} |
-| weights (sha256) | `{contract["weights_sha256"]}` |
-| precision inside | {contract["precision"]} |
-| made with | {", ".join(f"{k} {v}" for k, v in contract["libraries"].items())} |
-
-## Intended use and limits
-
-For research only. **Not a medical device**: not for diagnosis or treatment. A translated or
-generated image can lack findings that are there, and show findings that are not. It holds only
-for images like those it was trained on: same modality, body part, protocol and pixel spacing.
-
-## Numbers in and out
-
-- Input: {window}
-- Output: {_unit(target)}, window {target["window"][0]:g} to {target["window"][1]:g}; float32.
-- Pixel spacing it was trained on: {_spacing(source)}.
-- Sizes: {sizes}
-
-`intensity.json` beside this card says the same for programs.
-
-## Measured
-
-{measured}
-
-{fields.get("notes", "")}
-
-## How to call it
-
-In the folder that holds version {version}:
-
-```python
-import numpy as np
-import tensorflow as tf
-
-model = tf.saved_model.load("{version}")
-{given} = {example}
-answer = model.signatures["{SIGNATURE}"]({given}=tf.constant({given}))
-print(answer["images"].shape)
-```
-
-With TF Serving:
-
-```sh
-tensorflow_model_server --rest_api_port=8501 --model_name=translate --model_base_path="$PWD"
-```
-"""
-
-
-def _in_words(domain: dict[str, Any]) -> str:
-    return f"{domain['modality']} images in {_unit(domain)}, {domain['channels']} channel(s)"
-
-
-def _unit(domain: dict[str, Any]) -> str:
-    return {"1": "values without a unit", "signal": "signal values"}.get(
-        domain["unit"], domain["unit"]
-    )
-
-
-def _spacing(domain: dict[str, Any]) -> str:
-    spacing = domain["spacing"]
-    return f"{spacing[0]:g} × {spacing[1]:g} mm (row, column)" if spacing else "not stated"
-
-
-def _flat(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows = []
-    for name, value in metrics.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{name}, ")
-        else:
-            rows.append((prefix + name, f"{value:.4g}" if isinstance(value, float) else f"{value}"))
-    return rows
+    if "labels" in specs:
+        contract["labels"] = inputs[1] | {"names": list(_class_names(model))}
+    if model.classes:
+        contract |= {"classes": model.classes, "label_names": list(_class_names(model))}
+    return contract

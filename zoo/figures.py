@@ -39,6 +39,40 @@ def diverging(error: np.ndarray, limit: float) -> np.ndarray:
     return table[np.round(510 * scaled).astype(int)]
 
 
+def label_colours(classes: int) -> np.ndarray:
+    """`[classes, 3]` uint8: a colour for each class; the background, class 0, is black.
+
+    They differ up to 21 classes and repeat beyond.
+    """
+    colours = matplotlib.colormaps["tab10" if classes <= 11 else "tab20"].colors
+    table = np.zeros((classes, 3), np.uint8)
+    for label in range(1, classes):
+        table[label] = np.round(255 * np.array(colours[(label - 1) % len(colours)]))
+    return table
+
+
+def overlay(
+    image: np.ndarray, labels: np.ndarray, window: Window, classes: int, opacity: float = 0.6
+) -> np.ndarray:
+    """`[H, W, 3]` uint8 of an image in grey under its label map in colour.
+
+    Args:
+        image: `[H, W]` or `[H, W, C]`, in physical units.
+        labels: `[H, W]` or `[H, W, 1]`, whole numbers from 0 (not coloured) to `classes - 1`.
+        window: physical values shown black and white.
+        classes: number of classes.
+        opacity: of the colours, 0 to 1.
+    """
+    below, labels = _rgb(grey(image, window)), _middle(labels).astype(int)
+    if below.shape[:2] != labels.shape:
+        raise ValueError(
+            f"image, labels: expected one size. Received: {below.shape[:2]} and {labels.shape}"
+        )
+    above = label_colours(classes)[labels]
+    mixed = np.round((1 - opacity) * below + opacity * above).astype(np.uint8)
+    return np.where(labels[..., None] > 0, mixed, below)
+
+
 def round_limit(value: float) -> float:
     """The smallest of 1, 2, 3, 4, 5, 6 or 8 times a power of ten, not below `value`."""
     if not np.isfinite(value) or value <= 0:
@@ -309,6 +343,9 @@ h2 { font-size: 18px; margin: 0 0 4px; }
 h3 { font-size: 14px; font-weight: 600; margin: 22px 0 8px; overflow-wrap: anywhere; }
 p { margin: 4px 0 12px; max-width: 78ch; }
 .soft, figcaption, h3 span { color: var(--soft); font-weight: 400; }
+.swatch { display: inline-block; width: 11px; height: 11px; border-radius: 2px;
+  margin-right: 6px; border: 1px solid var(--line); }
+.legend { display: flex; flex-wrap: wrap; gap: 4px 18px; margin-top: 14px; font-size: 13px; }
 .alarm { color: var(--alarm); font-weight: 600; }
 .good { color: var(--good); }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px;

@@ -7,20 +7,21 @@ import datetime
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import PIL.Image
 import pydicom.uid
-import skimage.transform
 import tqdm
 
-from zoo.imaging import derived, nifti, raster
+from zoo.imaging import derived, geometry, nifti, raster
 from zoo.imaging.deidentify import Deidentifier
 from zoo.imaging.dicom import Series
 from zoo.imaging.files import find
+from zoo.imaging.geometry import Grid
+from zoo.imaging.resampling import resampling
 from zoo.imaging.volume import Problem, Volume
 
 
@@ -52,16 +53,21 @@ def translate(
     description: str = "",
     progress: bool = True,
 ) -> Report:
-    """Translates every image in `input`, each into its own format, geometry and size.
+    """Translates every image in `input`, each into its own format, in its own place.
 
-    Slices are resampled to the recipe's spacing and back; an image without a known spacing is
-    taken as it is. Bad files are reported and skipped. A file appears under its name only when
-    it is complete.
+    A model of scale s writes s times the rows and columns, at 1/s of the pixel spacing, over the
+    same field of view; a model of volumes also s times the slices. A model of classes writes
+    their numbers, as integers.
+
+    Slices are resampled to the recipe's spacing, and the result to s times the input's own grid;
+    an image without a known spacing is taken as it is. Of a volume all three axes are resampled.
+    Bad files are reported and skipped. A file appears under its name only when it is complete.
 
     Args:
         model: a `zoo.Translator`.
         input: a file or a folder.
-        output: a folder (made as needed), or a file name where `input` is a file that is.
+        output: a folder (made as needed), or a file name where `input` is a file that is. DICOM
+            slices between those of the input get numbers behind the name of the nearest one.
         deidentify: apply the PS3.15 Basic Profile to DICOM headers, drop free text from the
             others, and name files by number.
         overwrite: replace output files that exist.
@@ -82,7 +88,8 @@ def translate(
     if not found.volumes:
         first = f" ({found.problems[0].reason})" if found.problems else ""
         raise ValueError(f"input: expected image files{first}. Received: {input}")
-    targets = _targets(found.volumes, input, output, deidentify)
+    grid = Grid(scale=model.scale, depth=model.scale if model.dimensions == 3 else 1)
+    targets = _targets(found.volumes, input, output, deidentify, grid.depth)
     _check_targets(found.volumes, targets, overwrite)
     report = Report(
         skipped=[problem for problem in found.problems if not problem.harmless],
@@ -95,8 +102,13 @@ def translate(
             before, skipped = bar.n, []
             try:
                 _check_volume(model, volume)
-                slices = _translated(model, volume, batch_size, bar, skipped)
-                written = _write(model, volume, paths, slices, description, deidentifier, uids)
+                if model.dimensions == 3:
+                    slices = _translated_volume(model, volume, grid, batch_size)
+                else:
+                    slices = _translated(model, volume, grid, batch_size, bar, skipped)
+                written = _write(
+                    model, volume, grid, paths, slices, description, deidentifier, uids
+                )
             except (ValueError, OSError) as error:
                 skipped = [Problem(volume.paths[0], str(error))]
                 written = []
@@ -116,6 +128,7 @@ def generate(
     batch_size: int = 16,
     format: Literal["png", "npy"] = "png",
     overwrite: bool = False,
+    label: str | None = None,
 ) -> list[Path]:
     """Writes `n` generated images, a contact sheet and a description.
 
@@ -131,12 +144,17 @@ def generate(
         batch_size: images made at once.
         format: "png" or "npy".
         overwrite: replace files that exist.
+        label: name of the class of all images, where the model is conditional; None: in turn.
 
     Returns:
         The files written; the contact sheet is the last.
     """
     if n < 1 or batch_size < 1:
         raise ValueError(f"n, batch_size: expected 1 or more. Received: {n}, {batch_size}")
+    names = getattr(model.recipe, "class_names", ())
+    if label is not None and label not in names:
+        wanted = f"one of {', '.join(names)}" if names else "none, the model knows no classes"
+        raise ValueError(f"label: expected {wanted}. Received: {label}")
     if format not in ("png", "npy"):
         raise ValueError(f"format: expected png or npy. Received: {format}")
     output = Path(output)
@@ -151,7 +169,8 @@ def generate(
     output.mkdir(parents=True, exist_ok=True)
     shown = []
     for first in range(0, n, batch_size):
-        images = model.generate(min(batch_size, n - first), seed=seed, first=first)
+        count, of_class = min(batch_size, n - first), {"label": label} if label else {}
+        images = model.generate(count, seed=seed, first=first, **of_class)
         for i, image in enumerate(np.asarray(images, np.float32), first):
             levels = (image - domain.window[0]) / domain.span * 65535
             levels = raster.saturate(levels, np.uint16)
@@ -164,11 +183,12 @@ def generate(
                 else:
                     _save_png(temporary, levels)
     with _replacing(sheet) as temporary:
-        _save_png(temporary, _grid(shown))
+        _save_png(temporary, _sheet(shown))
     description = {
         "model": model.name,
         "weights_sha256": model.weights_hash,
         "seed": seed,
+        "labels": [label or names[i % len(names)] for i in range(n)] if names else [],
         "files": [path.name for path in paths],
         "unit": domain.unit,
         "window": list(domain.window),
@@ -182,9 +202,9 @@ def generate(
 
 
 def _targets(
-    volumes: list[Volume], input: Path, output: Path, deidentify: bool
+    volumes: list[Volume], input: Path, output: Path, deidentify: bool, depth: int
 ) -> list[list[Path]]:
-    """Where each volume goes: one path for each of its files."""
+    """Where each volume goes: one path for each of its files, `depth` for a DICOM slice's."""
     suffixes = {
         path: ".nii.gz" if path.name.lower().endswith(".nii.gz") else path.suffix
         for volume in volumes
@@ -200,12 +220,22 @@ def _targets(
         raise ValueError(f"output: expected another folder than the input. Received: {output}")
     if not deidentify:
         root = input if input.is_dir() else input.parent
-        return [[output / path.relative_to(root) for path in v.paths] for v in volumes]
+        targets = [[output / path.relative_to(root) for path in v.paths] for v in volumes]
+        return [
+            [
+                path.with_name(f"{path.stem}-{k + 1}{path.suffix}")
+                for path in p
+                for k in range(depth)
+            ]
+            if depth > 1 and len(p) > 1
+            else p
+            for p in targets
+        ]
     targets = []
     for number, volume in enumerate(volumes, 1):
         if volume.kind == "dicom" and len(volume.paths) > 1:
-            folder = output / f"SE_{number:04d}"
-            targets.append([folder / f"IM_{i:04d}.dcm" for i in range(1, len(volume.paths) + 1)])
+            folder, count = output / f"SE_{number:04d}", len(volume.paths) * depth
+            targets.append([folder / f"IM_{i:04d}.dcm" for i in range(1, count + 1)])
         else:
             suffix = ".dcm" if volume.kind == "dicom" else suffixes[volume.paths[0]].lower()
             targets.append([output / f"IM_{number:04d}{suffix}"])
@@ -214,7 +244,10 @@ def _targets(
 
 def _check_targets(volumes: list[Volume], targets: list[list[Path]], overwrite: bool) -> None:
     inputs = {path.resolve() for volume in volumes for path in volume.paths}
-    for path in (path for paths in targets for path in paths):
+    every = collections.Counter(path for paths in targets for path in paths)
+    for path, count in every.items():
+        if count > 1:
+            raise ValueError(f"output: two images would get one name. Received: {path}")
         if path.resolve() in inputs:
             raise ValueError(f"output: would replace an input file. Received: {path}")
         if path.exists() and not overwrite:
@@ -227,28 +260,76 @@ def _check_volume(model: Any, volume: Volume) -> None:
         raise ValueError(
             f"modality: the model takes {model.source.modality} images. Received: {volume.modality}"
         )
+    if (model.source.unit == "k-space") != (volume.unit == "k-space"):
+        takes = "images" if volume.unit == "k-space" else "k-space, complex NPY files"
+        received = "k-space" if volume.unit == "k-space" else "an image of real numbers"
+        raise ValueError(f"unit: the model takes {takes}. Received: {received}")
     slices = model.recipe.slices
     expected = 1 if slices > 1 else model.source.channels
     if volume.channels != expected:
         kind = "colour (RGB)" if volume.channels == 3 else f"{volume.channels}-channel"
         raise ValueError(f"channels: the model takes {expected}. Received: a {kind} image")
-    if volume.channels != model.target.channels:
+    # k-space becomes a real image, and any image one label map
+    written = 1 if model.classes or volume.unit == "k-space" else volume.channels
+    if written != model.target.channels:
         raise ValueError(
-            f"channels: expected a model that writes {volume.channels}, as the file has. "
+            f"channels: expected a model that writes {written}, as the file has. "
             f"Received: {model.target.channels}"
         )
+    if model.dimensions == 3:
+        if volume.length == 1:
+            raise ValueError("slices: the model takes volumes of several. Received: a single slice")
+        if isinstance(volume, Series):
+            geometry.slice_step([frame.position for frame in volume.frames])
+            if model.scale > 1 and len(volume.paths) == 1:
+                raise ValueError(
+                    "slices: the model writes more slices than it reads, which takes a series of "
+                    f"single-frame files. Received: {volume.length} frames in one file"
+                )
+
+
+def _translated_volume(
+    model: Any, volume: Volume, grid: Grid, batch_size: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Pairs of (index, slice of the translated volume on the output's grid), ascending.
+
+    Raises:
+        ValueError: where a slice cannot be read: a volume has no holes.
+    """
+    forward, back = resampling(
+        volume, model.recipe.spacing, grid, whole=True, nearest=bool(model.classes)
+    )
+
+    def read(index: int) -> np.ndarray:
+        try:
+            return volume.read(index)
+        except ValueError as error:
+            raise ValueError(
+                f"slices: expected a volume without gaps. Received: {volume.path(index).name}, "
+                f"slice {index}: {error}"
+            ) from error
+
+    images = forward(np.stack([read(index) for index in range(volume.length)]))[None]
+    images = images[..., None] if volume.channels == 1 else images
+    result = np.asarray(model.translate(images, batch_size=batch_size), np.float32)[0]
+    yield from enumerate(back(result[..., 0] if model.target.channels == 1 else result))
 
 
 def _translated(
-    model: Any, volume: Volume, batch_size: int, bar: tqdm.tqdm, skipped: list[Problem]
+    model: Any,
+    volume: Volume,
+    grid: Grid,
+    batch_size: int,
+    bar: tqdm.tqdm,
+    skipped: list[Problem],
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Pairs of (index, translated slice on the input's grid), in ascending order.
+    """Pairs of (index, translated slice on the output's grid), in ascending order.
 
     A slice in a file of its own that cannot be read goes to `skipped`; it is left out, and where
     it is another slice's neighbour, the next one inward stands in.
     """
     reach = model.recipe.slices // 2
-    forward, back = _resampling(volume, model.recipe.spacing)
+    forward, back = resampling(volume, model.recipe.spacing, grid, nearest=bool(model.classes))
     window: dict[int, np.ndarray | None] = {}
 
     def get(index: int) -> np.ndarray | None:
@@ -266,7 +347,7 @@ def _translated(
         images = np.stack(list(batch.values()))
         results = np.asarray(model.translate(images, batch_size=batch_size), np.float32)
         for index, result in zip(batch, results, strict=True):
-            yield index, back(result[..., 0] if volume.channels == 1 else result)
+            yield index, back(result[..., 0] if model.target.channels == 1 else result)
             bar.update()
 
     batch: dict[int, np.ndarray] = {}
@@ -290,31 +371,10 @@ def _translated(
         yield from run(batch)
 
 
-def _resampling(
-    volume: Volume, spacing: float
-) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
-    """To the grid of pixels of `spacing` mm, and back to the volume's own grid."""
-    shape = volume.shape
-    if spacing and volume.spacing:
-        shape = tuple(
-            max(1, round(size * own / spacing))
-            for size, own in zip(volume.shape, volume.spacing, strict=True)
-        )
-    if shape == tuple(volume.shape):
-        return lambda image: image, lambda image: image
-
-    def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        # linear, with a low-pass filter along axes that shrink
-        return skimage.transform.resize(
-            image, shape, order=1, mode="edge", anti_aliasing=True, preserve_range=True
-        ).astype(np.float32)
-
-    return lambda image: resize(image, shape), lambda image: resize(image, volume.shape)
-
-
 def _write(
     model: Any,
     volume: Volume,
+    grid: Grid,
     paths: list[Path],
     slices: Iterator[tuple[int, np.ndarray]],
     description: str,
@@ -333,15 +393,17 @@ def _write(
             same_unit=(model.source.unit, model.source.modality)
             == (model.target.unit, model.target.modality),
             moment=None if deidentifier else datetime.datetime.now(),
+            labels=tuple(getattr(model, "label_names", ())),
         )
         uid = uids[volume.uid or volume.name]
-        return derived.write(volume, paths, slices, derivation, uid, deidentifier)
+        return derived.write(volume, paths, slices, derivation, uid, deidentifier, grid)
     with _replacing(paths[0]) as temporary:
         if volume.kind == "nifti":
             text = description or f"{model.name} {model.weights_hash[:16]}"
-            nifti.write(volume, temporary, slices, text, anonymous=deidentifier is not None)
+            anonymous = deidentifier is not None
+            nifti.write(volume, temporary, slices, text, anonymous, grid, model.classes)
         else:
-            raster.write(volume, temporary, slices)
+            raster.write(volume, temporary, slices, grid, model.classes)
     return paths
 
 
@@ -362,7 +424,7 @@ def _save_png(path: Path, image: np.ndarray) -> None:
     PIL.Image.fromarray(image).save(path, format="PNG")
 
 
-def _grid(images: list[np.ndarray]) -> np.ndarray:
+def _sheet(images: list[np.ndarray]) -> np.ndarray:
     """[H, W, C] images side by side, row by row, in a near-square sheet."""
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)

@@ -60,7 +60,10 @@ class Dropout(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="zoo")
 class Norm(keras.layers.Layer):
-    """Batch or instance normalisation of `[N, H, W, C]` by TensorFlow's fused kernel.
+    """Batch or instance normalisation of images or volumes by TensorFlow's fused kernel.
+
+    `[N, H, W, C]` or `[N, D, H, W, C]`, the statistics over all axes but the channels (and, for
+    "instance", the examples).
 
     Several times faster than Keras's own layers in bfloat16; statistics are float32 throughout.
     Under several replicas batch statistics are those of the global batch, as on one device.
@@ -103,6 +106,14 @@ class Norm(keras.layers.Layer):
         self.moving_variance = weight("moving_variance", "ones", False)
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        if x.shape.rank == 4:
+            return self._images(x, training)
+        # The kernel knows images only, and which voxel is whose neighbour does not matter to it.
+        shape = tf.shape(x)
+        tall = tf.reshape(x, [shape[0], shape[1] * shape[2], shape[3], x.shape[-1]])
+        return tf.ensure_shape(tf.reshape(self._images(tall, training), shape), x.shape)
+
+    def _images(self, x: tf.Tensor, training: bool) -> tf.Tensor:
         if self.kind == "instance" or (not training and self.inference == "image"):
             return self._each_image(x)
         if training and tf.distribute.get_strategy().num_replicas_in_sync > 1:
@@ -165,14 +176,211 @@ class Norm(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="zoo")
 class PixelShuffle(keras.layers.Layer):
-    """`[N, H, W, 4C]` to `[N, 2H, 2W, C]` (Shi et al. 2016)."""
+    """Channels to space: `[N, H, W, f²C]` to `[N, fH, fW, C]` (Shi et al. 2016, arXiv:1609.05158).
+
+    Volumes likewise: `[N, D, H, W, f³C]` to `[N, fD, fH, fW, C]`. The channels are ordered by
+    place within the block, rows (slices) first, then by output channel, as in
+    `tf.nn.depth_to_space`.
+    """
+
+    def __init__(self, factor: int = 2, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.factor = factor
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.nn.depth_to_space(x, 2)
+        if x.shape.rank == 4:
+            return tf.nn.depth_to_space(x, self.factor)
+        f, (n, d, h, w, _) = self.factor, tf.unstack(tf.shape(x))
+        channels = x.shape[-1] // f**3
+        y = tf.reshape(x, [n * d, h, w, f, f, f * channels])
+        y = tf.transpose(y, [0, 3, 1, 4, 2, 5])
+        y = tf.reshape(y, [n, d * f, h * f, w * f, channels])
+        return tf.ensure_shape(y, self.compute_output_shape(x.shape))
 
     def compute_output_shape(self, shape: tuple) -> tuple:
-        n, h, w, c = shape
-        return n, h and 2 * h, w and 2 * w, c // 4
+        f, (n, *space, channels) = self.factor, tuple(shape)
+        return (n, *(size and f * size for size in space), channels // f ** len(space))
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"factor": self.factor}
+
+
+@keras.saving.register_keras_serializable(package="zoo")
+class ReflectionPadding(keras.layers.Layer):
+    """`n` pixels more at every edge of an image or volume, mirrored without the edge itself."""
+
+    def __init__(self, n: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.n = n
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        space = [[self.n, self.n]] * (x.shape.rank - 2)
+        return tf.pad(x, [[0, 0], *space, [0, 0]], "REFLECT")
+
+    def compute_output_shape(self, shape: tuple) -> tuple:
+        first, *space, last = shape
+        return (first, *(size and size + 2 * self.n for size in space), last)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"n": self.n}
+
+
+# Spectral normalisation.
+
+
+@keras.saving.register_keras_serializable(package="zoo")
+class SpectralNorm(keras.layers.Layer):
+    """A kernel divided by its largest singular value, so that the layer is 1-Lipschitz or nearly.
+
+    Miyato et al. 2018, arXiv:1802.05957, algorithm 1: one power iteration each time a training
+    step runs it, from where the last one ended; the gradient flows through the singular value,
+    with both singular vectors held constant. The kernel is taken as the matrix [-1, outputs].
+
+    `keras.layers.SpectralNormalization` instead overwrites the trained kernel with the normalised
+    one whenever it runs in training, the generator's turn included. Its gradient is that of the
+    normalised kernel alone, without the term through the singular value (the paper's eq. 12), and
+    the optimizer's moments are those of a kernel that has since changed.
+
+    Args:
+        outputs: size of the kernel's last axis.
+    """
+
+    def __init__(self, outputs: int, **kwargs: Any):
+        super().__init__(**{"dtype": "float32"} | kwargs)
+        self.outputs = outputs
+        self.u = self.add_weight(
+            name="u",
+            shape=(outputs,),
+            initializer=keras.initializers.RandomNormal(),
+            trainable=False,
+            aggregation="only_first_replica",  # all replicas compute the same
+        )
+        self.built = True
+
+    def call(self, kernel: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """The kernel over its largest singular value, float32; `training` improves the estimate."""
+        matrix = tf.reshape(kernel, [-1, self.outputs])
+        u, constant = tf.convert_to_tensor(self.u), tf.stop_gradient(matrix)
+        v = tf.math.l2_normalize(tf.linalg.matvec(constant, u))
+        if training:
+            u = tf.math.l2_normalize(tf.linalg.matvec(constant, v, transpose_a=True))
+            self.u.assign(u)
+        else:
+            u = tf.math.l2_normalize(u)
+        sigma = tf.tensordot(v, tf.linalg.matvec(matrix, u), 1)
+        # A kernel of zeros stays one.
+        return kernel / tf.maximum(sigma, 1e-12)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"outputs": self.outputs}
+
+
+class _SpectralConvolution:
+    """Over a Keras convolution or dense layer: its kernel, not its bias, is normalised."""
+
+    def build(self, shape: tuple) -> None:
+        super().build(shape)
+        self.spectral = SpectralNorm(self.kernel.shape[-1])
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        kernel = self.spectral(tf.convert_to_tensor(self.kernel), training=training)
+        y = self.convolution_op(inputs, tf.cast(kernel, inputs.dtype))
+        if self.bias is not None:
+            y += tf.cast(self.bias, y.dtype)
+        return y if self.activation is None else self.activation(y)
+
+
+@keras.saving.register_keras_serializable(package="zoo")
+class SpectralConv2D(_SpectralConvolution, keras.layers.Conv2D):
+    """`keras.layers.Conv2D` with its kernel normalised by `SpectralNorm`."""
+
+
+@keras.saving.register_keras_serializable(package="zoo")
+class SpectralConv3D(_SpectralConvolution, keras.layers.Conv3D):
+    """`keras.layers.Conv3D` with its kernel normalised by `SpectralNorm`."""
+
+
+@keras.saving.register_keras_serializable(package="zoo")
+class SpectralDense(_SpectralConvolution, keras.layers.Dense):
+    """`keras.layers.Dense` with its kernel normalised by `SpectralNorm`."""
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return keras.ops.matmul(inputs, kernel)
+
+
+def convolution(
+    filters: int,
+    size: int,
+    stride: int = 1,
+    *,
+    rank: int = 2,
+    spectral_norm: bool = False,
+    **kwargs: Any,
+) -> keras.layers.Layer:
+    """A convolution of images (`rank` 2) or volumes (3).
+
+    Args:
+        filters, size, stride: channels of the result, side of the kernel, step.
+        rank: 2 for `[N, H, W, C]`, 3 for `[N, D, H, W, C]`.
+        spectral_norm: normalise the kernel by `SpectralNorm`.
+        **kwargs: what Keras's layer takes besides, such as `padding` ("valid" where not given).
+
+    Raises:
+        ValueError: for another rank.
+    """
+    if rank not in (2, 3):
+        raise ValueError(f"rank: expected 2 or 3. Received: {rank}")
+    plain, spectral = {
+        2: (keras.layers.Conv2D, SpectralConv2D),
+        3: (keras.layers.Conv3D, SpectralConv3D),
+    }[rank]
+    return (spectral if spectral_norm else plain)(filters, size, stride, **kwargs)
+
+
+def dense(units: int, spectral_norm: bool = False, **kwargs: Any) -> keras.layers.Layer:
+    """A fully connected Keras layer; `spectral_norm` normalises its kernel by `SpectralNorm`."""
+    return (SpectralDense if spectral_norm else keras.layers.Dense)(units, **kwargs)
+
+
+def patch_gan(
+    channels: int,
+    filters: int,
+    depth: int,
+    *,
+    norm: Literal["batch", "instance", "none"] = "batch",
+    spectral_norm: bool = False,
+) -> keras.Model:
+    """The PatchGAN discriminator: C64-C128-C256-C512(s1)-C1(s1) for 64 filters and depth 3.
+
+    Isola et al. 2017 (arXiv:1611.07004, §6.1.2); depth 3 judges 70×70 patches. CycleGAN's has
+    instance norm.
+
+    Args:
+        channels: of the images judged, those of the condition included.
+        filters: channels of the first layer; doubled up to 8 times that.
+        depth: stride-2 layers.
+        norm: normalisation of all layers but the first and last.
+        spectral_norm: normalise every kernel by `SpectralNorm`.
+
+    Returns:
+        `[N, H, W, channels]` to float32 scores (logits), one for each patch (30×30 at 256²).
+    """
+    init = keras.initializers.RandomNormal(0.0, 0.02)
+    biased = norm != "batch"  # batch normalisation's offset makes a bias useless
+
+    def layer(x, filters, stride, bias):
+        x = keras.layers.ZeroPadding2D(1)(x)  # "same" would give 32×32 and shift the patches
+        options = dict(spectral_norm=spectral_norm, use_bias=bias, kernel_initializer=init)
+        return convolution(filters, 4, stride, **options)(x)
+
+    inputs = keras.Input((None, None, channels))
+    x = keras.layers.LeakyReLU(0.2)(layer(inputs, filters, 2, True))
+    for level in range(1, depth + 1):
+        x = layer(x, filters * min(2**level, 8), 2 if level < depth else 1, biased)
+        x = x if norm == "none" else Norm(norm)(x)
+        x = keras.layers.LeakyReLU(0.2)(x)
+    x = keras.layers.Activation("linear", dtype="float32")(layer(x, 1, 1, True))
+    return keras.Model(inputs, x, name="discriminator")
 
 
 # Equalised weights and resampling, of the progressively grown GAN.
@@ -184,10 +392,19 @@ class Equalised(keras.layers.Layer):
     """Weights drawn from N(0, 1) and scaled at run time by He's constant.
 
     Karras et al. 2018, §4.1. Adam moves all weights equally fast; so scaled, all layers learn at
-    the same rate.
+    the same rate. With `spectral_norm` the constant is 1 over the kernel's largest singular value
+    instead, which keeps that property; `training=True` improves its estimate.
     """
 
-    def __init__(self, kernel: tuple[int, ...], fan_in: int, bias: int, gain: float, **kwargs):
+    def __init__(
+        self,
+        kernel: tuple[int, ...],
+        fan_in: int,
+        bias: int,
+        gain: float,
+        spectral_norm: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.scale = gain / math.sqrt(fan_in)
         # Every replica holds the same values: the moving average may take the first one's.
@@ -196,7 +413,15 @@ class Equalised(keras.layers.Layer):
             shape=kernel, initializer=keras.initializers.RandomNormal(0.0, 1.0), **shared
         )
         self.bias = self.add_weight(shape=(bias,), initializer="zeros", **shared)
+        self.spectral = SpectralNorm(kernel[-1]) if spectral_norm else None
         self.built = True
+
+    def scaled_kernel(self, training: bool) -> tf.Tensor:
+        """The kernel as it is applied."""
+        if self.spectral is None:
+            return self.kernel * self.scale
+        kernel = tf.convert_to_tensor(self.kernel)
+        return tf.cast(self.spectral(kernel, training=training), self.compute_dtype)
 
 
 class Dense(Equalised):
@@ -206,8 +431,8 @@ class Dense(Equalised):
         super().__init__((inputs, outputs * (16 if spread else 1)), inputs, outputs, gain, **kw)
         self.spread = spread
 
-    def call(self, x: tf.Tensor) -> tf.Tensor:
-        x = tf.matmul(x, self.kernel * self.scale)
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        x = tf.matmul(x, self.scaled_kernel(training))
         if self.spread:
             x = tf.reshape(x, [-1, 4, 4, self.bias.shape[0]])
         return tf.nn.bias_add(x, self.bias)
@@ -226,8 +451,10 @@ class Conv(Equalised):
         super().__init__((size, size, *channels), size * size * inputs, outputs, gain, **kw)
         self.resample = resample
 
-    def call(self, x: tf.Tensor) -> tf.Tensor:
-        kernel = self.kernel * (self.scale * (0.25 if self.resample == "down" else 1.0))
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        kernel = self.scaled_kernel(training)
+        if self.resample == "down":
+            kernel *= 0.25
         if self.resample:
             kernel = tf.pad(kernel, [[1, 1], [1, 1], [0, 0], [0, 0]])
             kernel = kernel[1:] + kernel[:-1]

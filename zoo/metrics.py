@@ -1,9 +1,10 @@
-"""Image quality, distribution distance, memorisation and confidence intervals, in NumPy.
+"""Image quality, overlap, distribution distance and memorisation, in NumPy.
 
-Images are `[H, W]` or `[H, W, C]` arrays in physical units. What is "in a window" is measured
-on values clipped to that window, and the window's width is the data range. The structural
-measures follow Wang et al. 2004 (Gaussian weights of sigma 1.5 over 11 x 11 pixels, population
-covariance, K1 0.01, K2 0.03), computed by scikit-image.
+Images are `[H, W]` or `[H, W, C]` arrays in physical units, volumes `[D, H, W, C]`. What is "in a
+window" is measured on values clipped to that window, and the window's width is the data range.
+The structural measures follow Wang et al. 2004 (Gaussian weights of sigma 1.5 over 11 x 11
+pixels, population covariance, K1 0.01, K2 0.03), computed by scikit-image; of a volume they are
+the mean over its axial slices, all others are over the whole volume at once.
 """
 
 import dataclasses
@@ -50,9 +51,11 @@ def ssim(output: np.ndarray, target: np.ndarray, window: Window) -> float:
     """Structural similarity in `window`, at most 1 (Wang et al. 2004); mean over channels.
 
     Raises:
-        ValueError: for images smaller than 11 x 11 pixels.
+        ValueError: for images or axial slices smaller than 11 x 11 pixels.
     """
     output, target = _pair(output, target, window)
+    if output.ndim == 4:
+        return _mean_of_slices(ssim, output, target, window)
     ms_ssim_scales(output.shape)  # refuses images that are too small
     return float(
         skimage.metrics.structural_similarity(
@@ -93,6 +96,8 @@ def ms_ssim(output: np.ndarray, target: np.ndarray, window: Window) -> float:
     record the number beside it. Negative terms count as 0, as in `tf.image.ssim_multiscale`.
     """
     output, target = _pair(output, target, window)
+    if output.ndim == 4:
+        return _mean_of_slices(ms_ssim, output, target, window)
     weights = np.array(MS_SSIM_WEIGHTS[: ms_ssim_scales(output.shape)])
     weights /= weights.sum()
     value = np.ones(output.shape[-1])
@@ -106,7 +111,7 @@ def ms_ssim(output: np.ndarray, target: np.ndarray, window: Window) -> float:
 
 
 def compare(output: np.ndarray, target: np.ndarray, window: Window) -> dict[str, float]:
-    """All pixel-wise measures of one image against its target.
+    """All pixel-wise measures of one image or volume against its target.
 
     Returns:
         `psnr` (dB, limited to 100 so that equal images have a finite mean), `ssim`, `ms_ssim`,
@@ -123,6 +128,42 @@ def compare(output: np.ndarray, target: np.ndarray, window: Window) -> dict[str,
         "rmse": rmse(output, target),
         "mae": mae(output, target),
     }
+
+
+def dice(output: np.ndarray, target: np.ndarray, classes: int) -> np.ndarray:
+    """Overlap of each class, 2 |A and B| / (|A| + |B|) (Dice 1945), from 0 to 1.
+
+    Args:
+        output, target: label maps of one shape, whole numbers from 0 to `classes - 1`.
+        classes: number of classes, the background included.
+
+    Returns:
+        float64 `[classes]`, the background first; NaN for a class that neither map holds, so that
+        `np.nanmean(dice(...)[1:])` is the mean over the foreground classes that are there.
+
+    Raises:
+        ValueError: for maps of different shapes, or values that name no class.
+    """
+    output, target = np.asarray(output), np.asarray(target)
+    if output.shape != target.shape:
+        raise ValueError(
+            "output, target: expected label maps of one shape. "
+            f"Received: {output.shape} and {target.shape}"
+        )
+    for name, labels in (("output", output), ("target", target)):
+        strange = labels[~((labels >= 0) & (labels < classes) & (labels % 1 == 0))]
+        if strange.size:
+            raise ValueError(
+                f"{name}: expected labels from 0 to {classes - 1}. Received: {strange[0]:g} "
+                f"in {strange.size} of {labels.size} pixels"
+            )
+    output, target = output.astype(np.int64), target.astype(np.int64)
+    both, ours, theirs = (
+        np.bincount(labels.ravel(), minlength=classes)
+        for labels in (target[output == target], output, target)
+    )
+    sizes = ours + theirs
+    return np.divide(2 * both, sizes, out=np.full(classes, np.nan), where=sizes > 0)
 
 
 def sliced_wasserstein(
@@ -303,71 +344,23 @@ def nearest_training(
     )
 
 
-def group_means(values: Sequence[float], groups: Sequence[str]) -> dict[str, float]:
-    """Group (patient) to the mean of its values, in order of first appearance."""
-    if len(values) != len(groups):
-        raise ValueError(
-            f"groups: expected one for each value. Received: {len(values)} values, "
-            f"{len(groups)} groups"
-        )
-    members: dict[str, list[float]] = {}
-    for value, group in zip(values, groups, strict=True):
-        members.setdefault(group, []).append(value)
-    return {group: float(np.mean(numbers)) for group, numbers in members.items()}
-
-
-def bootstrap(
-    values: Sequence[float],
-    groups: Sequence[str] | None = None,
-    *,
-    n: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean (Efron 1979).
-
-    Images of one patient are not independent: with `groups` the patients' means are resampled,
-    and the interval is that of the mean over patients. Intervals from fewer than about ten
-    values or patients are too narrow.
-
-    Args:
-        values: one number an image.
-        groups: the patient of each value, or None to resample the values.
-        n: resamples.
-        seed: draws them.
-        level: coverage.
-
-    Returns:
-        The lower and the upper limit; NaN for fewer than two values or groups.
-    """
-    if groups is not None:
-        values = list(group_means(values, groups).values())
-    numbers = np.asarray(values, np.float64)
-    if len(numbers) < 2:
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    block = max(1, 1_000_000 // len(numbers))  # resamples at once: bounds the memory
-    means = [
-        numbers[rng.integers(len(numbers), size=(min(block, n - start), len(numbers)))].mean(1)
-        for start in range(0, n, block)
-    ]
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def _pair(output, target, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Both images as float64 `[H, W, C]`, clipped to `window` where one is given."""
+    """Both as float64 `[H, W, C]` or `[D, H, W, C]`, clipped to `window` where one is given."""
     output, target = np.asarray(output, np.float64), np.asarray(target, np.float64)
-    if output.shape != target.shape or output.ndim not in (2, 3):
+    if output.shape != target.shape or output.ndim not in (2, 3, 4):
         raise ValueError(
-            "output, target: expected two images of one shape, [H, W] or [H, W, C]. "
-            f"Received: {output.shape} and {target.shape}"
+            "output, target: expected two images of one shape, [H, W], [H, W, C] or "
+            f"[D, H, W, C]. Received: {output.shape} and {target.shape}"
         )
     if output.ndim == 2:
         output, target = output[..., None], target[..., None]
     if window is not None:
         output, target = np.clip(output, *window), np.clip(target, *window)
     return output, target
+
+
+def _mean_of_slices(measure, output: np.ndarray, target: np.ndarray, window: Window) -> float:
+    return float(np.mean([measure(a, b, window) for a, b in zip(output, target, strict=True)]))
 
 
 def _ssim_terms(a: np.ndarray, b: np.ndarray, span: float) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import importlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,12 @@ _NOISE = 2  # beside the streams 0 and 1: what a seed folded into the example's 
 
 
 def load_builder(
-    dataset: str, data_dir: Path | None, recipe: Recipe, input: Path | None = None
+    dataset: str,
+    data_dir: Path | None,
+    recipe: Recipe,
+    input: Path | None = None,
+    *,
+    prepare: bool = True,
 ) -> tfds.core.DatasetBuilder:
     """A data set that is ready to be read; downloads or generates it first where needed.
 
@@ -44,6 +49,7 @@ def load_builder(
         data_dir: where prepared data sets live; None: `$TFDS_DATA_DIR` or ~/tensorflow_datasets.
         recipe: `spacing`, `slices` and `allow_shared_patients` say how `folder` is prepared.
         input: the user's own folder or list of images, for the data set `folder` only.
+        prepare: False only describes the data; `prepare_builder` then makes them ready.
 
     Raises:
         UnknownName: for an unknown data set or config.
@@ -59,18 +65,23 @@ def load_builder(
         _refuse_folder_options(name, recipe, input)
         config = config if module.Builder.BUILDER_CONFIGS else None
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
-    root = root.expanduser()
+    builder = module.Builder(config=config, data_dir=root.expanduser())
+    return prepare_builder(builder) if prepare else builder
 
-    builder = module.Builder(config=config, data_dir=root)
-    if Path(builder.data_dir).exists():  # TFDS renames a finished data set to this name
+
+def prepare_builder(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
+    """The same data set, downloaded or generated where it is not there yet."""
+    final = Path(builder.data_dir)
+    if final.exists():  # TFDS renames a finished data set to this name
         return builder
-    lock = f".{name}-{getattr(config, 'name', config)}.lock"
-    with _locked(root / lock):
+    config = builder.builder_config
+    root = Path(builder.data_dir_root)
+    with _locked(root / f".{builder.name}-{getattr(config, 'name', config)}.lock"):
         # Another process may have prepared it while this one waited.
-        builder = module.Builder(config=config, data_dir=root)
-        if not Path(builder.data_dir).exists():
-            _prepare(builder)
-    return builder
+        fresh = type(builder)(config=config, data_dir=root)
+        if not final.exists():
+            _prepare(fresh)
+    return fresh
 
 
 def _refuse_folder_options(name: str, recipe: Recipe, input: Path | None) -> None:
@@ -124,7 +135,7 @@ def domains(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> tuple[Domain, 
     The recipe's windows replace the data set's own; `source_window` is that of single images.
     """
     metadata = _metadata(builder)
-    keys = ("image",) if metadata["kind"] == "single" else ("source", "target")
+    keys = image_keys(builder, recipe.scale)
     windows = (recipe.source_window, recipe.target_window)
     found = [Domain.from_dict(metadata[key]) for key in keys]
     found = [
@@ -132,6 +143,28 @@ def domains(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> tuple[Domain, 
         for domain, window in zip(found, windows, strict=False)
     ]
     return found[0], found[-1]
+
+
+def image_keys(builder: tfds.core.DatasetBuilder, scale: int = 1) -> tuple[str, ...]:
+    """Features that hold the images: ("image",), or those of source and target.
+
+    A data set of several resolutions has a source for each: `source_x2` has half the target's.
+
+    Raises:
+        ValueError: for a scale that the data set has no source of.
+    """
+    metadata = _metadata(builder)
+    if metadata["kind"] == "single":
+        return ("image",)
+    scales = metadata.get("scales")
+    if scales is None:
+        return "source", "target"
+    if scale not in scales:
+        raise ValueError(
+            f"scale: {builder.info.full_name} has sources for the scales "
+            f"{', '.join(map(str, scales))}. Received: {scale}"
+        )
+    return f"source_x{scale}", "target"
 
 
 def example_count(builder: tfds.core.DatasetBuilder, split: str) -> int:
@@ -161,6 +194,7 @@ def eval_dataset(
     split: str = "test",
     limit: int | None = None,
     size: int = 0,
+    scale: int = 1,
 ) -> Iterator[dict[str, Any]]:
     """The examples of a split one by one, whole, always in the same order.
 
@@ -169,24 +203,38 @@ def eval_dataset(
         split: which examples.
         limit: the first so many only.
         size: height and width to which the central square is averaged down; 0 leaves all.
+        scale: of a data set with sources of several resolutions, which of them.
 
     Returns:
-        Dictionaries with "source" and "target", or "image", float32 `[H, W, C]` in physical
-        units, and the texts "patient" and "name".
+        Dictionaries with "source" and "target", or "image", float32 `[H, W, C]` (volumes
+        `[D, H, W, C]`) in physical units, the texts "patient" and "name", and the number "label"
+        where the data set has it.
 
     Raises:
         ValueError: for a split that is not there.
     """
     example_count(builder, split)
+    keys = image_keys(builder, scale)
+    names = dict(zip(keys, ("image",) if len(keys) == 1 else ("source", "target"), strict=True))
+    names |= {key: key for key in ("patient", "name", "label") if key in builder.info.features}
     in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-    dataset = builder.as_dataset(split=split, read_config=in_order, shuffle_files=False)
+    dataset = builder.as_dataset(
+        split=split,
+        read_config=in_order,
+        shuffle_files=False,
+        decoders=tfds.decode.PartialDecoding(dict.fromkeys(names, True)),
+    )
     dataset = dataset.take(-1 if limit is None else limit).prefetch(2)
 
     def examples():
         for example in dataset.as_numpy_iterator():
             yield {
-                key: value.decode() if isinstance(value, bytes) else reduced(value)
-                for key, value in example.items()
+                name: value.decode()
+                if isinstance(value := example[key], bytes)
+                else reduced(value)
+                if value.ndim
+                else int(value)
+                for key, name in names.items()
             }
 
     def reduced(image: np.ndarray) -> np.ndarray:
@@ -222,39 +270,45 @@ def train_dataset(
         unpaired: draw source and target independently, even from paired data.
 
     Returns:
-        A dataset of dictionaries: float32 `[batch_size, H, W, C]` in physical units under
-        "source" and "target", or "image", and "seed", int32 `[batch_size, 2]`, that no other
-        example of the run has.
+        A dataset of dictionaries: float32 `[batch_size, H, W, C]` (volumes `[batch_size, D, H, W,
+        C]`) in physical units under "source" and "target", or "image"; the recipe's
+        `extra_features`; and "seed", int32 `[batch_size, 2]`, that no other example of the run has.
 
     Raises:
         ValueError: for images of several sizes without a crop, and images smaller than `size`.
     """
     example_count(builder, "train")
     kind = _metadata(builder)["kind"]
-    if kind == "single":
-        groups = [("image",)]
-    elif unpaired or kind == "unpaired":
-        groups = [("source",), ("target",)]
-    else:
-        groups = [("source", "target")]
     if kind == "single" and recipe.noise:
         raise ValueError(
             f"noise: it is added to the source, and single images have none. "
             f"Received: noise={recipe.noise}"
         )
-    _check_sizes(builder, groups, recipe.crop, size, batch_size)
+    groups = _groups(builder, recipe, unpaired or kind == "unpaired")
+    _check_sizes(builder, [group[0][0] for group in groups], recipe, size, batch_size)
     parsers = [
-        tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
-        for keys in groups
+        tfds.features.FeaturesDict({key: builder.info.features[key] for key, _, _ in group})
+        for group in groups
     ]
 
     def prepare(number: tf.Tensor, *records: tf.Tensor) -> dict[str, tf.Tensor]:
         example = {"seed": tf.stack([recipe.seed, tf.cast(number, tf.int32)])}
-        for stream, (keys, parser, record) in enumerate(zip(groups, parsers, records, strict=True)):
-            images = parser.deserialize_example(record)
+        for stream, (group, parser, record) in enumerate(
+            zip(groups, parsers, records, strict=True)
+        ):
+            features = parser.deserialize_example(record)
             seed = tf.random.experimental.stateless_fold_in(example["seed"], stream)
-            images = augment([images[key] for key in keys], recipe, seed, size)
-            example |= dict(zip(keys, images, strict=True))
+            images = [part for part in group if features[part[0]].shape.rank]
+            changed = augment(
+                [features[key] for key, _, _ in images],
+                recipe,
+                seed,
+                size,
+                factors=[factor for _, _, factor in images],
+                labels=[_holds_labels(builder, key) for key, _, _ in images],
+            )
+            example |= {name: features[key] for key, name, _ in group}
+            example |= {name: image for (_, name, _), image in zip(images, changed, strict=True)}
         if recipe.noise:
             seed = tf.random.experimental.stateless_fold_in(example["seed"], _NOISE)
             source = example["source"]
@@ -275,6 +329,31 @@ def train_dataset(
     policy = tf.data.experimental.AutoShardPolicy.DATA
     options.experimental_distribute.auto_shard_policy = policy
     return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+
+
+def _groups(
+    builder: tfds.core.DatasetBuilder, recipe: Recipe, unpaired: bool
+) -> list[list[tuple[str, str, int]]]:
+    """Features drawn together: (feature, name in the batch, sides as a multiple of the source's).
+
+    What belongs to the target, "target_label", goes with it where source and target are unpaired.
+    """
+    keys = image_keys(builder, recipe.scale)
+    if len(keys) == 1:
+        groups = [[("image", "image", 1)]]
+    else:
+        source, target = (keys[0], "source", 1), ("target", "target", recipe.scale)
+        groups = [[source], [target]] if unpaired else [[source, target]]
+    for name in recipe.extra_features:
+        of_target = name.startswith("target")
+        factor = recipe.scale if of_target else 1
+        groups[-1 if of_target else 0].append((name, name, factor))
+    return groups
+
+
+def _holds_labels(builder: tfds.core.DatasetBuilder, key: str) -> bool:
+    """Whether an image's values are numbers of classes, which have no mean."""
+    return key.endswith("_label") or _metadata(builder).get(key, {}).get("unit") == "class"
 
 
 def _records(
@@ -309,16 +388,24 @@ def _records(
 
 def _check_sizes(
     builder: tfds.core.DatasetBuilder,
-    groups: list[tuple[str, ...]],
-    crop: int,
+    keys: list[str],
+    recipe: Recipe,
     size: int,
     batch_size: int,
 ) -> None:
+    """Refuses images that a batch cannot hold."""
+    crop = recipe.crop
     if 0 < crop < size:
         raise ValueError(f"crop: expected {size} or more, or 0. Received: {crop}")
+    if crop % recipe.scale:
+        raise ValueError(
+            f"crop: expected a multiple of the scale {recipe.scale}, or 0. Received: {crop}"
+        )
+    if recipe.dimensions == 3 and (recipe.shift or recipe.rotation or recipe.zoom):
+        raise ValueError("shift, rotation, zoom: volumes are only cropped and mirrored.")
     if not size and (crop or batch_size == 1):
         return
-    for key in [key for keys in groups for key in keys]:
+    for key in keys:
         sizes = _sizes(builder, key)
         if size and min(min(pair) for pair in sizes) < size:
             raise ValueError(
@@ -333,11 +420,11 @@ def _check_sizes(
             )
 
 
-def _sizes(builder: tfds.core.DatasetBuilder, key: str) -> set[tuple[int, int]]:
-    """Heights and widths in the split "train"; reads it through where they are not declared."""
+def _sizes(builder: tfds.core.DatasetBuilder, key: str) -> set[tuple[int, ...]]:
+    """Sides of the images of the split "train"; reads it through where they are not declared."""
     feature = builder.info.features[key]
     if None not in feature.shape:
-        return {feature.shape[:2]}
+        return {feature.shape[:-1]}
     raw = tfds.decode.PartialDecoding({key: True}, {key: tfds.decode.SkipDecoding()})
     dataset = builder.as_dataset(split="train", decoders=raw)
 
@@ -345,37 +432,53 @@ def _sizes(builder: tfds.core.DatasetBuilder, key: str) -> set[tuple[int, int]]:
         raw = example[key]
         return raw["shape"] if isinstance(raw, dict) else tf.shape(feature.decode_example(raw))
 
-    return {(int(s[0]), int(s[1])) for s in dataset.map(shape).as_numpy_iterator()}
+    return {tuple(int(side) for side in s[:-1]) for s in dataset.map(shape).as_numpy_iterator()}
 
 
 # Augmentation.
 
 
-def augment(images: list[tf.Tensor], recipe: Recipe, seed: tf.Tensor, size: int = 0):
+def augment(
+    images: list[tf.Tensor],
+    recipe: Recipe,
+    seed: tf.Tensor,
+    size: int = 0,
+    factors: Sequence[int] | None = None,
+    labels: Sequence[bool] | None = None,
+) -> list[tf.Tensor]:
     """Crop, mirror, move, turn, scale and shrink images, all in the same way.
 
-    What is geometric makes one bilinear resampling; crop, flip and shift alone (a shift is of
-    whole pixels) take pixels as they are. Beyond the border the image is mirrored.
+    What is geometric makes one bilinear resampling (label maps: nearest); crop, flip and shift
+    alone (a shift is of whole pixels) take pixels as they are. Beyond the border the image is
+    mirrored.
 
     Args:
-        images: one image or a pair of one height and width, `[H, W, C]` of any type.
-        recipe: crop, flip, shift, rotation and zoom.
+        images: images of one extent, `[H, W, C]` of any type; or volumes `[D, H, W, C]`, which are
+            cropped and mirrored only.
+        recipe: crop, flip, shift, rotation and zoom; `shift` counts pixels of the coarsest image.
         seed: int32 `[2]`, a stateless seed.
         size: height and width of the result; 0 leaves those of the crop or of the image.
+        factors: of each image, its sides over those of the first, which is the coarsest; None: 1.
+        labels: of each image, whether it is a label map; None: none is.
 
     Returns:
-        float32 images `[h, w, C]`, no value outside the range of the image's own.
+        float32 images `[h, w, C]`, no value outside the range of the image's own; label maps
+        keep their type.
     """
-    draws = tf.random.stateless_uniform((7,), seed, -1.0, 1.0)
-    whole = tf.shape(images[0])[:2]
+    factors = factors or [1] * len(images)
+    labels = labels or [False] * len(images)
+    axes = images[0].shape.rank - 1
+    draws = tf.random.stateless_uniform((8,), seed, -1.0, 1.0)
+    whole = tf.shape(images[0])[:axes]
     if recipe.crop:
-        window = tf.constant([recipe.crop, recipe.crop])
+        window = tf.fill([axes], recipe.crop // max(factors))
         room = whole - window
-        place = (draws[:2] + 1.0) / 2.0 * tf.cast(room + 1, tf.float32)
+        place = tf.concat([draws[7:], draws[:2]], 0)[-axes:]
+        place = (place + 1.0) / 2.0 * tf.cast(room + 1, tf.float32)
         # The product may round up to room + 1. A smaller image lies in the middle.
         start = tf.where(room > 0, tf.minimum(tf.cast(place, tf.int32), room), room // 2)
     else:
-        window = tf.repeat(tf.reduce_min(whole), 2) if size else whole
+        window = tf.repeat(tf.reduce_min(whole), axes) if size else whole
         start = (whole - window) // 2
     if recipe.shift:
         start += tf.cast(tf.round(draws[2:4] * recipe.shift), tf.int32)
@@ -383,42 +486,50 @@ def augment(images: list[tf.Tensor], recipe: Recipe, seed: tf.Tensor, size: int 
     angle = draws[5] * recipe.rotation * np.pi / 180
     scale = 1.0 + draws[6] * recipe.zoom
 
-    def change(image: tf.Tensor) -> tf.Tensor:
-        shape = [recipe.crop or side for side in image.shape[:2]] + [image.shape[2]]
+    def change(image: tf.Tensor, factor: int, label: bool) -> tf.Tensor:
+        cropped = recipe.crop // max(factors) * factor
+        shape = [cropped or side for side in image.shape[:-1]] + [image.shape[-1]]
+        first, sides = start * factor, window * factor
         if recipe.rotation or recipe.zoom:
-            image = affine(image, start, window, angle, scale, mirror)
+            image = affine(image, first, sides, angle, scale, mirror, nearest=label)
         else:
             if recipe.crop or recipe.shift or size:
-                image = _take(image, start, window)
+                image = _take(image, first, sides)
             if recipe.flip:  # `image[:, ::-1]` and `tf.where` are several times slower
-                image = tf.cond(mirror, lambda: tf.reverse(image, [1]), lambda: image)
-            image = tf.cast(image, tf.float32)
+                image = tf.cond(mirror, lambda: tf.reverse(image, [axes - 1]), lambda: image)
+            if not label:
+                image = tf.cast(image, tf.float32)
         if size:
-            image = tf.image.resize(image, [size, size], method="area")
-            shape = [size, size, shape[2]]
+            image = tf.image.resize(image, [size, size], method="nearest" if label else "area")
+            shape = [size, size, shape[-1]]
         return tf.ensure_shape(image, shape)
 
-    message = "source and target of a pair have different sizes"
-    for image in images[1:]:
-        tf.debugging.assert_equal(tf.shape(image)[:2], whole, message)
-    return [change(image) for image in images]
+    for image, factor in zip(images, factors, strict=True):
+        message = (
+            f"source and target of a pair have different sizes, or not {factor} to 1"
+            if factor > 1
+            else "source and target of a pair have different sizes"
+        )
+        tf.debugging.assert_equal(tf.shape(image)[:axes], whole * factor, message)
+    return [change(*each) for each in zip(images, factors, labels, strict=True)]
 
 
 def _take(image: tf.Tensor, start: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """The pixels of a window of `[H, W, C]`, mirrored where it reaches over the border."""
-    whole = tf.shape(image)[:2]
+    """The pixels of a window of `[..., C]`, mirrored where it reaches over the border."""
+    axes = image.shape.rank - 1
+    whole = tf.shape(image)[:axes]
 
     def mirrored():
         taken = image
-        for axis in (0, 1):
+        for axis in range(axes):
             index = (start[axis] + tf.range(window[axis])) % (2 * whole[axis])
             index = tf.minimum(index, 2 * whole[axis] - 1 - index)
             taken = tf.gather(taken, index, axis=axis)
         return taken
 
     def inside():
-        end = start + window
-        return image[start[0] : end[0], start[1] : end[1]]
+        begin, sides = tf.concat([start, [0]], 0), tf.concat([window, [-1]], 0)
+        return tf.slice(image, begin, sides)
 
     fits = tf.reduce_all(start >= 0) & tf.reduce_all(start + window <= whole)
     return tf.cond(fits, inside, mirrored)
@@ -431,6 +542,7 @@ def affine(
     angle: tf.Tensor,
     scale: tf.Tensor,
     mirror: tf.Tensor,
+    nearest: bool = False,
 ) -> tf.Tensor:
     """Resample a window of an image, turned, scaled and mirrored about the window's centre.
 
@@ -444,9 +556,11 @@ def affine(
         angle: a, in radians; a positive one turns the content counter-clockwise.
         scale: s, magnification.
         mirror: bool, left to right.
+        nearest: take the nearest pixel's value, as label maps need.
 
     Returns:
-        float32 `[*window, C]`: bilinear, mirrored beyond the border.
+        float32 `[*window, C]`: bilinear, mirrored beyond the border; of the image's own type with
+        `nearest`.
     """
     half = (tf.cast(window, tf.float32) - 1.0) / 2.0
     centre = tf.cast(start, tf.float32) + half
@@ -458,10 +572,10 @@ def affine(
     b2 = centre[0] - b0 * half[1] - b1 * half[0]
     zero = tf.zeros_like(a0)
     return tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(image, tf.float32)[None],
+        images=(image if nearest else tf.cast(image, tf.float32))[None],
         transforms=tf.stack([a0, a1, a2, b0, b1, b2, zero, zero])[None],
         output_shape=window,
         fill_value=0.0,
-        interpolation="BILINEAR",
+        interpolation="NEAREST" if nearest else "BILINEAR",
         fill_mode="REFLECT",
     )[0]

@@ -16,7 +16,7 @@ class Recipe:
         learning_rate: the optimizer's initial learning rate.
         seed: seeds weights, data order, augmentation and all noise inside a step.
         precision: "auto" takes bfloat16 where the hardware is fast at it.
-        crop: height and width of the training patch, in pixels; 0 takes whole images.
+        crop: sides of the training patch, in pixels of the target; 0 takes whole images.
         flip: mirror left to right at random.
         shift: greatest random shift, in pixels.
         rotation: greatest random rotation, in degrees.
@@ -55,6 +55,11 @@ class Recipe:
     # What the "small" preset changes: a run that a laptop finishes.
     SMALL: ClassVar[dict[str, Any]] = {}
 
+    # A super-resolution recipe has a field in place of each: output pixels along one input pixel,
+    # and axes of an image (3: volumes).
+    scale: ClassVar[int] = 1
+    dimensions: ClassVar[int] = 2
+
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -72,6 +77,16 @@ class Recipe:
                 raise ValueError(f"{name}: expected {low} or more. Received: {getattr(self, name)}")
         if self.slices % 2 == 0:
             raise ValueError(f"slices: expected an odd number. Received: {self.slices}")
+
+    @property
+    def size_multiple(self) -> int:
+        """The sides of what the network takes are multiples of this."""
+        return 1
+
+    @property
+    def extra_features(self) -> tuple[str, ...]:
+        """What a training step needs of an example besides its images, such as "label"."""
+        return ()
 
     @classmethod
     def hints(cls) -> dict[str, Any]:

@@ -124,8 +124,8 @@ def index() -> dict[str, dict[str, dict]]:
 def names(section: str = "models", task: str | None = None, modality: str | None = None):
     """Sorted names of a section that suit a task and a modality.
 
-    A model suits a modality when some data set of that modality has the kind of data that the
-    model trains on; a pretrained model has the tasks and the modality of its data set.
+    A model suits a modality when some data set of that modality suits it (`fitting`); a pretrained
+    model has the tasks and the modality of its data set.
 
     Args:
         section: "models", "datasets" or "pretrained".
@@ -144,8 +144,7 @@ def names(section: str = "models", task: str | None = None, modality: str | None
             return set(fields["modality"])
         if section == "pretrained":
             return set(datasets[fields["dataset"].split("/")[0]]["modality"])
-        kinds = [d for d in datasets.values() if fields["data"] in d["data"].split(", ")]
-        return {m for d in kinds for m in d["modality"]} - {"any"}
+        return {m for d in fitting(fields["name"]) for m in datasets[d]["modality"]} - {"any"}
 
     def tasks(fields: dict) -> list[str]:
         if section == "pretrained":
@@ -170,6 +169,20 @@ def find(name: str) -> tuple[str, dict]:
         if name in index()[section]:
             return section, index()[section][name]
     raise UnknownName(name, sorted(n for s in SECTIONS for n in index()[s]))
+
+
+def fitting(name: str) -> list[str]:
+    """Data sets that suit a model, or models that suit a data set: by kind of data and by task."""
+    section, fields = find(name)
+
+    def suits(model: dict, dataset: dict) -> bool:
+        kinds = dataset["data"].split(", ")
+        kind = model["data"] in kinds or (model["data"] == "unpaired" and "paired" in kinds)
+        return kind and bool(set(model["tasks"]) & set(dataset["tasks"]))
+
+    if section == "models":
+        return sorted(n for n, row in index()["datasets"].items() if suits(fields, row))
+    return sorted(n for n, row in index()["models"].items() if suits(row, fields))
 
 
 def dataset_fields(dataset: str) -> tuple[dict, str]:

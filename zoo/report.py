@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo import figures
+from zoo import figures, segmentation_report
 
 Window = tuple[float, float]
 
@@ -26,26 +26,29 @@ _PLOTTED = 300  # images in the plot
 
 
 def page(
-    results: dict[str, Any], pictures: dict[str, Any], source_window: Window, target_window: Window
+    results: dict[str, Any], pictures: dict[str, Any], input_window: Window, target_window: Window
 ) -> str:
     """The report as HTML.
 
     Args:
         results: what `metrics.json` holds.
-        pictures: "examples": (label, example) pairs; or, for a generator, "sets": name to
-            images and "pairs": (generated, nearest training image, facts).
-        source_window: display window of source images.
+        pictures: "examples": (label, example) pairs, the examples' "input" being what to show of
+            the source; or, for a generator, "sets": name to images and "pairs": (generated,
+            nearest training image, facts).
+        input_window: display window of input images.
         target_window: display window of all other images.
     """
     kind = results["kind"]
     parts = [_head(results)]
     if kind == "translation":
         parts += [_tiles(results), _summary(results), _plot(results)]
-        parts += [_examples(results, pictures["examples"], source_window, target_window)]
+        parts += [_examples(results, pictures["examples"], input_window, target_window)]
         parts += [_patients(results)]
     elif kind == "unaligned translation":
         parts += [_distances(results)]
-        parts += [_examples(results, pictures["examples"], source_window, target_window)]
+        parts += [_examples(results, pictures["examples"], input_window, target_window)]
+    elif kind == "segmentation":
+        parts += segmentation_report.sections(results, pictures["examples"], input_window)
     else:
         parts += [_distances(results), _sets(pictures["sets"], target_window)]
         parts += [_memorisation(results, pictures["pairs"], target_window)]
@@ -56,7 +59,7 @@ def page(
 
 def _head(results: dict[str, Any]) -> str:
     data, target, source = results["dataset"], results["target"], results["source"]
-    counted = f"{results['images']} images"
+    counted = f"{results['images']} {'images' if results['dimensions'] == 2 else 'volumes'}"
     if results["patients"]:
         counted += f" of {results['patients']} patients"
     if results["limit"]:
@@ -69,6 +72,7 @@ def _head(results: dict[str, Any]) -> str:
         "Images": counted,
         "Source": _domain(source) if results["kind"] != "generation" else "",
         "Target" if results["kind"] != "generation" else "Domain": _domain(target),
+        "Classes": ", ".join(results.get("label_names", ())),
         "Made": ", ".join(
             [results["created"]] + [f"{k} {v}" for k, v in results["versions"].items() if v]
         ),
@@ -78,6 +82,7 @@ def _head(results: dict[str, Any]) -> str:
     what = {
         "translation": "Image translation, compared pixel by pixel with the target",
         "unaligned translation": "Image translation without aligned targets, compared as sets",
+        "segmentation": "Pixel-wise classification, compared with the target's label map",
         "generation": "Image generation, compared with held-out images",
     }[results["kind"]]
     return f'<header><h1>{title}</h1><div class="soft">{what}</div><dl>{rows}</dl></header>'
@@ -96,7 +101,7 @@ def _tiles(results: dict[str, Any]) -> str:
             line += (
                 f'<br><span class="{"good" if better else "alarm"}">'
                 f"{_number(difference, key, results, sign=True)} {_text(unit)}</span>"
-                " against the input"
+                f" {_against(results)}"
             )
         value = _number(results["summary"]["output"][key]["mean"], key, results)
         tiles.append(
@@ -133,6 +138,11 @@ def _summary(results: dict[str, Any]) -> str:
         f"MS-SSIM, for which values are clipped to it. MS-SSIM uses {scales} of 5 scales"
         + ("" if results["ms_ssim_scales"] == [5] else " (weights renormalised)")
         + ". By patient, each patient's mean counts once."
+        + (
+            " SSIM and MS-SSIM of a volume are means over its axial slices."
+            if results["dimensions"] == 3
+            else ""
+        )
     )
     return figures.section("Summary", note, figures.table(head, rows))
 
@@ -178,15 +188,17 @@ def _plot(results: dict[str, Any]) -> str:
         + "</svg>"
     )
     note = "PSNR in dB of every image's output (filled)"
-    note += " and input (open)" if "input" in rows[0] else ""
+    note += f" and {results['baseline']} (open)" if "input" in rows[0] else ""
     note += ", in order of the output's."
     if len(results["per_image"]) > _PLOTTED:
         note += f" {_PLOTTED} of {len(results['per_image'])} images, evenly chosen."
     return figures.section("Image by image", note, drawing)
 
 
-def _examples(results, examples, source_window: Window, target_window: Window) -> str:
+def _examples(results, examples, input_window: Window, target_window: Window) -> str:
     aligned = results["kind"] == "translation"
+    name = _capital(results.get("baseline") or "input")
+    unit = results["target" if results["source"]["unit"] == "k-space" else "source"]["unit"]
     blocks, limit = [], 1.0
     if aligned:
         errors = [
@@ -197,7 +209,7 @@ def _examples(results, examples, source_window: Window, target_window: Window) -
         limit = figures.round_limit(max(float(np.percentile(np.abs(e), 99.5)) for e in errors))
     for i, (label, example) in enumerate(examples):
         panels = [
-            ("Source", _grey(example["source"], source_window)),
+            (name, _grey(example["input"], input_window)),
             ("Output", _grey(example["output"], target_window)),
             ("Target" if aligned else "A real target", _grey(example["target"], target_window)),
         ]
@@ -210,14 +222,14 @@ def _examples(results, examples, source_window: Window, target_window: Window) -
             score = f"PSNR {row['output']['psnr']:.2f} dB"
             if "gain" in row:
                 gain = _number(row["gain"]["psnr"], "psnr", results, sign=True)
-                score += f" ({gain} against the input)"
+                score += f" ({gain} {_against(results)})"
             about += [score, f"SSIM {row['output']['ssim']:.4f}"]
         about = " · ".join(_text(item) for item in about if item)
         blocks.append(f"<h3>{title} <span>{about}</span></h3>{figures.panels(panels)}")
     ramp = ("#000", "#fff")
     bars = [("All images", ramp, target_window, results["target"]["unit"])]
-    if (source_window, results["source"]["unit"]) != (target_window, results["target"]["unit"]):
-        bars = [("Source", ramp, source_window, results["source"]["unit"])]
+    if (input_window, unit) != (target_window, results["target"]["unit"]):
+        bars = [(name, ramp, input_window, unit)]
         bars += [("Output and target", ramp, target_window, results["target"]["unit"])]
     if aligned:
         colours = figures.diverging(np.linspace(-1, 1, 17)[None], 1.0)[0]
@@ -229,6 +241,7 @@ def _examples(results, examples, source_window: Window, target_window: Window) -
         if aligned
         else "Chosen at random. The real target is of another place or patient."
     )
+    note += " Of volumes the middle slice is shown." if results["dimensions"] == 3 else ""
     return figures.section("Examples", note, *blocks, f'<div class="bars">{bars}</div>')
 
 
@@ -345,7 +358,12 @@ def _limits(results: dict[str, Any]) -> str:
         f"All figures are of one data set, {data['name']} ({data['split']}), and say nothing of "
         "other scanners, protocols, anatomies or populations.",
     ]
-    if results["kind"] == "generation":
+    if results["kind"] == "segmentation":
+        lines += [
+            "Overlap says little of small structures and of where a boundary is wrong, and is only "
+            "as good as the target's label maps. No reader or diagnostic task was tested."
+        ]
+    elif results["kind"] == "generation":
         lines += [
             "Distances between sets depend on the number of images and are comparable only at "
             "the same number and resolution. No reader has judged the images."
@@ -355,7 +373,7 @@ def _limits(results: dict[str, Any]) -> str:
             "A translated image can look right and be wrong: structures may be invented or lost "
             "without much change of these measures. No reader or diagnostic task was tested."
         ]
-    if results["kind"] == "translation":
+    if results["kind"] in ("translation", "segmentation"):
         lines += [
             "Intervals reflect the choice of images and patients, not a repeated training."
             + (
@@ -394,12 +412,18 @@ def _measure(key: str, results: dict[str, Any]) -> tuple[str, str, int]:
     return label, _unit(results) if unit is None else unit, digits
 
 
+def _against(results: dict[str, Any]) -> str:
+    return "against " + ("zero filling" if results["baseline"] == "zero-filled" else "the input")
+
+
 def _unit(results: dict[str, Any]) -> str:
     return "" if results["unit"] == "1" else results["unit"]
 
 
 def _domain(domain: dict[str, Any]) -> str:
     low, high = domain["window"]
+    if domain["unit"] == "class":
+        return f"label map, classes {low:g} to {high:g}"
     text = f"{domain['modality']}, window {low:g} to {high:g}"
     text += f" {domain['unit']}" if domain["unit"] != "1" else ""
     if domain["spacing"]:

@@ -18,7 +18,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from zoo import figures, pipeline, translator
+from zoo import figures, pipeline, registry, translator
 from zoo.recipe import Recipe
 from zoo.registry import Entry
 from zoo.translator import Phase, Translator
@@ -27,6 +27,7 @@ STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu")
 # Fields that change what is written on the way and not the weights at the end.
 _FREE_FIELDS = {"image_every", "checkpoint_every", "tile", "allow_shared_patients"}
 _SECONDS_A_CALL = 1.0  # aim of one call into TensorFlow: Ctrl-C and the bar wait for it
+_STEPS_A_CALL = 10  # under several workers
 
 
 class Interrupted(KeyboardInterrupt):
@@ -65,17 +66,20 @@ def train(
     Raises:
         ValueError: for a data set that does not suit the model, or a run folder of another run.
         FloatingPointError: at the first loss that is not finite.
+        ConnectionError: where another worker is lost.
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint written.
     """
     distribution = make_strategy(strategy)
     chief = distribution.cluster_resolver is None or _is_chief(distribution)
-    builder = pipeline.load_builder(entry.dataset, data_dir, entry.recipe, input)
+    # All that can be refused is refused before anything is downloaded, made or written.
+    builder = pipeline.load_builder(entry.dataset, data_dir, entry.recipe, input, prepare=False)
     entry = fit_to_data(entry, builder)
     workdir = Path(workdir)
     record = _prepare_folder(entry, builder, workdir, resume)
     if record.get("state") == "done":
         print(f"{workdir}: finished at step {record['step']}; nothing left to do.")
         return record
+    builder = pipeline.prepare_builder(builder)
     tf.config.set_soft_device_placement(True)
     with distribution.scope():
         model = translator.build(entry)
@@ -115,25 +119,74 @@ def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
     Raises:
         ValueError: naming what the model takes and what the data set has.
     """
-    cls, metadata = entry.model_class, builder.info.metadata
-    kind = metadata["kind"]
-    if kind != cls.data:
-        raise ValueError(
-            f"dataset: {entry.model} trains on {cls.data} images. "
-            f"Received: {entry.dataset}, which has {kind} ones"
+    cls, recipe = entry.model_class, entry.recipe
+    metadata, features = dict(builder.info.metadata), builder.info.features
+
+    def refuse(what: str) -> ValueError:
+        fitting = registry.fitting(entry.model), registry.fitting(entry.dataset.split("/")[0])
+        hints = zip((entry.model, entry.dataset), fitting, strict=True)
+        suits = "; ".join(
+            f"what suits {name}: {', '.join(there)}" for name, there in hints if there
         )
-    source, target = pipeline.domains(builder, entry.recipe)
-    recipe = cls.resolve(entry.recipe, image_size(builder))
+        return ValueError(f"dataset: {what} ({suits}). Received: {entry.model} on {entry.dataset}")
+
+    kind, axes = metadata["kind"], metadata.get("dimensions", 2)
+    if kind != cls.data and (kind, cls.data) != ("paired", "unpaired"):
+        raise refuse(f"{entry.model} trains on {cls.data} images, and these are {kind}")
+    if axes != recipe.dimensions:
+        raise refuse(
+            f"dimensions: the recipe is for images of {recipe.dimensions} axes, "
+            f"and these have {axes}"
+        )
+    if metadata.get("scales") and recipe.scale == 1:
+        raise refuse("the sources are smaller than the targets, which is for super-resolution")
+    source, target = pipeline.domains(builder, recipe)
+    if (source.unit == "k-space") != cls.reads_kspace:
+        takes, given = ("k-space", "images") if cls.reads_kspace else ("images", "k-space")
+        raise refuse(f"{entry.model} takes {takes}, and the sources are {given}")
+    facts = data_facts(builder, recipe)
+    if getattr(recipe, "classes", 0):
+        window = (0.0, recipe.classes - 1.0)
+        target = dataclasses.replace(target, modality="SEG", unit="class", window=window)
+    if target.unit == "class" and not cls.classifies:
+        raise refuse(f"{entry.model} learns intensities, and the targets are classes")
+    missing = [name for name in recipe.extra_features if name not in features]
+    if missing:
+        raise refuse(f"the recipe needs {missing[0]}, which the data lack")
+    shapes = facts.source_shape, facts.target_shape
+    fits = None in shapes or tuple(s * recipe.scale for s in shapes[0]) == shapes[1]
+    if cls.data == "paired" and not fits:
+        raise refuse(
+            f"the recipe makes images {recipe.scale} times as large as its input, "
+            f"and sources are {shapes[0]}, targets {shapes[1]}"
+        )
+    if target.unit == "class" and not recipe.label_names:
+        recipe = dataclasses.replace(recipe, label_names=facts.label_names)
+    recipe = cls.resolve(recipe, facts)
+    sides = (recipe.crop // recipe.scale,) if recipe.crop else facts.source_shape or ()
+    if any(side % recipe.size_multiple for side in sides):
+        name = "crop" if recipe.crop else "dataset"
+        raise ValueError(
+            f"{name}: {entry.model} with this recipe takes sides that are multiples of "
+            f"{recipe.size_multiple}; set crop to one. Received: {'x'.join(map(str, sides))}"
+        )
     return dataclasses.replace(
         entry, recipe=recipe, source=source.to_dict(), target=target.to_dict()
     )
 
 
-def image_size(builder: tfds.core.DatasetBuilder) -> tuple[int, int] | None:
-    """Height and width of a data set's images, or None where they differ."""
-    features = builder.info.features
-    height, width = features["image" if "image" in features else "source"].shape[:2]
-    return None if None in (height, width) else (height, width)
+def data_facts(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> translator.DataFacts:
+    """What of a data set a recipe may depend on."""
+    features, metadata = builder.info.features, dict(builder.info.metadata)
+    keys = pipeline.image_keys(builder, recipe.scale)
+    shapes = [features[key].shape[:-1] for key in (keys[0], keys[-1])]
+    shapes = [None if None in shape else tuple(shape) for shape in shapes]
+    return translator.DataFacts(
+        source_shape=shapes[0],
+        target_shape=shapes[1],
+        class_names=tuple(features["label"].names) if "label" in features else (),
+        label_names=tuple(metadata.get("label_names") or ()),
+    )
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
@@ -156,7 +209,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     if name == "multi_worker":
         options = tf.distribute.experimental.CommunicationOptions(
             implementation=tf.distribute.experimental.CommunicationImplementation.RING,
-            timeout_seconds=30,
+            timeout_seconds=600,  # the chief draws pictures while the others wait
         )
         return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     if name == "tpu":
@@ -272,7 +325,8 @@ class _Loop:
         for phase in self.phases:
             left = min(phase.steps, max(0, first + phase.steps - done))
             if left:
-                size = phase.size or self.recipe.crop or max(image_size(self.builder) or [256])
+                shape = data_facts(self.builder, self.recipe).target_shape
+                size = phase.size or self.recipe.crop or max(shape or [256])
                 overhead = 0.02
                 seconds += left * (self.model.training_flops(phase, size) / speed + overhead) + 20
             first += phase.steps
@@ -281,7 +335,9 @@ class _Loop:
     def run(self) -> None:
         self.workdir.mkdir(parents=True, exist_ok=True)
         self._write_record()
-        writer = tf.summary.create_file_writer(str(self.workdir / "tensorboard"))
+        writer = tf.summary.create_noop_writer()
+        if self.chief:
+            writer = tf.summary.create_file_writer(str(self.workdir / "tensorboard"))
         previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
         for number in previous:
             signal.signal(number, self._on_signal)
@@ -309,6 +365,15 @@ class _Loop:
             )
             self._write_record()
             raise
+        except tf.errors.OpError as error:
+            if self.distribution.cluster_resolver is None:
+                raise
+            reason = str(error.message).strip().splitlines()[0]
+            raise ConnectionError(
+                f"a worker of the cluster was lost after step {int(self.step.numpy())}. Start all "
+                f"workers again with the same command: the run goes on from its last checkpoint, "
+                f"{self.manager.latest_checkpoint}. Received: {reason}"
+            ) from error
         finally:
             writer.close()
             for number, handler in previous.items():
@@ -325,6 +390,7 @@ class _Loop:
             batch_size=phase.batch_size,
             size=phase.size,
             first_example=images + done * phase.batch_size,
+            unpaired=self.model.data == "unpaired",
         )
         iterator = iter(self.distribution.experimental_distribute_dataset(dataset))
         run = self._function(iterator)
@@ -336,7 +402,11 @@ class _Loop:
             started = time.monotonic()
             losses = {k: float(v) / steps for k, v in run(iterator, tf.constant(steps)).items()}
             seconds = (time.monotonic() - started) / steps
-            if chunk > 1 or now > first + done:  # the first call compiles
+            if self.distribution.cluster_resolver is not None:
+                # A collective's key holds the loop's iteration: calls of different lengths on two
+                # workers would wait for each other for ever.
+                chunk = _STEPS_A_CALL
+            elif chunk > 1 or now > first + done:  # the first call compiles
                 chunk = int(np.clip(_SECONDS_A_CALL / seconds, 1, 50))
             now = self.step.assign_add(steps).numpy()
             self._check(losses, now)
@@ -426,7 +496,9 @@ class _Loop:
     def _examples(self) -> list[dict[str, np.ndarray]]:
         if not hasattr(self, "_held_out"):
             self._held_out = list(
-                pipeline.eval_dataset(self.builder, self._held_out_split(), limit=4)
+                pipeline.eval_dataset(
+                    self.builder, self._held_out_split(), limit=4, scale=self.recipe.scale
+                )
             )
         return self._held_out
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 from zoo import figures
 from zoo.imaging import tiling
 from zoo.imaging.windows import Domain
+from zoo.physics import fourier
 from zoo.recipe import Recipe
 from zoo.registry import Entry
 
@@ -34,6 +35,23 @@ class Phase:
     size: int = 0
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """What a recipe may depend on in a data set.
+
+    Attributes:
+        source_shape, target_shape: sides of the images, (H, W) or (D, H, W); None where they
+            differ. Of single images both are the image's.
+        class_names: names of the values of "label", the class of a whole image.
+        label_names: names of the values of a label map, the class of each pixel.
+    """
+
+    source_shape: tuple[int, ...] | None = None
+    target_shape: tuple[int, ...] | None = None
+    class_names: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
+
+
 class Translator(keras.Model):
     """A model that turns images of one domain into images of another.
 
@@ -48,7 +66,9 @@ class Translator(keras.Model):
     """
 
     recipe_class = Recipe
-    data = "paired"  # what it trains on: paired, unpaired or single
+    data = "paired"  # what it trains on: paired, unpaired (pairs will do) or single
+    classifies = False  # whether it can learn label maps, the class of each pixel
+    reads_kspace = False  # whether its source is k-space and not an image
     registered_name = ""
     network: keras.Model
 
@@ -64,7 +84,27 @@ class Translator(keras.Model):
     @property
     def size_multiple(self) -> int:
         """H and W of what the network takes are multiples of this; `call` pads to it."""
-        return 1
+        return self.recipe.size_multiple
+
+    @property
+    def scale(self) -> int:
+        """Output pixels along one input pixel."""
+        return self.recipe.scale
+
+    @property
+    def dimensions(self) -> int:
+        """Axes of an image: 2, or 3 for a model of volumes."""
+        return self.recipe.dimensions
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of a pixel-wise classifier's classes, where the data had them."""
+        return self.recipe.label_names if self.classes else ()
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of a pixel-wise classifier, whose output is a label map; else 0."""
+        return round(self.target.window[1]) + 1 if self.target.unit == "class" else 0
 
     @property
     def tile_margin(self) -> int:
@@ -72,20 +112,21 @@ class Translator(keras.Model):
         return 32
 
     @property
+    def tiles(self) -> bool:
+        """Whether a large image may be translated in tiles."""
+        return True
+
+    @property
     def residual(self) -> bool:
         """Whether the network gives a correction to its input and not an image."""
         return False
 
     @classmethod
-    def resolve(cls, recipe: Recipe, image_size: tuple[int, int] | None) -> Recipe:
-        """The recipe for images of this height and width, what it left open filled in.
-
-        Args:
-            recipe: as the user has it.
-            image_size: of the data set's images, in pixels; None where they differ.
+    def resolve(cls, recipe: Recipe, facts: DataFacts) -> Recipe:
+        """The recipe for a data set, what it left open filled in.
 
         Raises:
-            ValueError: for a recipe that such images do not fit.
+            ValueError: for a recipe that the data do not fit.
         """
         return recipe
 
@@ -101,7 +142,7 @@ class Translator(keras.Model):
 
     def training_flops(self, phase: Phase, size: int) -> float:
         """Floating-point operations of one step, roughly: forward and backward of the network."""
-        shape = (size, size, self.source.channels)
+        shape = (size // self.scale,) * self.dimensions + (self.source.channels,)
         return 3.0 * phase.batch_size * forward_flops(self.network, shape)
 
     def picture(self, examples: list[dict[str, np.ndarray]]) -> np.ndarray:
@@ -109,19 +150,45 @@ class Translator(keras.Model):
         rows = []
         for example in examples:
             output = self.translate(example["source"][None])[0]
-            rows.append(
-                {"source": example["source"], "output": output, "target": example["target"]}
-            )
+            source, _ = self.baseline(example["source"])
+            source = example["source"] if source is None else source
+            row = {"source": source, "output": output, "target": example["target"]}
+            if self.dimensions == 3:  # the middle slice
+                row = {key: volume[len(volume) // 2] for key, volume in row.items()}
+            rows.append(row)
+        window = self.target.window
+        shown = window if self.source.unit == "k-space" else self.source.window
         return figures.grid(
             rows,
-            {
-                "source": self.source.window,
-                "output": self.target.window,
-                "target": self.target.window,
-            },
+            {"source": shown, "output": window, "target": window},
             error=("output", "target"),
             unit=self.target.unit,
         )
+
+    def baseline(self, source: np.ndarray) -> tuple[np.ndarray | None, str]:
+        """What there is without a model: an estimate of the target, and what it is called.
+
+        The input itself (of neighbouring slices the middle one), enlarged by bicubic interpolation
+        to the target's size, or the inverse Fourier transform of k-space whose gaps are zero.
+
+        Args:
+            source: `[H, W, C]`, or `[D, H, W, C]` for a model of volumes, in the source's unit.
+
+        Returns:
+            float32 of the target's shape, or None where source and target mean different things.
+        """
+        if self.source.unit == "k-space":
+            return fourier.zero_filled(source).astype("float32"), "zero-filled"
+        if self.source.unit != self.target.unit or self.classes:
+            return None, ""
+        if source.shape[-1] != self.target.channels:
+            if source.shape[-1] % 2 == 0 or self.target.channels != 1:
+                return None, ""
+            middle = source.shape[-1] // 2
+            source = source[..., middle : middle + 1]
+        if self.scale == 1:
+            return source, "input"
+        return enlarge(tf.constant(source[None]), self.scale).numpy()[0], "input, bicubic"
 
     # What is served.
 
@@ -129,16 +196,30 @@ class Translator(keras.Model):
         """Translate images.
 
         Args:
-            images: `[N, H, W, C]` in the source's unit; H and W are free.
+            images: `[N, H, W, C]` in the source's unit, H and W free; `[N, D, H, W, C]` for a
+                model of volumes.
             training: whether dropout and batch statistics are those of training.
 
         Returns:
-            float32 `[N, H, W, C']` in the target's unit.
+            float32 `[N, H', W', C']` in the target's unit, H' and W' `scale` times H and W; of a
+            classifier the number of each pixel's likeliest class.
         """
+        if self.classes:
+            best = tf.argmax(self.probabilities(images, training), axis=-1)
+            return tf.cast(best[..., None], tf.float32)
         images = tf.cast(images, tf.float32)
-        height, width = tf.shape(images)[1], tf.shape(images)[2]
+        return self.target.decode(self._cropped_values(images, training))
+
+    def probabilities(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """A classifier's float32 `[N, H, W, classes]`, which add up to 1 at each pixel."""
+        return tf.nn.softmax(self._cropped_values(tf.cast(images, tf.float32), training))
+
+    def _cropped_values(self, images: tf.Tensor, training: bool) -> tf.Tensor:
+        if self.size_multiple == 1:
+            return self.values(images, training)
+        height, width = (tf.shape(images)[axis] * self.scale for axis in (1, 2))
         padded = pad_to_multiple(images, self.size_multiple)
-        return self.target.decode(self.values(padded, training))[:, :height, :width]
+        return self.values(padded, training)[:, :height, :width]
 
     def values(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """What the network makes of physical images, as values of the target's scale."""
@@ -150,8 +231,20 @@ class Translator(keras.Model):
         return values
 
     def target_values(self, images: tf.Tensor) -> tf.Tensor:
-        """What `values` should be, from physical target images."""
+        """What `values` should be, from physical target images; of a classifier one-hot."""
+        if self.classes:
+            return tf.one_hot(tf.cast(images[..., 0], tf.int32), self.classes)
         return self.target.scale(images) if self.residual else self.target.encode(images)
+
+    def pixel_logs(self, values: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
+        """How near `values` come to `target_values`: mean absolute error in the target's unit.
+
+        Of a classifier: the fraction of pixels whose class is right.
+        """
+        if self.classes:
+            right = tf.argmax(values, -1) == tf.argmax(target, -1)
+            return {"accuracy": tf.reduce_mean(tf.cast(right, tf.float32))}
+        return {"mae": tf.reduce_mean(tf.abs(values - target)) * (self.target.span / 2)}
 
     def residual_output(self, output: str) -> bool:
         """Whether a recipe's `output`, "image", "residual" or "auto", means a correction.
@@ -172,23 +265,26 @@ class Translator(keras.Model):
         """Translate a NumPy image, stack or batch of any size, in tiles where it is large.
 
         Args:
-            array: `[H, W]`, `[N, H, W]` or `[N, H, W, C]` in the source's unit.
+            array: `[H, W]`, `[N, H, W]` or `[N, H, W, C]` in the source's unit; for a model of
+                volumes `[D, H, W]`, `[N, D, H, W]` or `[N, D, H, W, C]`.
             batch_size: tiles or images that go through the network at once.
 
         Returns:
-            float32 of the same rank, height and width, in the target's unit.
+            float32 of the same rank, in the target's unit; every side is `scale` times the
+            input's.
 
         Raises:
             ValueError: for another rank, other channels, or values that are not finite.
         """
         array = np.asarray(array)
-        channels = self.source.channels
-        if array.ndim not in (2, 3, 4) or (
-            array.shape[-1] != channels if array.ndim == 4 else channels != 1
+        channels, rank = self.source.channels, self.dimensions
+        if array.ndim - rank not in (0, 1, 2) or (
+            array.shape[-1] != channels if array.ndim == rank + 2 else channels != 1
         ):
+            axes = "H, W" if rank == 2 else "D, H, W"
             raise ValueError(
-                f"array: expected [H, W], [N, H, W] (for one channel) or [N, H, W, {channels}]. "
-                f"Received: shape {array.shape}"
+                f"array: expected [{axes}], [N, {axes}] (for one channel) or "
+                f"[N, {axes}, {channels}]. Received: shape {array.shape}"
             )
         if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
             raise ValueError(
@@ -196,12 +292,12 @@ class Translator(keras.Model):
                 "NaN, infinity or no numbers at all"
             )
         images = array.astype("float32")
-        images = images[None, ..., None] if array.ndim == 2 else images
-        images = images[..., None] if array.ndim == 3 else images
+        images = images[None, ..., None] if array.ndim == rank else images
+        images = images[..., None] if array.ndim == rank + 1 else images
         multiple = self.size_multiple
         margin = -(-self.tile_margin // multiple) * multiple
         tile = max(self.recipe.tile, 6 * margin) // multiple * multiple
-        if max(images.shape[1:3]) <= tile:
+        if max(images.shape[1:-1]) <= tile or not self.tiles:
             starts = range(0, len(images), batch_size)
             result = np.concatenate([self._serve(images[i : i + batch_size]) for i in starts])
         else:
@@ -213,10 +309,13 @@ class Translator(keras.Model):
                 margin=margin,
                 multiple=multiple,
                 batch_size=batch_size,
+                scale=self.scale,
             )
-        return (
-            result[0, ..., 0] if array.ndim == 2 else result[..., 0] if array.ndim == 3 else result
-        )
+        if self.classes:  # labels cannot be blended where tiles overlap: probabilities can
+            result = result.argmax(-1)[..., None].astype("float32")
+        if array.ndim == rank:
+            return result[0, ..., 0]
+        return result[..., 0] if array.ndim == rank + 1 else result
 
     def generate(self, n: int, seed: int = 0, first: int = 0) -> np.ndarray:
         """New images `[n, H, W, C]` in the target's unit; only generators have them.
@@ -230,7 +329,8 @@ class Translator(keras.Model):
 
     def _serve(self, images: np.ndarray) -> np.ndarray:
         if self._served is None:
-            self._served = tf.function(lambda x: self(x, training=False), reduce_retracing=True)
+            serve = self.probabilities if self.classes else self
+            self._served = tf.function(lambda x: serve(x, training=False), reduce_retracing=True)
         return self._served(tf.constant(images)).numpy()
 
     _served = None
@@ -243,9 +343,14 @@ class Translator(keras.Model):
         super().compile(**{"jit_compile": False} | kwargs)
 
     def test_step(self, batch: dict) -> dict[str, tf.Tensor]:
-        """Mean absolute error, in the target's unit, and PSNR in its window."""
+        """Mean absolute error, in the target's unit, and PSNR in its window.
+
+        Of a classifier: the fraction of pixels that it gives their class.
+        """
         output = self(batch["source"], training=False)
         target = tf.cast(batch["target"], tf.float32)
+        if self.classes:
+            return {"accuracy": tf.reduce_mean(tf.cast(output == target, tf.float32))}
         clipped = self.target.clip(output), self.target.clip(target)
         return {
             "mae": tf.reduce_mean(tf.abs(output - target)),
@@ -380,9 +485,33 @@ def pad_to_multiple(images: tf.Tensor, multiple: int) -> tf.Tensor:
     return tf.gather(tf.gather(images, rows, axis=1), columns, axis=2)
 
 
+def enlarge(images: tf.Tensor, factor: int) -> tf.Tensor:
+    """Bicubic interpolation (Keys 1981, a = -1/2) to `factor` times every side.
+
+    Args:
+        images: float32 `[N, H, W, C]` or `[N, D, H, W, C]`. A pixel becomes the block of
+            `factor` pixels a side that covers it.
+    """
+    if images.shape.rank == 4:
+        height, width = (factor * tf.shape(images)[axis] for axis in (1, 2))
+        return tf.image.resize(images, [height, width], method="bicubic")
+    n, d, h, w = tf.unstack(tf.shape(images)[:4])
+    channels = images.shape[4]
+    planes = tf.reshape(images, [n * d, h, w, channels])
+    planes = tf.image.resize(planes, [factor * h, factor * w], method="bicubic")
+    depth = tf.reshape(planes, [n, d, factor * h * factor * w, channels])
+    depth = tf.image.resize(depth, [factor * d, factor * h * factor * w], method="bicubic")
+    return tf.reshape(depth, [n, factor * d, factor * h, factor * w, channels])
+
+
 def scaled(loss: tf.Tensor) -> tf.Tensor:
     """A per-replica mean as this replica's share of the global mean: optimizers sum over them."""
     return loss / tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def unscaled(share: tf.Tensor) -> tf.Tensor:
+    """A replica's mean again, for logs: what a loss of `zoo.losses` gives is its share."""
+    return share * tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def example_seeds(batch: dict, images: tf.Tensor, iterations: tf.Variable) -> tf.Tensor:

@@ -1,8 +1,6 @@
-"""Writes translated DICOM series as derived images: valid, traceable, with the input's geometry."""
+"""Writes translated DICOM series as derived images: valid, traceable, in the input's place."""
 
 import dataclasses
-import datetime
-import importlib.metadata
 import math
 import os
 import tempfile
@@ -13,33 +11,13 @@ import numpy as np
 import pydicom
 import pydicom.uid
 
-from zoo.imaging import dicom
+from zoo.imaging import enlarge, geometry, headers, provenance
 from zoo.imaging.dicom import Series
 from zoo.imaging.encoding import Encoding, decimal
+from zoo.imaging.provenance import Derivation
 from zoo.imaging.windows import Domain
 
-_LOSSY = {  # transfer syntaxes that lose information, and the method's name
-    pydicom.uid.JPEGBaseline8Bit: "ISO_10918_1",
-    pydicom.uid.JPEGExtended12Bit: "ISO_10918_1",
-    pydicom.uid.JPEGLSNearLossless: "ISO_14495_1",
-    pydicom.uid.JPEG2000: "ISO_15444_1",
-}
 _PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
-_ENHANCED = (
-    pydicom.uid.EnhancedCTImageStorage,
-    pydicom.uid.EnhancedMRImageStorage,
-    pydicom.uid.EnhancedPETImageStorage,
-)
-# of enhanced MR: how original images were acquired; not allowed in derived ones
-# fmt: off
-_ORIGINAL_ONLY = (
-    "BulkMotionCompensationTechnique", "CoverageOfKSpace", "EchoPlanarPulseSequence",
-    "EchoPulseSequence", "GeometryOfKSpaceTraversal", "MRAcquisitionType", "MultiPlanarExcitation",
-    "NumberOfKSpaceTrajectories", "OversamplingPhase", "PhaseContrast", "PulseSequenceName",
-    "RectilinearPhaseEncodeReordering", "SaturationRecovery", "SegmentedKSpaceTraversal",
-    "SpectrallySelectedSuppression", "SteadyStatePulseSequence", "TimeOfFlightContrast",
-)
-# fmt: on
 # true of the input's bytes or stored values only
 # fmt: off
 _STALE = (
@@ -51,28 +29,6 @@ _STALE = (
 # fmt: on
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Derivation:
-    """What was done to the images, for the header.
-
-    Attributes:
-        name, title: the model's name and its title for people.
-        weights_hash: SHA-256 of the weights, hexadecimal.
-        description: free text of the user.
-        target: the meaning of the new values.
-        same_unit: whether they mean the same as the input's.
-        moment: when; None leaves the input's dates.
-    """
-
-    name: str
-    title: str
-    weights_hash: str
-    description: str
-    target: Domain
-    same_unit: bool
-    moment: datetime.datetime | None
-
-
 def write(
     series: Series,
     paths: list[Path],
@@ -80,6 +36,7 @@ def write(
     derivation: Derivation,
     series_uid: str,
     deidentify: Callable[[pydicom.Dataset], None] | None = None,
+    grid: geometry.Grid = geometry.SAME,
 ) -> list[Path]:
     """Writes slices as a new series in Explicit VR Little Endian.
 
@@ -89,21 +46,25 @@ def write(
     Args:
         series: the input; its headers are read again.
         paths: where each slice goes, or the one path of a multi-frame file.
-        slices: pairs of (index, float32 [H, W] in physical units of the target).
+        slices: pairs of (index, float32 [H, W] in physical units of the target), on the output's
+            grid.
         derivation: recorded in the header.
         series_uid: the new SeriesInstanceUID.
         deidentify: changes a header in place.
+        grid: how much finer the output's grid is; `depth` above 1 takes single-frame files.
 
     Returns:
         The files written: those of the slices given.
 
     Raises:
-        ValueError: for slices that are not finite, or a header that cannot be written.
+        ValueError: for slices that are not finite, a header that cannot be written, or slices to
+            be interpolated that do not lie at equal distances.
     """
     folder = paths[0].parent
     with tempfile.TemporaryFile(dir=folder) as spool:
-        values = np.memmap(spool, np.float32, "w+", shape=(series.length, *series.shape))
-        base = _base_encodings(series, derivation)
+        base = _base_encodings(series, derivation, grid)
+        shape = (len(base), *grid.shape(series.shape))
+        values = np.memmap(spool, np.float32, "w+", shape=shape)
         ranges: dict[Encoding, tuple[float, float]] = {}
         indices = []
         for index, array in slices:
@@ -116,24 +77,31 @@ def write(
             indices.append(index)
         if not indices:
             return []
-        encodings = _fit(ranges, any(frame.padding for frame in series.frames))
+        padded = not derivation.classes and any(frame.padding for frame in series.frames)
+        encodings = _fit(ranges, padded)
         encodings = [encodings.get(encoding, encoding) for encoding in base]
         if len(series.paths) < series.length:
-            _write_frames(series, paths[0], values, encodings, derivation, series_uid, deidentify)
+            _write_frames(
+                series, paths[0], values, encodings, derivation, series_uid, deidentify, grid
+            )
             return [paths[0]]
         for index in indices:
-            stored = _stored(series, index, values[index], encodings[index])
-            header = _header(series, index, encodings[index], derivation, series_uid, deidentify)
-            _describe_pixels(header, [encodings[index]], int(stored.min()), int(stored.max()))
+            encoding = encodings[index]
+            stored = _stored(series, index, values[index], encoding, derivation, grid)
+            header = _header(series, index, encoding, derivation, series_uid, deidentify, grid)
+            _describe_pixels(header, [encoding], int(stored.min()), int(stored.max()))
             data = _words(stored, header.BitsAllocated).tobytes()
             header.PixelData = data + b"\0" * (len(data) % 2)
             _save(header, paths[index])
     return [paths[index] for index in indices]
 
 
-def _base_encodings(series: Series, derivation: Derivation) -> list[Encoding]:
-    """The encoding that each slice would keep."""
-    encodings = [frame.encoding for frame in series.frames]
+def _base_encodings(series: Series, derivation: Derivation, grid: geometry.Grid) -> list[Encoding]:
+    """The encoding that each slice of the output would keep."""
+    encodings = [frame.encoding for frame in series.frames for _ in range(grid.depth)]
+    if derivation.classes:  # the numbers themselves
+        bits = 8 if encodings[0].bits <= 8 and derivation.classes <= 256 else 16
+        return [Encoding(bits=bits, rescaled=encodings[0].rescaled)] * len(encodings)
     if derivation.same_unit:
         return encodings
     # steps of another quantity say nothing: take whole units, or 4096 levels in the window
@@ -166,14 +134,21 @@ def _roomy(old: Encoding, low: float, high: float, padded: bool) -> Encoding:
     return new
 
 
-def _stored(series: Series, index: int, values: np.ndarray, encoding: Encoding) -> np.ndarray:
-    """Stored integers of a slice, with the input's padding put back."""
+def _stored(
+    series: Series,
+    index: int,
+    values: np.ndarray,
+    encoding: Encoding,
+    derivation: Derivation,
+    grid: geometry.Grid,
+) -> np.ndarray:
+    """Stored integers of a slice, with the input's padding put back; class 0 in a label map."""
     stored = encoding.encode(values)
-    padding = series.frames[index].padding
+    padding = series.frames[index // grid.depth].padding
     if padding:
-        source = series.stored(index)
+        source = grid.repeat(series.stored(index // grid.depth))
         mask = (source >= padding[0]) & (source <= padding[1])
-        stored[mask] = np.clip(source[mask], *encoding.limits)
+        stored[mask] = 0 if derivation.classes else np.clip(source[mask], *encoding.limits)
     return stored
 
 
@@ -189,15 +164,16 @@ def _write_frames(
     derivation: Derivation,
     series_uid: str,
     deidentify: Callable[[pydicom.Dataset], None] | None,
+    grid: geometry.Grid,
 ) -> None:
     """One multi-frame file; frames keep their stored order."""
-    header = _header(series, 0, encodings[0], derivation, series_uid, deidentify)
+    header = _header(series, 0, encodings[0], derivation, series_uid, deidentify, grid)
     order = sorted(range(series.length), key=lambda index: series.frames[index].number)
     low, high = 1 << 16, -(1 << 16)
     allocated = _allocated(header, encodings[0])
     with tempfile.TemporaryFile(dir=path.parent) as pixels:
         for index in order:
-            stored = _stored(series, index, values[index], encodings[index])
+            stored = _stored(series, index, values[index], encodings[index], derivation, grid)
             low, high = min(low, int(stored.min())), max(high, int(stored.max()))
             pixels.write(_words(stored, allocated).tobytes())
         pixels.write(b"\0" * (pixels.tell() % 2))
@@ -214,27 +190,38 @@ def _header(
     derivation: Derivation,
     series_uid: str,
     deidentify: Callable[[pydicom.Dataset], None] | None,
+    grid: geometry.Grid,
 ) -> pydicom.Dataset:
-    """The header of slice `index`, less its pixels, made that of a derived image."""
-    path = series.path(index)
-    with dicom.quiet():
+    """The header of output slice `index`, less its pixels, made from the nearest input slice's."""
+    path = series.path(index // grid.depth)
+    with headers.quiet():
         header = pydicom.dcmread(path, force=True, stop_before_pixels=True)
-        dicom.set_syntax(header)
+        headers.set_syntax(header)
         if not header.original_encoding[1]:
-            header.walk(dicom.swap_words)
+            header.walk(headers.swap_words)
             header.set_original_encoding(False, True, header.original_character_set)
-        for keyword in _STALE:
-            if keyword in header:
-                del header[keyword]
-        _keep_lossy(header, path)
+        _remove(header, _STALE)
+        provenance.keep_lossy(header, path)
         if deidentify is not None:
             deidentify(header)
         _remove_empty_overlays(header)
-        _derive(header, derivation, series_uid)
+        provenance.derive(header, derivation, series_uid)
         if not derivation.same_unit:
             header.remove_private_tags()  # they may hold scales of the old values
             _change_unit(header, derivation.target, encoding.rescaled)
+        if derivation.classes:
+            _remove(header, _PADDING)
+        if grid.depth > 1:
+            enlarge.interpolate(header, series, index, grid.depth)
+        if grid.scale > 1:
+            enlarge.enlarge(header, grid.scale)
     return header
+
+
+def _remove(header: pydicom.Dataset, keywords: Iterable[str]) -> None:
+    for keyword in keywords:
+        if keyword in header:
+            del header[keyword]
 
 
 def _remove_empty_overlays(header: pydicom.Dataset) -> None:
@@ -245,115 +232,9 @@ def _remove_empty_overlays(header: pydicom.Dataset) -> None:
                 del header[element.tag]
 
 
-def _keep_lossy(header: pydicom.Dataset, path: Path) -> None:
-    """States that the input was lossy, where only its transfer syntax says so."""
-    syntax = header.file_meta.TransferSyntaxUID
-    if syntax in _LOSSY and not header.get("LossyImageCompression"):
-        frames = int(header.get("NumberOfFrames") or 1)
-        size = header.Rows * header.Columns * frames * header.BitsAllocated / 8
-        header.LossyImageCompression = "01"
-        header.LossyImageCompressionRatio = round(size / path.stat().st_size, 2)
-        header.LossyImageCompressionMethod = _LOSSY[syntax]
-
-
-def _derive(header: pydicom.Dataset, derivation: Derivation, series_uid: str) -> None:
-    source = _reference(header)
-    enhanced = source.ReferencedSOPClassUID in _ENHANCED
-    # enhanced objects know no SECONDARY
-    kind = ["DERIVED", "PRIMARY" if enhanced else "SECONDARY"]
-    header.ImageType = kind + list(header.get("ImageType") or [])[2:]
-    text = f"{derivation.title} ({derivation.name}), weights SHA-256 {derivation.weights_hash}"
-    text = f"{text}. {derivation.description}" if derivation.description else text
-    image = pydicom.Dataset()
-    image.DerivationDescription = text.replace("\\", "/")[:1024]
-    image.DerivationCodeSequence = [
-        _code("TRANSLATION", "99ZOO", "Image translation by a neural network")
-    ]
-    image.SourceImageSequence = [source]
-    if enhanced:
-        _derive_enhanced(header, source, image)
-    else:
-        header.update(image)
-    header.SOPInstanceUID = pydicom.uid.generate_uid()
-    header.SeriesInstanceUID = series_uid
-    number = header.get("SeriesNumber")
-    header.SeriesNumber = (int(number) if number not in (None, "") else 0) + 1000
-    name = f"{header.get('SeriesDescription') or ''} {derivation.title}".strip()
-    header.SeriesDescription = name.replace("\\", "/")[:64].strip()
-    equipment = pydicom.Dataset()
-    equipment.PurposeOfReferenceCodeSequence = [_code("109102", "DCM", "Processing Equipment")]
-    equipment.Manufacturer = "zoo"
-    equipment.ManufacturerModelName = derivation.name.replace("\\", "/")[:64]
-    equipment.SoftwareVersions = _version()
-    equipment.ContributionDescription = derivation.title.replace("\\", "/")[:1024]
-    if derivation.moment is not None:
-        date, time = derivation.moment.strftime("%Y%m%d %H%M%S").split()
-        header.ContentDate = header.InstanceCreationDate = date
-        header.ContentTime = header.InstanceCreationTime = time
-        header.SeriesDate, header.SeriesTime = date, time
-        equipment.ContributionDateTime = date + time
-    header.ContributingEquipmentSequence = [
-        *(header.get("ContributingEquipmentSequence") or []),
-        equipment,
-    ]
-    header.preamble = b"\0" * 128  # the input's may hold anything
-    header.file_meta = pydicom.dataset.FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-
-
-def _derive_enhanced(
-    header: pydicom.Dataset, source: pydicom.Dataset, image: pydicom.Dataset
-) -> None:
-    """Puts the derivation `image` where enhanced objects keep it, with the evidence they need."""
-    for keyword in _ORIGINAL_ONLY:
-        if keyword in header:
-            del header[keyword]
-    shared = header.get("SharedFunctionalGroupsSequence") or []
-    if not shared:  # an old object that keeps all at the top
-        header.update(image)
-        return
-    shared[0].DerivationImageSequence = [image]
-    for group in _groups(header):
-        for keyword in ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence"):
-            for item in group.get(keyword) or []:
-                item.FrameType = ["DERIVED", *list(item.get("FrameType") or [])[1:]]
-        if group is not shared[0] and "DerivationImageSequence" in group:
-            del group.DerivationImageSequence
-    instance = pydicom.Dataset()
-    instance.ReferencedSOPClassUID = source.ReferencedSOPClassUID
-    instance.ReferencedSOPInstanceUID = source.ReferencedSOPInstanceUID
-    series, evidence = pydicom.Dataset(), pydicom.Dataset()
-    series.SeriesInstanceUID = evidence.SeriesInstanceUID = header.get("SeriesInstanceUID", "")
-    series.ReferencedInstanceSequence = [instance]
-    evidence.ReferencedSOPSequence = [instance]
-    study = pydicom.Dataset()
-    study.StudyInstanceUID = header.get("StudyInstanceUID", "")
-    study.ReferencedSeriesSequence = [evidence]
-    header.ReferencedSeriesSequence = [*(header.get("ReferencedSeriesSequence") or []), series]
-    header.SourceImageEvidenceSequence = [
-        *(header.get("SourceImageEvidenceSequence") or []),
-        study,
-    ]
-
-
-def _reference(header: pydicom.Dataset) -> pydicom.Dataset:
-    item = pydicom.Dataset()
-    item.ReferencedSOPClassUID = header.get("SOPClassUID", "")
-    item.ReferencedSOPInstanceUID = header.get("SOPInstanceUID", "")
-    item.PurposeOfReferenceCodeSequence = [
-        _code("121322", "DCM", "Source image for image processing operation")
-    ]
-    return item
-
-
-def _code(value: str, scheme: str, meaning: str) -> pydicom.Dataset:
-    item = pydicom.Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
-    return item
-
-
 def _change_unit(header: pydicom.Dataset, target: Domain, rescaled: bool) -> None:
     """Unit and window of values that mean something else than the input's."""
+    _forget_real_world(header)
     for dataset in _value_groups(header, "FrameVOILUTSequence"):
         dataset.WindowCenter = decimal(sum(target.window) / 2)
         dataset.WindowWidth = decimal(target.span)
@@ -365,17 +246,17 @@ def _change_unit(header: pydicom.Dataset, target: Domain, rescaled: bool) -> Non
             dataset.RescaleType = "HU" if target.unit == "HU" else "US"
 
 
+def _forget_real_world(header: pydicom.Dataset) -> None:
+    """Removes the units of stored values that are no longer the same."""
+    for dataset in (header, *headers.functional_groups(header)):
+        _remove(dataset, ["RealWorldValueMappingSequence"])
+
+
 def _value_groups(header: pydicom.Dataset, sequence: str) -> list[pydicom.Dataset]:
     """The functional group's items, or the header itself where there are none."""
-    return [item for group in _groups(header) for item in group.get(sequence) or []] or [header]
-
-
-def _groups(header: pydicom.Dataset) -> list[pydicom.Dataset]:
-    """The functional groups of an enhanced object: the shared ones, then each frame's."""
     return [
-        *(header.get("SharedFunctionalGroupsSequence") or []),
-        *(header.get("PerFrameFunctionalGroupsSequence") or []),
-    ]
+        item for group in headers.functional_groups(header) for item in group.get(sequence) or []
+    ] or [header]
 
 
 def _allocated(header: pydicom.Dataset, encoding: Encoding) -> int:
@@ -387,7 +268,7 @@ def _describe_pixels(
 ) -> None:
     """Everything in the header that depends on the stored values."""
     first = encodings[0]
-    padding = dicom.padding_ends(header)
+    padding = headers.padding_ends(header)
     header.BitsAllocated = _allocated(header, first)
     header.BitsStored, header.HighBit = first.bits, first.bits - 1
     header.PixelRepresentation = int(first.signed)
@@ -416,8 +297,8 @@ def _describe_pixels(
             item.RescaleIntercept = pydicom.valuerep.format_number_as_ds(encoding.intercept)
             if "RescaleType" not in item:
                 item.RescaleType = "US"
-    if changed and "RealWorldValueMappingSequence" in header:
-        del header.RealWorldValueMappingSequence
+    if changed:
+        _forget_real_world(header)
     vr = "SS" if first.signed else "US"
     for keyword, value in (("SmallestImagePixelValue", low), ("LargestImagePixelValue", high)):
         if keyword in header:
@@ -433,17 +314,10 @@ def _save(header: pydicom.Dataset, path: Path) -> None:
     header["PixelData"].VR = vr
     temporary = path.with_name(f".{path.name}.part")
     try:
-        with dicom.quiet():
+        with headers.quiet():
             header.save_as(
                 temporary, implicit_vr=False, little_endian=True, enforce_file_format=True
             )
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("zoo-medical")
-    except importlib.metadata.PackageNotFoundError:
-        return "0"

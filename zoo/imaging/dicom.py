@@ -5,14 +5,10 @@ LUT; in an enhanced multi-frame object the two come from its functional groups.
 """
 
 import collections
-import contextlib
 import dataclasses
 import functools
 import hashlib
-import logging
 import os
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +16,7 @@ import numpy as np
 import pydicom
 import pydicom.pixels
 
+from zoo.imaging import geometry, headers
 from zoo.imaging.encoding import Encoding
 from zoo.imaging.volume import NOT_AN_IMAGE, Problem, Volume
 
@@ -33,6 +30,7 @@ _KEYWORDS = [
     "InstanceNumber",
     "ImagePositionPatient",
     "ImageOrientationPatient",
+    "SliceLocation",
     "EchoNumbers",
     "TemporalPositionIdentifier",
     "SamplesPerPixel",
@@ -60,12 +58,22 @@ _NOT_IMAGES = ("RT Dose Storage", "Segmentation Storage", "Parametric Map Storag
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Frame:
-    """One slice of a series: its file, frame number (from 0), encoding and padding limits."""
+    """One slice of a series.
+
+    Attributes:
+        path, number: its file, and the number of its frame in there, from 0.
+        encoding: of its pixels.
+        padding: the stored values from and to which mean "no pixel".
+        position: of its first pixel in the patient, in mm.
+        location: SliceLocation, in mm.
+    """
 
     path: Path
     number: int
     encoding: Encoding
-    padding: tuple[int, int] | None = None  # stored values that mean "no pixel"
+    padding: tuple[int, int] | None = None
+    position: tuple[float, float, float] | None = None
+    location: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,7 +117,7 @@ class Series(Volume):
     def _load(self, index: int) -> tuple[np.ndarray, pydicom.Dataset]:
         frame = self.frames[index]
         try:
-            with quiet():
+            with headers.quiet():
                 stored, dataset = _decode(frame)
         except Exception as error:  # decoders raise errors of many types on damaged data
             hint = ' (pip install "zoo-medical[jpeg]")' if "missing" in str(error) else ""
@@ -143,7 +151,7 @@ def find_series(
     series, problems = [], []
     for path, name in files:
         try:
-            with quiet():
+            with headers.quiet():
                 header = pydicom.dcmread(
                     path, force=True, stop_before_pixels=True, specific_tags=_KEYWORDS
                 )
@@ -162,42 +170,18 @@ def find_series(
             name = _folder(group)
             name += f"#{_hash(repr(key))[:8]}" if taken[name] > 1 else ""
         try:
-            with quiet():
+            with headers.quiet():
                 series.append(_single_frames(group, name))
         except Exception as error:
             problems.extend(Problem(path, str(error)) for _, path, _ in group)
     return series, problems
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silences pydicom, whose warnings quote values of the header."""
-    logger = logging.getLogger("pydicom")
-    disabled, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = disabled
-
-
-def functional(dataset: pydicom.Dataset, frame: int, sequence: str) -> pydicom.Dataset | None:
-    """The item of a functional group for `frame`: its own, or the one that all frames share."""
-    for groups, number in (
-        (dataset.get("PerFrameFunctionalGroupsSequence"), frame),
-        (dataset.get("SharedFunctionalGroupsSequence"), 0),
-    ):
-        if groups and number < len(groups) and groups[number].get(sequence):
-            return groups[number][sequence].value[0]
-    return None
-
-
 def _decode(frame: Frame) -> tuple[np.ndarray, pydicom.Dataset]:
     dataset = pydicom.Dataset()
     if _read_whole(frame.path):
         dataset = pydicom.dcmread(frame.path, force=True)
-        set_syntax(dataset)
+        headers.set_syntax(dataset)
         words = pydicom.pixels.pixel_array(dataset, index=frame.number, raw=True)
     else:
         words = pydicom.pixels.pixel_array(frame.path, index=frame.number, raw=True, ds_out=dataset)
@@ -221,25 +205,6 @@ def _read_whole(path: Path) -> bool:
             return True
     syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
     return syntax is None or syntax == pydicom.uid.DeflatedExplicitVRLittleEndian
-
-
-def set_syntax(dataset: pydicom.Dataset) -> None:
-    """Gives a dataset without a Transfer Syntax UID the one that it was read with."""
-    if not hasattr(dataset, "file_meta"):
-        dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    if "TransferSyntaxUID" not in dataset.file_meta:
-        implicit, little = dataset.original_encoding
-        uid = pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = (
-            pydicom.uid.ImplicitVRLittleEndian if implicit else uid
-        )
-
-
-def swap_words(dataset: pydicom.Dataset, element: pydicom.DataElement) -> None:
-    """Swaps the bytes of words that pydicom leaves as they lie in a big-endian file."""
-    size = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}.get(element.VR)
-    if size and isinstance(element.value, bytes) and len(element.value) % size == 0:
-        element.value = np.frombuffer(element.value, f">u{size}").astype(f"<u{size}").tobytes()
 
 
 def _require_image(header: pydicom.Dataset) -> None:
@@ -280,7 +245,7 @@ def _key(header: pydicom.Dataset, path: Path) -> tuple:
 def _encoding(header: pydicom.Dataset, frame: int | None = None) -> Encoding:
     source = header
     if frame is not None:
-        source = functional(header, frame, "PixelValueTransformationSequence") or header
+        source = headers.functional(header, frame, "PixelValueTransformationSequence") or header
     slope, intercept = source.get("RescaleSlope"), source.get("RescaleIntercept")
     return Encoding(
         slope=1.0 if slope is None else float(slope),
@@ -291,24 +256,8 @@ def _encoding(header: pydicom.Dataset, frame: int | None = None) -> Encoding:
     )
 
 
-def padding_ends(header: pydicom.Dataset) -> tuple[int, int] | None:
-    """Pixel Padding Value and Pixel Padding Range Limit (or the value again) as stored."""
-    if header.get("PixelPaddingValue") is None:
-        return None
-    bits, signed = int(header.BitsAllocated), bool(header.get("PixelRepresentation", 0))
-    ends = []
-    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
-        value = header.get(keyword)
-        value = header.PixelPaddingValue if value is None else value
-        if isinstance(value, bytes):  # an unknown VR
-            value = int.from_bytes(value, "little")
-        value = int(value) % (1 << bits)  # a VR of the other signedness is a common fault
-        ends.append(value - (1 << bits) if signed and value >> (bits - 1) else value)
-    return ends[0], ends[1]
-
-
 def _padding(header: pydicom.Dataset) -> tuple[int, int] | None:
-    ends = padding_ends(header)
+    ends = headers.padding_ends(header)
     return (min(ends), max(ends)) if ends else None
 
 
@@ -317,6 +266,24 @@ def _spacing(header: pydicom.Dataset, measures: pydicom.Dataset) -> tuple[float,
     if not values or len(values) != 2 or min(map(float, values)) <= 0:
         return None
     return float(values[0]), float(values[1])
+
+
+def _point(value: Any) -> tuple[float, float, float] | None:
+    return tuple(float(v) for v in value) if value and len(value) == 3 else None
+
+
+def _location(header: pydicom.Dataset) -> float | None:
+    try:
+        return float(header.SliceLocation)
+    except (AttributeError, TypeError, ValueError):  # absent, empty, several or no number
+        return None
+
+
+def _slice_spacing(frames: tuple[Frame, ...]) -> float | None:
+    try:
+        return float(np.linalg.norm(geometry.slice_step([frame.position for frame in frames])))
+    except ValueError:
+        return None
 
 
 def _along_normal(orientation: Any, position: Any) -> float | None:
@@ -352,29 +319,27 @@ def _common(header: pydicom.Dataset) -> dict[str, Any]:
 
 def _multi_frame(header: pydicom.Dataset, path: Path, name: str) -> Series:
     count = int(header.NumberOfFrames)
-    positions = []
+    positions, distances = [], []
     for number in range(count):
-        orientation = functional(header, number, "PlaneOrientationSequence") or {}
-        position = functional(header, number, "PlanePositionSequence") or {}
-        positions.append(
-            _along_normal(
-                orientation.get("ImageOrientationPatient"), position.get("ImagePositionPatient")
-            )
-        )
+        orientation = headers.functional(header, number, "PlaneOrientationSequence") or {}
+        plane = headers.functional(header, number, "PlanePositionSequence") or {}
+        positions.append(plane.get("ImagePositionPatient"))
+        distances.append(_along_normal(orientation.get("ImageOrientationPatient"), positions[-1]))
     order = range(count)
-    if None not in positions and len(set(np.round(positions, 3))) == count:
-        order = np.argsort(positions, kind="stable").tolist()
+    if None not in distances and len(set(np.round(distances, 3))) == count:
+        order = np.argsort(distances, kind="stable").tolist()
     frames = tuple(
         Frame(
             path=path,
             number=number,
             encoding=_encoding(header, number),
             padding=_padding(header),
+            position=_point(positions[number]),
         )
         for number in order
     )
-    measures = functional(header, 0, "PixelMeasuresSequence") or header
-    transformation = functional(header, 0, "PixelValueTransformationSequence")
+    measures = headers.functional(header, 0, "PixelMeasuresSequence") or header
+    transformation = headers.functional(header, 0, "PixelValueTransformationSequence")
     common = _common(header)
     if transformation and common["modality"] == "CT" and transformation.get("RescaleType") != "HU":
         common["unit"] = "1"
@@ -383,6 +348,7 @@ def _multi_frame(header: pydicom.Dataset, path: Path, name: str) -> Series:
         paths=(path,),
         length=count,
         spacing=_spacing(header, measures),
+        slice_spacing=_slice_spacing(frames),
         frames=frames,
         **common,
     )
@@ -399,7 +365,14 @@ def _single_frames(group: list[tuple[pydicom.Dataset, Path, str]], name: str) ->
 
     group = sorted(group, key=place)
     frames = tuple(
-        Frame(path=path, number=0, encoding=_encoding(header), padding=_padding(header))
+        Frame(
+            path=path,
+            number=0,
+            encoding=_encoding(header),
+            padding=_padding(header),
+            position=_point(header.get("ImagePositionPatient")),
+            location=_location(header),
+        )
         for header, path, _ in group
     )
     first = group[0][0]
@@ -408,6 +381,7 @@ def _single_frames(group: list[tuple[pydicom.Dataset, Path, str]], name: str) ->
         paths=tuple(path for _, path, _ in group),
         length=len(group),
         spacing=_spacing(first, first),
+        slice_spacing=_slice_spacing(frames),
         frames=frames,
         **_common(first),
     )

@@ -1,4 +1,4 @@
-"""NIfTI volumes: read and written slice by slice, with the geometry of the input.
+"""NIfTI volumes: read and written slice by slice, in the place of the input.
 
 Slices lie along the third axis, in stored order; H is the first axis and W the second.
 """
@@ -13,6 +13,7 @@ from typing import ClassVar
 import nibabel
 import numpy as np
 
+from zoo.imaging import geometry
 from zoo.imaging.volume import Volume
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -56,12 +57,14 @@ def open_volume(path: Path, name: str) -> NiftiVolume:
     factor = {"meter": 1e3, "micron": 1e-3}.get(image.header.get_xyzt_units()[0], 1.0)
     zooms = image.header.get_zooms()
     spacing = (float(zooms[0]) * factor, float(zooms[1]) * factor)
+    between = float(zooms[2]) * factor if len(shape) == 3 else 0.0
     return NiftiVolume(
         name=name,
         paths=(path,),
         length=shape[2] if len(shape) == 3 else 1,
         shape=(shape[0], shape[1]),
         spacing=spacing if min(spacing) > 0 else None,
+        slice_spacing=between if between > 0 else None,
         unit="signal",
     )
 
@@ -72,8 +75,10 @@ def write(
     slices: Iterable[tuple[int, np.ndarray]],
     description: str = "",
     anonymous: bool = False,
+    grid: geometry.Grid = geometry.SAME,
+    classes: int = 0,
 ) -> None:
-    """Writes `slices`, one after the other, as float32 with the input's affine and header.
+    """Writes `slices`, one after the other, with the input's header, in the input's place.
 
     Args:
         volume: the input; geometry, codes, units and extensions are taken from it.
@@ -81,10 +86,21 @@ def write(
         slices: pairs of (index, float32 [H, W]), in ascending order, without gaps.
         description: goes into `descrip` (79 characters).
         anonymous: leave out free text and header extensions.
+        grid: how much finer the output's grid is.
+        classes: of a label map, the number of classes; it is written as uint8 or int16, with the
+            intent of a label. Images are float32.
+
+    Raises:
+        ValueError: for a grid with more voxels along an axis than the format can state.
     """
     image = nibabel.load(volume.paths[0])
     header = image.header.copy()
     header.set_data_dtype(np.float32)
+    if classes:
+        header.set_data_dtype(np.uint8 if classes <= 256 else np.int16)
+        header.set_intent("label")
+    if grid != geometry.SAME:
+        _refine(header, grid)
     header.set_slope_inter(1.0, 0.0)
     header["cal_min"] = header["cal_max"] = 0  # described the input's intensities
     header["descrip"] = description.encode("ascii", "replace")[:79]
@@ -101,8 +117,28 @@ def write(
         # write_to sets vox_offset to where the extensions end (352 where there are none)
         file.write(b"\0" * (int(header["vox_offset"]) - file.tell()))
         for _, array in slices:
-            data = np.asarray(array, header.get_data_dtype())
+            data = np.asarray(np.rint(array) if classes else array, header.get_data_dtype())
             file.write(data.tobytes(order="F"))
+
+
+def _refine(header: nibabel.Nifti1Header, grid: geometry.Grid) -> None:
+    """Makes a header that of a finer grid whose voxels lie in those of the old one."""
+    steps = np.array([grid.scale, grid.scale, grid.depth])
+    sides = header["dim"][1:4].astype(np.int64) * steps
+    largest = np.iinfo(header["dim"].dtype).max
+    if sides.max() > largest:
+        raise ValueError(f"dim: expected up to {largest} voxels. Received: {sides.tolist()}")
+    # Both transforms, whichever of them the codes declare valid.
+    sform, qform = header.get_sform(), header.get_qform()
+    for name, row in zip(("srow_x", "srow_y", "srow_z"), sform @ grid.to_input(), strict=False):
+        header[name] = row
+    for axis, value in enumerate((qform @ grid.to_input())[:3, 3]):
+        header["qoffset_" + "xyz"[axis]] = value
+    header["dim"][1:4] = sides
+    header["pixdim"][1:4] /= steps
+    if grid.depth > 1:  # the times of the old slices
+        for field in ("slice_start", "slice_end", "slice_code", "slice_duration"):
+            header[field] = 0
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,4 +1,7 @@
-"""PNG, TIFF and NPY files. Their pixel values are the physical values: they name no unit."""
+"""PNG, TIFF and NPY files. Their pixel values are the physical values: they name no unit.
+
+Complex NPY files are k-space.
+"""
 
 import dataclasses
 from collections.abc import Iterable
@@ -9,6 +12,7 @@ import numpy as np
 import PIL.Image
 import tifffile
 
+from zoo.imaging import geometry
 from zoo.imaging.volume import Volume
 
 PNG_SUFFIXES = (".png",)
@@ -42,7 +46,10 @@ class RasterVolume(Volume):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArrayVolume(Volume):
-    """An NPY file that holds [H, W] or [N, H, W], mapped into memory."""
+    """An NPY file that holds [H, W] or [N, H, W], mapped into memory.
+
+    Complex numbers are k-space and read as two channels, the real and the imaginary part.
+    """
 
     kind: ClassVar[str] = "array"
 
@@ -50,7 +57,10 @@ class ArrayVolume(Volume):
         """See `Volume.read`."""
         self._check(index)
         array = np.load(self.paths[0], mmap_mode="r", allow_pickle=False)
-        return np.array(array[index] if array.ndim == 3 else array, np.float32)
+        plane = array[index] if array.ndim == 3 else array
+        if plane.dtype.kind == "c":
+            return np.stack([plane.real, plane.imag], axis=-1).astype(np.float32)
+        return np.array(plane, np.float32)
 
 
 def open_volume(path: Path, name: str) -> Volume:
@@ -72,13 +82,18 @@ def open_volume(path: Path, name: str) -> Volume:
 
 def _open_array(path: Path, name: str) -> ArrayVolume:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if array.dtype.kind not in "iufb" or array.ndim not in (2, 3) or 0 in array.shape:
+    if array.dtype.kind not in "iufbc" or array.ndim not in (2, 3) or 0 in array.shape:
         raise ValueError(
-            "expected a real array [H, W] or [N, H, W]. "
+            "expected an array of numbers, [H, W] or [N, H, W]. "
             f"Received: {array.dtype} {list(array.shape)}"
         )
     length = array.shape[0] if array.ndim == 3 else 1
-    return ArrayVolume(name=name, paths=(path,), length=length, shape=array.shape[-2:])
+    shape = array.shape[-2:]
+    if array.dtype.kind == "c":
+        return ArrayVolume(
+            name=name, paths=(path,), length=length, shape=shape, channels=2, unit="k-space"
+        )
+    return ArrayVolume(name=name, paths=(path,), length=length, shape=shape)
 
 
 def _open_png(path: Path, name: str) -> RasterVolume:
@@ -120,39 +135,75 @@ def _open_tiff(path: Path, name: str) -> RasterVolume:
         )
 
 
-def write(volume: Volume, path: Path, slices: Iterable[tuple[int, np.ndarray]]) -> None:
-    """Writes `slices` in the input's format and, for PNG and TIFF, bit depth.
+def write(
+    volume: Volume,
+    path: Path,
+    slices: Iterable[tuple[int, np.ndarray]],
+    grid: geometry.Grid = geometry.SAME,
+    classes: int = 0,
+) -> None:
+    """Writes `slices` in the input's format and, for PNG and TIFF, bit depth and resolution.
 
-    Integer formats are rounded and saturated; NPY is float32.
+    Integer formats are rounded and saturated; NPY is float32. Label maps are uint8, or uint16
+    from 257 classes on.
 
     Args:
         volume: the input.
         path: the file to write; its suffix plays no part.
         slices: pairs of (index, float32 [H, W] or [H, W, 3]), ascending, without gaps.
+        grid: how much finer the output's grid is.
+        classes: of a label map, the number of classes.
     """
+    labels = "uint8" if classes <= 256 else "uint16"
     if isinstance(volume, ArrayVolume):
-        shape = np.load(volume.paths[0], mmap_mode="r", allow_pickle=False).shape
-        array = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+        stack = np.load(volume.paths[0], mmap_mode="r", allow_pickle=False).ndim == 3
+        shape = grid.shape(volume.shape)
+        shape = (volume.length * grid.depth, *shape) if stack else shape
+        dtype = np.dtype(labels if classes else "float32")
+        array = np.lib.format.open_memmap(path, "w+", dtype, shape)
         for index, data in slices:
-            array[index if len(shape) == 3 else ...] = data
+            array[index if stack else ...] = saturate(data, dtype)
         array.flush()
-    elif volume.paths[0].suffix.lower() in PNG_SUFFIXES:
+        return
+    dtype = labels if classes else volume.dtype
+    if volume.paths[0].suffix.lower() in PNG_SUFFIXES:
+        with PIL.Image.open(volume.paths[0]) as image:
+            dots = image.info.get("dpi")
+        kept = {"dpi": tuple(grid.scale * value for value in dots)} if dots else {}
         for _, data in slices:
-            PIL.Image.fromarray(saturate(data, volume.dtype)).save(path, format="PNG")
+            PIL.Image.fromarray(saturate(data, dtype)).save(path, format="PNG", **kept)
     else:
-        bytes_per_page = np.dtype(volume.dtype).itemsize * np.prod(volume.shape)
-        colour = "rgb" if volume.channels == 3 else "minisblack"
-        # a classic TIFF file ends at 4 GiB
-        big = bytes_per_page * volume.channels * volume.length > 2**31
-        with tifffile.TiffWriter(path, bigtiff=bool(big)) as file:
-            for _, data in slices:
-                file.write(
-                    saturate(data, volume.dtype),
-                    photometric=colour,
-                    compression="deflate",
-                    contiguous=False,
-                    metadata=None,
-                )
+        _write_pages(volume, path, slices, grid, dtype)
+
+
+def _write_pages(
+    volume: RasterVolume,
+    path: Path,
+    slices: Iterable[tuple[int, np.ndarray]],
+    grid: geometry.Grid,
+    dtype: str,
+) -> None:
+    pixels = int(np.prod(grid.shape(volume.shape))) * volume.channels
+    count = volume.length * grid.depth
+    kept = {}
+    with tifffile.TiffFile(volume.paths[0]) as file:
+        page = file.pages.first
+        if "XResolution" in page.tags and page.resolutionunit in (2, 3):  # an inch, a centimetre
+            across, down = page.resolution
+            kept["resolution"] = (across * grid.scale, down * grid.scale)
+            kept["resolutionunit"] = page.resolutionunit
+    # a classic TIFF file ends at 4 GiB
+    big = np.dtype(dtype).itemsize * pixels * count > 2**31
+    with tifffile.TiffWriter(path, bigtiff=bool(big)) as file:
+        for _, data in slices:
+            file.write(
+                saturate(data, dtype),
+                photometric="rgb" if data.ndim == 3 else "minisblack",
+                compression="deflate",
+                contiguous=False,
+                metadata=None,
+                **kept,
+            )
 
 
 def saturate(array: np.ndarray, dtype: str | np.dtype) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Overlapping tiles, blended without seams."""
 
-from collections.abc import Callable
+import functools
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,6 +16,7 @@ def tiled(
     margin: int | None = None,
     multiple: int = 1,
     batch_size: int = 1,
+    scale: int = 1,
 ) -> np.ndarray:
     """Applies `function` to overlapping tiles of `images` and blends the results.
 
@@ -24,28 +27,33 @@ def tiled(
     start at multiples of `multiple`, so that strided layers see the same grid.
 
     Args:
-        function: [n, tile, tile, C] to [n, tile, tile, C'], float32; every call has the same
-            static shape, n = `batch_size`.
-        images: [N, H, W, C]; an image smaller than a tile, or no multiple of `multiple`, is
-            reflected at its far edges.
-        tile: height and width of a tile; rounded up to a multiple of `multiple`.
+        function: [n, tile, tile, C] to [n, scale * tile, scale * tile, C'], float32; every call
+            has the same static shape, n = `batch_size`. Tiles of volumes are cubes, cut off along
+            an axis that is shorter.
+        images: [N, H, W, C] or [N, D, H, W, C]; an image smaller than a tile, or no multiple of
+            `multiple`, is reflected at its far edges.
+        tile: sides of a tile; rounded up to a multiple of `multiple`.
         overlap: pixels that neighbouring tiles share at least, `tile - multiple` at most.
         margin: see above, from 0 to `overlap // 2` (no blending); None takes `overlap // 4`.
         multiple: the network takes sizes that are multiples of this.
         batch_size: tiles in one call of `function`.
+        scale: pixels of the result along one pixel of the images.
 
     Returns:
-        float32 [N, H, W, C']. Memory beyond it is that of one image.
+        float32 [N, scale * H, scale * W, C'], of a volume also scale * D. Memory beyond it is that
+        of one padded image and of one batch of tiles.
 
     Raises:
-        ValueError: for arguments outside these limits, or a function that changes the size.
+        ValueError: for arguments outside these limits, or a function that gives another size.
     """
-    if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"images: expected [N, H, W, C]. Received: {list(images.shape)}")
-    if tile < 1 or multiple < 1 or batch_size < 1:
+    if images.ndim not in (4, 5) or 0 in images.shape:
         raise ValueError(
-            "tile, multiple, batch_size: expected 1 or more. "
-            f"Received: {tile}, {multiple}, {batch_size}"
+            f"images: expected [N, H, W, C] or [N, D, H, W, C]. Received: {list(images.shape)}"
+        )
+    if min(tile, multiple, batch_size, scale) < 1:
+        raise ValueError(
+            "tile, multiple, batch_size, scale: expected 1 or more. "
+            f"Received: {tile}, {multiple}, {batch_size}, {scale}"
         )
     tile = -(-tile // multiple) * multiple
     if not 0 <= overlap <= tile - multiple:
@@ -53,38 +61,51 @@ def tiled(
     margin = overlap // 4 if margin is None else margin
     if not 0 <= margin <= overlap // 2:
         raise ValueError(f"margin: expected 0 to {overlap // 2}. Received: {margin}")
-    height, width = images.shape[1:3]
-    sizes = [max(tile, -(-size // multiple) * multiple) for size in (height, width)]
+    shape = images.shape[1:-1]
+    sizes = [-(-size // multiple) * multiple for size in shape]
+    # a volume of few slices is common: to reflect it to a cube would be many times the work
+    tiles = [min(tile, size) if len(shape) == 3 else tile for size in sizes]
+    sizes = [max(pair) for pair in zip(sizes, tiles, strict=True)]
     step = (tile - overlap) // multiple * multiple
-    rows, columns = (_axis(size, tile, step, margin) for size in sizes)
-    places = [(row, column) for row in rows for column in columns]
+    # starts and weights are those of the result's pixels
+    axes = [
+        _axis(*(scale * length for length in (size, side, step, margin)))
+        for size, side in zip(sizes, tiles, strict=True)
+    ]
+    places = list(itertools.product(*axes))
     output = None
     for number, image in enumerate(images):
         image = _padded(np.asarray(image, np.float32), sizes)
-        total = None
         for first in range(0, len(places), batch_size):
             chosen = places[first : first + batch_size]
-            batch = np.stack([image[r : r + tile, c : c + tile] for (r, _), (c, _) in chosen])
+            batch = np.stack([image[_window(place, tiles, scale)] for place in chosen])
             if len(chosen) < batch_size:  # the last batch keeps the static shape
                 batch = np.concatenate([batch, batch[-1:].repeat(batch_size - len(chosen), 0)])
             results = np.asarray(function(batch), np.float32)
-            if results.ndim != 4 or results.shape[:3] != batch.shape[:3]:
+            expected = (batch_size, *(scale * side for side in tiles))
+            if results.shape[:-1] != expected:
                 raise ValueError(
-                    f"function: expected a result of {[*batch.shape[:3], 'C']}. "
+                    f"function: expected a result of {[*expected, 'C']}. "
                     f"Received: {list(results.shape)}"
                 )
-            if total is None:
-                total = np.zeros((*image.shape[:2], results.shape[-1]), np.float32)
-            for ((row, down), (column, across)), result in zip(chosen, results, strict=False):
-                weight = (down[:, None] * across)[..., None]
+            if output is None:
+                whole = (len(images), *(scale * size for size in shape), results.shape[-1])
+                output = np.zeros(whole, np.float32)
+            for place, result in zip(chosen, results, strict=False):
+                weight = functools.reduce(np.multiply.outer, [w for _, w in place])[..., None]
                 # where() keeps a non-finite value of an ignored pixel out of the sum
-                total[row : row + tile, column : column + tile] += np.where(
-                    weight > 0, result * weight, 0
-                )
-        if output is None:
-            output = np.empty((len(images), height, width, total.shape[-1]), np.float32)
-        output[number] = total[:height, :width]
+                weighted = np.where(weight > 0, weight * result, 0)
+                inside = output[number][_window(place, expected[1:], 1)]
+                inside += weighted[tuple(slice(size) for size in inside.shape)]
     return output
+
+
+def _window(
+    place: tuple[tuple[int, np.ndarray], ...], sides: Sequence[int], scale: int
+) -> tuple[slice, ...]:
+    """Where a tile of these sides lies in an image, from its starts in the result."""
+    starts = [start // scale for start, _ in place]
+    return tuple(slice(s, s + side) for s, side in zip(starts, sides, strict=True))
 
 
 def _padded(image: np.ndarray, sizes: list[int]) -> np.ndarray:
@@ -92,7 +113,7 @@ def _padded(image: np.ndarray, sizes: list[int]) -> np.ndarray:
     missing = [size - have for size, have in zip(sizes, image.shape, strict=False)]
     if not any(missing):
         return image
-    return np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
+    return np.pad(image, (*((0, count) for count in missing), (0, 0)), mode="symmetric")
 
 
 def _axis(size: int, tile: int, step: int, margin: int) -> list[tuple[int, np.ndarray]]:

@@ -31,10 +31,12 @@ class Volume:
         paths: its files, in slice order.
         length: number of slices.
         shape: height and width of every slice, in pixels.
-        channels: 1, or 3 for colour raster files.
+        channels: 1; 3 for colour raster files, 2 (real, imaginary) for complex arrays.
         spacing: pixel spacing (row, column) in mm, None where the file does not say.
+        slice_spacing: distance from each slice to the next in mm, None where the file does not
+            say or they differ.
         modality: DICOM modality code, "OT" where the file does not say.
-        unit: "HU", "signal", or "1" for plain stored values.
+        unit: "HU", "signal", "k-space", or "1" for plain stored values.
         patient: a hash that is equal for one patient's files, "" where unknown.
     """
 
@@ -46,12 +48,13 @@ class Volume:
     shape: tuple[int, int]
     channels: int = 1
     spacing: tuple[float, float] | None = None
+    slice_spacing: float | None = None
     modality: str = "OT"
     unit: str = "1"
     patient: str = ""
 
     def read(self, index: int) -> np.ndarray:
-        """Slice `index` in physical units: float32 [H, W], or [H, W, 3] for colour.
+        """Slice `index` in physical units: float32 [H, W], or [H, W, channels] of several.
 
         Raises:
             ValueError: where the file cannot be decoded.
@@ -71,13 +74,15 @@ class Volume:
         beyond the ends.
 
         Raises:
-            ValueError: for an even `slices`, or for colour images with `slices` above 1.
+            ValueError: for an even `slices`, or for `slices` above 1 of images with channels.
         """
         if slices < 1 or slices % 2 == 0:
             raise ValueError(f"slices: expected an odd number. Received: {slices}")
         if self.channels > 1:
             if slices > 1:
-                raise ValueError(f"{self.name}: slices need one-channel images. Received: colour")
+                raise ValueError(
+                    f"{self.name}: slices need one-channel images. Received: {self.channels}"
+                )
             return self.read(index)
         around = range(index - slices // 2, index + slices // 2 + 1)
         return np.stack([self.read(min(max(i, 0), self.length - 1)) for i in around], axis=-1)

@@ -9,11 +9,12 @@ class Domain:
     """The physical meaning of one image domain; a part of every model and of every artefact.
 
     Attributes:
-        modality: DICOM modality code: CT, MR, MG, DX, OT.
-        unit: unit of a pixel value: "HU", "signal", "1".
+        modality: DICOM modality code: CT, MR, MG, DX, SEG, OT.
+        unit: unit of a pixel value: "HU", "signal", "k-space", "class" (of a label map), "1".
         window: the two physical values that a network sees as -1 and 1.
         channels: image channels, `C` of `[N, H, W, C]`.
-        spacing: pixel spacing (row, column) in mm, or None where unknown.
+        spacing: pixel spacing (row, column), of volumes (slice, row, column), in mm; None where
+            unknown.
 
     Raises:
         ValueError: for a window that is not two increasing finite numbers.
@@ -23,7 +24,7 @@ class Domain:
     unit: str = "1"
     window: tuple[float, float] = (0.0, 1.0)
     channels: int = 1
-    spacing: tuple[float, float] | None = None
+    spacing: tuple[float, ...] | None = None
 
     def __post_init__(self):
         window = tuple(float(value) for value in self.window)

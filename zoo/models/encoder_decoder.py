@@ -9,16 +9,18 @@ Kida 2019, figure 1, with 32 filters and not 64).
     skips    concatenation            end   1×1 convolution, linear
 
 Input and output `[N, H, W, C]` in physical units; the intensity windows map them to [-1, 1].
-H and W are free: images are padded to a multiple of 2^(levels-1) and cropped back.
+H and W are free: images are padded to a multiple of 2^(levels-1) and cropped back. Where the
+target holds classes the output is a label map: the class of each pixel.
 
     python cli.py --model=encoder_decoder --dataset=ldct train
+    python cli.py --model=encoder_decoder --dataset=brain_seg train
 
 What differs from the paper, and why:
 
     here                                      paper             why
     zero-padded convolutions                  unpadded          output of the input's size
-    L2 or L1 on intensities, Adam             cross-entropy,    the paper segments
-                                              SGD
+    L2 or another loss on intensities; Adam   cross-entropy,    the paper segments; classes
+                                              SGD               take cross-entropy here too
     `skips`, `downsampling`, `upsampling`,    the defaults      the variants in use
     `norm`, `residual_blocks`
     `output="residual"` in the small preset,  classes           values beyond the window pass
@@ -32,11 +34,19 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from zoo import losses
 from zoo.imaging.windows import Domain
 from zoo.layers import LinearDecay, Norm, PixelShuffle
 from zoo.recipe import Recipe
 from zoo.registry import register
-from zoo.translator import Translator, scaled
+from zoo.translator import Translator, unscaled
+
+PIXEL_LOSSES = {
+    "l2": losses.L2,
+    "l1": losses.L1,
+    "charbonnier": losses.Charbonnier,
+    "structure": losses.Structure,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +61,14 @@ class EncoderDecoderRecipe(Recipe):
         upsampling: transposed 2×2, 1×1 with pixel shuffle, or nearest with 3×3.
         norm: normalisation after each 3×3 convolution.
         residual_blocks: residual blocks of two 3×3 convolutions added at the bottleneck.
-        loss: pixel loss on values scaled to [-1, 1].
+        loss: pixel loss on values scaled to [-1, 1]; see `zoo.losses`.
+        lambda_perceptual: weight of the perceptual loss beside it (Yang et al. 2018,
+            arXiv:1708.00961).
+        extractor: whose features that compares: "vgg19", "hed" or a file of weights.
+        classes: of a data set that does not say it: the target is a label map of so many.
+        label_names: of the classes; the data's own where this is left empty.
+        focal_gamma: exponent of the focal cross-entropy of classes; 0 is cross-entropy.
+        lambda_dice: weight of the soft Dice loss of classes.
         output: "image", or "residual": the network's output is a correction to its input; "auto"
             takes the residual where source and target share modality, unit and window.
     """
@@ -68,7 +85,13 @@ class EncoderDecoderRecipe(Recipe):
     upsampling: Literal["deconv", "pixel_shuffle", "resize"] = "deconv"
     norm: Literal["none", "batch", "instance"] = "none"
     residual_blocks: int = 0
-    loss: Literal["l2", "l1"] = "l2"
+    loss: Literal["l2", "l1", "charbonnier", "structure"] = "l2"
+    lambda_perceptual: float = 0.0
+    extractor: str = "vgg19"
+    classes: int = 0
+    label_names: tuple[str, ...] = ()
+    focal_gamma: float = 2.0
+    lambda_dice: float = 1.0
     output: Literal["image", "residual", "auto"] = "image"
 
     SMALL: ClassVar[dict[str, Any]] = {
@@ -82,6 +105,10 @@ class EncoderDecoderRecipe(Recipe):
         "image_every": 250,
         "checkpoint_every": 250,
     }
+
+    @property
+    def size_multiple(self) -> int:
+        return 2 ** (self.levels - 1)
 
 
 def encoder_decoder(channels: int, outputs: int, recipe: EncoderDecoderRecipe) -> keras.Model:
@@ -145,14 +172,12 @@ class EncoderDecoder(Translator):
     """
 
     recipe_class = EncoderDecoderRecipe
+    classifies = True
 
     def __init__(self, recipe: EncoderDecoderRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
-        self.network = encoder_decoder(source.channels, target.channels, recipe)
-
-    @property
-    def size_multiple(self) -> int:
-        return 2 ** (self.recipe.levels - 1)
+        outputs = self.classes or target.channels
+        self.network = encoder_decoder(source.channels, outputs, recipe)
 
     @property
     def tile_margin(self) -> int:
@@ -169,16 +194,21 @@ class EncoderDecoder(Translator):
             LinearDecay(self.recipe.learning_rate, self.recipe.steps)
         )
         self.network_optimizer.build(self.network.trainable_variables)
+        recipe = self.recipe
+        if self.classes:
+            self.terms = losses.classification(recipe.focal_gamma, recipe.lambda_dice)
+        else:
+            self.terms = [(1.0, PIXEL_LOSSES[recipe.loss]())]
+            if recipe.lambda_perceptual:
+                features = losses.Perceptual(losses.feature_extractor(recipe.extractor))
+                self.terms.append((recipe.lambda_perceptual, features))
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
-        """One step on the mean L2 or L1 loss of values scaled to [-1, 1]."""
+        """One step on the recipe's losses of values scaled to [-1, 1], or of classes."""
         weights = self.network.trainable_variables
+        target = self.target_values(batch["target"])
         with tf.GradientTape() as tape:
-            error = self.values(batch["source"], training=True) - self.target_values(
-                batch["target"]
-            )
-            mae = tf.reduce_mean(tf.abs(error))
-            loss = mae if self.recipe.loss == "l1" else tf.reduce_mean(tf.square(error))
-            share = scaled(loss)
+            values = self.values(batch["source"], training=True)
+            share = sum(weight * loss(target, values) for weight, loss in self.terms)
         self.network_optimizer.apply(tape.gradient(share, weights), weights)
-        return {"loss": loss, "mae": mae * (self.target.span / 2)}
+        return {"loss": unscaled(share)} | self.pixel_logs(values, target)

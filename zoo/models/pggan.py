@@ -43,6 +43,7 @@ What differs from the paper, and why:
 """
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 import keras
@@ -60,8 +61,10 @@ from zoo.layers import (
     pixel_norm,
     upsample,
 )
+from zoo.losses import gradient_penalty
 from zoo.recipe import Recipe
 from zoo.translator import (
+    DataFacts,
     Phase,
     Translator,
     example_seeds,
@@ -96,6 +99,7 @@ class PgganRecipe(Recipe):
         gradient_penalty: weight of (|gradient| - 1)^2.
         drift: weight of the squared score of real images.
         ema: decay of the served generator's moving average, per step.
+        spectral_norm: divide the critic's kernels by their spectral norm, not by He's constant.
     """
 
     steps: int = 1_698_214
@@ -114,6 +118,7 @@ class PgganRecipe(Recipe):
     gradient_penalty: float = 10.0
     drift: float = 1e-3
     ema: float = 0.999
+    spectral_norm: bool = False
 
     SMALL: ClassVar[dict[str, Any]] = {
         "steps": 2500,
@@ -285,40 +290,35 @@ class Critic(keras.Model):
     def __init__(self, recipe: PgganRecipe, channels: int, **kwargs):
         super().__init__(dtype="float32", **kwargs)
         width, levels = recipe.width, range(recipe.levels)
-        from_rgb = [Conv(channels, width(n), 1) for n in levels]
-        downs = [Conv(width(n), width(n - 1), resample="down") for n in levels[1:]]
-        first = [Conv(width(0) + 1, width(0))] + [Conv(width(n), width(n)) for n in levels[1:]]
-        second = [Dense(16 * width(0), width(0)), *downs]
+        conv = functools.partial(Conv, spectral_norm=recipe.spectral_norm)
+        dense = functools.partial(Dense, spectral_norm=recipe.spectral_norm)
+        from_rgb = [conv(channels, width(n), 1) for n in levels]
+        downs = [conv(width(n), width(n - 1), resample="down") for n in levels[1:]]
+        first = [conv(width(0) + 1, width(0))] + [conv(width(n), width(n)) for n in levels[1:]]
+        second = [dense(16 * width(0), width(0)), *downs]
         attach(self, from_rgb=from_rgb, first=first, second=second)
-        self.score = Dense(width(0), 1, gain=1.0, dtype="float32")
+        self.score = dense(width(0), 1, gain=1.0, dtype="float32")
         self.built = True
 
-    def scores(self, images: tf.Tensor, level: int, alpha: tf.Tensor | None) -> tf.Tensor:
+    def scores(
+        self, images: tf.Tensor, level: int, alpha: tf.Tensor | None, training: bool = False
+    ) -> tf.Tensor:
         """Only the layers up to `level` run; `alpha` None means that it has faded in."""
-        x = leaky(self.from_rgb[level](images))
+        run = {"training": training}
+        x = leaky(self.from_rgb[level](images, **run))
         for n in range(level, 0, -1):
-            x = leaky(self.second[n](leaky(self.first[n](x))))
+            x = leaky(self.second[n](leaky(self.first[n](x, **run)), **run))
             if n == level and alpha is not None:
-                x = blend(leaky(self.from_rgb[level - 1](downsample(images))), x, alpha)
-        x = leaky(self.first[0](minibatch_stddev(x)))
+                old = self.from_rgb[level - 1](downsample(images), **run)
+                x = blend(leaky(old), x, alpha)
+        x = leaky(self.first[0](minibatch_stddev(x), **run))
         x = tf.reshape(x, [-1, 16 * x.shape[-1]])
-        return self.score(leaky(self.second[0](x)))
+        return self.score(leaky(self.second[0](x, **run)), **run)
 
     def parts(self, level: int, fading: bool) -> list[keras.layers.Layer]:
         """The layers that `scores` runs."""
         rgb = self.from_rgb[level - 1 if fading else level : level + 1]
         return [self.score] + self.first[: level + 1] + self.second[: level + 1] + rgb
-
-
-def gradient_penalty(function, images: tf.Tensor) -> tf.Tensor:
-    """[N] (|d function / d image| - 1)^2, in float32 (Gulrajani et al. 2017, arXiv:1704.00028)."""
-    with tf.GradientTape() as tape:
-        tape.watch(images)
-        scores = function(images)
-    gradient = tf.cast(tape.gradient(scores, images), tf.float32)
-    # The small constant keeps the root's gradient finite where the gradient is zero.
-    norm = tf.sqrt(tf.reduce_sum(tf.square(gradient), axis=[1, 2, 3]) + 1e-12)
-    return tf.square(norm - 1.0)
 
 
 @zoo.register("pggan")
@@ -352,17 +352,18 @@ class PGGAN(Translator):
         self.built = True
 
     @classmethod
-    def resolve(cls, recipe: PgganRecipe, image_size: tuple[int, int] | None) -> PgganRecipe:
+    def resolve(cls, recipe: PgganRecipe, facts: DataFacts) -> PgganRecipe:
         """The recipe with its resolution, and with it its steps, chosen for the data.
 
         Args:
             recipe: with a `resolution`, or 0 for the largest that fits.
-            image_size: height and width of the data's images, in pixels; None where they differ.
+            facts: of the data.
 
         Raises:
             ValueError: for images smaller than the resolution, or than 4 x 4 pixels, and for images
                 of several sizes with the resolution left open.
         """
+        image_size = facts.target_shape
         if image_size is None:
             if not recipe.resolution:
                 raise ValueError(
@@ -466,11 +467,9 @@ class PGGAN(Translator):
         fake = self.generator.images(latents, level, alpha)
         mixed = real + (fake - real) * random_uniform(seeds, (1, 1, 1), MIXING)
         with tf.GradientTape() as tape:
-            real_scores = self.critic.scores(real, level, alpha)
-            fake_scores = self.critic.scores(fake, level, alpha)
-            penalty = tf.reduce_mean(
-                gradient_penalty(lambda x: self.critic.scores(x, level, alpha), mixed)
-            )
+            score = functools.partial(self.critic.scores, level=level, alpha=alpha, training=True)
+            real_scores, fake_scores = score(real), score(fake)
+            penalty = tf.reduce_mean(gradient_penalty(score, mixed))
             wasserstein = tf.reduce_mean(real_scores) - tf.reduce_mean(fake_scores)
             drift = tf.reduce_mean(tf.square(real_scores))
             loss = self.recipe.gradient_penalty * penalty - wasserstein + self.recipe.drift * drift

@@ -8,7 +8,9 @@ CVPR 2017, arXiv:1611.07004.
     discriminator (70×70)   C64-C128-C256-C512(s1)-C1(s1) on concat(source, target)
 
 Input and output `[N, H, W, C]` in physical units; the intensity windows map them to [-1, 1].
-H and W are free: images are padded to a multiple of 2^levels and cropped back.
+H and W are free: images are padded to a multiple of 2^levels and cropped back. Where the target
+holds classes the generator gives each pixel's logits, the discriminator sees their softmax, and
+focal cross-entropy and Dice stand for L1; the output is a label map.
 
     python cli.py --model=pix2pix --dataset=ldct train
 
@@ -40,11 +42,22 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from zoo import losses
 from zoo.imaging.windows import Domain
-from zoo.layers import Dropout, LinearDecay, Norm, step_seeds
+from zoo.layers import Dropout, LinearDecay, Norm, patch_gan, step_seeds
 from zoo.recipe import Recipe
 from zoo.registry import register
-from zoo.translator import Phase, Translator, example_seeds, forward_flops, scaled
+from zoo.translator import (
+    Phase,
+    Translator,
+    example_seeds,
+    forward_flops,
+    random_uniform,
+    scaled,
+    unscaled,
+)
+
+MIXING = 1  # purpose of the random numbers of the gradient penalty
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,8 +75,20 @@ class Pix2PixRecipe(Recipe):
         discriminator_filters: channels of the discriminator's first layer.
         discriminator_rate: its learning rate; 0, as in the paper, takes `learning_rate`.
         discriminator_layers: stride-2 layers of the PatchGAN; 3 see 70×70 pixels.
-        lambda_l1: weight of the L1 loss, in units of the window mapped to [-1, 1].
+        discriminator_norm: normalisation in the discriminator.
+        spectral_norm: divide the discriminator's kernels by their spectral norm.
+        adversarial: kind of adversarial loss; "wgan" adds the gradient penalty of weight 10.
+        lambda_l1: weight of the L1 loss, in units of the window mapped to [-1, 1]; of classes,
+            that of the cross-entropy and Dice.
         lambda_gan: weight of the adversarial loss.
+        lambda_perceptual: weight of the perceptual loss.
+        extractor: whose features that compares: "vgg19", "hed" or a file of weights.
+        lambda_sharpness: weight of the sharpness loss (Yi and Babyn 2018, arXiv:1708.06453, who
+            use a trained sharpness detector; here a fixed edge map stands for it).
+        classes: of a data set that does not say it: the target is a label map of so many.
+        label_names: of the classes; the data's own where this is left empty.
+        focal_gamma: exponent of the focal cross-entropy of classes; 0 is cross-entropy.
+        lambda_dice: weight of the soft Dice loss of classes.
         output: "image", or "residual": the network's tanh is a correction to its input; "auto"
             takes the residual where source and target share modality, unit and window.
         test_statistics: batch normalisation outside training.
@@ -81,8 +106,18 @@ class Pix2PixRecipe(Recipe):
     discriminator_filters: int = 64
     discriminator_layers: int = 3
     discriminator_rate: float = 0.0
+    discriminator_norm: Literal["batch", "instance", "none"] = "batch"
+    spectral_norm: bool = False
+    adversarial: Literal["bce", "lsgan", "hinge", "wgan"] = "bce"
     lambda_l1: float = 100.0
     lambda_gan: float = 1.0
+    lambda_perceptual: float = 0.0
+    extractor: str = "vgg19"
+    lambda_sharpness: float = 0.0
+    classes: int = 0
+    label_names: tuple[str, ...] = ()
+    focal_gamma: float = 2.0
+    lambda_dice: float = 1.0
     output: Literal["image", "residual", "auto"] = "image"
     test_statistics: Literal["moving", "image"] = "image"
     test_dropout: bool = False
@@ -105,9 +140,23 @@ class Pix2PixRecipe(Recipe):
         "checkpoint_every": 250,
     }
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.adversarial == "wgan" and self.discriminator_norm == "batch":
+            raise ValueError(
+                "discriminator_norm: expected instance or none with adversarial=wgan, whose "
+                "penalty is of one image at a time. Received: batch"
+            )
 
-def unet(channels: int, outputs: int, recipe: Pix2PixRecipe) -> keras.Model:
-    """The generator: `[N, H, W, channels]` to `[N, H, W, outputs]` in [-1, 1]."""
+    @property
+    def size_multiple(self) -> int:
+        return 2**self.levels
+
+
+def unet(
+    channels: int, outputs: int, recipe: Pix2PixRecipe, activation: str = "tanh"
+) -> keras.Model:
+    """The generator: `[N, H, W, channels]` to `[N, H, W, outputs]`, with tanh in [-1, 1]."""
     init = keras.initializers.RandomNormal(0.0, 0.02)
     biased = recipe.norm != "batch"  # batch normalisation's offset makes a bias useless
     width = [recipe.base_filters * min(2**level, 8) for level in range(recipe.levels)]
@@ -152,31 +201,8 @@ def unet(channels: int, outputs: int, recipe: Pix2PixRecipe) -> keras.Model:
         for _ in range(2):
             x = layers.ReLU()(layers.Conv2D(recipe.refine, 3, padding="same")(x))
         x = layers.Conv2D(outputs, 3, padding="same", kernel_initializer=init)(x)
-    x = layers.Activation("tanh", dtype="float32")(x)
+    x = layers.Activation(activation, dtype="float32")(x)
     return keras.Model(inputs, x, name="generator")
-
-
-def patch_gan(channels: int, filters: int, depth: int) -> keras.Model:
-    """The discriminator: `[N, H, W, channels]` to logits, one for each patch (30×30 at 256²)."""
-    init = keras.initializers.RandomNormal(0.0, 0.02)
-
-    def convolution(x, filters, stride, bias):
-        x = layers.ZeroPadding2D(1)(x)  # "same" would give 32×32 and shift the patches
-        return layers.Conv2D(filters, 4, stride, use_bias=bias, kernel_initializer=init)(x)
-
-    inputs = keras.Input((None, None, channels))
-    x = layers.LeakyReLU(0.2)(convolution(inputs, filters, 2, True))
-    for level in range(1, depth + 1):
-        x = convolution(x, filters * min(2**level, 8), 2 if level < depth else 1, False)
-        x = layers.LeakyReLU(0.2)(Norm("batch")(x))
-    x = layers.Activation("linear", dtype="float32")(convolution(x, 1, 1, True))
-    return keras.Model(inputs, x, name="discriminator")
-
-
-def bce(logits: tf.Tensor, real: bool) -> tf.Tensor:
-    """Mean binary cross-entropy of logits against all-real or all-fake."""
-    labels = tf.ones_like(logits) if real else tf.zeros_like(logits)
-    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits))
 
 
 @register("pix2pix")
@@ -190,19 +216,20 @@ class Pix2Pix(Translator):
     """
 
     recipe_class = Pix2PixRecipe
+    classifies = True
 
     def __init__(self, recipe: Pix2PixRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
-        self.network = unet(source.channels, target.channels, recipe)
+        outputs = self.classes or target.channels
+        activation = "linear" if self.classes else "tanh"
+        self.network = unet(source.channels, outputs, recipe, activation)
         self.discriminator = patch_gan(
-            source.channels + target.channels,
+            source.channels + outputs,
             recipe.discriminator_filters,
             recipe.discriminator_layers,
+            norm=recipe.discriminator_norm,
+            spectral_norm=recipe.spectral_norm,
         )
-
-    @property
-    def size_multiple(self) -> int:
-        return 2**self.recipe.levels
 
     @property
     def tile_margin(self) -> int:
@@ -222,11 +249,20 @@ class Pix2Pix(Translator):
             optimizer.build(network.trainable_variables)
             return optimizer
 
-        rate = self.recipe.learning_rate
+        recipe, rate = self.recipe, self.recipe.learning_rate
         self.generator_optimizer = adam(self.network, rate)
-        self.discriminator_optimizer = adam(
-            self.discriminator, self.recipe.discriminator_rate or rate
-        )
+        self.discriminator_optimizer = adam(self.discriminator, recipe.discriminator_rate or rate)
+        self.adversarial = losses.adversarial(recipe.adversarial)
+        if self.classes:
+            terms = losses.classification(recipe.focal_gamma, recipe.lambda_dice)
+            self.terms = [(recipe.lambda_l1 * weight, loss) for weight, loss in terms]
+        else:
+            self.terms = [(recipe.lambda_l1, losses.L1())]
+            if recipe.lambda_sharpness:
+                self.terms.append((recipe.lambda_sharpness, losses.Sharpness()))
+            if recipe.lambda_perceptual:
+                features = losses.Perceptual(losses.feature_extractor(recipe.extractor))
+                self.terms.append((recipe.lambda_perceptual, features))
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """One step of each network, discriminator first (the paper's eq. 4; its loss halved)."""
@@ -241,20 +277,27 @@ class Pix2Pix(Translator):
 
         with tf.GradientTape() as g_tape:
             with step_seeds(seeds):
-                fake = self.values(batch["source"], training=True)
+                output = self.values(batch["source"], training=True)
+            fake = tf.nn.softmax(output) if self.classes else output
+            still = tf.stop_gradient(fake)
             with tf.GradientTape() as d_tape:
-                d_loss = 0.5 * (bce(judge(real), True) + bce(judge(tf.stop_gradient(fake)), False))
-                d_share = scaled(d_loss)
-            self.discriminator_optimizer.apply(d_tape.gradient(d_share, d_weights), d_weights)
-            g_gan = bce(judge(fake), True)
-            l1 = tf.reduce_mean(tf.abs(fake - real))
-            g_share = scaled(self.recipe.lambda_gan * g_gan + self.recipe.lambda_l1 * l1)
-        self.generator_optimizer.apply(g_tape.gradient(g_share, g_weights), g_weights)
-        mae = l1 * (self.target.span / 2)
-        return {"d_loss": d_loss, "g_gan": g_gan, "mae": mae}
+                d_loss = self.adversarial.real(judge(real)) + self.adversarial.fake(judge(still))
+                d_loss = 0.5 * d_loss
+                if self.recipe.adversarial == "wgan":
+                    mixed = real + (still - real) * random_uniform(seeds, (1, 1, 1), MIXING)
+                    penalty = losses.gradient_penalty(judge, mixed)
+                    d_loss += 10.0 * scaled(tf.reduce_mean(penalty))
+            self.discriminator_optimizer.apply(d_tape.gradient(d_loss, d_weights), d_weights)
+            g_gan = self.adversarial.generator(judge(fake))
+            g_loss = self.recipe.lambda_gan * g_gan
+            g_loss += sum(weight * loss(real, output) for weight, loss in self.terms)
+        self.generator_optimizer.apply(g_tape.gradient(g_loss, g_weights), g_weights)
+        logs = {"d_loss": unscaled(d_loss), "g_gan": unscaled(g_gan)}
+        return logs | self.pixel_logs(output, real)
 
     def training_flops(self, phase: Phase, size: int) -> float:
         channels = self.source.channels, self.target.channels
         generator = forward_flops(self.network, (size, size, channels[0]))
-        discriminator = forward_flops(self.discriminator, (size, size, sum(channels)))
+        judged = channels[0] + (self.classes or channels[1])
+        discriminator = forward_flops(self.discriminator, (size, size, judged))
         return phase.batch_size * (3 * generator + 8 * discriminator)

@@ -33,12 +33,18 @@ class FolderConfig(tfds.core.BuilderConfig):
         spacing: pixel spacing in mm that images are resampled to; 0 keeps their own.
         slices: neighbouring slices that make the channels of a source, or of a single image.
         allow_shared_patients: permit one patient in several splits.
+        scale: sides of a target over those of its source, for super-resolution.
+        dimensions: 3 makes each file or series one example, a volume.
+        classes: of targets that are label maps; they are never interpolated.
     """
 
     path: Path | None = None
     spacing: float = 0.0
     slices: int = 1
     allow_shared_patients: bool = False
+    scale: int = 1
+    dimensions: int = 2
+    classes: int = 0
 
     @functools.cached_property
     def layout(self) -> layout.Layout:
@@ -65,7 +71,15 @@ def configure(input: Path | None, recipe: Recipe) -> FolderConfig:
         "spacing": recipe.spacing,
         "slices": recipe.slices,
         "allow_shared_patients": recipe.allow_shared_patients,
+        "scale": recipe.scale,
+        "dimensions": recipe.dimensions,
+        "classes": getattr(recipe, "classes", 0),
     }
+    if recipe.dimensions == 3 and (recipe.spacing or recipe.slices > 1):
+        raise ValueError(
+            "spacing, slices: volumes are taken as they are. "
+            f"Received: spacing={recipe.spacing}, slices={recipe.slices}"
+        )
     roots = [path, *(layout.listed_paths(path) if path.suffix.lower() == ".tsv" else [])]
     content = json.dumps([os.fspath(path), options, sorted(set(_stamps(roots)))])
     digest = hashlib.sha256(content.encode()).hexdigest()[:16]
@@ -113,7 +127,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             channels = {key: metadata[key]["channels"] for key in keys}
         images = {
             key: tfds.features.Tensor(
-                shape=(None, None, channels[key]),
+                shape=(None,) * self.builder_config.dimensions + (channels[key],),
                 dtype=np.float32,
                 encoding=tfds.features.Encoding.ZLIB,
             )
@@ -134,7 +148,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 "through zoo.pipeline.load_builder. Received: None"
             )
         order = ("train", "validation", "test")
-        counts = {split: len(_examples(config.layout, split)) for split in order}
+        counts = {split: len(_examples(config.layout, split, config.dimensions)) for split in order}
         counts = {split: count for split, count in counts.items() if count}
         self._skipped = [f"{p.path.name}: {p.reason}" for p in config.layout.problems]
         self._say(f"{config.layout.kind} images, {counts}")
@@ -146,9 +160,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in counts}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        keys = _keys(self.builder_config.layout)
+        config = self.builder_config
+        keys = _keys(config.layout)
         self._skipped, written = [], 0
-        for number, example in enumerate(_examples(self.builder_config.layout, split)):
+        for number, example in enumerate(_examples(config.layout, split, config.dimensions)):
             try:
                 images = [
                     self._image(key, *part) for key, part in zip(keys, example.slices, strict=True)
@@ -168,18 +183,36 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             )
 
     def _image(self, key: str, volume: Volume, index: int) -> np.ndarray:
-        """float32 `[H, W, C]`, resampled, with its neighbours as channels."""
-        slices = 1 if key == "target" else self.builder_config.slices
-        image = volume.stack(index, slices)
-        image = image[..., None] if image.ndim == 2 else image
+        """float32 `[H, W, C]`, resampled, with its neighbours as channels; or `[D, H, W, C]`."""
+        config = self.builder_config
+        if config.dimensions == 3:
+            image = np.stack([volume.read(i) for i in range(volume.length)])
+            image = image[..., None] if image.ndim == 3 else image
+        else:
+            image = volume.stack(index, 1 if key == "target" else config.slices)
+            image = image[..., None] if image.ndim == 2 else image
         if not np.isfinite(image).all():
             raise ValueError(f"{volume.name}: expected finite values. Received: NaN or infinity")
-        shape = _resampled(volume, self.builder_config.spacing)
-        if shape != tuple(image.shape[:2]):
+        shape = self._shape(key, volume)
+        if config.dimensions == 2 and shape != tuple(image.shape[:2]):
+            labels = key == "target" and config.classes
             image = skimage.transform.resize(
-                image, shape, order=1, mode="edge", anti_aliasing=True, preserve_range=True
+                image,
+                shape,
+                order=0 if labels else 1,
+                mode="edge",
+                anti_aliasing=not labels,
+                preserve_range=True,
             )
         return np.ascontiguousarray(image, np.float32)
+
+    def _shape(self, key: str, volume: Volume) -> tuple[int, ...]:
+        """Sides of an image in the data set."""
+        config = self.builder_config
+        if config.dimensions == 3:
+            return (volume.length, *volume.shape)
+        spacing = config.spacing / (config.scale if key == "target" else 1)
+        return _resampled(volume, spacing)
 
     def _describe(self, keys: tuple[str, ...]) -> dict[str, Any]:
         """The metadata: kind of data and what each image's numbers mean."""
@@ -190,6 +223,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "shared_patients": found.shared_patients,
             "windows": {},
         }
+        if config.dimensions == 3:
+            metadata["dimensions"] = 3
         if found.kind != "single":
             metadata["aligned"] = found.kind == "paired"
         for number, key in enumerate(keys):
@@ -225,7 +260,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             unit=unit.pop() if len(unit) == 1 else "1",
             window=window,
             channels=channels.pop() if config.slices == 1 or key == "target" else config.slices,
-            spacing=(config.spacing,) * 2 if config.spacing else _common_spacing(volumes),
+            spacing=(config.spacing / (config.scale if key == "target" else 1),) * 2
+            if config.spacing
+            else _common_spacing(volumes),
         )
         return domain.to_dict(), how
 
@@ -256,18 +293,27 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _check_shapes(self) -> None:
         config = self.builder_config
-        wrong = []
-        for item in sum(config.layout.domains[0].values(), []):
-            shapes = [_resampled(volume, config.spacing) for volume in item.volumes]
-            if shapes[0] != shapes[1]:
-                source, target = item.volumes
+        pairs = [item.volumes for item in sum(config.layout.domains[0].values(), [])]
+        wrong = [
+            f"{source.name} ({source.length} slices of {source.shape}) and "
+            f"{target.name} ({target.length} slices of {target.shape})"
+            for source, target in pairs
+            if source.length != target.length and config.dimensions == 2
+        ]
+        if wrong:
+            raise ValueError(
+                "input: expected as many slices in a source as in its target. "
+                f"Received: {layout.some(wrong)}"
+            )
+        for source, target in pairs:
+            shapes = self._shape("source", source), self._shape("target", target)
+            if tuple(side * config.scale for side in shapes[0]) != shapes[1]:
                 wrong.append(f"{source.name} {shapes[0]} and {target.name} {shapes[1]}")
         if wrong:
-            more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-            raise ValueError(
-                f"input: expected source and target of one height and width. "
-                f"Received: {', '.join(wrong[:8])}{more}"
-            )
+            wanted = "source and target of one height and width"
+            if config.scale > 1:
+                wanted = f"targets {config.scale} times as large as their sources"
+            raise ValueError(f"input: expected {wanted}. Received: {layout.some(wrong)}")
 
     def _report(self) -> None:
         for reason in self._skipped[:5]:
@@ -283,13 +329,13 @@ def _keys(found: layout.Layout) -> tuple[str, ...]:
     return ("image",) if found.kind == "single" else ("source", "target")
 
 
-def _examples(found: layout.Layout, split: str) -> list[_Example]:
-    """The slices of a split. The smaller of two unpaired domains comes round again."""
+def _examples(found: layout.Layout, split: str, dimensions: int = 2) -> list[_Example]:
+    """The slices or volumes of a split. The smaller of two unpaired domains comes round again."""
     lists = [
         [
             _Example(tuple((volume, index) for volume in item.volumes), item.patient)
             for item in domain.get(split, [])
-            for index in range(item.volumes[0].length)
+            for index in range(item.volumes[0].length if dimensions == 2 else 1)
         ]
         for domain in found.domains
     ]

@@ -119,7 +119,7 @@ def _from_two_domains(root: Path, folders: dict[str, Path]) -> Layout:
     if unmatched:
         raise ValueError(
             "input: expected each image of A to have one of its name in B and each of B one in A "
-            f"(or, for unpaired domains, none at all). Received, without: {_some(unmatched)}"
+            f"(or, for unpaired domains, none at all). Received, without: {some(unmatched)}"
         )
     pairs = {split: _pairs(matched, split) for split, (matched, _) in matches.items()}
     return Layout("paired", [pairs], problems)
@@ -197,7 +197,7 @@ def _by_patient(both: list[list[Volume]], roots: list[Path]) -> list[tuple[Volum
         raise ValueError(
             "input: expected one series of each patient in a folder, or a folder for each series, "
             "to pair them; or list the pairs in a .tsv. "
-            f"Received: {_some(_names(both, roots))}"
+            f"Received: {some(_names(both, roots))}"
         )
     return [(volume, sides[1][patient]) for patient, volume in sides[0].items()]
 
@@ -212,16 +212,6 @@ def _names(both: list[list[Volume]], roots: list[Path]) -> list[str]:
 
 def _pairs(pairs: list[tuple[Volume, Volume]], salt: str) -> list[Item]:
     wrong = [
-        f"{source.name} ({source.length} slices of {source.shape}) and "
-        f"{target.name} ({target.length} slices of {target.shape})"
-        for source, target in pairs
-        if source.length != target.length
-    ]
-    if wrong:
-        raise ValueError(
-            f"input: expected as many slices in a source as in its target. Received: {_some(wrong)}"
-        )
-    wrong = [
         f"{source.name} and {target.name}"
         for source, target in pairs
         if source.patient and target.patient and source.patient != target.patient
@@ -230,7 +220,7 @@ def _pairs(pairs: list[tuple[Volume, Volume]], salt: str) -> list[Item]:
         raise ValueError(
             "input: expected source and target of one patient; where the files name different "
             "patients for one, list the pairs in a .tsv with a column patient. "
-            f"Received: {_some(wrong)}"
+            f"Received: {some(wrong)}"
         )
     items = []
     for pair in pairs:
@@ -239,7 +229,7 @@ def _pairs(pairs: list[tuple[Volume, Volume]], salt: str) -> list[Item]:
     return items
 
 
-def _some(names: list[str], most: int = 8) -> str:
+def some(names: list[str], most: int = 8) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

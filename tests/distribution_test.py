@@ -1,0 +1,109 @@
+"""Two processes on loopback train what one does, and one that is killed is started again."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from runs import RUNS
+
+WORKER = Path(__file__).with_name("train_worker.py")
+ALWAYS = ("pix2pix", "cyclegan", "dcgan")  # paired, unpaired, unconditional
+MODELS = [
+    pytest.param(name, marks=() if name in ALWAYS else pytest.mark.distributed)
+    for name in sorted(RUNS)
+]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def cluster(workers: int) -> list[str]:
+    """TF_CONFIG of each worker, on free ports of this machine."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(workers)]
+    hosts = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
+    for s in sockets:
+        s.close()
+    return [
+        json.dumps({"cluster": {"worker": hosts}, "task": {"type": "worker", "index": i}})
+        for i in range(workers)
+    ]
+
+
+def start(name: str, workdir: Path, data_dir: Path, fields: list[str], config: str = ""):
+    dataset, *own = RUNS[name]
+    strategy = "multi_worker" if config else "one"
+    environment = os.environ | ({"TF_CONFIG": config} if config else {})
+    arguments = [sys.executable, WORKER, name, dataset, workdir, data_dir, strategy]
+    return subprocess.Popen(
+        [*map(str, arguments), *own, "precision=float32", *fields],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
+    return [(p.communicate(timeout=420)[0], p.returncode)[::-1] for p in processes]
+
+
+def train(name: str, workdir: Path, data_dir: Path, fields: list[str], workers: int = 1) -> None:
+    configs = cluster(workers) if workers > 1 else [""]
+    for code, text in finish([start(name, workdir, data_dir, fields, c) for c in configs]):
+        assert code == 0, text
+
+
+def checkpointed(workdir: Path, name: str = "") -> dict[str, np.ndarray]:
+    reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / name))
+    names = reader.get_variable_to_dtype_map()
+    return {n: reader.get_tensor(n) for n, kind in names.items() if kind != tf.string}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_two_processes_train_what_one_does(name, tmp_path, data_dir):
+    steps = 6 if name == "pggan" else 4
+    fields = ["batch_size=4", f"steps={steps}", "checkpoint_every=1"]
+    train(name, tmp_path / "one", data_dir, fields)
+    train(name, tmp_path / "two", data_dir, fields, workers=2)
+    one, two = checkpointed(tmp_path / "one"), checkpointed(tmp_path / "two")
+    before = checkpointed(tmp_path / "one", f"ckpt-{steps - 1}")
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        moved = np.abs(value.astype(float) - before[key]).max()  # in the last step alone
+        assert np.abs(value.astype(float) - two[key]).max() <= 0.02 * moved + 2e-6, key
+    record = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert record["state"] == "done" and record["replicas"] == 2
+    assert record["strategy"] == "CollectiveAllReduceStrategy"
+    # The other worker leaves nothing behind.
+    assert [p.name for p in (tmp_path / "two").glob("checkpoints*")] == ["checkpoints"]
+
+
+def test_a_killed_worker_is_started_again(tmp_path, data_dir):
+    fields = ["batch_size=4", "steps=60", "checkpoint_every=5", "norm=batch"]
+    train("pix2pix", tmp_path / "whole", data_dir, fields, workers=2)
+    broken = tmp_path / "broken"
+    workers = [start("pix2pix", broken, data_dir, fields, c) for c in cluster(2)]
+    deadline = time.monotonic() + 300
+    while not list(broken.glob("checkpoints/ckpt-*.index")):
+        assert time.monotonic() < deadline and workers[1].poll() is None
+        time.sleep(0.02)
+    workers[1].send_signal(signal.SIGKILL)
+    (code, text), _ = finish(workers)
+    assert code != 0  # the survivor does not wait for ever
+    assert "a worker of the cluster was lost" in text, text
+    before = json.loads((broken / "run.json").read_text())["step"]
+    assert 0 < before < 60
+    train("pix2pix", broken, data_dir, fields, workers=2)
+    one, two = checkpointed(tmp_path / "whole"), checkpointed(broken)
+    different = [key for key in one if not np.array_equal(one[key], two[key])]
+    assert not different

@@ -1,0 +1,391 @@
+"""AUTOMAP: reconstruction of images from k-space by a network that learns the transform itself.
+
+Zhu, Liu, Cauley, Rosen and Rosen: Image reconstruction by domain-transform manifold learning,
+Nature 555 (2018), arXiv:1704.08841. For n × n samples, `variant`:
+
+    automap           2n², FC n² tanh, FC n² tanh, n×n, c5-64 ReLU, c5-64 ReLU, transposed c7-1
+    dautomap          n×n×2, rows, columns, c5-64 ReLU, c5-64 ReLU, transposed c7-1
+    encoder_decoder   2n², FC n² tanh, FC n² tanh, n×n, the U-Net of zoo.models.encoder_decoder
+    pix2pix           the same in front of pix2pix's generator, with an adversarial loss
+
+"dautomap" follows Schlemper et al. 2019 (arXiv:1909.10995): as the two-dimensional DFT is one along
+each column and then one along each row, a learned transform needs no more. "rows" is
+
+    y[h', w, c'] = sum over h, c of x[h, w, c] K[h, c, h', c'] + b[h', c'],
+
+one linear map for all columns w; "columns" is the same along w. Real and imaginary parts are
+channels, so that the inverse DFT is one such pair of maps. Between the two there is no
+nonlinearity. It has (2n)² weights a map and not 2n⁴: n of 256 and more become possible.
+
+Input `[N, n, n, 2]`, k-space as (real, imaginary); output `[N, n, n, 1]`, both in physical units. A
+network holds for one n. Inside, k-space is counted in half spans of the target's window: as the DFT
+is unitary its values then have the size of the image's, and the inverse DFT would give the image.
+The output of the first two variants is counted from the window's lower end, so that air is 0.
+
+    python cli.py --model=automap --dataset=mri_recon train
+
+What differs from the papers, and why:
+
+    here                                      papers            why
+    the loss is divided by n²                 sums              one rate for all n; RMSprop takes
+                                                                no notice of the factor
+    two transforms, nothing between           the same, with    real and imaginary parts stay what
+                                              activations (m)   they are until both are done
+    the adversarial loss judges images alone  not in them       a patch of k-space belongs to no
+                                                                patch of the image
+    (m): recalled, not re-read.
+"""
+
+import dataclasses
+import math
+from typing import Any, ClassVar, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from zoo.imaging.windows import Domain
+from zoo.layers import LinearDecay, patch_gan, step_seeds
+from zoo.losses import L2, adversarial
+from zoo.models.encoder_decoder import EncoderDecoderRecipe, encoder_decoder
+from zoo.models.pix2pix import Pix2PixRecipe, unet
+from zoo.recipe import Recipe
+from zoo.registry import register
+from zoo.translator import (
+    DataFacts,
+    Phase,
+    Translator,
+    example_seeds,
+    forward_flops,
+    random_uniform,
+    scaled,
+    unscaled,
+)
+
+JITTER = 1  # purpose of the random numbers in a step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AutomapRecipe(Recipe):
+    """Defaults are the paper's (Methods); the number of steps is ours.
+
+    Attributes:
+        variant: see above.
+        n: height and width of k-space and of the image; 0 takes the data's, 64 where there are
+            none.
+        filters: channels of the 5×5 convolutions.
+        activity: weight of the mean |activation| of the second convolution, summed over channels
+            ("automap" and "dautomap").
+        rms_decay: of RMSprop's running mean of squared gradients.
+        decay: of the learning rate; "linear" takes it to zero over the second half of the run.
+        jitter: k-space is multiplied by values from U(1 - jitter, 1 + jitter) in training.
+        transform_channels: channels between and after the transforms of "dautomap".
+        base_filters: channels of the first level of the U-Nets.
+        levels: levels of the U-Nets; n is a multiple of 2^levels.
+        lambda_gan: weight of the adversarial loss of "pix2pix".
+        spectral_norm: normalise the kernels of its discriminator spectrally.
+        max_gigabytes: a model whose weights, gradients and optimizer take more is refused.
+    """
+
+    steps: int = 100_000
+    batch_size: int = 100
+    learning_rate: float = 2e-5
+    variant: Literal["automap", "dautomap", "encoder_decoder", "pix2pix"] = "automap"
+    n: int = 0
+    filters: int = 64
+    activity: float = 1e-4
+    rms_decay: float = 0.9
+    decay: Literal["constant", "linear"] = "constant"
+    jitter: float = 0.01
+    transform_channels: int = 2
+    base_filters: int = 64
+    levels: int = 4
+    lambda_gan: float = 0.01
+    spectral_norm: bool = False
+    max_gigabytes: float = 10.0
+
+    SMALL: ClassVar[dict[str, Any]] = {
+        "steps": 2000,
+        "batch_size": 16,
+        "learning_rate": 1e-3,
+        "variant": "dautomap",
+        "filters": 24,
+        "image_every": 250,
+        "checkpoint_every": 500,
+    }
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("crop", "flip", "shift", "rotation", "zoom"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"{name}: k-space is taken as it is, because each sample has its place. "
+                    f"Received: {getattr(self, name)}"
+                )
+        for name, low in (("n", 0), ("filters", 1), ("transform_channels", 1), ("levels", 1)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name}: expected {low} or more. Received: {getattr(self, name)}")
+
+    @property
+    def side(self) -> int:
+        """Height and width, in pixels."""
+        return self.n or 64
+
+    @property
+    def fully_connected(self) -> bool:
+        """Whether two fully connected layers make up the transform."""
+        return self.variant != "dautomap"
+
+
+# Size.
+
+
+def dense_count(n: int, channels: int = 2) -> int:
+    """Parameters of the two fully connected layers, channels·n² to n² to n²."""
+    return n**2 * (channels * n**2 + 1) + n**2 * (n**2 + 1)
+
+
+def parameter_count(n: int, channels: int = 2, filters: int = 64) -> int:
+    """Parameters of the variant "automap", without building it."""
+    convolutions = 25 * filters + filters + 25 * filters**2 + filters + 49 * filters + 1
+    return dense_count(n, channels) + convolutions
+
+
+def check_size(recipe: AutomapRecipe, channels: int = 2) -> None:
+    """Refuse a network whose fully connected layers do not fit into memory.
+
+    Raises:
+        ValueError: naming what is needed and what would fit.
+    """
+    if not recipe.fully_connected:
+        return
+    count, n = dense_count(recipe.side, channels), recipe.side
+    # Four bytes each for a weight, its gradient and RMSprop's mean of squares.
+    gigabytes = 12e-9 * count
+    if gigabytes > recipe.max_gigabytes:
+        largest = math.floor((recipe.max_gigabytes / (12e-9 * (channels + 1))) ** 0.25)
+        raise ValueError(
+            f"n: expected at most {largest}, because two fully connected layers for {n} x {n} "
+            f"pixels have {count:,} weights, which with gradients and optimizer take "
+            f"{gigabytes:,.1f} GB, and max_gigabytes is {recipe.max_gigabytes:g}. What would fit: "
+            f"variant=dautomap, whose transforms have {2 * (2 * n) ** 2:,} weights. "
+            f"Received: n={n}, variant={recipe.variant}"
+        )
+
+
+# Networks.
+
+
+@keras.saving.register_keras_serializable(package="zoo")
+class AxisTransform(layers.Layer):
+    """One learned linear map along an axis of images, which mixes the channels.
+
+    `[N, n, w, C]` to `[N, n, w, filters]` for axis 1, `[N, h, n, C]` likewise for axis 2:
+    the equation of "rows" above.
+
+    Args:
+        filters: channels of the result.
+        axis: 1 for rows, 2 for columns.
+    """
+
+    def __init__(self, filters: int, axis: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.filters, self.axis = filters, axis
+
+    def build(self, shape: tuple) -> None:
+        n, channels = shape[self.axis], shape[-1]
+        deviation = 1.0 / math.sqrt(n * channels)  # keeps the values' size, as a unitary map does
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(n, channels, n, self.filters),
+            initializer=keras.initializers.RandomNormal(0.0, deviation),
+        )
+        self.bias = self.add_weight(name="bias", shape=(n, self.filters), initializer="zeros")
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        if self.axis == 1:
+            return tf.einsum("nhwc,hcid->niwd", x, self.kernel) + self.bias[:, None]
+        return tf.einsum("nhwc,wcid->nhid", x, self.kernel) + self.bias
+
+    def compute_output_shape(self, shape: tuple) -> tuple:
+        return (*shape[:-1], self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"filters": self.filters, "axis": self.axis}
+
+
+def automap(channels: int, outputs: int, recipe: AutomapRecipe, gain: float = 1.0) -> keras.Model:
+    """The network of any variant: `[N, n, n, channels]` to float32 `[N, n, n, outputs]`.
+
+    Args:
+        channels, outputs: of input and output.
+        recipe: variant and widths.
+        gain: multiplies the input.
+    """
+    n = recipe.side
+    inputs = keras.Input((n, n, channels))
+    x = layers.Rescaling(gain, dtype="float32")(inputs)
+    if recipe.fully_connected:
+        x = layers.Flatten()(x)
+        for _ in range(2):
+            x = layers.Dense(n * n, activation="tanh")(x)
+        x = layers.Reshape((n, n, 1))(x)
+    else:
+        for axis in (1, 2):  # in float32, because the zero frequency is far above the others
+            x = AxisTransform(recipe.transform_channels, axis, dtype="float32")(x)
+    x = layers.Identity(name="transform")(x)
+    if recipe.variant == "encoder_decoder":
+        options = EncoderDecoderRecipe(base_filters=recipe.base_filters, levels=recipe.levels + 1)
+        x = encoder_decoder(1, outputs, options)(x)
+    elif recipe.variant == "pix2pix":
+        options = Pix2PixRecipe(base_filters=recipe.base_filters, levels=recipe.levels)
+        x = unet(1, outputs, options)(x)
+    else:
+        x = layers.Conv2D(recipe.filters, 5, padding="same", activation="relu")(x)
+        x = layers.Conv2D(recipe.filters, 5, padding="same", activation="relu", name="features")(x)
+        x = layers.Conv2DTranspose(outputs, 7, padding="same", dtype="float32")(x)
+        x = layers.Rescaling(1.0, -1.0, dtype="float32")(x)
+    return keras.Model(inputs, x, name="automap")
+
+
+@register("automap")
+class Automap(Translator):
+    """AUTOMAP and its relatives: k-space to images of one size.
+
+    Example:
+        >>> kspace = Domain(modality="MR", unit="k-space", window=(-16, 16), channels=2)
+        >>> model = zoo.load("automap", n=32, source=kspace)
+        >>> model.translate(np.zeros([5, 32, 32, 2], "float32")).shape
+        (5, 32, 32, 1)
+    """
+
+    recipe_class = AutomapRecipe
+    reads_kspace = True
+
+    def __init__(self, recipe: AutomapRecipe, source: Domain, target: Domain, **kwargs: Any):
+        super().__init__(recipe, source, target, **kwargs)
+        check_size(recipe, source.channels)
+        unet = recipe.variant in ("encoder_decoder", "pix2pix")
+        if unet and recipe.side % 2**recipe.levels:
+            raise ValueError(
+                f"levels: expected {recipe.side} pixels to be a multiple of 2^levels. "
+                f"Received: {recipe.levels}"
+            )
+        gain = source.span / target.span if source.unit == "k-space" else 1.0
+        self.network = automap(source.channels, target.channels, recipe, gain)
+        if recipe.variant == "pix2pix":
+            options = {"spectral_norm": recipe.spectral_norm}
+            self.discriminator = patch_gan(target.channels, recipe.base_filters, 2, **options)
+        # What the loss is computed from: the output and, where it is penalised, an activation.
+        outputs = [] if unet else [self.network.get_layer("features").output]
+        self.learner = keras.Model(self.network.input, [self.network.output, *outputs])
+
+    @property
+    def tiles(self) -> bool:
+        return False  # the layers are made for one size
+
+    @classmethod
+    def resolve(cls, recipe: AutomapRecipe, facts: DataFacts) -> AutomapRecipe:
+        """The recipe with n as the data have it.
+
+        Raises:
+            ValueError: for images that are not square or of another n, and for networks that
+                would not fit into memory.
+        """
+        shape = facts.source_shape
+        if shape is None or len(set(shape)) != 1 or recipe.n not in (0, shape[0]):
+            wanted = f"{recipe.n} x {recipe.n}" if recipe.n else "square"
+            received = "several sizes" if shape is None else " x ".join(map(str, shape))
+            raise ValueError(f"n: expected data that are all {wanted}. Received: {received}")
+        recipe = dataclasses.replace(recipe, n=shape[0])
+        check_size(recipe)
+        return recipe
+
+    def compile(self, **kwargs: Any) -> None:
+        super().compile(**kwargs)
+        recipe = self.recipe
+        rate = recipe.learning_rate
+        # Keras's epsilon would outweigh the squared gradients of so many weights.
+        self.network_optimizer = keras.optimizers.RMSprop(
+            LinearDecay(rate, recipe.steps) if recipe.decay == "linear" else rate,
+            rho=recipe.rms_decay,
+            epsilon=1e-16,
+        )
+        self.network_optimizer.build(self.network.trainable_variables)
+        if recipe.variant == "pix2pix":
+            self.discriminator_optimizer = keras.optimizers.Adam(2e-4, beta_1=0.5, epsilon=1e-8)
+            self.discriminator_optimizer.build(self.discriminator.trainable_variables)
+
+    def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
+        """One step on the squared error, with the variant's other terms."""
+        recipe = self.recipe
+        source = self.source.encode(tf.cast(batch["source"], tf.float32))
+        target = self.target.encode(tf.cast(batch["target"], tf.float32))
+        seeds = example_seeds(batch, source, self.network_optimizer.iterations)
+        if recipe.jitter:
+            noise = random_uniform(seeds, tuple(source.shape[1:]), JITTER)
+            source *= 1.0 + recipe.jitter * (2.0 * noise - 1.0)
+        weights = self.network.trainable_variables
+        logs = {}
+        with tf.GradientTape() as tape:
+            with step_seeds(seeds):
+                output, *features = tf.nest.flatten(self.learner(source, training=True))
+            error = L2()(target, output)
+            share = error
+            for activation in features:
+                activity = tf.abs(tf.cast(activation, tf.float32))
+                activity = tf.reduce_mean(tf.reduce_sum(activity, axis=-1))
+                share += scaled(recipe.activity * activity)
+            if recipe.variant == "pix2pix":
+                gan, logs = self._adversarial(target, output)
+                share += recipe.lambda_gan * gan
+        self.network_optimizer.apply(tape.gradient(share, weights), weights)
+        mae = tf.reduce_mean(tf.abs(output - target)) * (self.target.span / 2)
+        return {"loss": unscaled(share), "mae": mae} | logs
+
+    def _adversarial(self, real: tf.Tensor, fake: tf.Tensor):
+        """The generator's share of the loss, after one update of the discriminator; logs."""
+        loss, weights = adversarial("bce"), self.discriminator.trainable_variables
+        judge = lambda images: self.discriminator(images, training=True)  # noqa: E731
+        with tf.GradientTape() as tape:
+            d_share = 0.5 * (loss.real(judge(real)) + loss.fake(judge(tf.stop_gradient(fake))))
+        self.discriminator_optimizer.apply(tape.gradient(d_share, weights), weights)
+        gan = loss.generator(judge(fake))
+        return gan, {"d_loss": unscaled(d_share), "g_gan": unscaled(gan)}
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Reconstruct images.
+
+        Args:
+            images: `[N, n, n, C]` in the source's unit.
+            training: whether dropout and batch statistics are those of training.
+
+        Returns:
+            float32 `[N, n, n, C']` in the target's unit.
+
+        Raises:
+            ValueError: for another size than the network's.
+        """
+        self._check_shape(images.shape)
+        return super().call(images, training)
+
+    def translate(self, array: np.ndarray, batch_size: int = 1) -> np.ndarray:
+        if np.ndim(array) == 4:  # the base refuses other ranks where there are several channels
+            self._check_shape(np.shape(array))
+        return super().translate(array, batch_size)
+
+    def _check_shape(self, shape: tuple) -> None:
+        n = self.recipe.side
+        if not {*shape[1:3]} <= {n, None}:
+            unit = self.source.unit if self.source.unit == "k-space" else "images"
+            raise ValueError(
+                f"array: expected {unit} of {n} x {n}, for which the network was made. "
+                f"Received: shape {tuple(shape)}"
+            )
+
+    def training_flops(self, phase: Phase, size: int) -> float:
+        flops = 3.0 * forward_flops(self.network, self.network.input_shape[1:])
+        if self.recipe.variant == "pix2pix":
+            flops += 8.0 * forward_flops(self.discriminator, self.network.output_shape[1:])
+        return phase.batch_size * flops

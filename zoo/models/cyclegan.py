@@ -1,0 +1,612 @@
+"""CycleGAN: translation between two sets of images that show different patients.
+
+Zhu, Park, Isola, Efros: Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial
+Networks, ICCV 2017, arXiv:1703.10593.
+
+    generators (ResNet)      c7s1-64, d128, d256, R256 × blocks, u128, u64, c7s1-C, tanh
+                             reflection padding, instance norm, ReLU
+    discriminators (70×70)   C64-C128-C256-C512(s1)-C1(s1), instance norm, LeakyReLU 0.2
+
+A is the data's source, B its target. Both generators are trained; `direction` says which one is
+served: `zoo.load(run, direction="BtoA")` turns targets into sources.
+Input and output `[N, H, W, C]` in physical units; the intensity windows map them to [-1, 1].
+H and W are free, from 5 pixels up: images are padded to a multiple of 4 and cropped back. Instance
+norm sees a whole tile, so an image translated in tiles (larger than `tile`) differs a little from
+one that is not.
+
+    python cli.py --model=cyclegan --dataset=cbct_ct train
+
+What differs from the paper, and why:
+
+    here                                      paper             why
+    random crop and flip, no change of size   286 -> 256 pixels pixel spacing carries meaning
+    `output="residual"` in the small preset,  an image          values beyond the window pass
+    where A and B share a window                                through; learns in minutes
+    `norm="none"` in the small preset         instance          the mean of a patch tells tissues
+                                                                apart in HU; tiles agree
+    the additions below, all 0                none              for medical images
+
+Additions: `lambda_gradient` Hiasa et al. 2018, arXiv:1803.06629; `lambda_shape` Zhang, Yang and
+Zheng 2018, arXiv:1802.09655 (segmentors learn from real images only, beside the generators);
+`lambda_perceptual` Johnson et al. 2016, arXiv:1603.08155; `lambda_air`, `lambda_idempotence`,
+`lambda_autoencoding`, `lambda_latent` and `lambda_tv` as Kaji and Kida 2019 (Radiological Physics
+and Technology 12, 235-248) and their code use them.
+"""
+
+import dataclasses
+from typing import Any, ClassVar, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from zoo import figures, losses
+from zoo.imaging.windows import Domain
+from zoo.layers import LinearDecay, Norm, ReflectionPadding, patch_gan
+from zoo.models.encoder_decoder import EncoderDecoderRecipe, encoder_decoder
+from zoo.recipe import Recipe
+from zoo.registry import register
+from zoo.translator import (
+    DataFacts,
+    Phase,
+    Translator,
+    example_seeds,
+    forward_flops,
+    pad_to_multiple,
+    random_uniform,
+    scaled,
+    unscaled,
+)
+
+OTHER = {"a": "b", "b": "a"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CycleGANRecipe(Recipe):
+    """Defaults are the paper's (§4 and §7); the additions are off.
+
+    Attributes:
+        steps: the paper trains 200 epochs; the second half decays the rate linearly to zero.
+        direction: which way is served; training goes both ways.
+        base_filters: channels of the generators' first layer.
+        blocks: residual blocks; 9, or 6 for 128×128 pixels.
+        norm: normalisation in the generators.
+        output: "image", or "residual": a generator's tanh is a correction to its input; "auto"
+            takes the residual where A and B share modality, unit and window.
+        share_encoder: one encoder for both domains, half of each generator.
+        discriminator_filters: channels of the discriminators' first layer.
+        discriminator_layers: stride-2 layers of the PatchGAN; 3 see 70×70 pixels.
+        discriminator_norm: normalisation in the discriminators.
+        discriminator_rate: their learning rate; 0, as in the paper, takes `learning_rate`.
+        spectral_norm: normalise the discriminators' kernels spectrally.
+        adversarial: kind of GAN loss; "wgan" adds a gradient penalty of weight 10.
+        buffer: generated images kept for the discriminators; 0 shows them the newest only.
+        lambda_gan: weight of the adversarial loss. Like all weights, of both ways' sum.
+        lambda_cycle: L1 between an image and its translation's translation.
+        lambda_identity: L1 between an image and its translation into its own domain.
+        lambda_gradient: 1 - gradient correlation of an image and its translation (about 1).
+        lambda_shape: cross-entropy of a segmentor's answer on the translation and the labels of
+            the original; the data need "source_label" and "target_label".
+        shape_classes: number of those labels; 0 takes the data set's.
+        lambda_air: L1 where only one of image and translation is air.
+        air_threshold: what lies below is air, in the unit of both domains.
+        lambda_perceptual: mean squared difference of features of an image and its translation.
+        extractor: of those features: vgg19, hed or a weights file (`zoo.losses`).
+        extractor_layer: its layer; "" takes the extractor's usual one.
+        lambda_idempotence: L1 between a translation and what the same generator makes of it.
+        lambda_autoencoding: L1 between an image and what its own domain's decoder makes of its
+            code.
+        lambda_latent: adversarial loss of a third discriminator, which tells A's from B's codes.
+        lambda_tv: total variation of the translations.
+    """
+
+    steps: int = 200_000
+    crop: int = 256
+    flip: bool = True
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
+    base_filters: int = 64
+    blocks: int = 9
+    norm: Literal["instance", "none"] = "instance"
+    output: Literal["image", "residual", "auto"] = "image"
+    share_encoder: bool = False
+    discriminator_filters: int = 64
+    discriminator_layers: int = 3
+    discriminator_norm: Literal["instance", "none"] = "instance"
+    discriminator_rate: float = 0.0
+    spectral_norm: bool = False
+    adversarial: Literal["lsgan", "bce", "hinge", "wgan"] = "lsgan"
+    buffer: int = 50
+    lambda_gan: float = 1.0
+    lambda_cycle: float = 10.0
+    lambda_identity: float = 5.0
+    lambda_gradient: float = 0.0
+    lambda_shape: float = 0.0
+    shape_classes: int = 0
+    lambda_air: float = 0.0
+    air_threshold: float = -950.0
+    lambda_perceptual: float = 0.0
+    extractor: str = "vgg19"
+    extractor_layer: str = ""
+    lambda_idempotence: float = 0.0
+    lambda_autoencoding: float = 0.0
+    lambda_latent: float = 0.0
+    lambda_tv: float = 0.0
+
+    SMALL: ClassVar[dict[str, Any]] = {
+        "steps": 1500,
+        "batch_size": 2,
+        "crop": 96,
+        "base_filters": 16,
+        "blocks": 3,
+        "norm": "none",
+        "output": "auto",
+        "learning_rate": 5e-4,
+        "discriminator_filters": 16,
+        "discriminator_norm": "none",
+        "image_every": 250,
+        "checkpoint_every": 250,
+    }
+
+    @property
+    def size_multiple(self) -> int:
+        return 4
+
+    @property
+    def extra_features(self) -> tuple[str, ...]:
+        return ("source_label", "target_label") if self.lambda_shape else ()
+
+
+# Networks.
+
+
+class TwoWay(keras.Model):
+    """An encoder and a decoder for each of the domains A and B, saved together.
+
+    Args:
+        encoder_a, encoder_b: `[N, H, W, C]` in [-1, 1] to a code `[N, H/4, W/4, K]`.
+        decoder_a, decoder_b: a code to float32 `[N, H, W, C]` in [-1, 1].
+        served: what a call does, "AtoB" or "BtoA".
+    """
+
+    def __init__(self, encoder_a, encoder_b, decoder_a, decoder_b, served: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.encoder_a, self.encoder_b = encoder_a, encoder_b
+        self.decoder_a, self.decoder_b = decoder_a, decoder_b
+        self.served = served
+        self.built = True
+
+    def encode(self, domain: str, values: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return getattr(self, f"encoder_{domain}")(values, training=training)
+
+    def decode(self, domain: str, code: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return getattr(self, f"decoder_{domain}")(code, training=training)
+
+    def call(self, values: tf.Tensor, training: bool = False) -> tf.Tensor:
+        here = "a" if self.served == "AtoB" else "b"
+        return self.decode(OTHER[here], self.encode(here, values, training), training)
+
+
+def encoder(channels: int, recipe: CycleGANRecipe) -> keras.Model:
+    """A generator's first half, with the greater half of the residual blocks."""
+    block = _Block(recipe)
+    inputs = keras.Input((None, None, channels))
+    x = block.relu(block.convolution(ReflectionPadding(3)(inputs), recipe.base_filters, 7))
+    for level in (1, 2):
+        x = layers.ZeroPadding2D(1)(x)  # "same" would pad at the far edges only
+        x = block.relu(block.convolution(x, recipe.base_filters * 2**level, 3, 2))
+    for _ in range((recipe.blocks + 1) // 2):
+        x = block.residual(x)
+    return keras.Model(inputs, x)
+
+
+def decoder(outputs: int, recipe: CycleGANRecipe) -> keras.Model:
+    """A generator's second half."""
+    block = _Block(recipe)
+    inputs = keras.Input((None, None, 4 * recipe.base_filters))
+    x = inputs
+    for _ in range(recipe.blocks // 2):
+        x = block.residual(x)
+    for level in (1, 0):
+        x = layers.Conv2DTranspose(
+            recipe.base_filters * 2**level, 3, 2, kernel_initializer=block.init
+        )(x)
+        # The adjoint of the encoder's padding: pixels stay where they were.
+        x = block.relu(layers.Cropping2D(((1, 0), (1, 0)))(x))
+    # Without norm x is larger: the first images, or corrections, should be nearly 0.
+    last = _normal(0.02 if recipe.norm == "instance" else 0.002)
+    x = layers.Conv2D(outputs, 7, kernel_initializer=last)(ReflectionPadding(3)(x))
+    return keras.Model(inputs, layers.Activation("tanh", dtype="float32")(x))
+
+
+def _normal(deviation: float = 0.02) -> keras.initializers.Initializer:
+    return keras.initializers.RandomNormal(0.0, deviation)
+
+
+class _Block:
+    """Pieces of a generator. Biases stay, though instance norm takes them out again."""
+
+    def __init__(self, recipe: CycleGANRecipe):
+        self.norm = recipe.norm
+        # Without norm the paper's small weights would let hardly anything through.
+        self.init = _normal() if recipe.norm == "instance" else keras.initializers.HeNormal()
+
+    def convolution(self, x, filters, size, stride=1):
+        return layers.Conv2D(filters, size, stride, kernel_initializer=self.init)(x)
+
+    def normal(self, x):
+        return x if self.norm == "none" else Norm(self.norm)(x)
+
+    def relu(self, x):
+        return layers.ReLU()(self.normal(x))
+
+    def residual(self, x):
+        y = self.relu(self.convolution(ReflectionPadding(1)(x), x.shape[-1], 3))
+        y = self.normal(self.convolution(ReflectionPadding(1)(y), x.shape[-1], 3))
+        return layers.Add()([x, y])
+
+
+@keras.saving.register_keras_serializable(package="zoo")
+class ImageBuffer(keras.layers.Layer):
+    """Shows a discriminator older generated images too (Shrivastava et al. 2017, arXiv:1612.07828).
+
+    The first `size` images are kept and given back. Then each image, with probability 1/2, takes
+    the place of a kept one, which is given back instead. One image after the other, in the order
+    of the global batch: all replicas see all images, so that their buffers stay one.
+
+    Args:
+        size: images kept.
+        shape: of an image, `(H, W, C)`.
+    """
+
+    def __init__(self, size: int, shape: tuple[int, ...], **kwargs: Any):
+        super().__init__(**{"dtype": "float32"} | kwargs)
+        options = dict(
+            initializer="zeros", trainable=False, aggregation="only_first_replica", autocast=False
+        )
+        self.images = self.add_weight(name="images", shape=(size, *shape), **options)
+        self.seen = self.add_weight(name="seen", shape=(), dtype="int64", **options)
+        self.built = True
+
+    def call(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        """Images `[N, H, W, C]` for the discriminator; `draws` is `[N, 2]`, uniform in [0, 1)."""
+        size, count, first = self.images.shape[0], tf.shape(images)[0], 0
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            context = tf.distribute.get_replica_context()
+            first = count * context.replica_id_in_sync_group
+            images, draws = context.all_gather([images, draws], axis=0)
+        seen = tf.convert_to_tensor(self.seen)
+        numbers = tf.range(tf.shape(images)[0])
+
+        def turn(state, given):
+            # A place holds a number: of a kept image, or `size` plus that of a new one.
+            places, _ = state
+            number, coin, where = given[0], given[1][0], given[1][1]
+            filled = tf.minimum(tf.cast(seen, tf.int32) + number, size)
+            full = filled == size
+            place = tf.where(full, tf.cast(where * size, tf.int32), filled)
+            swap = full & (coin < 0.5)
+            given_back = tf.where(swap, places[tf.minimum(place, size - 1)], size + number)
+            stored = tf.tensor_scatter_nd_update(places, [[place]], [size + number])
+            return tf.where(swap | ~full, stored, places), given_back
+
+        places, chosen = tf.scan(turn, (numbers, draws), (tf.range(size), 0))
+        known = tf.concat([tf.convert_to_tensor(self.images), images], axis=0)
+        self.images.assign(tf.gather(known, places[-1]))
+        self.seen.assign(tf.minimum(seen + tf.cast(tf.size(numbers), seen.dtype), size))
+        return tf.gather(known, chosen[first : first + count])
+
+    def get_config(self) -> dict[str, Any]:
+        size, *shape = self.images.shape
+        return super().get_config() | {"size": size, "shape": shape}
+
+
+# Models.
+
+
+class TwoWayTranslator(Translator):
+    """A translator that learns both ways between A, the data's source, and B, its target.
+
+    Its recipe has a `direction`; `source` and `target` are those of the way that is served, while
+    a batch and the examples of `picture` hold the data's.
+    """
+
+    data = "unpaired"
+    network: TwoWay
+
+    def __init__(self, recipe: Recipe, source: Domain, target: Domain, **kwargs: Any):
+        ways = {"AtoB": (source, target), "BtoA": (target, source)}
+        super().__init__(recipe, *ways[recipe.direction], **kwargs)
+        self.domain_a, self.domain_b = source, target
+
+    def domain(self, name: str) -> Domain:
+        return self.domain_a if name == "a" else self.domain_b
+
+    def discriminator(self, name: str) -> keras.Model:
+        return self.discriminator_a if name == "a" else self.discriminator_b
+
+    def given(self, batch: dict) -> dict[str, tf.Tensor]:
+        """The batch's images as values, "a" and "b"."""
+        images = {"a": batch["source"], "b": batch["target"]}
+        if self.residual:
+            return {d: self.domain(d).scale(images[d]) for d in images}
+        return {d: self.domain(d).encode(images[d]) for d in images}
+
+    def encoded(self, domain: str, values: tf.Tensor) -> tf.Tensor:
+        return self.network.encode(domain, tf.clip_by_value(values, -1.0, 1.0), training=True)
+
+    def decoded(self, domain: str, code: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+        """Values from a code; where the network gives corrections, those of `values`."""
+        decoded = self.network.decode(domain, code, training=True)
+        return values + decoded if self.residual else decoded
+
+    def test_step(self, batch: dict) -> dict[str, tf.Tensor]:
+        if self.recipe.direction == "BtoA":
+            batch = batch | {"source": batch["target"], "target": batch["source"]}
+        return super().test_step(batch)
+
+    def picture(self, examples: list[dict[str, np.ndarray]]) -> np.ndarray:
+        """uint8 `[H, W, 3]`: of each example A | A to B | and back | B | B to A | and back."""
+        rows, windows = [], {}
+        for example in examples:
+            row = {}
+            for here, key in (("a", "source"), ("b", "target")):
+                there, image = OTHER[here], example[key]
+                height, width = image.shape[:2]
+                values = self.domain(here).scale(tf.constant(image[None]))
+                values = pad_to_multiple(values, self.size_multiple)
+                translated = self._translated(here, values)
+                back = self._translated(there, translated)
+                names = (f"{here} to {there}", f"{here} to {there} to {here}")
+                for name, domain, shown in (
+                    (here, here, values),
+                    (names[0], there, translated),
+                    (names[1], here, back),
+                ):
+                    name = name.replace("a", "A").replace("b", "B")
+                    row[name] = self.domain(domain).decode(shown)[0, :height, :width].numpy()
+                    windows[name] = self.domain(domain).window
+            rows.append(row)
+        return figures.grid(rows, windows)
+
+    def _translated(self, here: str, values: tf.Tensor) -> tf.Tensor:
+        return self.decoded(OTHER[here], self.encoded(here, values), values)
+
+    def get_config(self) -> dict[str, Any]:
+        domains = {"source": self.domain_a.to_dict(), "target": self.domain_b.to_dict()}
+        return super().get_config() | domains
+
+
+@register("cyclegan")
+class CycleGAN(TwoWayTranslator):
+    """CycleGAN with its ResNet generators and PatchGAN discriminators.
+
+    Example:
+        >>> model = zoo.load("cyclegan", base_filters=8, blocks=3, direction="BtoA")
+        >>> model.translate(np.zeros([2, 100, 80], "float32")).shape
+        (2, 100, 80)
+    """
+
+    recipe_class = CycleGANRecipe
+
+    def __init__(self, recipe: CycleGANRecipe, source: Domain, target: Domain, **kwargs: Any):
+        super().__init__(recipe, source, target, **kwargs)
+        self._check(recipe)
+        channels = source.channels, target.channels
+        encoder_a = encoder(channels[0], recipe)
+        self.network = TwoWay(
+            encoder_a,
+            encoder_a if recipe.share_encoder else encoder(channels[1], recipe),
+            decoder(channels[0], recipe),
+            decoder(channels[1], recipe),
+            recipe.direction,
+        )
+        options = dict(norm=recipe.discriminator_norm, spectral_norm=recipe.spectral_norm)
+        filters, depth = recipe.discriminator_filters, recipe.discriminator_layers
+        self.discriminator_a = patch_gan(channels[0], filters, depth, **options)
+        self.discriminator_b = patch_gan(channels[1], filters, depth, **options)
+        if recipe.lambda_latent:
+            self.discriminator_z = patch_gan(4 * recipe.base_filters, filters, 1, **options)
+        if recipe.lambda_shape:
+            unet = EncoderDecoderRecipe(base_filters=max(recipe.base_filters // 4, 8), levels=3)
+            classes = max(recipe.shape_classes, 2)
+            self.segmentor_a = encoder_decoder(channels[0], classes, unet)
+            self.segmentor_b = encoder_decoder(channels[1], classes, unet)
+        if recipe.buffer and recipe.crop:
+            size = recipe.crop, recipe.crop
+            self.buffer_a = ImageBuffer(recipe.buffer, (*size, channels[0]))
+            self.buffer_b = ImageBuffer(recipe.buffer, (*size, channels[1]))
+        self.adversarial = losses.adversarial(recipe.adversarial)
+
+    def _check(self, recipe: CycleGANRecipe) -> None:
+        a, b = self.domain_a, self.domain_b
+        compared = ("identity", "gradient", "air", "perceptual", "idempotence")
+        for name in (*(f"lambda_{name}" for name in compared), "share_encoder"):
+            if getattr(recipe, name) and a.channels != b.channels:
+                raise ValueError(
+                    f"{name}: source and target need as many channels; set it to "
+                    f"{type(getattr(recipe, name))()}. Received: {a.channels} and {b.channels}"
+                )
+        if recipe.lambda_air and a.unit != b.unit:
+            raise ValueError(
+                "lambda_air: air_threshold needs source and target in one unit. "
+                f"Received: {a.unit} and {b.unit}"
+            )
+
+    @classmethod
+    def resolve(cls, recipe: CycleGANRecipe, facts: DataFacts) -> CycleGANRecipe:
+        """The recipe with the size of the buffer's images and the number of label classes.
+
+        Raises:
+            ValueError: for a buffer of images of several sizes, and for `lambda_shape` on data
+                without label names.
+        """
+        if recipe.buffer and not recipe.crop:
+            sides = {*(facts.source_shape or (0,)), *(facts.target_shape or (0,))}
+            if len(sides) > 1 or 0 in sides:
+                raise ValueError(
+                    "crop: the image buffer holds squares of one size; set crop, or buffer=0. "
+                    f"Received: crop=0 with sources {facts.source_shape} and targets "
+                    f"{facts.target_shape}"
+                )
+            recipe = dataclasses.replace(recipe, crop=sides.pop())
+        if recipe.lambda_shape and not recipe.shape_classes:
+            if not facts.label_names:
+                raise ValueError(
+                    "lambda_shape: the data set has no label_names; set shape_classes. "
+                    "Received: shape_classes=0"
+                )
+            recipe = dataclasses.replace(recipe, shape_classes=len(facts.label_names))
+        return recipe
+
+    @property
+    def tile_margin(self) -> int:
+        return 16 + 8 * self.recipe.blocks  # half the receptive field
+
+    @property
+    def residual(self) -> bool:
+        same = self.domain_a.channels == self.domain_b.channels
+        return self.residual_output(self.recipe.output) and same
+
+    def compile(self, **kwargs: Any) -> None:
+        super().compile(**kwargs)
+        recipe = self.recipe
+        if recipe.buffer and not recipe.crop:
+            raise ValueError(
+                "crop: the image buffer holds images of one size; set crop, or buffer=0. "
+                "Received: crop=0"
+            )
+        if recipe.lambda_perceptual:
+            self.perceptual = losses.Perceptual(recipe.extractor, recipe.extractor_layer)
+
+        def adam(weights: list, rate: float) -> keras.Optimizer:
+            schedule = LinearDecay(rate, recipe.steps)
+            optimizer = keras.optimizers.Adam(schedule, beta_1=0.5, beta_2=0.999, epsilon=1e-8)
+            optimizer.build(weights)
+            return optimizer
+
+        rate = recipe.learning_rate
+        self.generator_optimizer = adam(self.network.trainable_variables, rate)
+        self.discriminator_optimizer = adam(self._judges(), recipe.discriminator_rate or rate)
+        if recipe.lambda_shape:
+            self.segmentor_optimizer = adam(self._segmentors(), rate)
+
+    def _judges(self) -> list:
+        judges = [self.discriminator_a, self.discriminator_b]
+        judges += [self.discriminator_z] if self.recipe.lambda_latent else []
+        return [v for judge in judges for v in judge.trainable_variables]
+
+    def _segmentors(self) -> list:
+        return self.segmentor_a.trainable_variables + self.segmentor_b.trainable_variables
+
+    def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
+        """One step of the generators, then one of the discriminators (the paper's eq. 3)."""
+        seeds = example_seeds(batch, batch["source"], self.generator_optimizer.iterations)
+        real = self.given(batch)
+        labels = self._labels(batch)
+        weights = self.network.trainable_variables
+        with tf.GradientTape() as tape:
+            codes = {d: self.encoded(d, real[d]) for d in OTHER}
+            fakes = {t: self.decoded(t, codes[s], real[s]) for s, t in OTHER.items()}
+            terms = self._terms(real, codes, fakes, labels)
+            share = tf.add_n([getattr(self.recipe, f"lambda_{k}") * v for k, v in terms.items()])
+        self.generator_optimizer.apply(tape.gradient(share, weights), weights)
+        weights = self._judges()
+        with tf.GradientTape() as tape:
+            d_share = 0.5 * self._judgement(real, codes, fakes, seeds)
+        self.discriminator_optimizer.apply(tape.gradient(d_share, weights), weights)
+        logs = {"d_loss": d_share} | terms
+        if self.recipe.lambda_shape:
+            weights = self._segmentors()
+            with tf.GradientTape() as tape:
+                s_share = tf.add_n([self._segmentation(d, real[d], labels[d]) for d in OTHER])
+            self.segmentor_optimizer.apply(tape.gradient(s_share, weights), weights)
+            logs["segmentors"] = s_share
+        return {name: unscaled(value) for name, value in logs.items()}
+
+    def _terms(self, real: dict, codes: dict, fakes: dict, labels: dict) -> dict[str, tf.Tensor]:
+        """The generators' losses by name, each the sum of both ways, where its weight is not 0."""
+        recipe, l1 = self.recipe, losses.L1()
+
+        def recoded(values, old, new):
+            """Values of one domain's scale on the other's; those of another unit as they are."""
+            old, new = self.domain(old), self.domain(new)
+            if old.unit != new.unit or old.window == new.window:
+                return values
+            return new.scale(old.decode(values))
+
+        def translated(s, values):
+            return self.decoded(OTHER[s], self.encoded(s, values), values)
+
+        def air(s, t):
+            threshold = self.domain(s).scale(recipe.air_threshold)
+            return losses.Air(threshold)(real[s], recoded(fakes[t], t, s))
+
+        each = {
+            "gan": lambda s, t: self.adversarial.generator(self.discriminator(t)(fakes[t])),
+            "cycle": lambda s, t: l1(real[s], translated(t, fakes[t])),
+            "identity": lambda s, t: l1(real[t], translated(s, recoded(real[t], t, s))),
+            "gradient": lambda s, t: losses.GradientConsistency()(real[s], fakes[t]),
+            "shape": lambda s, t: self._segmentation(t, fakes[t], labels[s]),
+            "air": air,
+            "perceptual": lambda s, t: self.perceptual(real[s], fakes[t]),
+            "idempotence": lambda s, t: l1(fakes[t], translated(s, recoded(fakes[t], t, s))),
+            "autoencoding": lambda s, t: l1(real[s], self.decoded(s, codes[s], real[s])),
+            "tv": lambda s, t: losses.TotalVariation()(fakes[t]),
+        }
+        terms = {
+            name: loss("a", "b") + loss("b", "a")
+            for name, loss in each.items()
+            if getattr(recipe, f"lambda_{name}")
+        }
+        if recipe.lambda_latent:  # A's codes count as real, and each domain's should pass as other
+            scores = {d: self.discriminator_z(codes[d]) for d in OTHER}
+            terms["latent"] = self.adversarial.generator(scores["b"])
+            terms["latent"] += self.adversarial.fake(scores["a"])
+        return terms
+
+    def _judgement(self, real: dict, codes: dict, fakes: dict, seeds: tf.Tensor) -> tf.Tensor:
+        """The discriminators' loss, a replica's share."""
+        total = 0.0
+        judged = [
+            (self.discriminator_a, real["a"], self._remembered("a", fakes["a"], seeds), 0),
+            (self.discriminator_b, real["b"], self._remembered("b", fakes["b"], seeds), 1),
+        ]
+        if self.recipe.lambda_latent:
+            judged.append((self.discriminator_z, codes["a"], codes["b"], 2))
+        for judge, true, made, number in judged:
+            true, made = (tf.stop_gradient(tf.cast(x, tf.float32)) for x in (true, made))
+
+            def score(images, judge=judge):
+                return judge(images, training=True)
+
+            total += self.adversarial.real(score(true)) + self.adversarial.fake(score(made))
+            if self.recipe.adversarial == "wgan":
+                mixed = true + random_uniform(seeds, (1, 1, 1), 10 + number) * (made - true)
+                total += 10.0 * scaled(tf.reduce_mean(losses.gradient_penalty(score, mixed)))
+        return total
+
+    def _remembered(self, domain: str, fakes: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        if not self.recipe.buffer:
+            return fakes
+        buffer = self.buffer_a if domain == "a" else self.buffer_b
+        return buffer(fakes, random_uniform(seeds, (2,), 20 + (domain == "b")))
+
+    def _labels(self, batch: dict) -> dict[str, tf.Tensor]:
+        """One-hot labels of each domain's images."""
+        if not self.recipe.lambda_shape:
+            return {}
+        return {
+            d: tf.one_hot(tf.cast(batch[key][..., 0], tf.int32), max(self.recipe.shape_classes, 2))
+            for d, key in (("a", "source_label"), ("b", "target_label"))
+        }
+
+    def _segmentation(self, domain: str, values: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        segmentor = self.segmentor_a if domain == "a" else self.segmentor_b
+        return losses.FocalCrossEntropy(gamma=0.0)(labels, segmentor(values, training=True))
+
+    def training_flops(self, phase: Phase, size: int) -> float:
+        generator = forward_flops(self.network, (size, size, self.source.channels))
+        judge = forward_flops(self.discriminator_b, (size, size, self.domain_b.channels))
+        passes = 6 if self.recipe.lambda_identity else 4
+        return phase.batch_size * (3 * passes * generator + 2 * 8 * judge)

@@ -1,0 +1,387 @@
+"""DCGAN: new images from noise, by a deep convolutional GAN.
+
+Radford, Metz and Chintala: Unsupervised Representation Learning with Deep Convolutional Generative
+Adversarial Networks, ICLR 2016, arXiv:1511.06434. With `conditional` the class of the image is
+chosen: Mirza and Osindero: Conditional Generative Adversarial Nets, 2014, arXiv:1411.1784.
+
+All kernels are 4×4, all strides but those at 1×1 pixels are 2. At 64 × 64 pixels:
+
+    generator       z, 512 at 4×4, u256, u128, u64, uC; transposed convolutions, batch
+                    normalisation and ReLU; the last one without normalisation, tanh
+    discriminator   d64, d128, d256, d512, 1 at 1×1; batch normalisation but on the first and
+                    last, LeakyReLU 0.2
+
+Each doubling of the size adds a layer of twice the channels, at most 16 times the last layer's.
+`call` takes latents `[N, 100]` from N(0, 1) and gives images `[N, R, R, C]` in the data's unit,
+R 64, 128 or 256: the network's [-1, 1] is the intensity window. A conditional model takes
+`[latents, labels]`, labels int64 `[N]`: the generator gets them one-hot beside the latents, the
+discriminator as maps beside the image.
+
+    python cli.py --model=dcgan --dataset=lung_nodule train
+
+What differs from the paper, and why:
+
+    here                                      paper             why
+    4×4 kernels, 512 channels at 4×4          5×5, 1024         the authors' released code, and
+                                                                what others compare with
+    latents from N(0, 1)                      uniform [-1, 1]   the same code's; no bounds to keep
+    served: moving batch statistics           of the batch      no image depends on others
+    `adversarial`, `spectral_norm`, `ema`,    the defaults      additions that stabilise training
+    `conditional`
+    no batch normalisation in a                                 it would undo what bounds the
+    discriminator with `spectral_norm` or                       slope of the one, and mix the
+    the gradient penalty of "wgan"                              examples of the other
+"""
+
+import dataclasses
+from typing import Any, ClassVar, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from zoo import figures
+from zoo.imaging.windows import Domain
+from zoo.layers import Norm, convolution
+from zoo.losses import adversarial, gradient_penalty
+from zoo.recipe import Recipe
+from zoo.registry import register
+from zoo.translator import (
+    DataFacts,
+    Phase,
+    Translator,
+    example_seeds,
+    forward_flops,
+    random_normal,
+    random_uniform,
+    scaled,
+    unscaled,
+)
+
+SIZES = (64, 128, 256)
+LATENT, MIXING = 1, 2  # purposes of the random numbers in a step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DcganRecipe(Recipe):
+    """Defaults are the paper's (§4); the number of steps is ours.
+
+    Attributes:
+        resolution: height and width of the images, 64, 128 or 256; 0 takes the largest that the
+            data allow, 64 where there are none.
+        latent: length of the latent vector.
+        base_filters: channels of the generator's last layer but one.
+        discriminator_filters: channels of the discriminator's first layer.
+        discriminator_rate: its learning rate; 0, as in the paper, takes `learning_rate`.
+        adversarial: the loss; "wgan" comes with a gradient penalty.
+        gradient_penalty: its weight, where the loss is "wgan".
+        spectral_norm: divide the discriminator's kernels by their largest singular value.
+        ema: decay, per step, of a moving average of the generator's weights, which is served then;
+            0 serves the weights themselves.
+        conditional: learn one image distribution for each class of the data's "label".
+        class_names: of the labels 0, 1, …; the data's own where this is left empty.
+    """
+
+    steps: int = 50_000
+    batch_size: int = 128
+    learning_rate: float = 2e-4
+    resolution: int = 0
+    latent: int = 100
+    base_filters: int = 64
+    discriminator_filters: int = 64
+    discriminator_rate: float = 0.0
+    adversarial: Literal["bce", "lsgan", "hinge", "wgan"] = "bce"
+    gradient_penalty: float = 10.0
+    spectral_norm: bool = False
+    ema: float = 0.0
+    conditional: bool = False
+    class_names: tuple[str, ...] = ()
+
+    SMALL: ClassVar[dict[str, Any]] = {
+        "steps": 2000,
+        "batch_size": 32,
+        "resolution": 64,
+        "base_filters": 16,
+        "discriminator_filters": 16,
+        "image_every": 250,
+        "checkpoint_every": 500,
+    }
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.resolution not in (0, *SIZES):
+            raise ValueError(f"resolution: expected 0, 64, 128 or 256. Received: {self.resolution}")
+        for name in ("latent", "base_filters", "discriminator_filters"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected 1 or more. Received: {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema: expected 0 or more, less than 1. Received: {self.ema}")
+
+    @property
+    def side(self) -> int:
+        """Height and width of the images, in pixels."""
+        return self.resolution or SIZES[0]
+
+    @property
+    def label_values(self) -> int:
+        """How many classes there are to choose from; 0 where there is no choice."""
+        return len(self.class_names) if self.conditional else 0
+
+    @property
+    def extra_features(self) -> tuple[str, ...]:
+        return ("label",) if self.conditional else ()
+
+
+def widths(side: int, filters: int) -> list[int]:
+    """Channels at side/2, side/4, … 4 pixels."""
+    return [filters * min(2**n, 16) for n in range(side.bit_length() - 3)]
+
+
+def generator(recipe: DcganRecipe, channels: int) -> keras.Model:
+    """`[N, latent + classes]` to images `[N, R, R, channels]` in [-1, 1]."""
+    init = keras.initializers.RandomNormal(0.0, 0.02)
+
+    def up(filters, stride, padding):
+        # No bias before batch normalisation, which has an offset; nor, as released, at the end.
+        return layers.Conv2DTranspose(
+            filters, 4, stride, padding, use_bias=False, kernel_initializer=init
+        )
+
+    inputs = keras.Input((recipe.latent + recipe.label_values,))
+    x = layers.Reshape((1, 1, inputs.shape[-1]))(inputs)
+    for level, filters in enumerate(reversed(widths(recipe.side, recipe.base_filters))):
+        x = up(filters, 2, "same")(x) if level else up(filters, 1, "valid")(x)
+        x = layers.ReLU()(Norm("batch")(x))
+    x = layers.Activation("tanh", dtype="float32")(up(channels, 2, "same")(x))
+    return keras.Model(inputs, x, name="generator")
+
+
+def discriminator(recipe: DcganRecipe, channels: int) -> keras.Model:
+    """Images `[N, R, R, channels + classes]`, the classes as maps, to logits `[N, 1]`."""
+    init = keras.initializers.RandomNormal(0.0, 0.02)
+    normalised = not recipe.spectral_norm and recipe.adversarial != "wgan"
+
+    def down(filters, stride, padding, bias):
+        options = dict(spectral_norm=recipe.spectral_norm, padding=padding, use_bias=bias)
+        return convolution(filters, 4, stride, kernel_initializer=init, **options)
+
+    inputs = keras.Input((recipe.side, recipe.side, channels + recipe.label_values))
+    x = inputs
+    for level, filters in enumerate(widths(recipe.side, recipe.discriminator_filters)):
+        x = down(filters, 2, "same", not normalised)(x)
+        x = layers.LeakyReLU(0.2)(Norm("batch")(x) if level and normalised else x)
+    x = layers.Flatten()(down(1, 1, "valid", False)(x))
+    x = layers.Activation("linear", dtype="float32")(x)
+    return keras.Model(inputs, x, name="discriminator")
+
+
+@register("dcgan")
+class DCGAN(Translator):
+    """Deep convolutional GAN, `data = "single"`: call takes latents and gives images.
+
+    Example:
+        >>> model = zoo.load("dcgan", base_filters=16)
+        >>> model.generate(2, seed=7).shape
+        (2, 64, 64, 1)
+    """
+
+    recipe_class = DcganRecipe
+    data = "single"
+
+    def __init__(self, recipe: DcganRecipe, source: Domain, target: Domain, **kwargs: Any):
+        super().__init__(recipe, source, target, **kwargs)
+        if recipe.conditional and recipe.label_values < 2:
+            raise ValueError(
+                "class_names: a conditional model needs the names of at least two classes. "
+                f"Received: {recipe.class_names}"
+            )
+        self.generator = generator(recipe, target.channels)
+        self.discriminator = discriminator(recipe, target.channels)
+        self.network = self.generator
+        if recipe.ema:
+            self.network = generator(recipe, target.channels)
+            self.network.set_weights(self.generator.get_weights())
+            self.network.trainable = False
+
+    @classmethod
+    def resolve(cls, recipe: DcganRecipe, facts: DataFacts) -> DcganRecipe:
+        """The recipe with its resolution and its classes as the data have them.
+
+        Raises:
+            ValueError: for images smaller than the resolution or than 64 × 64 pixels, for images
+                of several sizes with the resolution left open, and for other classes than the
+                recipe's.
+        """
+        size = facts.target_shape
+        if size is None and not recipe.resolution:
+            raise ValueError(
+                "resolution: expected 64, 128 or 256, because the images differ in size. "
+                "Received: 0"
+            )
+        fitting = [side for side in SIZES if side <= min(size or (recipe.side,))]
+        if not fitting or recipe.resolution > fitting[-1]:
+            fits = f"at most {fitting[-1]}, which fits the data" if fitting else "images of 64 x 64"
+            raise ValueError(
+                f"resolution: expected {fits} of {size[0]} x {size[1]} pixels. "
+                f"Received: {recipe.resolution}"
+            )
+        names = recipe.class_names
+        if recipe.conditional and names not in ((), facts.class_names):
+            raise ValueError(
+                f"class_names: expected the data's, {', '.join(facts.class_names)}. "
+                f"Received: {', '.join(names)}"
+            )
+        return dataclasses.replace(
+            recipe,
+            resolution=recipe.resolution or fitting[-1],
+            class_names=facts.class_names if recipe.conditional else names,
+        )
+
+    def phases(self) -> list[Phase]:
+        recipe = self.recipe
+        return [Phase("train", recipe.steps, recipe.batch_size, recipe.side)]
+
+    def compile(self, **kwargs: Any) -> None:
+        super().compile(**kwargs)
+        rate = self.recipe.learning_rate
+        rates = {"generator": rate, "discriminator": self.recipe.discriminator_rate or rate}
+        for name, rate in rates.items():
+            optimizer = keras.optimizers.Adam(rate, beta_1=0.5, beta_2=0.999, epsilon=1e-8)
+            optimizer.build(getattr(self, name).trainable_variables)
+            setattr(self, f"{name}_optimizer", optimizer)
+
+    def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
+        """One update of the discriminator, then one of the generator, on the same latents.
+
+        Args:
+            batch: "image" `[N, R, R, C]` in the data's unit, "seed", and "label" `[N]` for a
+                conditional model.
+        """
+        recipe, side = self.recipe, self.recipe.side
+        if tuple(batch["image"].shape[1:3]) != (side, side):
+            raise ValueError(
+                f"image: expected {side} x {side} pixels. "
+                f"Received: shape {tuple(batch['image'].shape)}"
+            )
+        real = self.target.encode(tf.cast(batch["image"], tf.float32))
+        labels = batch["label"] if recipe.conditional else None
+        seeds = example_seeds(batch, real, self.generator_optimizer.iterations)
+        latents = self._with_labels(random_normal(seeds, (recipe.latent,), LATENT), labels)
+        loss = adversarial(recipe.adversarial)
+        g_weights = self.generator.trainable_variables
+        d_weights = self.discriminator.trainable_variables
+
+        def judge(images):
+            return self.discriminator(self._with_labels(images, labels), training=True)
+
+        with tf.GradientTape() as g_tape:
+            fake = self.generator(latents, training=True)
+            constant = tf.stop_gradient(fake)
+            with tf.GradientTape() as d_tape:
+                # Batches of their own, as the authors found necessary (§3).
+                d_share = loss.real(judge(real)) + loss.fake(judge(constant))
+                objective = d_share
+                if recipe.adversarial == "wgan" and recipe.gradient_penalty:
+                    mixed = real + (constant - real) * random_uniform(seeds, (1, 1, 1), MIXING)
+                    penalty = tf.reduce_mean(gradient_penalty(judge, mixed))
+                    objective += scaled(recipe.gradient_penalty * penalty)
+            self.discriminator_optimizer.apply(d_tape.gradient(objective, d_weights), d_weights)
+            g_share = loss.generator(judge(fake))
+        self.generator_optimizer.apply(g_tape.gradient(g_share, g_weights), g_weights)
+        if recipe.ema:
+            pairs = zip(self.network.variables, self.generator.variables, strict=True)
+            for average, variable in pairs:
+                average.assign(average + (variable - average) * (1.0 - recipe.ema))
+        return {"d_loss": unscaled(d_share), "g_loss": unscaled(g_share)}
+
+    def _with_labels(self, values: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
+        """Latents or images with their class beside them, one-hot, at every pixel."""
+        if labels is None:
+            return values
+        hot = tf.one_hot(labels, self.recipe.label_values, dtype=values.dtype)
+        if values.shape.rank == 4:
+            hot = tf.ones_like(values[..., :1]) * hot[:, None, None]
+        return tf.concat([values, hot], axis=-1)
+
+    def test_step(self, batch: dict) -> dict[str, tf.Tensor]:
+        raise TypeError(f"{self.name} has no reference to compare one image with.")
+
+    def picture(self, examples: list[dict[str, np.ndarray]]) -> np.ndarray:
+        """uint8 [H, W, 3] to look at while training: 16 samples, always of the same latents."""
+        return figures.sample_grid(self.generate(16), self.target.window, panel=128)
+
+    def call(self, latents: Any, training: bool = False) -> tf.Tensor:
+        """Images from latents.
+
+        Args:
+            latents: float32 `[N, latent]` from N(0, 1); for a conditional model the pair
+                `[latents, labels]`, labels int64 `[N]`.
+            training: whether batch statistics are those of training.
+
+        Returns:
+            float32 `[N, R, R, C]` in the target's unit, within its window.
+        """
+        labels = None
+        if isinstance(latents, (list, tuple)):
+            latents, labels = latents
+        if (labels is not None) != self.recipe.conditional:
+            wanted = "[latents, labels]" if self.recipe.conditional else "latents alone"
+            got = "latents alone" if self.recipe.conditional else "[latents, labels]"
+            raise ValueError(f"latents: {self.name} takes {wanted}. Received: {got}")
+        given = self._with_labels(tf.cast(latents, tf.float32), labels)
+        values = tf.cast(self.network(given, training=training), tf.float32)
+        return self.target.clip(self.target.decode(values))
+
+    def generate(
+        self, n: int, seed: int = 0, first: int = 0, label: int | str | None = None
+    ) -> np.ndarray:
+        """New images; image k depends on (seed, k) and the label alone.
+
+        Args:
+            n: how many.
+            seed: 0 or more.
+            first: number of the first image: 10 images and then 10 from 10 on are 20 images.
+            label: class of all of them, a number or a name, where the model is conditional; None
+                goes through the classes, image k having class k modulo their number.
+
+        Returns:
+            float32 `[n, R, R, C]` in the target's unit.
+        """
+        if n < 1 or seed < 0 or first < 0:
+            raise ValueError(
+                f"expected n of 1 or more, seed and first of 0 or more. "
+                f"Received: n={n}, seed={seed}, first={first}"
+            )
+        label = self._label_value(label)
+        if self._sample is None:
+            self._sample = tf.function(lambda given: self(given, training=False))
+        images = []
+        # One at a time: the last bits of a convolution depend on the size of the batch.
+        for k in range(first, first + n):
+            draw = np.random.default_rng([seed, k]).standard_normal([1, self.recipe.latent])
+            given = tf.constant(draw, tf.float32)
+            if self.recipe.conditional:
+                value = k % self.recipe.label_values if label is None else label
+                given = [given, tf.constant([value], tf.int64)]
+            images.append(self._sample(given).numpy())
+        return np.concatenate(images)
+
+    _sample = None
+
+    def _label_value(self, label: int | str | None) -> int | None:
+        names = self.recipe.class_names if self.recipe.conditional else ()
+        if label is None or label in range(len(names)):
+            return label
+        if label not in names:
+            wanted = f"0 to {len(names) - 1}, or {', '.join(names)}" if names else "none"
+            raise ValueError(f"label: expected {wanted}. Received: {label!r}")
+        return names.index(label)
+
+    def translate(self, array: np.ndarray, batch_size: int = 1) -> np.ndarray:
+        raise TypeError(f"{self.name} generates images from noise and does not translate them.")
+
+    def training_flops(self, phase: Phase, size: int) -> float:
+        make = forward_flops(self.generator, self.generator.input_shape[1:])
+        judge = forward_flops(self.discriminator, self.discriminator.input_shape[1:])
+        return phase.batch_size * (3.0 * make + 8.0 * judge)

@@ -1,0 +1,323 @@
+"""UNIT: unpaired translation through a code that two domains share.
+
+Liu, Breuel, Kautz: Unsupervised Image-to-Image Translation Networks, NeurIPS 2017,
+arXiv:1703.00848; networks and weights of the authors' later code, which came with MUNIT
+(arXiv:1804.04732).
+
+    encoders         7×7-64, 4×4-128 s2, 4×4-256 s2, R256 × 4; instance norm, ReLU
+    code             [N, H/4, W/4, 256]; in training N(0, I) is added to it
+    decoders         R256 × 4, 2 × (nearest ×2, 5×5, layer norm, ReLU), 7×7-C, tanh
+    discriminators   3, of the image and of its averages over 2 and 4 pixels:
+                     4×4 s2 64-128-256-512, 1×1; LeakyReLU 0.2, no norm
+
+All layers of size 3 and more pad by reflection. A is the data's source, B its target; an image is
+encoded as its own domain's and decoded as the other's. `direction` says which way is served:
+`zoo.load(run, direction="BtoA")` turns targets into sources. Input and output `[N, H, W, C]` in
+physical units; the intensity windows map them to [-1, 1]. H and W are free, from 5 pixels up:
+images are padded to a multiple of 4 and cropped back. Instance and layer norm see a whole tile, so
+an image translated in tiles (larger than `tile`) differs a little from one that is not.
+
+    python cli.py --model=unit --dataset=mri_contrast train
+
+What differs from the authors' code, and why:
+
+    here                                      authors           why
+    `lambda_perceptual=0`                     1                 its VGG weights are a download
+    code noise drawn once a step              for each network  one pass serves both networks
+    a border pixel's average over 2×2 or 3×3  2×2, 2×3 or 3×3   as TensorFlow pools
+    random crop and flip, no change of size   resized to 512    pixel spacing carries meaning
+    the paper's weights: lambda_gan=10,       the defaults      the code, and not the paper, is
+    lambda_kl=lambda_cycle_kl=0.1,                              what others compare with
+    lambda_reconstruction=lambda_cycle=100,
+    share_weights=true
+"""
+
+import dataclasses
+from typing import Any, ClassVar, Literal
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+import zoo.layers
+from zoo import losses
+from zoo.imaging.windows import Domain
+from zoo.layers import Norm, ReflectionPadding
+from zoo.models.cyclegan import OTHER, TwoWay, TwoWayTranslator
+from zoo.recipe import Recipe
+from zoo.registry import register
+from zoo.translator import Phase, example_seeds, forward_flops, random_normal, scaled, unscaled
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UnitRecipe(Recipe):
+    """Defaults are those of the authors' code.
+
+    Attributes:
+        direction: which way is served; training goes both ways.
+        halve_every: steps after which the learning rate is halved, again and again.
+        weight_decay: times each weight, added to its gradient (L2 in the loss, as PyTorch's Adam).
+        base_filters: channels of the encoders' first layer.
+        blocks: residual blocks of an encoder, and of a decoder.
+        norm: "none" leaves out the decoders' layer norm too.
+        share_weights: one last block of both encoders, and one first block of both decoders, as
+            in the paper.
+        discriminator_filters: channels of the discriminators' first layers, doubled by each.
+        discriminator_layers: stride-2 layers of each.
+        discriminator_scales: sizes of the image that are judged.
+        spectral_norm: normalise the discriminators' kernels by their largest singular value.
+        adversarial: kind of GAN loss.
+        lambda_gan: weight of the adversarial loss. Like all weights, of both ways' sum.
+        lambda_reconstruction: L1 between an image and its decoded code.
+        lambda_kl: mean square of the codes.
+        lambda_cycle: L1 between an image and its translation's translation.
+        lambda_cycle_kl: mean square of the translations' codes.
+        lambda_perceptual: mean squared difference of instance-normalised features of an image and
+            its translation; the authors' 1 needs `extractor`.
+        extractor: of those features: vgg19, hed or a weights file (`zoo.losses`).
+        extractor_layer: its layer, the authors' is VGG16's block5_conv3; "" takes the usual one.
+    """
+
+    steps: int = 1_000_000
+    learning_rate: float = 1e-4
+    crop: int = 256
+    flip: bool = True
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
+    halve_every: int = 100_000
+    weight_decay: float = 1e-4
+    base_filters: int = 64
+    blocks: int = 4
+    norm: Literal["instance", "none"] = "instance"
+    share_weights: bool = False
+    discriminator_filters: int = 64
+    discriminator_layers: int = 4
+    discriminator_scales: int = 3
+    spectral_norm: bool = False
+    adversarial: Literal["lsgan", "bce", "hinge"] = "lsgan"
+    lambda_gan: float = 1.0
+    lambda_reconstruction: float = 10.0
+    lambda_kl: float = 0.01
+    lambda_cycle: float = 10.0
+    lambda_cycle_kl: float = 0.01
+    lambda_perceptual: float = 0.0
+    extractor: str = "vgg19"
+    extractor_layer: str = ""
+
+    SMALL: ClassVar[dict[str, Any]] = {
+        "steps": 1500,
+        "batch_size": 2,
+        "crop": 96,
+        "learning_rate": 5e-4,
+        "halve_every": 500,
+        "base_filters": 16,
+        "blocks": 2,
+        "discriminator_filters": 16,
+        "discriminator_layers": 3,
+        "discriminator_scales": 2,
+        "image_every": 250,
+        "checkpoint_every": 250,
+    }
+
+    def __post_init__(self):
+        super().__post_init__()
+        # The smallest scale's last stride-2 layer reflects one pixel, and so needs two.
+        least = 2 ** (self.discriminator_layers + self.discriminator_scales - 1)
+        if 0 < self.crop < least:
+            raise ValueError(
+                f"crop: {self.discriminator_scales} discriminators of {self.discriminator_layers} "
+                f"layers need {least} or more. Received: {self.crop}"
+            )
+
+    @property
+    def size_multiple(self) -> int:
+        return 4
+
+
+def convolution(
+    x, filters: int, size: int, stride: int = 1, init: Any = None, spectral_norm: bool = False
+):
+    """A convolution whose reflection padding is the authors': (size - stride + 1) / 2, or so."""
+    x = ReflectionPadding((size - 1) // 2)(x)
+    # PyTorch's "kaiming_normal": keras's own he_normal is truncated.
+    init = init or keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
+    options = dict(spectral_norm=spectral_norm, kernel_initializer=init)
+    return zoo.layers.convolution(filters, size, stride, **options)(x)
+
+
+def residual_block(filters: int, norm: str) -> keras.Model:
+    """x + norm(3×3(ReLU(norm(3×3(x)))))."""
+    inputs = keras.Input((None, None, filters))
+    y = normalised(convolution(inputs, filters, 3), norm)
+    y = normalised(convolution(layers.ReLU()(y), filters, 3), norm)
+    return keras.Model(inputs, layers.Add()([inputs, y]))
+
+
+def normalised(x, norm: str):
+    return x if norm == "none" else Norm(norm)(x)
+
+
+def encoder(channels: int, recipe: UnitRecipe, last: keras.Model) -> keras.Model:
+    """`[N, H, W, channels]` to a code `[N, H/4, W/4, 4·base_filters]`, `last` its last block."""
+    inputs = keras.Input((None, None, channels))
+    x = convolution(inputs, recipe.base_filters, 7)
+    x = layers.ReLU()(normalised(x, recipe.norm))
+    for level in (1, 2):
+        x = convolution(x, recipe.base_filters * 2**level, 4, 2)
+        x = layers.ReLU()(normalised(x, recipe.norm))
+    for _ in range(recipe.blocks - 1):
+        x = residual_block(x.shape[-1], recipe.norm)(x)
+    return keras.Model(inputs, last(x))
+
+
+def decoder(outputs: int, recipe: UnitRecipe, first: keras.Model) -> keras.Model:
+    """A code to float32 `[N, H, W, outputs]` in [-1, 1], `first` its first block."""
+    inputs = keras.Input((None, None, 4 * recipe.base_filters))
+    x = first(inputs)
+    for _ in range(recipe.blocks - 1):
+        x = residual_block(x.shape[-1], recipe.norm)(x)
+    for level in (1, 0):
+        x = convolution(layers.UpSampling2D()(x), recipe.base_filters * 2**level, 5)
+        if recipe.norm != "none":  # layer norm: one group of all channels, the authors' gamma
+            x = layers.GroupNormalization(1, epsilon=1e-5, gamma_initializer=uniform())(x)
+        x = layers.ReLU()(x)
+    x = convolution(x, outputs, 7)
+    return keras.Model(inputs, layers.Activation("tanh", dtype="float32")(x))
+
+
+def uniform() -> keras.initializers.Initializer:
+    return keras.initializers.RandomUniform(0.0, 1.0)
+
+
+def multiscale_discriminator(channels: int, recipe: UnitRecipe) -> keras.Model:
+    """`[N, H, W, channels]` to a list of float32 scores, of the image and of its averages."""
+    init = keras.initializers.RandomNormal(0.0, 0.02)
+    image = inputs = keras.Input((None, None, channels))
+    scores = []
+    for scale in range(recipe.discriminator_scales):
+        x = image = layers.AveragePooling2D(3, 2, "same")(image) if scale else image
+        for level in range(recipe.discriminator_layers):
+            filters = recipe.discriminator_filters * 2**level
+            x = convolution(x, filters, 4, 2, init, recipe.spectral_norm)
+            x = layers.LeakyReLU(0.2)(x)
+        x = convolution(x, 1, 1, 1, init, recipe.spectral_norm)
+        scores.append(layers.Activation("linear", dtype="float32")(x))
+    return keras.Model(inputs, scores, name="discriminator")
+
+
+@register("unit")
+class UNIT(TwoWayTranslator):
+    """UNIT: two variational autoencoders with one space of codes, and two GANs.
+
+    Example:
+        >>> model = zoo.load("unit", base_filters=8, blocks=2, direction="BtoA")
+        >>> model.translate(np.zeros([2, 100, 80], "float32")).shape
+        (2, 100, 80)
+    """
+
+    recipe_class = UnitRecipe
+
+    def __init__(self, recipe: UnitRecipe, source: Domain, target: Domain, **kwargs: Any):
+        super().__init__(recipe, source, target, **kwargs)
+
+        def blocks() -> list[keras.Model]:
+            block = residual_block(4 * recipe.base_filters, recipe.norm)
+            if recipe.share_weights:
+                return [block, block]
+            return [block, residual_block(4 * recipe.base_filters, recipe.norm)]
+
+        channels = source.channels, target.channels
+        encoders = [encoder(*each) for each in zip(channels, [recipe] * 2, blocks(), strict=True)]
+        decoders = [decoder(*each) for each in zip(channels, [recipe] * 2, blocks(), strict=True)]
+        self.network = TwoWay(*encoders, *decoders, recipe.direction)
+        self.discriminator_a = multiscale_discriminator(channels[0], recipe)
+        self.discriminator_b = multiscale_discriminator(channels[1], recipe)
+        self.adversarial = losses.adversarial(recipe.adversarial)
+        if recipe.lambda_perceptual and channels[0] != channels[1]:
+            raise ValueError(
+                "lambda_perceptual: source and target need as many channels; set it to 0. "
+                f"Received: {channels[0]} and {channels[1]}"
+            )
+
+    @property
+    def tile_margin(self) -> int:
+        return 24 + 16 * self.recipe.blocks  # half the receptive field, normalisation aside
+
+    def compile(self, **kwargs: Any) -> None:
+        super().compile(**kwargs)
+        recipe = self.recipe
+
+        def adam(weights: list) -> keras.Optimizer:
+            schedule = keras.optimizers.schedules.ExponentialDecay(
+                recipe.learning_rate, recipe.halve_every, 0.5, staircase=True
+            )
+            optimizer = keras.optimizers.Adam(schedule, beta_1=0.5, beta_2=0.999, epsilon=1e-8)
+            optimizer.build(weights)
+            return optimizer
+
+        self.generator_optimizer = adam(self.network.trainable_variables)
+        self.discriminator_optimizer = adam(self._judges())
+        if recipe.lambda_perceptual:
+            extractor = losses.feature_extractor(recipe.extractor, recipe.extractor_layer)
+            features = Norm("instance")(extractor.output)
+            self.perceptual = losses.Perceptual(keras.Model(extractor.input, features))
+
+    def _judges(self) -> list:
+        return self.discriminator_a.trainable_variables + self.discriminator_b.trainable_variables
+
+    def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
+        """One step of the discriminators, then one of the generators, the authors' order."""
+        seeds = example_seeds(batch, batch["source"], self.generator_optimizer.iterations)
+        real = self.given(batch)
+        weights, judges = self.network.trainable_variables, self._judges()
+        with tf.GradientTape() as tape:
+            codes = {d: self.encoded(d, real[d]) for d in OTHER}
+            noisy = {d: self._noisy(codes[d], seeds, n) for n, d in enumerate(OTHER)}
+            fakes = {t: self.decoded(t, noisy[s], real[s]) for s, t in OTHER.items()}
+            with tf.GradientTape() as d_tape:
+                d_share = self.recipe.lambda_gan * tf.add_n(
+                    [self._judged(d, real[d], "real") for d in OTHER]
+                    + [self._judged(d, tf.stop_gradient(fakes[d]), "fake") for d in OTHER]
+                )
+            self._descend(self.discriminator_optimizer, d_tape, d_share, judges)
+            terms = self._terms(real, codes, noisy, fakes, seeds)
+            share = tf.add_n([getattr(self.recipe, f"lambda_{k}") * v for k, v in terms.items()])
+        self._descend(self.generator_optimizer, tape, share, weights)
+        return {name: unscaled(value) for name, value in ({"d_loss": d_share} | terms).items()}
+
+    def _terms(self, real, codes, noisy, fakes, seeds) -> dict[str, tf.Tensor]:
+        """The generators' losses by name, each the sum of both ways, where its weight is not 0."""
+        l1, kl = losses.L1(), losses.KullbackLeibler()
+        fake_codes = {d: self.encoded(d, fakes[d]) for d in OTHER}
+        fake_noisy = {d: self._noisy(fake_codes[d], seeds, 2 + n) for n, d in enumerate(OTHER)}
+        each = {
+            "gan": lambda s, t: self._judged(t, fakes[t], "generator"),
+            "reconstruction": lambda s, t: l1(real[s], self.decoded(s, noisy[s], real[s])),
+            "kl": lambda s, t: kl(codes[s]),
+            "cycle": lambda s, t: l1(real[s], self.decoded(s, fake_noisy[t], fakes[t])),
+            "cycle_kl": lambda s, t: kl(fake_codes[t]),
+            "perceptual": lambda s, t: self.perceptual(real[s], fakes[t]),
+        }
+        return {
+            name: loss("a", "b") + loss("b", "a")
+            for name, loss in each.items()
+            if getattr(self.recipe, f"lambda_{name}")
+        }
+
+    def _noisy(self, code: tf.Tensor, seeds: tf.Tensor, purpose: int) -> tf.Tensor:
+        return code + tf.cast(random_normal(seeds, tuple(code.shape[1:]), 1 + purpose), code.dtype)
+
+    def _judged(self, domain: str, values: tf.Tensor, role: str) -> tf.Tensor:
+        """The adversarial loss in a role (real, fake, generator), summed over the scales."""
+        scores = self.discriminator(domain)(values, training=True)
+        scores = scores if isinstance(scores, list | tuple) else [scores]
+        return tf.add_n([getattr(self.adversarial, role)(s) for s in scores])
+
+    def _descend(self, optimizer, tape: tf.GradientTape, share: tf.Tensor, weights: list) -> None:
+        decay = scaled(self.recipe.weight_decay)  # the replicas' gradients are added up
+        gradients = zip(tape.gradient(share, weights), weights, strict=True)
+        optimizer.apply([g + decay * w for g, w in gradients], weights)
+
+    def training_flops(self, phase: Phase, size: int) -> float:
+        generator = forward_flops(self.network, (size, size, self.source.channels))
+        judge = forward_flops(self.discriminator_b, (size, size, self.domain_b.channels))
+        return phase.batch_size * (3 * 5 * generator + 2 * 8 * judge)

@@ -1,0 +1,1 @@
+"""`lung_nodule`: patches of lung CT with and without a nodule, simulated."""

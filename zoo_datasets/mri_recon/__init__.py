@@ -1,0 +1,1 @@
+"""`mri_recon`: undersampled k-space and the images behind it, simulated."""

@@ -1,0 +1,1 @@
+"""`sr`: images and volumes with their low-resolution scans, simulated."""

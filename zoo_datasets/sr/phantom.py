@@ -1,0 +1,140 @@
+"""Digital patients scanned at high and at low resolution: the examples of `sr`.
+
+The anatomy is that of `ldct` (chest and abdomen, CT) and of `mri_contrast` (head, T1-weighted
+MR), painted twice as fine as the high-resolution grid. One scan gives the target and, by physics,
+its low-resolution forms: CT averages over wider detectors, MR measures less of k-space. So a pair
+shares its noise as two reconstructions of one measurement do. Importable without TensorFlow.
+"""
+
+import dataclasses
+
+import numpy as np
+import scipy.fft
+
+from zoo.physics import resample
+from zoo_datasets.ldct import anatomy
+from zoo_datasets.ldct.patient import Patient
+from zoo_datasets.ldct.phantom import FIELD_MM, STORED
+from zoo_datasets.mri_contrast import brain
+from zoo_datasets.mri_contrast.phantom import GAIN, MAXIMUM
+
+CT_NOISE = 10.0  # HU, standard deviation in the target
+MR_NOISE = 0.01  # a channel, where fluid has proton density 1: 2.5 % of white matter
+_BOTTOM = -14.0  # mm, lowest slice of a volume: the temporal lobes; it ends above the vertex
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """What is scanned and how.
+
+    Attributes:
+        modality: "CT" or "MR".
+        size: rows and columns of the target.
+        depth: slices of a volume, or 0 for single slices.
+        slices: single slices of each patient.
+        scales: low-resolution forms that are made.
+        field: field of view in mm.
+    """
+
+    modality: str = "CT"
+    size: int = 256
+    depth: int = 0
+    slices: int = 4
+    scales: tuple[int, ...] = (2, 4, 8)
+    field: float = FIELD_MM
+
+    @property
+    def spacing(self) -> float:
+        """Pixel pitch of the target in mm, and distance of a volume's slices."""
+        return self.field / self.size
+
+    @property
+    def dimensions(self) -> int:
+        return 3 if self.depth else 2
+
+    @property
+    def dtype(self) -> type:
+        return np.int16 if self.modality == "CT" else np.uint16
+
+    def shape(self, scale: int = 1) -> tuple[int, ...]:
+        """Shape of an image at 1 / `scale` of the resolution, without channels."""
+        size = self.size // scale
+        return (self.depth // scale, size, size) if self.depth else (size, size)
+
+
+def patient(scan: Scan, seed: int, number: int) -> list[dict[str, np.ndarray]]:
+    """The examples of patient `number`: `target` and `source_x<scale>`, int16 HU or uint16 signal.
+
+    Everything follows from (seed, number). Shapes are `scan.shape(scale)`.
+    """
+    rng = np.random.default_rng([seed, number])
+    if scan.modality == "CT":
+        return [_ct(scan, image) for image in _ct_slices(scan, rng)]
+    return [_mr(scan, image) for image in _mr_images(scan, rng)]
+
+
+def fbp_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Noise as filtered back-projection leaves it: float32 `[..., H, W]`, standard deviation 1.
+
+    White noise in the projections comes out with a power spectrum of |f| times the square of the
+    apodisation (Riederer, Pelc and Chesler, Phys. Med. Biol. 23, 1978); here a Hann window up to
+    the Nyquist frequency.
+    """
+    f = 2 * np.hypot(*np.meshgrid(*map(scipy.fft.fftfreq, shape[-2:]), indexing="ij"))
+    window = np.where(f < 1, 0.5 + 0.5 * np.cos(np.pi * f), 0)
+    response = (np.sqrt(f) * window).astype(np.float32)
+    spectrum = scipy.fft.fft2(rng.standard_normal(shape, np.float32)) * response
+    return scipy.fft.ifft2(spectrum).real / np.sqrt(np.mean(response**2))
+
+
+def _ct_slices(scan: Scan, rng: np.random.Generator) -> np.ndarray:
+    """Scanned slices in HU, float32 `[slices, size, size]`."""
+    body = Patient(rng, 2 * scan.size, scan.spacing / 2)
+    # One slice somewhere in each equal part of the length, all levels in every patient.
+    z = (np.arange(scan.slices) + rng.uniform(size=scan.slices)) * anatomy.LENGTH / scan.slices
+    hu = resample.block_mean(np.stack([body.slice(height) for height in z]), 2)
+    return hu + np.float32(CT_NOISE) * fbp_noise(rng, hu.shape)
+
+
+def _ct(scan: Scan, hu: np.ndarray) -> dict[str, np.ndarray]:
+    """Target and sources of one slice, stored as a scanner's 12-bit files hold them."""
+    images = {"target": hu}
+    images |= {f"source_x{scale}": resample.block_mean(hu, scale) for scale in scan.scales}
+    return {k: np.clip(np.rint(v), *STORED).astype(np.int16) for k, v in images.items()}
+
+
+def _mr_images(scan: Scan, rng: np.random.Generator) -> np.ndarray:
+    """Scanned complex images `[n, H, W]`, or one volume `[1, D, H, W]`."""
+    head = brain.Brain(rng, 2 * scan.size, scan.spacing / 2)
+    coil = brain.bias_field(rng, 2 * scan.size, scan.spacing / 2)
+    if scan.depth:
+        z = _BOTTOM + (np.arange(2 * scan.depth) + 0.5) * scan.spacing / 2
+        signal = _scanned((head.volume(z, "T1") * coil)[None], scan, 2)
+    else:
+        low, high = brain.EXTENT
+        z = low + (np.arange(scan.slices) + rng.uniform(size=scan.slices)) * (
+            (high - low) / scan.slices
+        )
+        signal = _scanned(head.volume(z, "T1") * coil, scan, 2)
+    noise = rng.standard_normal((2, *signal.shape), np.float32)
+    return signal + np.float32(MR_NOISE) * (noise[0] + 1j * noise[1])
+
+
+def _mr(scan: Scan, image: np.ndarray) -> dict[str, np.ndarray]:
+    """Magnitude images of one complex image or volume."""
+    images = {"target": np.abs(image)}
+    images |= {f"source_x{scale}": _scanned(image, scan, scale) for scale in scan.scales}
+    return {
+        k: np.rint(GAIN["T1"] * v).clip(0, MAXIMUM).astype(np.uint16) for k, v in images.items()
+    }
+
+
+def _scanned(image: np.ndarray, scan: Scan, scale: int) -> np.ndarray:
+    """Magnitude at 1 / `scale` of the resolution."""
+    if not scan.depth:
+        return resample.crop_kspace(image, scale)
+    # A volume ends amidst the head, where the DFT would jump to the air above the vertex: with its
+    # mirror image behind it, it goes on smoothly, as the head does beyond an excited slab.
+    mirrored = np.concatenate([image, np.flip(image, -3)], axis=-3)
+    low = resample.crop_kspace(mirrored, scale, (-3, -2, -1))
+    return low[..., : low.shape[-3] // 2, :, :]
