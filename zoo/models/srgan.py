@@ -52,9 +52,10 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from zoo.extractors import feature_extractor
 from zoo.imaging.windows import Domain
 from zoo.layers import LinearDecay, Norm, PixelShuffle, convolution, dense
-from zoo.losses import L1, L2, Perceptual, adversarial, feature_extractor
+from zoo.losses import L1, L2, Perceptual, adversarial
 from zoo.recipe import Recipe
 from zoo.registry import register
 from zoo.translator import DataFacts, Phase, Translator, enlarge, forward_flops, unscaled
