@@ -23,7 +23,7 @@ demo: install
 
 test: install lint
 	$(call need,dciodvfy,dicom3tools)
-	@$(PYTHON) -m pytest -q -n 2 --dist loadfile --durations=10
+	@$(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 
 lint: install
 	@$(PYTHON) -m ruff check .
