@@ -359,13 +359,16 @@ def patch_gan(
         channels: of the images judged, those of the condition included.
         filters: channels of the first layer; doubled up to 8 times that.
         depth: stride-2 layers.
-        norm: normalisation of all layers but the first and last.
+        norm: normalisation of all layers but the first and last. Without it the kernels start
+            from He's distribution: the papers' N(0, 0.02²) would let hardly anything through.
         spectral_norm: normalise every kernel by `SpectralNorm`.
 
     Returns:
         `[N, H, W, channels]` to float32 scores (logits), one for each patch (30×30 at 256²).
     """
     init = keras.initializers.RandomNormal(0.0, 0.02)
+    if norm == "none":
+        init = keras.initializers.HeNormal()
     biased = norm != "batch"  # batch normalisation's offset makes a bias useless
 
     def layer(x, filters, stride, bias):

@@ -24,6 +24,9 @@ What differs from the paper, and why:
     where A and B share a window                                through; learns in minutes
     `norm="none"` in the small preset         instance          the mean of a patch tells tissues
                                                                 apart in HU; tiles agree
+    He's start of networks without norm       N(0, 0.02²)       which lets hardly anything through
+    lambda_cycle=5, lambda_identity=1 in the  10, 5             learns in minutes
+    small preset
     the additions below, all 0                none              for medical images
 
 Additions: `lambda_gradient` Hiasa et al. 2018, arXiv:1803.06629; `lambda_shape` Zhang, Yang and
@@ -134,7 +137,7 @@ class CycleGANRecipe(Recipe):
     lambda_tv: float = 0.0
 
     SMALL: ClassVar[dict[str, Any]] = {
-        "steps": 1500,
+        "steps": 1800,
         "batch_size": 2,
         "crop": 96,
         "base_filters": 16,
@@ -144,6 +147,8 @@ class CycleGANRecipe(Recipe):
         "learning_rate": 5e-4,
         "discriminator_filters": 16,
         "discriminator_norm": "none",
+        "lambda_cycle": 5.0,
+        "lambda_identity": 1.0,
         "image_every": 250,
         "checkpoint_every": 250,
     }

@@ -31,6 +31,8 @@ What differs from the paper, and why:
     no batch normalisation in a                                 it would undo what bounds the
     discriminator with `spectral_norm` or                       slope of the one, and mix the
     the gradient penalty of "wgan"                              examples of the other
+    He's start of a discriminator without     N(0, 0.02²)       which lets hardly anything through
+    batch normalisation
     in the small preset: "wgan", a rate of    bce, 2e-4         with so few channels the paper's
     1e-3, and an average of the weights                         loss makes all samples alike
 """
@@ -165,8 +167,11 @@ def generator(recipe: DcganRecipe, channels: int) -> keras.Model:
 
 def discriminator(recipe: DcganRecipe, channels: int) -> keras.Model:
     """Images `[N, R, R, channels + classes]`, the classes as maps, to logits `[N, 1]`."""
-    init = keras.initializers.RandomNormal(0.0, 0.02)
     normalised = not recipe.spectral_norm and recipe.adversarial != "wgan"
+    # Small weights without normalisation would let hardly anything through.
+    init = (
+        keras.initializers.RandomNormal(0.0, 0.02) if normalised else keras.initializers.HeNormal()
+    )
 
     def down(filters, stride, padding, bias):
         options = dict(spectral_norm=recipe.spectral_norm, padding=padding, use_bias=bias)

@@ -24,8 +24,11 @@ class Config(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
     """Pairs `source` (cone beam) and `target` (planning CT), HU `[H, W, 1]` int16."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {
+        "1.1.0": "One machine's scatter and drift; one scan in five is truncated, not two.",
+        "1.0.0": "First release.",
+    }
     # Coarser pixels and fewer views: the photons are fewer so that the noise in HU stays.
     BUILDER_CONFIGS = [
         Config(

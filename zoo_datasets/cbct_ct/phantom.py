@@ -8,7 +8,7 @@ of a normal dose. The cone beam's every third view adds, in this order:
    ones (streaks). As in Ohnesorge, Flohr and Klingenbeck-Regn (Eur. Radiol. 9, 1999), it is
    the weighted projection p exp(-p) convolved with one broad kernel along the detector;
 2. the noise of fewer photons, no exposure control and more electronic noise;
-3. for some patients a detector narrower than the body, whose missing samples are extrapolated
+3. for one patient in five a detector narrower than the body, whose missing samples are extrapolated
    by half a cosine, from the last readings to zero;
 4. a softer kernel, and a HU scale with a gain and an offset of its own.
 
@@ -67,13 +67,14 @@ class Cone:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Cone":
-        """A random scan; two in five are truncated."""
+        """A random scan of one machine; one in five is truncated."""
         return cls(
-            scatter=rng.uniform(0.04, 0.22),
+            scatter=rng.uniform(0.06, 0.20),
             smear=rng.uniform(40.0, 80.0),
-            radius=rng.uniform(105.0, 135.0) if rng.uniform() < 0.4 else None,
-            gain=rng.uniform(0.94, 1.06),
-            offset=rng.uniform(-40.0, 40.0),
+            radius=rng.uniform(105.0, 135.0) if rng.uniform() < 0.2 else None,
+            # The drift that quality assurance leaves between two calibrations.
+            gain=rng.uniform(0.98, 1.02),
+            offset=rng.uniform(-15.0, 15.0),
         )
 
 
