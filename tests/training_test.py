@@ -9,12 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import harness
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import zoo
-from zoo import training
+from zoo import training, translator
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -157,6 +158,24 @@ def test_starts_from_given_weights(tmp_path, data_dir):
     frozen = lookup(steps=1, norm="none", learning_rate=0.0)
     training.train(frozen, tmp_path / "b", data_dir=data_dir, init=weights)
     assert zoo.load(str(tmp_path / "b")).weights_hash == zoo.load(str(tmp_path / "a")).weights_hash
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("dcgan", {"base_filters": 4, "ema": 0.5}),
+        ("pggan", {"resolution": 16, "fmap_base": 64, "fmap_max": 8, "latent": 8}),
+        ("cyclegan", {"base_filters": 4, "blocks": 1, "crop": 32, "ema": 0.5}),
+    ],
+)
+def test_given_weights_reach_the_network_whose_average_is_served(name, fields, tmp_path):
+    first, second = (harness.build(name, fields | {"seed": seed}) for seed in (1, 2))
+    first.save_network(tmp_path / "first.weights.h5")
+    translator.load_network(second, tmp_path / "first.weights.h5", "")
+    second.continue_from_network()
+    first, second = (m.trained if name == "cyclegan" else m.generator for m in (first, second))
+    for given, received in zip(first.variables, second.variables, strict=True):
+        np.testing.assert_array_equal(given, received)
 
 
 def test_model_and_data_must_suit(tmp_path, data_dir):

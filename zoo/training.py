@@ -87,6 +87,7 @@ def train(
         step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         if init is not None:
             translator.load_network(model, init, "")
+            model.continue_from_network()
     replicas = distribution.num_replicas_in_sync
     phases = model.phases()
     for phase in phases:

@@ -140,6 +140,12 @@ class Translator(keras.Model):
     def begin(self, phase: Phase) -> None:
         """Called once as a phase starts, never when one resumes: reset what it resets."""
 
+    def continue_from_network(self) -> None:
+        """Called when `network` was given weights to train from: pass them on to what is trained.
+
+        Only where that is another network, whose moving average `network` is.
+        """
+
     def training_flops(self, phase: Phase, size: int) -> float:
         """Floating-point operations of one step, roughly: forward and backward of the network."""
         shape = (size // self.scale,) * self.dimensions + (self.source.channels,)

@@ -84,6 +84,8 @@ class CycleGANRecipe(Recipe):
         discriminator_rate: their learning rate; 0, as in the paper, takes `learning_rate`.
         spectral_norm: normalise the discriminators' kernels spectrally.
         adversarial: kind of GAN loss; "wgan" adds a gradient penalty of weight 10.
+        ema: decay, per step, of a moving average of the generators' weights, which is served then;
+            0 serves the weights themselves.
         buffer: generated images kept for the discriminators; 0 shows them the newest only.
         lambda_gan: weight of the adversarial loss. Like all weights, of both ways' sum.
         lambda_cycle: L1 between an image and its translation's translation.
@@ -119,6 +121,7 @@ class CycleGANRecipe(Recipe):
     discriminator_rate: float = 0.0
     spectral_norm: bool = False
     adversarial: Literal["lsgan", "bce", "hinge", "wgan"] = "lsgan"
+    ema: float = 0.0
     buffer: int = 50
     lambda_gan: float = 1.0
     lambda_cycle: float = 10.0
@@ -318,6 +321,7 @@ class TwoWayTranslator(Translator):
 
     data = "unpaired"
     network: TwoWay
+    trained: TwoWay  # `network` itself, unless that is its moving average
 
     def __init__(self, recipe: Recipe, source: Domain, target: Domain, **kwargs: Any):
         ways = {"AtoB": (source, target), "BtoA": (target, source)}
@@ -338,11 +342,11 @@ class TwoWayTranslator(Translator):
         return {d: self.domain(d).encode(images[d]) for d in images}
 
     def encoded(self, domain: str, values: tf.Tensor) -> tf.Tensor:
-        return self.network.encode(domain, tf.clip_by_value(values, -1.0, 1.0), training=True)
+        return self.trained.encode(domain, tf.clip_by_value(values, -1.0, 1.0), training=True)
 
     def decoded(self, domain: str, code: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
         """Values from a code; where the network gives corrections, those of `values`."""
-        decoded = self.network.decode(domain, code, training=True)
+        decoded = self.trained.decode(domain, code, training=True)
         return values + decoded if self.residual else decoded
 
     def test_step(self, batch: dict) -> dict[str, tf.Tensor]:
@@ -375,7 +379,9 @@ class TwoWayTranslator(Translator):
         return figures.grid(rows, windows)
 
     def _translated(self, here: str, values: tf.Tensor) -> tf.Tensor:
-        return self.decoded(OTHER[here], self.encoded(here, values), values)
+        code = self.network.encode(here, tf.clip_by_value(values, -1.0, 1.0))
+        decoded = self.network.decode(OTHER[here], code)
+        return values + decoded if self.residual else decoded
 
     def get_config(self) -> dict[str, Any]:
         domains = {"source": self.domain_a.to_dict(), "target": self.domain_b.to_dict()}
@@ -398,14 +404,11 @@ class CycleGAN(TwoWayTranslator):
         super().__init__(recipe, source, target, **kwargs)
         self._check(recipe)
         channels = source.channels, target.channels
-        encoder_a = encoder(channels[0], recipe)
-        self.network = TwoWay(
-            encoder_a,
-            encoder_a if recipe.share_encoder else encoder(channels[1], recipe),
-            decoder(channels[0], recipe),
-            decoder(channels[1], recipe),
-            recipe.direction,
-        )
+        self.trained = self.network = self._generators()
+        if recipe.ema:
+            self.network = self._generators()
+            self.network.set_weights(self.trained.get_weights())
+            self.network.trainable = False
         options = dict(norm=recipe.discriminator_norm, spectral_norm=recipe.spectral_norm)
         filters, depth = recipe.discriminator_filters, recipe.discriminator_layers
         self.discriminator_a = patch_gan(channels[0], filters, depth, **options)
@@ -422,6 +425,20 @@ class CycleGAN(TwoWayTranslator):
             self.buffer_a = ImageBuffer(recipe.buffer, (*size, channels[0]))
             self.buffer_b = ImageBuffer(recipe.buffer, (*size, channels[1]))
         self.adversarial = losses.adversarial(recipe.adversarial)
+
+    def _generators(self) -> TwoWay:
+        recipe, channels = self.recipe, (self.domain_a.channels, self.domain_b.channels)
+        encoder_a = encoder(channels[0], recipe)
+        return TwoWay(
+            encoder_a,
+            encoder_a if recipe.share_encoder else encoder(channels[1], recipe),
+            decoder(channels[0], recipe),
+            decoder(channels[1], recipe),
+            recipe.direction,
+        )
+
+    def continue_from_network(self) -> None:
+        self.trained.set_weights(self.network.get_weights())
 
     def _check(self, recipe: CycleGANRecipe) -> None:
         a, b = self.domain_a, self.domain_b
@@ -491,7 +508,7 @@ class CycleGAN(TwoWayTranslator):
             return optimizer
 
         rate = recipe.learning_rate
-        self.generator_optimizer = adam(self.network.trainable_variables, rate)
+        self.generator_optimizer = adam(self.trained.trainable_variables, rate)
         self.discriminator_optimizer = adam(self._judges(), recipe.discriminator_rate or rate)
         if recipe.lambda_shape:
             self.segmentor_optimizer = adam(self._segmentors(), rate)
@@ -506,22 +523,27 @@ class CycleGAN(TwoWayTranslator):
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """One step of the generators, then one of the discriminators (the paper's eq. 3)."""
+        recipe = self.recipe
         seeds = example_seeds(batch, batch["source"], self.generator_optimizer.iterations)
         real = self.given(batch)
         labels = self._labels(batch)
-        weights = self.network.trainable_variables
+        weights = self.trained.trainable_variables
         with tf.GradientTape() as tape:
             codes = {d: self.encoded(d, real[d]) for d in OTHER}
             fakes = {t: self.decoded(t, codes[s], real[s]) for s, t in OTHER.items()}
             terms = self._terms(real, codes, fakes, labels)
-            share = tf.add_n([getattr(self.recipe, f"lambda_{k}") * v for k, v in terms.items()])
+            share = tf.add_n([getattr(recipe, f"lambda_{k}") * v for k, v in terms.items()])
         self.generator_optimizer.apply(tape.gradient(share, weights), weights)
+        if recipe.ema:
+            pairs = zip(self.network.variables, self.trained.variables, strict=True)
+            for average, variable in pairs:
+                average.assign(average + (variable - average) * (1.0 - recipe.ema))
         weights = self._judges()
         with tf.GradientTape() as tape:
             d_share = 0.5 * self._judgement(real, codes, fakes, seeds)
         self.discriminator_optimizer.apply(tape.gradient(d_share, weights), weights)
         logs = {"d_loss": d_share} | terms
-        if self.recipe.lambda_shape:
+        if recipe.lambda_shape:
             weights = self._segmentors()
             with tf.GradientTape() as tape:
                 s_share = tf.add_n([self._segmentation(d, real[d], labels[d]) for d in OTHER])

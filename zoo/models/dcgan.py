@@ -262,6 +262,9 @@ class DCGAN(Translator):
             optimizer.build(getattr(self, name).trainable_variables)
             setattr(self, f"{name}_optimizer", optimizer)
 
+    def continue_from_network(self) -> None:
+        self.generator.set_weights(self.network.get_weights())
+
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """One update of the discriminator, then one of the generator, on the same latents.
 

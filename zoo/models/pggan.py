@@ -44,6 +44,7 @@ What differs from the paper, and why:
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import keras
@@ -342,9 +343,7 @@ class PGGAN(Translator):
         self.generator = Generator(recipe, channels, name="generator")
         self.critic = Critic(recipe, channels, name="critic")
         self.network = ServedGenerator(recipe, channels, name="network")
-        for average, weight in zip(
-            self.network.trainable_variables, self.generator.trainable_variables, strict=True
-        ):
+        for average, weight in self._averaged():
             average.assign(weight)
         self.network.trainable = False
         self.phase = dataclasses.replace(self.phases()[-1], fade=0)
@@ -460,6 +459,16 @@ class PGGAN(Translator):
             done = tf.cast(self.generator_optimizer.iterations, tf.float32) / phase.fade
             self.network.alpha.assign(tf.minimum(done, 1.0))
         return logs
+
+    def continue_from_network(self) -> None:
+        for average, weight in self._averaged():
+            weight.assign(average)
+
+    def _averaged(self) -> Iterator[tuple[keras.Variable, keras.Variable]]:
+        """The served network's weights, each with the one whose moving average it is."""
+        grown = (self.network.level, self.network.alpha)
+        served = [v for v in self.network.variables if not any(v is state for state in grown)]
+        return zip(served, self.generator.trainable_variables, strict=True)
 
     def _critic_update(self, real, seeds, alpha) -> dict[str, tf.Tensor]:
         level = self.phase.level

@@ -236,7 +236,7 @@ class UNIT(TwoWayTranslator):
         channels = source.channels, target.channels
         encoders = [encoder(*each) for each in zip(channels, [recipe] * 2, blocks(), strict=True)]
         decoders = [decoder(*each) for each in zip(channels, [recipe] * 2, blocks(), strict=True)]
-        self.network = TwoWay(*encoders, *decoders, recipe.direction)
+        self.trained = self.network = TwoWay(*encoders, *decoders, recipe.direction)
         self.discriminator_a = multiscale_discriminator(channels[0], recipe)
         self.discriminator_b = multiscale_discriminator(channels[1], recipe)
         self.adversarial = losses.adversarial(recipe.adversarial)
