@@ -69,8 +69,8 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
 
     @property
-    def manual_download_instructions(self) -> str | None:
-        """Asked of the user only where the config reads the user's files."""
+    def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str | None:  # the name is TFDS's
+        """Shown to the user where the config reads files that are not there."""
         return self.builder_config.manual if self.builder_config.find else None
 
     def simulated_cases(self) -> dict[str, list[Case]]:
