@@ -99,7 +99,7 @@ def check_description(builder_cls: type, config: str, tmp_path: Path) -> None:
     builder = builder_cls(config=config, data_dir=tmp_path / "described")
     chosen = builder.builder_config
     assert chosen.description and "\n" not in chosen.description
-    assert builder.MANUAL_DOWNLOAD_INSTRUCTIONS == chosen.manual
+    assert chosen.manual == builder.MANUAL_DOWNLOAD_INSTRUCTIONS
     assert "http" in chosen.manual and len(chosen.manual.strip().splitlines()) >= 3
     assert builder_cls.BUILDER_CONFIGS[0].find is None, "the default config works offline"
     assert f"`{config}`" in (folder / "README.md").read_text(encoding="utf-8")

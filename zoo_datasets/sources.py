@@ -1,17 +1,21 @@
 """What the builders share: cases, splits by patient, checks of a publisher's tree, bad files.
 
 A builder lists its cases (one patient's scan, say) for each split, and its config reads a case
-into examples. Simulated and real configs go the same way.
+into examples. Simulated and real configs go the same way: one after another in this process, in
+several worker processes, or on Apache Beam where the download config names a runner.
 """
 
 import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import multiprocessing
 import os
+import sys
+import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 SPLITS = ("train", "validation", "test")
+
+# What a damaged or missing file raises; other exceptions are faults of the reader and stop it.
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError)
+_READERS = 4  # worker processes that read; each holds a case or two
+_FEW = 8  # cases that are read before workers have started
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,12 +62,16 @@ class SourceConfig(tfds.core.BuilderConfig):
         read: (case, config) to (key, example) pairs; a module-level function.
         manual: how to get the files; shown where they are missing.
         bad_limit: the share of cases that may be unreadable; more fail the build.
+        licence: of the images.
+        idc: their collection at the Imaging Data Commons, which `zoo_datasets.fetch` downloads.
     """
 
     find: Callable[[Path], dict[str, list[Case]]] | None = None
     read: Callable[[Case, "SourceConfig"], Examples] | None = None
     manual: str = ""
     bad_limit: float = 0.02
+    licence: str = ""
+    idc: str = ""
 
 
 class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -67,6 +80,8 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     A simulated config overrides `simulated_cases`. Cases that cannot be read are listed in
     `bad_files.json` beside the records and left out, up to the config's `bad_limit`.
     """
+
+    _on_beam = False
 
     @property
     def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str | None:  # the name is TFDS's
@@ -77,12 +92,17 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """The cases of each split where nothing is read from the user's files."""
         raise ValueError(f"{self.builder_config.name}: expected `find`. Received: None")
 
+    def _download_and_prepare(self, dl_manager, download_config) -> None:
+        self._on_beam = bool(download_config.beam_runner or download_config.beam_options)
+        super()._download_and_prepare(dl_manager, download_config)
+
     def _split_generators(self, dl_manager: tfds.download.DownloadManager):
         config = self.builder_config
         splits = config.find(Path(dl_manager.manual_dir)) if config.find else self.simulated_cases()
         check_splits(splits)
-        self._bad = BadFiles(Path(self.data_path), sum(map(len, splits.values())), config.bad_limit)
-        return {split: self._generate_examples(cases) for split, cases in splits.items() if cases}
+        self._bad = BadFiles(self.data_path, sum(map(len, splits.values())), config.bad_limit)
+        generate = self._beam_examples if self._on_beam else self._generate_examples
+        return {split: generate(cases) for split, cases in splits.items() if cases}
 
     def _generate_examples(self, cases: list[Case]) -> Examples:
         for case, examples in read_all(self.builder_config, cases):
@@ -90,6 +110,19 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 self._bad.add(case, examples)
             else:
                 yield from examples
+
+    def _beam_examples(self, cases: list[Case]):
+        """A `beam.PTransform` from nothing to the examples of the cases."""
+        from zoo_datasets import beam
+
+        folder = self.data_path / f"bad_files-{len(self._bad.folders)}"
+        self._bad.folders.append(folder)
+        return beam.examples(self.builder_config, cases, os.fspath(folder))
+
+    def _process_pipeline_result(self, pipeline_result: Any) -> None:
+        """Called by TFDS when Beam is done: workers have counted bad files, the limit is here."""
+        super()._process_pipeline_result(pipeline_result)
+        self._bad.collect()
 
 
 class BadFiles:
@@ -104,6 +137,7 @@ class BadFiles:
     def __init__(self, folder: Path, total: int, limit: float):
         self.path, self.total, self.limit = folder / "bad_files.json", total, limit
         self.found: list[dict[str, str]] = []
+        self.folders: list[Path] = []  # of Beam's workers: a line a case
 
     def add(self, case: Case, error: Exception) -> None:
         """Record a case.
@@ -111,7 +145,26 @@ class BadFiles:
         Raises:
             ValueError: where there are more than the limit; names the first of them.
         """
-        self.found.append({"case": case.key, "patient": case.patient, "reason": str(error)})
+        self.found.append(bad_file(case, error))
+        self._write(error)
+
+    def collect(self) -> None:
+        """Record what Beam's workers wrote into `folders`, and remove these.
+
+        Raises:
+            ValueError: where there are more than the limit; names the first of them.
+        """
+        for folder in self.folders:
+            for part in sorted(folder.glob("*")) if folder.exists() else ():
+                self.found += map(json.loads, part.read_text(encoding="utf-8").splitlines())
+                part.unlink()
+            if folder.exists():
+                folder.rmdir()
+        self.found.sort(key=lambda bad: bad["case"])
+        if self.found:
+            self._write(None)
+
+    def _write(self, cause: Exception | None) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(self.found, indent=1) + "\n", encoding="utf-8")
         if len(self.found) > self.limit * self.total:
@@ -119,16 +172,36 @@ class BadFiles:
             raise ValueError(
                 f"manual directory: expected at most {self.limit:.0%} of {self.total} cases to be "
                 f"unreadable. Received: {len(self.found)} ({first})"
-            ) from error
+            ) from cause
+
+
+def bad_file(case: Case, error: Exception) -> dict[str, str]:
+    """The entry of `bad_files.json` for a case."""
+    reason = str(error) or type(error).__name__
+    return {"case": case.key, "patient": case.patient, "reason": reason}
+
+
+def read_case(case: Case, config: SourceConfig) -> list[tuple[str, dict[str, Any]]] | Exception:
+    """A case's examples, or the exception of a file that cannot be read."""
+    try:
+        return list(config.read(case, config))
+    except _UNREADABLE as error:
+        return error
 
 
 def read_all(config: SourceConfig, cases: list[Case]) -> Iterator[tuple[Case, Any]]:
-    """Each case with its list of examples, or with the exception that reading it raised."""
-    for case in cases:
-        try:
-            yield case, list(config.read(case, config))
-        except (OSError, ValueError, EOFError, KeyError) as error:
-            yield case, error
+    """Each case in order, with its list of examples, or with the exception that reading it raised.
+
+    More than a few cases of a config with `find` are read in worker processes. At most
+    `2 * _READERS` cases are held at any time, however many there are.
+    """
+    read = functools.partial(read_case, config=config)
+    if config.find is None or len(cases) < _FEW:
+        results = map(read, cases)
+    else:
+        workers = min(os.cpu_count() or 1, _READERS)
+        results = map_in_order(read, cases, workers, waiting=workers + 1)
+    yield from zip(cases, results, strict=True)
 
 
 # Splits.
@@ -225,21 +298,49 @@ def domain(
 # Work.
 
 
-def map_in_order(function: Callable, items: Iterable, workers: int | None = None) -> Iterator:
-    """`map(function, items)` over worker processes; few results wait at any time.
+def map_in_order(
+    function: Callable, items: Iterable, workers: int | None = None, waiting: int | None = None
+) -> Iterator:
+    """`map(function, items)` over worker processes; what `function` raises is raised here.
 
-    New processes ("spawn") rather than forks: TensorFlow's threads do not survive a fork.
+    New processes ("spawn") rather than forks: TensorFlow's threads do not survive a fork. They do
+    not run the caller's script again, so that one without a guard may ask for data.
+
+    Args:
+        function: picklable, of a module.
+        items: picklable; consumed no faster than results are.
+        workers: processes; None: one a core, at most 8.
+        waiting: items that are being worked on or wait for their turn; None: 4 a worker.
+
+    Raises:
+        BrokenProcessPool: where a worker was killed, for want of memory as a rule.
     """
     workers = workers or min(os.cpu_count() or 1, 8)
+    waiting = waiting or 4 * workers
     context = multiprocessing.get_context("spawn")
-    with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(
-            concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
-        )
-        waiting: collections.deque = collections.deque()
+    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
+    queue: collections.deque = collections.deque()
+    try:
         for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= 4 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            with _main_hidden(function):
+                queue.append(pool.submit(function, item))
+            if len(queue) >= waiting:
+                yield queue.popleft().result()
+        while queue:
+            yield queue.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _main_hidden(function: Callable) -> Iterator[None]:
+    """New processes find no script to run, unless the function is the script's own."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    main = sys.modules["__main__"]
+    if function.__module__ != "__main__":
+        sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
