@@ -1,0 +1,60 @@
+"""Real sources of mr_ct, cbct_ct, pet_ct and ct_recon, from dummy data in their layouts."""
+
+import dummy_ct
+import numpy as np
+import pytest
+from source_harness import check_source
+
+from zoo_datasets import synthrad
+
+
+@pytest.mark.parametrize("region", ["brain", "pelvis"])
+def test_synthrad_mr(region, tmp_path):
+    from zoo_datasets.mr_ct.mr_ct_dataset_builder import Builder
+
+    make = getattr(dummy_ct, f"synthrad_mr_{region}")
+    builder = check_source(Builder, f"synthrad2023_{region}", make, tmp_path)
+    for example in builder.as_dataset(split="train").as_numpy_iterator():
+        np.testing.assert_allclose(example["spacing"], [1.25, 1.0])
+        raw = example["source"] * example["scale"]
+        np.testing.assert_allclose(raw, np.rint(raw), atol=1e-3)  # the file's whole numbers
+        inside = example["source_label"] > 0
+        assert 800 < example["source"][inside].mean() < 1010
+
+
+def error_of(find, read, root, key):
+    """The exception of one case, by its key."""
+    (case,) = [c for cases in find(root).values() for c in cases if c.key == key]
+    with pytest.raises(ValueError) as caught:
+        list(read(case, None))
+    return str(caught.value)
+
+
+def test_synthrad_refuses_what_is_not_a_pair(tmp_path):
+    def find(root):
+        return synthrad.find(root, task=1, region="brain")
+
+    dummy_ct.synthrad_mr_brain(tmp_path)
+    names = dummy_ct.names(1, "brain")
+    folder = tmp_path / "Task1" / "brain"
+    matrix = dummy_ct.affine((1.0, 1.25, 2.5), "LPS")
+    small = np.zeros((24, 20, 4), np.uint16)
+    dummy_ct.write_nifti(folder / names[0] / "mr.nii.gz", small, matrix)
+    message = error_of(find, synthrad.read, tmp_path, names[0])
+    assert message == (
+        f"{names[0]}/mr.nii.gz: expected the grid of ct.nii.gz, 5 x 20 x 24 voxels of "
+        "2.5 x 1.25 x 1 mm. Received: 4 x 20 x 24 voxels of 2.5 x 1.25 x 1 mm"
+    )
+    (folder / names[0] / "mr.nii.gz").write_bytes((folder / names[0] / "ct.nii.gz").read_bytes())
+    message = error_of(find, synthrad.read, tmp_path, names[0])
+    assert "expected the signal of magnetic resonance. Received: -1000" in message
+    (folder / names[2] / "ct.nii.gz").write_bytes((folder / names[2] / "mr.nii.gz").read_bytes())
+    assert "expected HU, with air" in error_of(find, synthrad.read, tmp_path, names[2])
+    (folder / names[2] / "mask.nii.gz").write_bytes((folder / names[2] / "mr.nii.gz").read_bytes())
+    (folder / names[1] / "mask.nii.gz").unlink()
+    (folder / names[3] / "ct.nii.gz").unlink()
+    missing = f"2 missing, {names[1]}/mask.nii.gz, {names[3]}/ct.nii.gz"
+    with pytest.raises(FileNotFoundError, match=missing):
+        find(tmp_path)
+    with pytest.raises(FileNotFoundError, match="Task1/pelvis/1P"):
+        synthrad.find(tmp_path, task=1, region="pelvis")

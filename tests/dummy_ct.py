@@ -1,0 +1,82 @@
+"""Small files in the layouts of SynthRAD2023, autoPET and LoDoPaB-CT, made on the fly."""
+
+import functools
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+
+def affine(spacing: tuple[float, float, float], flips: str = "LPS") -> np.ndarray:
+    """NIfTI's `[4, 4]` of an array whose axes run to the patient's `flips`, spacing in mm."""
+    signs = [1.0 if axis in "RAS" else -1.0 for axis in flips]
+    return np.diag([*(s * mm for s, mm in zip(signs, spacing, strict=True)), 1.0])
+
+
+def write_nifti(path: Path, values: np.ndarray, matrix: np.ndarray) -> None:
+    """An array `[x, y, z]` with its affine."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(values, matrix), path)
+
+
+def body(shape: tuple[int, int, int]) -> np.ndarray:
+    """An elliptic cylinder that leaves the first and last slice empty; bool `[x, y, z]`."""
+    x, y = (np.linspace(-1, 1, n) for n in shape[:2])
+    inside = np.hypot(*np.meshgrid(x / 0.8, y / 0.7, indexing="ij")) < 1
+    inside = np.repeat(inside[..., None], shape[2], 2)
+    inside[..., [0, -1]] = False
+    return inside
+
+
+def synthrad(root: Path, task: int, region: str):
+    """Task 1 or 2 of SynthRAD2023: patients of three centres, one more slice than the last.
+
+    The arrays of centre A run to the left, back and head, those of centre B to the right, front
+    and head. Each patient has a marked voxel: 700 HU 3 columns to the right of the middle and 2
+    rows in front of it, in the slice with index 2.
+    """
+    folder = root / f"Task{task}" / region
+    (folder / "overview").mkdir(parents=True)
+    (folder / "overview" / "a.png").write_bytes(b"")
+    name, known = "mr" if task == 1 else "cbct", {}
+    rng = np.random.default_rng(0)
+    spacing = (1.0, 1.25, 2.5)
+    # Hashed: three in train, one in validation, one in test.
+    for i, patient in enumerate(names(task, region)):
+        shape = (24, 20, 5 + i)
+        inside = body(shape)
+        ct = np.where(inside, 40 + rng.integers(-5, 5, shape), -1000).astype(np.int16)
+        right, front = (-3, -2) if i % 2 == 0 else (2, 1)  # the same place in both orientations
+        at = (shape[0] // 2 + right, shape[1] // 2 + front, 2)
+        ct[at] = 700
+        if task == 1:
+            source = np.where(inside, (i + 1) * (200 + rng.integers(0, 20, shape)), 0)
+            source = source.astype(np.uint16)
+        else:
+            source = (ct + np.where(inside, -30, 0)).astype(np.int16)
+        matrix = affine(spacing, "LPS" if i % 2 == 0 else "RAS")
+        for role, values in ((name, source), ("ct", ct), ("mask", inside.astype(np.uint8))):
+            write_nifti(folder / patient / f"{role}.nii.gz", values, matrix)
+        place = (shape[1] // 2 - 2, shape[0] // 2 - 3, 0)
+        known[f"{patient}-0002"] = {"target": {place: 700.0}}
+    return known
+
+
+def names(task: int, region: str) -> list[str]:
+    """Patients, with some in every split."""
+    from zoo_datasets.sources import SPLITS, hashed_split
+
+    wanted = {"train": 3, "validation": 1, "test": 1}
+    found: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for number in range(1, 200):
+        name = f"{task}{region[0].upper()}{'ABC'[number % 3]}{number:03d}"
+        split = found[hashed_split(name)]
+        if len(split) < wanted[hashed_split(name)]:
+            split.append(name)
+    return sorted(sum(found.values(), []))
+
+
+synthrad_mr_brain = functools.partial(synthrad, task=1, region="brain")
+synthrad_mr_pelvis = functools.partial(synthrad, task=1, region="pelvis")
+synthrad_cbct_brain = functools.partial(synthrad, task=2, region="brain")
+synthrad_cbct_pelvis = functools.partial(synthrad, task=2, region="pelvis")
