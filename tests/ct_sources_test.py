@@ -6,6 +6,7 @@ import pytest
 from source_harness import check_source
 
 from zoo_datasets import synthrad
+from zoo_datasets.pet_ct import autopet
 
 
 @pytest.mark.parametrize("region", ["brain", "pelvis"])
@@ -20,6 +21,42 @@ def test_synthrad_mr(region, tmp_path):
         np.testing.assert_allclose(raw, np.rint(raw), atol=1e-3)  # the file's whole numbers
         inside = example["source_label"] > 0
         assert 800 < example["source"][inside].mean() < 1010
+
+
+def test_autopet(tmp_path):
+    from zoo_datasets.pet_ct.pet_ct_dataset_builder import Builder
+
+    builder = check_source(Builder, "autopet", dummy_ct.autopet, tmp_path)
+    assert builder.info.metadata["source"]["unit"] == "SUV"
+    studies = {}
+    for split in ("train", "validation", "test"):
+        for example in builder.as_dataset(split=split).as_numpy_iterator():
+            assert example["source"].dtype == np.float32
+            np.testing.assert_allclose(example["spacing"], [2.5, 2.0])
+            studies.setdefault(example["patient"], set()).add(example["name"].rsplit(b"-", 1)[0])
+    assert sorted(map(len, studies.values())) == [1, 1, 1, 1, 2]
+
+
+def test_autopet_refuses_what_is_not_a_pair(tmp_path):
+    dummy_ct.autopet(tmp_path)
+    (folder,) = (tmp_path / "FDG-PET-CT-Lesions").glob("PETCT_0000000001/*")
+    suv, ct, seg = (folder / f"{role}.nii.gz" for role in autopet.ROLES)
+    key = f"PETCT_0000000001-{folder.name[-5:]}"
+    right = ct.read_bytes()
+    ct.write_bytes(suv.read_bytes())
+    assert "CTres.nii.gz: expected HU" in error_of(autopet.find, autopet.read, tmp_path, key)
+    ct.write_bytes(right)
+    kept = suv.read_bytes()
+    suv.write_bytes(right)
+    assert "SUV.nii.gz: expected SUV" in error_of(autopet.find, autopet.read, tmp_path, key)
+    suv.write_bytes(kept)
+    small = np.zeros((22, 20, 3), np.uint8)
+    dummy_ct.write_nifti(seg, small, dummy_ct.affine((2.0, 2.5, 3.0), "RAS"))
+    message = error_of(autopet.find, autopet.read, tmp_path, key)
+    assert "SEG.nii.gz: expected the grid of SUV" in message and "(3, 20, 22)" in message
+    seg.unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 missing, PETCT_0000000001/.*SEG\.nii\.gz"):
+        autopet.find(tmp_path)
 
 
 def error_of(find, read, root, key):

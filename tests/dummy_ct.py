@@ -6,6 +6,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+from zoo_datasets.sources import SPLITS, hashed_split
+
 
 def affine(spacing: tuple[float, float, float], flips: str = "LPS") -> np.ndarray:
     """NIfTI's `[4, 4]` of an array whose axes run to the patient's `flips`, spacing in mm."""
@@ -29,10 +31,10 @@ def body(shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def synthrad(root: Path, task: int, region: str):
-    """Task 1 or 2 of SynthRAD2023: patients of three centres, one more slice than the last.
+    """Task 1 or 2 of SynthRAD2023: five patients, each with one slice more than the last.
 
-    The arrays of centre A run to the left, back and head, those of centre B to the right, front
-    and head. Each patient has a marked voxel: 700 HU 3 columns to the right of the middle and 2
+    Every other one's arrays run to the left, back and head, the others' to the right, front and
+    head. Each has a marked voxel: 700 HU 3 columns to the right of the middle and 2
     rows in front of it, in the slice with index 2.
     """
     folder = root / f"Task{task}" / region
@@ -63,16 +65,18 @@ def synthrad(root: Path, task: int, region: str):
 
 
 def names(task: int, region: str) -> list[str]:
-    """Patients, with some in every split."""
-    from zoo_datasets.sources import SPLITS, hashed_split
+    """Patients of SynthRAD2023."""
+    return _hashed(f"{task}{region[0].upper()}A{{:03d}}")
 
+
+def _hashed(pattern: str) -> list[str]:
+    """Five patients' names: three of them fall into train, one each in validation and test."""
     wanted = {"train": 3, "validation": 1, "test": 1}
     found: dict[str, list[str]] = {split: [] for split in SPLITS}
-    for number in range(1, 200):
-        name = f"{task}{region[0].upper()}{'ABC'[number % 3]}{number:03d}"
-        split = found[hashed_split(name)]
-        if len(split) < wanted[hashed_split(name)]:
-            split.append(name)
+    for name in map(pattern.format, range(1, 200)):
+        split = hashed_split(name)
+        if len(found[split]) < wanted[split]:
+            found[split].append(name)
     return sorted(sum(found.values(), []))
 
 
@@ -80,3 +84,32 @@ synthrad_mr_brain = functools.partial(synthrad, task=1, region="brain")
 synthrad_mr_pelvis = functools.partial(synthrad, task=1, region="pelvis")
 synthrad_cbct_brain = functools.partial(synthrad, task=2, region="brain")
 synthrad_cbct_pelvis = functools.partial(synthrad, task=2, region="pelvis")
+
+
+def autopet(root: Path):
+    """autoPET: five patients, one with two studies, in the orientation of dicom2nifti.
+
+    The first study's marked voxel has SUV 7.125, 3 columns left of the middle and 2 rows behind it.
+    """
+    rng, known = np.random.default_rng(1), {}
+    for i, patient in enumerate(_hashed("PETCT_{:010x}")):
+        for study in range(1 + (i == 1)):
+            shape = (22, 20, 4 + i)
+            inside = body(shape)
+            suv = np.where(inside, rng.gamma(4.0, 0.3, shape), 0.01).astype(np.float32)
+            ct = np.where(inside, 30.25 + rng.normal(0, 5, shape), -1024.0)
+            seg = np.zeros(shape, np.uint8)
+            at = (shape[0] // 2 - 1 - 3, shape[1] // 2 - 1 - 2, 2)  # axes to the right and front
+            suv[at], seg[at] = 7.125, 1
+            name = f"03-2{study}-2003-NA-PET-CT Ganzkoerper  primaer mit KM-{10445 + i + study}"
+            matrix = affine((2.0, 2.5, 3.0), "RAS")
+            folder = root / "FDG-PET-CT-Lesions" / patient / name
+            for role, values in (("SUV", suv), ("CTres", ct), ("SEG", seg)):
+                write_nifti(folder / f"{role}.nii.gz", values, matrix)
+            place = (shape[1] // 2 + 2, shape[0] // 2 + 3, 0)
+            known[f"{patient}-{10445 + i + study}-0002"] = {
+                "source": {place: 7.125},
+                "source_label": {place: 1},
+            }
+    (root / "FDG-PET-CT-Lesions" / "fdg_metadata.csv").write_text("Subject ID\n", encoding="utf-8")
+    return known

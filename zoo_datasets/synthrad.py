@@ -18,6 +18,7 @@ from zoo_datasets.sources import Case, Examples, SourceConfig, by_patient, need
 from zoo_datasets.volumes import Scan, read_nifti, to_int16
 
 HOMEPAGE = "https://doi.org/10.5281/zenodo.7260705"
+LICENCE = "CC BY-NC 4.0"
 LABELS = ("outside", "body")
 SCALED = 1000.0  # what the 99th percentile of a patient's MR signal becomes
 _AIR = -500.0  # a CT of a whole cross-section has values below this

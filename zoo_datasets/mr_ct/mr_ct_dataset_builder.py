@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo_datasets import simulated, synthrad
+from zoo_datasets import synthrad
 from zoo_datasets.mr_ct import phantom
 from zoo_datasets.mri_contrast import brain
-from zoo_datasets.sources import Case, SourceBuilder, SourceConfig, domain, image_feature
+from zoo_datasets.simulated import SimulatedBuilder
+from zoo_datasets.sources import SourceConfig, domain, image_feature
 
 # As in `ldct`: stored values start at -1024 HU, and only dense cortical bone exceeds 1500.
 CT_WINDOW = (-1024.0, 1500.0)
@@ -41,11 +42,12 @@ def _synthrad(region: str) -> Config:
         find=functools.partial(synthrad.find, task=1, region=region),
         read=synthrad.read,
         manual=synthrad.manual(1, region),
+        licence=synthrad.LICENCE,
         mr_window=(0.0, 1.5 * synthrad.SCALED),
     )
 
 
-class Builder(SourceBuilder):
+class Builder(SimulatedBuilder):
     """Pairs `source` (MR, signal) and `target` (CT, int16 HU), `[H, W, 1]`, with label maps."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -99,6 +101,3 @@ class Builder(SourceBuilder):
                 }
             ),
         )
-
-    def simulated_cases(self) -> dict[str, list[Case]]:
-        return simulated.patients(self.builder_config.patients)
