@@ -105,7 +105,7 @@ def head(seed: int, shape: tuple[int, int, int] = (5, 24, 24)) -> np.ndarray:
 def ldct_tcia(root: Path) -> Known:
     """<patient>/<study>/<n>-Full Dose Images-<n> and …Low Dose Images…, files out of order."""
     known = {}
-    for number, patient in enumerate(["C002", "C004", "L006", "L011", "N003", "N012"]):
+    for number, patient in enumerate(["C002", "C007", "L006", "L007", "N003", "N006"]):
         full = head(number)
         low = np.where(full > -900, full + 7, full)
         study = root / "LDCT-and-Projection-data" / patient / f"08-30-2018-NA-NA-{12345 + number}"
@@ -132,7 +132,7 @@ def ldct_tcia(root: Path) -> Known:
 def ldct_cptac_sar(root: Path) -> Known:
     """<collection>/<patient>/<study>/<series>, with series that are no axial CT among them."""
     known = {}
-    for number, patient in enumerate(["C3L-00029", "C3L-00035", "C3N-00843", "C3N-01755"]):
+    for number, patient in enumerate(["C3L-00029", "C3L-00027", "C3N-00843", "C3N-00014"]):
         study = root / "CPTAC-SAR" / patient / "12-14-1999-NA-CT-58421"
         series = write_series(
             study / "2.000000-Chest-12345",

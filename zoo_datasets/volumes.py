@@ -79,7 +79,7 @@ def read_dicom(paths: Iterable[Path], modality: str = "") -> Scan:
             are not evenly spaced (a slice is missing), and one without positions.
     """
     paths = sorted(paths)
-    series, problems = dicom.find_series([(path, path.name) for path in paths])
+    series, problems = dicom.find_series([(p, f"{p.parent.name}/{p.name}") for p in paths])
     problems = [p for p in problems if not p.harmless]
     if problems:
         raise ValueError(f"{problems[0].path.name}: {problems[0].reason}")
@@ -90,18 +90,27 @@ def read_dicom(paths: Iterable[Path], modality: str = "") -> Scan:
     if modality and one.modality != modality:
         raise ValueError(f"{one.name}: expected modality {modality}. Received: {one.modality}")
     header = pydicom.dcmread(one.path(0), stop_before_pixels=True)
-    axes = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
     if one.spacing is None:
         raise ValueError(f"{one.name}: expected PixelSpacing. Received: none")
+    if not header.get("ImageOrientationPatient") or one.frames[0].position is None:
+        raise ValueError(
+            f"{one.name}: expected ImageOrientationPatient and ImagePositionPatient. Received: none"
+        )
+    axes = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
     affine = np.eye(4)
     affine[:3, 3] = one.frames[0].position
     step = np.cross(*axes) * float(header.get("SliceThickness") or 1.0)
     if one.length > 1:
-        step = geometry.slice_step([frame.position for frame in one.frames])
+        try:
+            step = geometry.slice_step([frame.position for frame in one.frames])
+        except ValueError as error:
+            raise ValueError(f"{one.name}: {error}") from error
     affine[:3, 0] = step
     affine[:3, 1] = axes[1] * one.spacing[0]  # down a column, to the next row
     affine[:3, 2] = axes[0] * one.spacing[1]
-    values = np.stack([one.read(i) for i in range(one.length)])
+    values = np.empty((one.length, *one.shape), np.float32)
+    for i in range(one.length):
+        values[i] = one.read(i)
     scan = _hung(values, _LPS @ affine)
     return dataclasses.replace(scan, modality=one.modality, unit=one.unit)
 

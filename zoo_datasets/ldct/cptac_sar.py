@@ -97,4 +97,7 @@ def _first_header(files: list[Path]) -> pydicom.Dataset | None:
 def _is_axial_ct(header: pydicom.Dataset) -> bool:
     axes = header.get("ImageOrientationPatient") or [0] * 6
     upwards = abs(np.cross(np.array(axes[:3], float), np.array(axes[3:], float))[2])
-    return header.get("Modality") == "CT" and upwards > 0.99
+    kind = header.get("ImageType") or []
+    # A projection over a slab shows no slice that a scanner could have measured.
+    whole = not {"LOCALIZER", "PROJECTION IMAGE", "MIP"} & set(kind)
+    return header.get("Modality") == "CT" and upwards > 0.99 and whole

@@ -15,20 +15,20 @@ WINDOW = [-1024.0, 1500.0]
 
 
 _TCIA = """\
-LDCT-and-Projection-data, Mayo Clinic: https://doi.org/10.7937/9NPB-2637 (CC BY 4.0; the images of
-299 patients are some 100 GB, with the projections, which are not needed, 1 TB).
+LDCT-and-Projection-data, Mayo Clinic: https://doi.org/10.7937/9NPB-2637 (CC BY 4.0; the images
+are tens of GB, the projections, which are not needed, close to 1 TB).
 1. Open https://www.cancerimagingarchive.net/collection/ldct-and-projection-data/ and accept the
    collection's data usage policy.
 2. Download the "Images" manifest (.tcia) and open it with the NBIA Data Retriever, keeping its
-   "Descriptive Directory Name" layout. Or `prepare --fetch` downloads what the Imaging Data
-   Commons has of it.
+   "Descriptive Directory Name" layout. Or `prepare --fetch` downloads the 100 patients whose two
+   doses are at the Imaging Data Commons.
 3. Put or link the patients' folders into the manual directory, so that it holds
    <patient>/<study>/<n>-Full Dose Images-<n>/*.dcm and
    <patient>/<study>/<n>-Low Dose Images-<n>/*.dcm, for example L067/…/1-001.dcm.
 """
 _CPTAC_SAR = """\
 CPTAC-SAR, National Cancer Institute: https://doi.org/10.7937/TCIA.2019.9BT23R95 (CC BY 4.0; the
-CT series are some 30 GB).
+CT of 18 patients is 13 GB).
 1. Open https://www.cancerimagingarchive.net/collection/cptac-sar/ and download the manifest of
    the radiology images; the pathology slides are not needed. Open it with the NBIA Data
    Retriever. Or `prepare --fetch` downloads the CT from the Imaging Data Commons.
