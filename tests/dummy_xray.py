@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+from dummy_data import write_nifti
 
 from zoo_datasets.sources import hashed_split
 
@@ -50,4 +51,47 @@ def nih14(root: Path) -> dict:
             }
     for split, names in lists.items():
         (root / f"{split}_list.txt").write_text("\n".join(names) + "\n")
+    return known
+
+
+def lits(root: Path) -> dict:
+    """Cases of LiTS in two folders, packed or not, in two orientations; known pixels."""
+    splits = {}  # numbers of each split
+    for number in range(131):
+        splits.setdefault(hashed_split(f"lits-{number:03d}"), []).append(number)
+    numbers = splits["train"][:2] + splits["validation"][:1] + splits["test"][:1]
+    known = {}
+    rows, columns = np.mgrid[:100, :120]
+    for i, number in enumerate(numbers):
+        rng = np.random.default_rng(i)
+        hu = np.full((6, 100, 120), -1000.0)
+        labels = np.zeros(hu.shape)
+        body = np.hypot((rows - 50) / 46, (columns - 60) / 56) < 1
+        liver = np.hypot((rows - 50) / 36, (columns - 55) / 42) < 1
+        hu[:, body], hu[1:5, liver] = -80, 100
+        hu += rng.integers(-9, 10, hu.shape)
+        labels[1:5, liver] = 1
+        tumour = np.hypot(rows - 40, columns - 36) < 5  # largest in slice 2
+        labels[2, tumour], hu[2, tumour] = 2, 40
+        small = np.hypot(rows - 40, columns - 36) < 4
+        labels[3, small], hu[3, small] = 2, 40
+        labels[1, 60, 70] = 2  # too small for a patch of its own
+        hu[2, 20:22, 30:32] = 400  # in front, to the right of the tumour
+        # Slices upwards, rows backwards, columns to the left; 1 mm pixels, 2.5 mm slices.
+        affine = np.diag([-1.0, -1.0, 2.5, 1.0])
+        affine[:3, 3] = 60, 50, -300
+        folder = root / f"Training Batch {i % 2 + 1}"
+        suffix, codes = ((".nii.gz", "LPS"), (".nii", "RAS"))[i % 2]
+        for role, values in (("volume", hu), ("segmentation", labels)):
+            write_nifti(
+                folder / f"{role}-{number}{suffix}",
+                values.transpose(2, 1, 0).astype(np.int16),
+                affine,
+                codes,
+            )
+        # A patch's pixel lies between four of the slice's; its middle is row 40, column 36.
+        known[f"lits-{number:03d}-tumour-00"] = {
+            "image": {(31, 31, 0): hu[2, 39:41, 35:37].mean(), (12, 26, 0): 400},
+            "spacing": {(0,): 1.0, (1,): 1.0},
+        }
     return known

@@ -1,13 +1,18 @@
 """Radiographs, mammograms, nodules and liver lesions in their publishers' layouts."""
 
+import dataclasses
+
 import dummy_xray
 import numpy as np
 import PIL.Image
 import pytest
+from scipy import ndimage
 from source_harness import check_source, read
 
 from zoo_datasets.chest_xray import nih14
 from zoo_datasets.chest_xray.chest_xray_dataset_builder import Builder as ChestXray
+from zoo_datasets.liver_lesion import lits
+from zoo_datasets.liver_lesion.liver_lesion_dataset_builder import Builder as LiverLesion
 
 
 def test_nih14(tmp_path):
@@ -43,3 +48,38 @@ def test_nih14_refuses_what_is_no_grey_png(tmp_path):
     PIL.Image.fromarray(colours).save(path)
     with pytest.raises(ValueError, match="Received: colours"):
         nih14.read_grey(path)
+
+
+def test_lits(tmp_path):
+    builder = check_source(LiverLesion, "lits", dummy_xray.lits, tmp_path)
+    splits = read(builder)
+    names = [e["name"] for examples in splits.values() for e in examples]
+    assert sum("tumour" in name for name in names) == 4  # the tiny one gets none
+    assert sum("none" in name for name in names) == 8
+    labels = builder.info.features["label"].names
+    for example in (e for examples in splits.values() for e in examples):
+        assert labels[example["label"]] in example["name"]
+        liver = (example["image"] > 80).mean()
+        assert 0.55 < liver <= 1
+        # The tumour, 78 pixels of 40 HU, is in one kind of patch only.
+        dark = (example["image"] > 25) & (example["image"] < 55)
+        dark = ndimage.binary_opening(dark[..., 0], iterations=2).sum()
+        assert dark > 40 if "tumour" in example["name"] else dark == 0
+
+
+def test_lits_names_the_missing_half(tmp_path):
+    dummy_xray.lits(tmp_path)
+    next(tmp_path.rglob("segmentation-*.nii.gz")).unlink()
+    with pytest.raises(FileNotFoundError, match=r"expected segmentation-\d+.nii"):
+        lits.find(tmp_path)
+
+
+def test_lits_refuses_other_values(tmp_path):
+    dummy_xray.lits(tmp_path)
+    (case, *_) = lits.find(tmp_path)["train"]
+    swapped = {"volume": case.files["segmentation"], "segmentation": case.files["volume"]}
+    with pytest.raises(ValueError, match="expected CT in HU"):
+        lits.load(dataclasses.replace(case, files=swapped))
+    both = case.files | {"segmentation": case.files["volume"]}
+    with pytest.raises(ValueError, match="expected labels 0, 1 and 2"):
+        lits.load(dataclasses.replace(case, files=both))

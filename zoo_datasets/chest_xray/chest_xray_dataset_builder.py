@@ -1,29 +1,14 @@
 """chest_xray: frontal chest radiographs, simulated (`phantom`) or real (`nih14`)."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from zoo_datasets.chest_xray import nih14, phantom
-from zoo_datasets.sources import (
-    SPLITS,
-    Case,
-    Examples,
-    SourceBuilder,
-    SourceConfig,
-    domain,
-    image_feature,
-    map_in_order,
-)
-
-
-def simulated(case: Case, config: "Config") -> Examples:
-    """The radiographs of a simulated patient."""
-    for example in phantom.example(case.facts["number"], config.exposure, config.seed):
-        yield example["name"], example
+from zoo_datasets.simulated import SimulatedBuilder
+from zoo_datasets.sources import SourceConfig, domain, image_feature
 
 
 @dataclasses.dataclass(eq=False)
@@ -34,17 +19,15 @@ class Config(SourceConfig):
         exposure: how simulated patients are imaged.
         patients: simulated ones of train, validation and test.
         seed: of the simulation.
-        processes: that simulate.
     """
 
     exposure: phantom.Exposure = dataclasses.field(default_factory=phantom.Exposure)
     patients: tuple[int, int, int] = (0, 0, 0)
     seed: int = 0
-    processes: int | None = None
-    read: Any = simulated
+    read: Any = phantom.read
 
 
-class Builder(SourceBuilder):
+class Builder(SimulatedBuilder):
     """`image`: grey `[H, W, 1]`, bright bone, the patient's left on the right."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -61,7 +44,6 @@ class Builder(SourceBuilder):
             exposure=phantom.Exposure(size=64, voxels=64, slices=48),
             patients=(6, 2, 2),
             seed=1,
-            processes=1,  # starting a second one takes longer
         ),
         Config(
             name="nih14",
@@ -69,6 +51,7 @@ class Builder(SourceBuilder):
             find=nih14.find,
             read=nih14.read,
             manual=nih14.MANUAL,
+            licence="free to use, with acknowledgement (NIH Clinical Center)",
         ),
     ]
 
@@ -97,25 +80,3 @@ class Builder(SourceBuilder):
             homepage="https://nihcc.app.box.com/v/ChestXray-NIHCC",
             metadata=tfds.core.MetadataDict({"kind": "single", "image": image}),
         )
-
-    def simulated_cases(self) -> dict[str, list[Case]]:
-        """One case a patient."""
-        ends = np.cumsum([0, *self.builder_config.patients]).tolist()
-        return {
-            split: [
-                Case(key=f"P{n:03d}", patient=f"P{n:03d}", facts={"number": n})
-                for n in range(ends[k], ends[k + 1])
-            ]
-            for k, split in enumerate(SPLITS)
-        }
-
-    def _generate_examples(self, cases: list[Case]) -> Examples:
-        config = self.builder_config
-        if config.find or config.processes == 1:
-            yield from super()._generate_examples(cases)
-            return
-        make = functools.partial(phantom.example, exposure=config.exposure, seed=config.seed)
-        numbers = [case.facts["number"] for case in cases]
-        for examples in map_in_order(make, numbers, config.processes):
-            for example in examples:
-                yield example["name"], example

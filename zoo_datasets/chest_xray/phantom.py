@@ -13,6 +13,7 @@ brought to 12 bits: bright bone, dark lungs. Importable without TensorFlow.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -151,17 +152,19 @@ def patient(exposure: Exposure, seed: int, number: int) -> list[np.ndarray]:
     return [_radiograph(exposure, chest, hu, rng) for _ in range(exposure.images)]
 
 
-def example(number: int, exposure: Exposure, seed: int) -> list[dict[str, Any]]:
-    """`patient` as the data set's examples: image, patient, name."""
-    return [
-        {
-            "image": image[..., None],
-            "patient": f"P{number:03d}",
-            "name": f"P{number:03d}-{i}",
-            "spacing": np.full(2, exposure.spacing, np.float32),
-        }
-        for i, image in enumerate(patient(exposure, seed, number))
-    ]
+def read(case: Any, config: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """`patient` as the data set's examples: image, spacing, patient, name."""
+    for i, image in enumerate(patient(config.exposure, config.seed, case.facts["number"])):
+        name = f"{case.key}-{i}"
+        yield (
+            name,
+            {
+                "image": image[..., None],
+                "spacing": np.full(2, config.exposure.spacing, np.float32),
+                "patient": case.patient,
+                "name": name,
+            },
+        )
 
 
 def line_integrals(exposure: Exposure, hu: np.ndarray, angle: float) -> np.ndarray:

@@ -93,6 +93,8 @@ class Builder(SourceBuilder):
             name="cbis_ddsm",
             description="CBIS-DDSM (TCIA), digitised film, fitted into 1024 x 1024.",
             size=1024,
+            licence="CC BY 3.0",
+            idc="cbis_ddsm",
             find=cbis_ddsm.find,
             read=cbis_ddsm.read,
             manual=_MANUAL.format(
@@ -105,6 +107,8 @@ class Builder(SourceBuilder):
             description="Lesions cropped from CBIS-DDSM, with their pathology, 256 x 256.",
             size=256,
             labels=cbis_ddsm.PATHOLOGIES,
+            licence="CC BY 3.0",
+            idc="cbis_ddsm",
             find=cbis_ddsm.find_lesions,
             read=cbis_ddsm.read_lesion,
             manual=_MANUAL.format(
