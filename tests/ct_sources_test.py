@@ -1,11 +1,17 @@
 """Real sources of mr_ct, cbct_ct, pet_ct and ct_recon, from dummy data in their layouts."""
 
+import types
+
 import dummy_ct
+import h5py
 import numpy as np
 import pytest
+from scipy import ndimage
 from source_harness import check_source
 
+from zoo.physics import radon
 from zoo_datasets import synthrad
+from zoo_datasets.ct_recon import lodopab
 from zoo_datasets.pet_ct import autopet
 
 
@@ -57,6 +63,79 @@ def test_autopet_refuses_what_is_not_a_pair(tmp_path):
     seg.unlink()
     with pytest.raises(FileNotFoundError, match=r"1 missing, PETCT_0000000001/.*SEG\.nii\.gz"):
         autopet.find(tmp_path)
+
+
+@pytest.mark.parametrize("config", ["lodopab", "lodopab_fbp"])
+def test_lodopab(config, tmp_path, monkeypatch):
+    from zoo_datasets.ct_recon.ct_recon_dataset_builder import Builder
+
+    monkeypatch.setattr(lodopab, "PER_FILE", 2)
+    builder = check_source(Builder, config, dummy_ct.lodopab, tmp_path)
+    metadata = dict(builder.info.metadata)
+    beam = radon.ParallelBeam(**metadata["parallel_beam"])
+    patients = {}
+    for split in ("train", "validation", "test"):
+        for example in builder.as_dataset(split=split).as_numpy_iterator():
+            patients.setdefault(split, []).append(int(example["patient"]))
+            np.testing.assert_allclose(example["spacing"], 260 / 362, rtol=1e-6)
+            image = example["source"][..., 0]
+            if config == "lodopab":
+                # The longest chord is a diameter of 20 per m.
+                longest = image.max() / 20 * 1000
+                assert min(abs(longest - 2 * radius) for *_, radius in dummy_ct.DISCS) < 1
+                image = beam.fbp(image) * 1000 / lodopab.MU_MAX
+            # The sinogram belongs to the image: same place, same orientation, same scale.
+            error = image - example["target"][..., 0]
+            core = ndimage.binary_erosion(example["target"][..., 0] > 0, iterations=4)
+            hu = lodopab.to_hu(image[core])
+            assert abs(hu.mean()) < 5 and np.abs(hu).mean() < 20
+            assert np.sqrt((error**2).mean()) < 0.02
+    assert {split: sorted(ids) for split, ids in patients.items()} == {
+        split: sorted(ids) for split, ids in dummy_ct.PATIENTS.items()
+    }
+
+
+def test_lodopab_units():
+    values = lodopab.to_hu(np.array([20.0, 0.02, lodopab.MU_MAX]) / lodopab.MU_MAX)
+    np.testing.assert_allclose(values, [0.0, -1000.0, 3071.0], atol=1e-9)
+    np.testing.assert_allclose(lodopab.MU_MAX, 81.35858)
+
+
+def test_lodopab_refuses_what_is_incomplete(tmp_path, monkeypatch):
+    monkeypatch.setattr(lodopab, "PER_FILE", 2)
+    dummy_ct.lodopab(tmp_path)
+    config = types.SimpleNamespace(fbp=False)
+
+    def error(key):
+        (case,) = [c for cases in lodopab.find(tmp_path).values() for c in cases if c.key == key]
+        with pytest.raises(ValueError) as caught:
+            list(lodopab.read(case, config))
+        return str(caught.value)
+
+    for name, values in (
+        ("observation_train_000", np.zeros((2, 1000, 512), np.float32)),
+        ("ground_truth_train_001", np.full((2, 362, 362), -0.5, np.float32)),
+    ):
+        with h5py.File(tmp_path / f"{name}.hdf5", "w") as file:
+            file["data"] = values
+    assert error("train-000") == (
+        "observation_train_000.hdf5: expected 2 samples or more of 1000 x 513. "
+        "Received: (2, 1000, 512)"
+    )
+    assert "ground_truth_train_001.hdf5: expected normalised" in error("train-001")
+    with h5py.File(tmp_path / "observation_test_000.hdf5", "w") as file:
+        file["other"] = [0.0]
+    assert "observation_test_000.hdf5: cannot be read" in error("test-000")
+    (tmp_path / "ground_truth_validation_000.hdf5").unlink()
+    with pytest.raises(FileNotFoundError, match="1 missing, ground_truth_validation_000.hdf5"):
+        lodopab.find(tmp_path)
+    table = tmp_path / "patient_ids_rand_test.csv"
+    table.write_text("9\n")
+    with pytest.raises(ValueError, match=r"no patient in both.*Received: 9 in both"):
+        lodopab.find(tmp_path)
+    table.unlink()
+    with pytest.raises(FileNotFoundError, match="patient_ids_rand_test.csv"):
+        lodopab.find(tmp_path)
 
 
 def error_of(find, read, root, key):

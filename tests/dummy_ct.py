@@ -3,6 +3,7 @@
 import functools
 from pathlib import Path
 
+import h5py
 import nibabel
 import numpy as np
 
@@ -112,4 +113,45 @@ def autopet(root: Path):
                 "source_label": {place: 1},
             }
     (root / "FDG-PET-CT-Lesions" / "fdg_metadata.csv").write_text("Subject ID\n", encoding="utf-8")
+    return known
+
+
+# LoDoPaB-CT. A disc of water each: centre right of and behind the image's, radius, in mm.
+DISCS = ((30.0, -20.0, 60.0), (-25.0, 40.0, 50.0), (10.0, 15.0, 80.0), (-40.0, -30.0, 45.0))
+PATIENTS = {"train": (7, 3, 7, 9), "validation": (632, 640), "test": (700,)}
+
+
+def lodopab(root: Path, per_file: int = 2):
+    """LoDoPaB-CT with `per_file` samples a file, sinograms from the discs' chords.
+
+    Lengths in m and the first axis of an image to the right, as the publisher has them.
+    """
+    mu_max = 3.071 * (20 - 0.02) + 20
+    axis = (np.arange(362) - 180.5) * 0.26 / 362
+    theta = (np.arange(1000)[:, None] + 0.5) * np.pi / 1000
+    s = (np.arange(513) - 256) * 0.26 * np.sqrt(2) / 513
+    known = {}
+    for split, ids in PATIENTS.items():
+        (root / f"patient_ids_rand_{split}.csv").write_text("\n".join(map(str, ids)) + "\n")
+        for first in range(0, len(ids), per_file):
+            number = first // per_file
+            samples = {"observation": [], "ground_truth": []}
+            for i in range(first, min(first + per_file, len(ids))):
+                x, y, radius = np.array(DISCS[i]) / 1000
+                image = np.hypot(axis[:, None] - x, axis - y) < radius
+                away = s - x * np.cos(theta) - y * np.sin(theta)
+                chord = 2 * np.sqrt(np.maximum(radius**2 - away**2, 0))
+                samples["ground_truth"].append(np.float32(image * 20 / mu_max))
+                samples["observation"].append(np.float32(chord * 20 / mu_max))
+                row = round(180.5 + DISCS[i][1] * 362 / 260)  # of the upright image
+                column = round(180.5 + DISCS[i][0] * 362 / 260)
+                known[f"{split}-{number:03d}-{i - first:03d}"] = {
+                    "target": {(row, column, 0): 20 / mu_max}
+                }
+            # The publisher's last file of images ends with empty ones.
+            images = samples["ground_truth"]
+            images += [np.zeros_like(images[0])] * (per_file - len(images))
+            for kind, values in samples.items():
+                with h5py.File(root / f"{kind}_{split}_{number:03d}.hdf5", "w") as file:
+                    file.create_dataset("data", data=np.stack(values), compression="gzip")
     return known
