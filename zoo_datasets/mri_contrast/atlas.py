@@ -146,8 +146,8 @@ class Subject:
         # the smaller it must be, or tissue would be folded over.
         self.warps = [
             (2.5, [brain.Waves(rng, (90.0, 180.0), 12) for _ in range(3)]),
-            (1.6, [brain.Waves(rng, (35.0, 70.0), 16) for _ in range(3)]),
-            (0.7, [brain.Waves(rng, (16.0, 30.0), 24) for _ in range(3)]),
+            (1.3, [brain.Waves(rng, (35.0, 70.0), 16) for _ in range(3)]),
+            (0.6, [brain.Waves(rng, (16.0, 30.0), 24) for _ in range(3)]),
         ]
         self.texture = brain.Waves(rng, (3.0, 15.0), 40)
         self.rough = brain.Waves(rng, (9.0, 22.0), 16)
@@ -157,12 +157,7 @@ class Subject:
     def slice(self, z: float) -> Slice:
         """The slice at the MNI height z in mm (of an undeformed head)."""
         p = self._place(z)
-        index = p - average().origin.astype(np.float32)[:, None, None]
-        points = index[::-1]  # the arrays run upwards, backwards and left
-        sample = functools.partial(
-            ndimage.map_coordinates, coordinates=points, output=np.float32, order=1, cval=0.0
-        )
-        t1, grey, white, mask = (sample(a) / np.float32(255) for a in average().volumes)
+        t1, grey, white, mask = average().at(p)
         shares = np.zeros((len(TISSUES), *t1.shape), np.float32)
         shares[:3] = np.clip(mask - grey - white, 0, 1), grey, white
         for name, cover in self._lesion_layers(p, white, mask):
@@ -232,7 +227,9 @@ class Subject:
                 p -= d * (0.35 * np.exp(-((d / (1.6 * radius + 0.6 * oedema)) ** 2).sum(0)))
         return p
 
-    def _draw_lesions(self, rng: np.random.Generator) -> list[tuple[list[float], float, float, float]]:
+    def _draw_lesions(
+        self, rng: np.random.Generator
+    ) -> list[tuple[list[float], float, float, float]]:
         """(centre in the average, radius, reach of the oedema, radius of the dead middle), mm."""
         if self.lesion == "none":
             return []
@@ -285,6 +282,22 @@ class Average:
 
     volumes: tuple[np.ndarray, ...]
     origin: np.ndarray
+
+    def at(self, p: np.ndarray) -> np.ndarray:
+        """The volumes at points `[3, n, n]` in mm (left, back, up): float32 `[4, n, n]`, 0 to 1."""
+        # The arrays run upwards, backwards and left.
+        index = (p - self.origin.astype(np.float32)[:, None, None])[::-1].reshape(3, -1)
+        values = np.zeros((4, index.shape[1]), np.float32)
+        # The mask where it may be, the others where it is: most of an image is air.
+        where = np.ones(index.shape[1], bool)
+        for axis, size in zip(index, self.volumes[0].shape, strict=True):
+            where &= (axis > 0) & (axis < size - 1)
+        for i in (3, 0, 1, 2):
+            (flat,) = where.nonzero()
+            points = np.take(index, flat, 1)
+            values[i, flat] = ndimage.map_coordinates(self.volumes[i], points, np.float32, order=1)
+            where = values[3] > 0
+        return values.reshape(4, *p.shape[1:]) / np.float32(255)
 
 
 def files() -> dict[str, Path]:
