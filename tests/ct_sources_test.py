@@ -29,6 +29,19 @@ def test_synthrad_mr(region, tmp_path):
         assert 800 < example["source"][inside].mean() < 1010
 
 
+@pytest.mark.parametrize("region", ["brain", "pelvis"])
+def test_synthrad_cone_beam(region, tmp_path):
+    from zoo_datasets.cbct_ct.cbct_ct_dataset_builder import Builder
+
+    make = getattr(dummy_ct, f"synthrad_cbct_{region}")
+    builder = check_source(Builder, f"synthrad2023_{region}", make, tmp_path)
+    for example in builder.as_dataset(split="train").as_numpy_iterator():
+        inside = example["target_label"] > 0
+        error = example["source"].astype(int) - example["target"]
+        assert (error[inside] == -30).all() and (error[~inside] == 0).all()
+        np.testing.assert_allclose(example["spacing"], [1.25, 1.0])
+
+
 def test_autopet(tmp_path):
     from zoo_datasets.pet_ct.pet_ct_dataset_builder import Builder
 

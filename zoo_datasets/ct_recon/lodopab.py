@@ -8,7 +8,8 @@ The publisher's files, in one folder, with three-digit numbers from 000:
 
 Each HDF5 file has one dataset "data" of 128 samples: observations `[128, 1000, 513]` and images
 `[128, 362, 362]`, float32. The last one of a split has the rest, perhaps followed by empty samples.
-Line n of a table is the patient of sample n. The publisher's conventions (attenuation in 1/m, lengths in m):
+Line n of a table is the patient of sample n. The publisher's conventions, attenuation in 1/m and
+lengths in m:
 
     mu = (HU / 1000) (20 - 0.02) + 20,   image = mu / MU_MAX in [0, 1],   MU_MAX = mu(3071 HU),
     observation = line integral / MU_MAX.
