@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
-from dummy_data import write_nifti
+import pydicom
+from dummy_data import write_nifti, write_series
 
 from zoo_datasets.sources import hashed_split
 
@@ -95,3 +96,110 @@ def lits(root: Path) -> dict:
             "spacing": {(0,): 1.0, (1,): 1.0},
         }
     return known
+
+
+def patients(split: str, count: int, name: str = "LIDC-IDRI-{:04d}") -> list[str]:
+    """The first names of a split."""
+    names = (name.format(n) for n in range(1, 1000))
+    return [n for n in names if hashed_split(n) == split][:count]
+
+
+def lidc(root: Path) -> dict:
+    """LIDC-IDRI: CT series with the readers' XML, one of them scanned on the belly, and a chest
+    radiograph; known pixels. Labels by patient: `LIDC_LABELS`.
+    """
+    names = patients("train", 2) + patients("validation", 1) + patients("test", 1)
+    known = {}
+    for i, (patient, ratings) in enumerate(zip(names, LIDC_RATINGS, strict=True)):
+        hu = _thorax(i)
+        axes = (-1, 0, 0, 0, -1, 0) if i == 1 else (1, 0, 0, 0, 1, 0)
+        study = root / "manifest-1600709154662" / "LIDC-IDRI" / patient / "01-01-2000-NA-NA-30178"
+        folder = study / f"3000566.000000-NA-{3192 + i:05d}"
+        series = write_series(
+            folder, hu, patient=patient, axes=axes, spacing=(2.5, 0.7, 0.7), order=[3, 0, 2, 4, 1]
+        )
+        uids = [pydicom.uid.generate_uid(entropy_srcs=[series, str(k)]) for k in range(5)]
+        (folder / f"{69 + i:03d}.xml").write_text(_readings(series, uids, ratings))
+        if i == 0:  # radiographs of the same patient, read as well
+            other = study.parent / "01-01-2000-NA-NA-35511" / "3000923.000000-NA-62357"
+            write_series(other, hu[:1] + 1000, modality="MG", patient=patient)
+            radiograph = pydicom.dcmread(other / "1-001.dcm")
+            radiograph.Modality = "DX"
+            radiograph.save_as(other / "1-001.dcm")
+            (other / "001.xml").write_text('<IdriReadMessage xmlns="http://www.nih.gov"/>')
+        # Above and to the left of the nodule in the file's rows and columns.
+        place = (50, 21, 0) if i == 1 else (13, 42, 0)
+        if sum(rating is not None for rating in ratings) >= 3:
+            known[f"{patient}_1-00"] = {"image": {place: 500, (31, 31, 0): 40}}
+    return known
+
+
+LIDC_LABELS = ("malignant", "benign", "indeterminate", "no_nodule")
+LIDC_RATINGS = (  # (malignancy, texture) by reader
+    ((4, 5), (5, 5), (3, 4), None),
+    ((2, 2), (1, 1), (2, 3), (4, 2)),
+    ((3, 5), (3, 5), None, (3, 5)),
+    ((5, 5), None, (5, 5), None),
+)
+
+
+def _thorax(seed: int) -> np.ndarray:
+    """Two lungs, a ball of a nodule in one; HU `[5, 180, 200]`."""
+    rows, columns = np.mgrid[:180, :200]
+    hu = np.full((5, 180, 200), -1000.0)
+    hu[:, np.hypot((rows - 90) / 85, (columns - 100) / 95) < 1] = 30
+    for column in (55, 145):
+        hu[:, np.hypot(rows - 90, columns - column) < 40] = -850
+    hu += np.random.default_rng(seed).integers(-9, 10, hu.shape)
+    for k, radius in ((1, 4), (2, 7), (3, 4)):
+        hu[k, np.hypot(rows - 90, columns - 55) < radius] = 40
+    hu[2, 70:74, 64:68] = 500
+    return hu
+
+
+def _readings(series: str, uids: list[str], ratings) -> str:
+    """The four readers' XML. Each marks the nodule (or not), a small one, and what is none."""
+    sessions = []
+    for reader, rating in enumerate(ratings):
+        parts = [
+            f"<unblindedReadNodule><noduleID>{reader}9</noduleID>{_roi(uids, 1, [(145, 90)])}"
+            "</unblindedReadNodule>",
+            "<nonNodule><nonNoduleID>7</nonNoduleID><imageZposition>0.0</imageZposition>"
+            f"<imageSOP_UID>{uids[0]}</imageSOP_UID>"
+            "<locus><xCoord>99</xCoord><yCoord>20</yCoord></locus></nonNodule>",
+        ]
+        if rating is not None:
+            malignancy, texture = rating
+            readers = [k for k, other in enumerate(ratings) if other is not None]
+            # The readers' contours differ; their mean lies in the nodule's middle.
+            shift = 2 * (readers.index(reader) - (len(readers) - 1) / 2)
+            rois = []
+            for k, radius in ((1, 4), (2, 7), (3, 4)):
+                turns = np.arange(8) * np.pi / 4
+                across = 55 + np.rint(radius * np.cos(turns)) + shift
+                down = 90 + np.rint(radius * np.sin(turns))
+                rois.append(_roi(uids, k, zip(across, down, strict=True)))
+            rois.append(_roi(uids, 2, [(150, 40), (152, 40), (151, 42)], "FALSE"))
+            parts.append(
+                f"<unblindedReadNodule><noduleID>{reader}1</noduleID><characteristics>"
+                f"<subtlety>4</subtlety><texture>{texture}</texture>"
+                f"<malignancy>{malignancy}</malignancy></characteristics>{''.join(rois)}"
+                "</unblindedReadNodule>"
+            )
+        sessions.append(f"<readingSession>{''.join(parts)}</readingSession>")
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<LidcReadMessage uid="1.3.6.1.4.1.14519" '
+        'xmlns="http://www.nih.gov"><ResponseHeader><Version>1.8.1</Version>'
+        f"<SeriesInstanceUid>{series}</SeriesInstanceUid></ResponseHeader>"
+        f"{''.join(sessions)}</LidcReadMessage>\n"
+    )
+
+
+def _roi(uids: list[str], k: int, points, inclusion: str = "TRUE") -> str:
+    edge = "".join(
+        f"<edgeMap><xCoord>{x:g}</xCoord><yCoord>{y:g}</yCoord></edgeMap>" for x, y in points
+    )
+    return (
+        f"<roi><imageZposition>{2.5 * k}</imageZposition><imageSOP_UID>{uids[k]}</imageSOP_UID>"
+        f"<inclusion>{inclusion}</inclusion>{edge}</roi>"
+    )

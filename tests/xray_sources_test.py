@@ -5,6 +5,7 @@ import dataclasses
 import dummy_xray
 import numpy as np
 import PIL.Image
+import pydicom
 import pytest
 from scipy import ndimage
 from source_harness import check_source, read
@@ -13,6 +14,8 @@ from zoo_datasets.chest_xray import nih14
 from zoo_datasets.chest_xray.chest_xray_dataset_builder import Builder as ChestXray
 from zoo_datasets.liver_lesion import lits
 from zoo_datasets.liver_lesion.liver_lesion_dataset_builder import Builder as LiverLesion
+from zoo_datasets.lung_nodule import lidc
+from zoo_datasets.lung_nodule.lung_nodule_dataset_builder import Builder as LungNodule
 
 
 def test_nih14(tmp_path):
@@ -83,3 +86,76 @@ def test_lits_refuses_other_values(tmp_path):
     both = case.files | {"segmentation": case.files["volume"]}
     with pytest.raises(ValueError, match="expected labels 0, 1 and 2"):
         lits.load(dataclasses.replace(case, files=both))
+
+
+@pytest.mark.parametrize("config", ["lidc", "lidc_texture"])
+def test_lidc(config, tmp_path):
+    builder = check_source(LungNodule, config, dummy_xray.lidc, tmp_path)
+    labels = builder.info.features["label"].names
+    examples = [e for split in read(builder).values() for e in split]
+    by_name = {e["name"]: labels[e["label"]] for e in examples}
+    names = [n for split in ("train", "validation", "test") for n in dummy_xray.patients(split, 2)]
+    names = [n for n in names if f"{n}_1-00" in by_name]
+    found = [by_name[f"{n}_1-00"] for n in names]
+    if config == "lidc":
+        assert found == list(dummy_xray.LIDC_LABELS)
+    else:
+        assert found == ["solid", "ground_glass", "solid", "no_nodule"]
+    for example in examples:
+        middle = example["image"][30:34, 30:34]
+        nodule = labels[example["label"]] != "no_nodule"
+        assert abs(middle.mean() - 40) < 10 if nodule else middle.min() < -700  # the wall is near
+    assert len(examples) == 7  # one with and one without a nodule, or one without
+
+
+def _marks(*places, reader=None):
+    return [
+        lidc.Mark(
+            reader=i if reader is None else reader,
+            centre=np.array(place, float),
+            diameter=6.0,
+            malignancy=3,
+            texture=5,
+        )
+        for i, place in enumerate(places)
+    ]
+
+
+def test_readers_agree_by_place():
+    three = _marks((0, 0, 0), (3, 0, 0), (0, 4, 0))
+    assert [len(g) for g in lidc.nodules(three, 3, 8.0)] == [3]
+    assert lidc.nodules(three, 4, 8.0) == []
+    assert lidc.nodules(three, 3, 4.5) == []  # the second and third are 5 mm apart
+    # Two nodules of one reader, side by side, stay two.
+    pair = three + _marks((6, 0, 0), reader=0)
+    assert sorted(len(g) for g in lidc.nodules(pair, 1, 8.0)) == [1, 3]
+    small = [dataclasses.replace(mark, diameter=0.0) for mark in three]
+    assert lidc.nodules(small, 1, 8.0) == []
+
+
+def test_lidc_names_what_is_missing(tmp_path):
+    dummy_xray.lidc(tmp_path)
+    xml = next(tmp_path.rglob("070.xml"))
+    moved = tmp_path / "tcia-lidc-xml" / "157" / "158.xml"
+    moved.parent.mkdir(parents=True)
+    xml.rename(moved)
+    cases = [case for cases in lidc.find(tmp_path).values() for case in cases]
+    assert moved in [case.files["xml"] for case in cases]  # as in LIDC-XML-only.zip
+    (case,) = [case for case in cases if case.files["xml"] == moved]
+    series = lidc.slices(case.files["series"])
+    with pytest.raises(ValueError, match="expected the slice .* at z = 5 mm"):
+        lidc.marks(moved, [one for one in series if one.origin[2] != 5.0])
+    moved.unlink()
+    with pytest.raises(FileNotFoundError, match=f"none for {case.key}"):
+        lidc.find(tmp_path)
+
+
+def test_lidc_of_two_slices_at_one_place_the_first_counts(tmp_path):
+    dummy_xray.lidc(tmp_path)
+    folder = lidc.find(tmp_path)["train"][0].files["series"]
+    before = lidc.slices(folder)
+    copy = pydicom.dcmread(before[2].path)
+    copy.InstanceNumber = 99
+    copy.SOPInstanceUID = copy.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    copy.save_as(folder / "1-099.dcm")
+    assert [one.uid for one in lidc.slices(folder)] == [one.uid for one in before]
