@@ -98,7 +98,13 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager):
         config = self.builder_config
-        splits = config.find(Path(dl_manager.manual_dir)) if config.find else self.simulated_cases()
+        if config.find:
+            try:
+                splits = config.find(Path(dl_manager.manual_dir))
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"{error}\n{config.manual}") from error
+        else:
+            splits = self.simulated_cases()
         check_splits(splits)
         self._bad = BadFiles(self.data_path, sum(map(len, splits.values())), config.bad_limit)
         generate = self._beam_examples if self._on_beam else self._generate_examples
