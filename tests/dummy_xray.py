@@ -1,6 +1,7 @@
 """Tiny synthetic files in the layouts of NIH ChestX-ray14, CBIS-DDSM, LIDC-IDRI and LiTS."""
 
 import csv
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +204,115 @@ def _roi(uids: list[str], k: int, points, inclusion: str = "TRUE") -> str:
         f"<roi><imageZposition>{2.5 * k}</imageZposition><imageSOP_UID>{uids[k]}</imageSOP_UID>"
         f"<inclusion>{inclusion}</inclusion>{edge}</roi>"
     )
+
+
+_WORDS = {"Mass": "mass", "Calc": "calcification"}
+CBIS_HEAD = (
+    "patient_id,{density},left or right breast,image view,abnormality id,abnormality type,"
+    "{kind} shape,{kind} margins,assessment,pathology,subtlety,image file path,"
+    "cropped image file path,ROI mask file path"
+)
+
+
+def cbis_ddsm(root: Path) -> dict:
+    """CBIS-DDSM: films, crops and masks of five patients, with the crop in either column, both
+    files in one series or each in its own; known pixels of films and of crops.
+    """
+    training = [f"P_{n:05d}" for n in range(1, 400)]
+    first_byte = {p: hashlib.sha256(p.encode()).digest()[0] for p in training}
+    validation = next(p for p in training if first_byte[p] % 10 == 0)
+    first, second = [p for p in training if first_byte[p] % 10][:2]
+    rows = [  # kind, official split, patient, pathology, one series for crop and mask
+        ("Mass", "Training", first, "BENIGN", True),
+        ("Mass", "Training", second, "BENIGN", False),
+        ("Calc", "Training", validation, "BENIGN_WITHOUT_CALLBACK", False),
+        ("Mass", "Test", "P_00500", "MALIGNANT", True),
+        ("Calc", "Test", "P_00501", "MALIGNANT", False),
+    ]
+    tables = {(kind, part): [] for kind in ("mass", "calc") for part in ("train", "test")}
+    home, known = root / "CBIS-DDSM", {}
+    for i, (kind, split, patient, pathology, together) in enumerate(rows):
+        rng = np.random.default_rng(i)
+        film = rng.integers(900, 1100, (60, 40))
+        film[:, :20] = 40000
+        mask = np.zeros((60, 40))
+        mask[20:32, 5:25] = 255
+        crop = np.full((12, 20), 20000 + i)
+        crop[:, 10:] = 50000
+        crop[5:7, 9:11] = 35000  # a mask has two values, a crop has more
+        folder, study = f"{kind}-{split}_{patient}_LEFT_CC", f"07-20-2016-DDSM-NA-{i:05d}"
+        series = home / folder / study / f"1.000000-full mammogram images-{i:05d}"
+        _single(series / "1-1.dcm", film, folder, "full mammogram images")
+        series = home / f"{folder}_1" / study / f"1.000000-ROI mask images-{i:05d}"
+        _single(series / "1-2.dcm", mask, f"{folder}_1", "ROI mask images")
+        if not together:
+            series = home / f"{folder}_1" / study / f"1.000000-cropped images-{i:05d}"
+        description = "ROI mask images" if together else "cropped images"
+        _single(series / "1-1.dcm", crop, f"{folder}_1", description)
+        listed = [f"{folder}_1/1.3.6.{i}/1.3.6.9{i}/00000{n}.dcm\n" for n in (0, 1)]
+        tables[kind.lower(), "train" if split == "Training" else "test"].append(
+            [patient, 3, "LEFT", "CC", 1, _WORDS[kind]]
+            + ["OVAL", "N/A", 4, pathology, 4, f"{folder}/1.3.6.{i}/1.3.6.8{i}/000000.dcm"]
+            + (listed[::-1] if i % 2 else listed)
+        )
+        name = f"{patient}_L_CC"
+        finding = f"{name}_{_WORDS[kind]}_1"
+        known[name] = {
+            "image": {(500, 300, 0): 40000, (500, 800, 0): 0},
+            "target": {(500, 300, 0): 40000},
+            "source_x4": {(100, 70, 0): 40000},
+        }
+        known[finding] = {
+            "image": {(128, 10, 0): 20000 + i, (2, 10, 0): 20000 + i, (128, 245, 0): 50000}
+        }
+    for (kind, part), lines in tables.items():
+        with open(root / f"{kind}_case_description_{part}_set.csv", "w", newline="") as table:
+            density = "breast_density" if kind == "mass" else "breast density"
+            table.write(CBIS_HEAD.format(kind=kind, density=density) + "\n")
+            csv.writer(table).writerows(lines)
+    return known
+
+
+def cbis_ddsm_films(root: Path) -> dict:
+    """As `cbis_ddsm`; what is known of the films."""
+    return {name: v for name, v in cbis_ddsm(root).items() if name.endswith("_CC")}
+
+
+def _only(known: dict, *features: str) -> dict:
+    return {name: {f: v[f] for f in features if f in v} for name, v in known.items()}
+
+
+def cbis_ddsm_full(root: Path) -> dict:
+    """`cbis_ddsm` with the known pixels of single films."""
+    return _only(cbis_ddsm_films(root), "image")
+
+
+def cbis_ddsm_sr(root: Path) -> dict:
+    """`cbis_ddsm` with the known pixels of films at several resolutions."""
+    return _only(cbis_ddsm_films(root), "target", "source_x4")
+
+
+def cbis_ddsm_lesions(root: Path) -> dict:
+    """`cbis_ddsm` with the known pixels of the crops."""
+    return {name: v for name, v in cbis_ddsm(root).items() if name.endswith("_1")}
+
+
+def _single(path: Path, values: np.ndarray, patient: str, description: str) -> None:
+    """One frame in a file of its own name."""
+    apart = path.parent / "new"
+    write_series(apart, values[None], modality="MG", patient=patient, description=description)
+    (apart / "1-001.dcm").rename(path)
+    apart.rmdir()
+
+
+def lidc_sr(root: Path) -> dict:
+    """`lidc` with known pixels of whole slices."""
+    known = {}
+    for name in [n for n in lidc(root) if n.endswith("_1-00")][:1]:
+        # 180 x 200 pixels are cropped to 176 x 200.
+        known[f"{name[:-3]}-0002"] = {
+            "target": {(69, 65, 0): 500, (88, 55, 0): 40},
+            "source_x2": {(34, 32, 0): 500},
+            "spacing": {(0,): 0.7, (1,): 0.7},
+        }
+    return known

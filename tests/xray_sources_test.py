@@ -10,12 +10,15 @@ import pytest
 from scipy import ndimage
 from source_harness import check_source, read
 
+from zoo.physics import resample
 from zoo_datasets.chest_xray import nih14
 from zoo_datasets.chest_xray.chest_xray_dataset_builder import Builder as ChestXray
 from zoo_datasets.liver_lesion import lits
 from zoo_datasets.liver_lesion.liver_lesion_dataset_builder import Builder as LiverLesion
 from zoo_datasets.lung_nodule import lidc
 from zoo_datasets.lung_nodule.lung_nodule_dataset_builder import Builder as LungNodule
+from zoo_datasets.mammo.mammo_dataset_builder import Builder as Mammo
+from zoo_datasets.sr.sr_dataset_builder import Builder as SuperResolution
 
 
 def test_nih14(tmp_path):
@@ -159,3 +162,38 @@ def test_lidc_of_two_slices_at_one_place_the_first_counts(tmp_path):
     copy.SOPInstanceUID = copy.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
     copy.save_as(folder / "1-099.dcm")
     assert [one.uid for one in lidc.slices(folder)] == [one.uid for one in before]
+
+
+def test_cbis_ddsm(tmp_path):
+    builder = check_source(Mammo, "cbis_ddsm", dummy_xray.cbis_ddsm_full, tmp_path)
+    counts = {split: len(examples) for split, examples in read(builder).items()}
+    assert counts == {"train": 2, "validation": 1, "test": 2}
+
+
+def test_cbis_ddsm_lesions(tmp_path):
+    builder = check_source(Mammo, "cbis_ddsm_lesions", dummy_xray.cbis_ddsm_lesions, tmp_path)
+    names = builder.info.features["label"].names
+    splits = read(builder)
+    found = {split: [names[e["label"]] for e in examples] for split, examples in splits.items()}
+    assert found == {
+        "train": ["BENIGN", "BENIGN"],
+        "validation": ["BENIGN_WITHOUT_CALLBACK"],
+        "test": ["MALIGNANT", "MALIGNANT"],
+    }
+    assert {e["kind"] for e in splits["test"]} == {"mass", "calcification"}
+    assert all(e["image"].min() >= 20000 for examples in splits.values() for e in examples)
+
+
+def test_sr_cbis_ddsm(tmp_path):
+    check_source(SuperResolution, "cbis_ddsm", dummy_xray.cbis_ddsm_sr, tmp_path)
+
+
+def test_sr_lidc(tmp_path):
+    builder = check_source(SuperResolution, "lidc", dummy_xray.lidc_sr, tmp_path)
+    examples = [e for split in read(builder).values() for e in split]
+    assert len(examples) == 4 * 5
+    for example in examples:
+        assert example["target"].shape == (176, 200, 1)
+        for scale in (2, 4, 8):
+            mean = resample.block_mean(example["target"][..., 0], scale)
+            np.testing.assert_allclose(example[f"source_x{scale}"][..., 0], mean, atol=0.5)

@@ -15,6 +15,25 @@ TABLES = {
     "train": ("mass_case_description_train_set.csv", "calc_case_description_train_set.csv"),
     "test": ("mass_case_description_test_set.csv", "calc_case_description_test_set.csv"),
 }
+_MANUAL = """
+From https://www.cancerimagingarchive.net/collection/cbis-ddsm/ (CC BY 3.0, no registration):
+1. Download the four tables into `manual_dir`: mass_case_description_train_set.csv,
+   mass_case_description_test_set.csv, calc_case_description_train_set.csv,
+   calc_case_description_test_set.csv.
+2. Download the images with the NBIA Data Retriever, "Descriptive Directory Name" or "Classic
+   Directory Name": {images}.
+   Move its folder CBIS-DDSM (or the folder manifest-... around it) into `manual_dir`, so that there
+   is {tree}
+"""
+MANUAL = _MANUAL.format(
+    images='the four "Full Mammogram Images" downloads (about 130 GB, hours)',
+    tree="manual_dir/CBIS-DDSM/Mass-Training_P_00001_LEFT_CC/<study>/<series>/1-1.dcm",
+)
+MANUAL_LESIONS = _MANUAL.format(
+    images='the four "ROI and Cropped Images" downloads (about 35 GB, hours)',
+    tree="manual_dir/CBIS-DDSM/Mass-Training_P_00001_LEFT_CC_1/<study>/<series>/1-1.dcm"
+    "\n   and 1-2.dcm, in one series or in two",
+)
 PATHOLOGIES = ("BENIGN", "BENIGN_WITHOUT_CALLBACK", "MALIGNANT")
 _FOLDER = re.compile(r"(Mass|Calc)-(Training|Test)_P_\d+_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
 

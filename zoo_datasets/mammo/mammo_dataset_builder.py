@@ -23,18 +23,6 @@ from zoo_datasets.sources import (
 _POOL_PIXELS = 2_000_000
 
 
-_MANUAL = """
-From https://www.cancerimagingarchive.net/collection/cbis-ddsm/ (CC BY 3.0, no registration):
-1. Download the four tables into `manual_dir`: mass_case_description_train_set.csv,
-   mass_case_description_test_set.csv, calc_case_description_train_set.csv,
-   calc_case_description_test_set.csv.
-2. Download the images with the NBIA Data Retriever, "Descriptive Directory Name" or "Classic
-   Directory Name": {images}.
-   Move its folder CBIS-DDSM (or the folder manifest-... around it) into `manual_dir`, so that there
-   is {tree}
-"""
-
-
 def simulated(case: Case, config: "MammoConfig") -> Examples:
     """The simulated mammogram of a case."""
     yield case.key, phantom.example(case.facts["index"], config.seed, config.size)
@@ -97,10 +85,7 @@ class Builder(SourceBuilder):
             idc="cbis_ddsm",
             find=cbis_ddsm.find,
             read=cbis_ddsm.read,
-            manual=_MANUAL.format(
-                images='the four "Full Mammogram Images" downloads (about 130 GB, hours)',
-                tree="manual_dir/CBIS-DDSM/Mass-Training_P_00001_LEFT_CC/<study>/<series>/1-1.dcm",
-            ),
+            manual=cbis_ddsm.MANUAL,
         ),
         MammoConfig(
             name="cbis_ddsm_lesions",
@@ -111,11 +96,7 @@ class Builder(SourceBuilder):
             idc="cbis_ddsm",
             find=cbis_ddsm.find_lesions,
             read=cbis_ddsm.read_lesion,
-            manual=_MANUAL.format(
-                images='the four "ROI and Cropped Images" downloads (about 35 GB, hours)',
-                tree="manual_dir/CBIS-DDSM/Mass-Training_P_00001_LEFT_CC_1/<study>/<series>/1-1.dcm"
-                "\n   and 1-2.dcm, in one series or in two",
-            ),
+            manual=cbis_ddsm.MANUAL_LESIONS,
         ),
     ]
 

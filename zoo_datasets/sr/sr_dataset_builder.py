@@ -1,4 +1,4 @@
-"""Super-resolution: CT slices, MR slices and MR volumes with their low-resolution scans."""
+"""Super-resolution: CT, MR and mammograms, and MR volumes, with their low-resolution scans."""
 
 import dataclasses
 import functools
@@ -7,15 +7,21 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow_datasets as tfds
 
+from zoo_datasets.lung_nodule import lidc
+from zoo_datasets.mammo import cbis_ddsm
 from zoo_datasets.mri_contrast import atlas, signal
 from zoo_datasets.mri_contrast import ixi as ixi_files
 from zoo_datasets.simulated import SimulatedBuilder
 from zoo_datasets.sources import Case, Examples, SourceConfig, domain, image_feature
-from zoo_datasets.sr import ixi, mni152, phantom
+from zoo_datasets.sr import averaged, ixi, mni152, phantom
 
 # As in `ldct` and `mri_contrast`.
-WINDOWS = {"CT": (-1024.0, 1500.0), "MR": (0.0, float(phantom.MAXIMUM))}
-UNITS = {"CT": "HU", "MR": "signal"}
+WINDOWS = {
+    "CT": (-1024.0, 1500.0),
+    "MR": (0.0, float(phantom.MAXIMUM)),
+    "MG": (0.0, 65535.0),
+}
+UNITS = {"CT": "HU", "MR": "signal", "MG": "signal"}
 
 
 def simulated(case: Case, config: "Config") -> Examples:
@@ -38,7 +44,9 @@ class Config(SourceConfig):
         patient: (scan, seed, number) to the images of a simulated patient.
         patients: simulated patients of train, validation and test.
         seed: of the simulation.
-        modality: "CT" or "MR", of files; a simulation's is its scan's.
+        modality: "CT", "MR" or "MG", of files; a simulation's is its scan's.
+        size: rows and columns of files' targets, where all are alike.
+        slices: of each CT series.
         scales: low-resolution forms made of files.
         window: of files; None: the modality's.
     """
@@ -49,6 +57,8 @@ class Config(SourceConfig):
     patients: tuple[int, int, int] = (4, 1, 1)
     seed: int = 0
     modality: str = "MR"
+    size: int = 0
+    slices: int = 8
     scales: tuple[int, ...] = (2, 4, 8)
     window: tuple[float, float] | None = None
 
@@ -110,6 +120,28 @@ class Builder(SimulatedBuilder):
             manual=ixi_files.manual(("T2",), minutes=40),
             window=signal.WINDOW,
         ),
+        Config(
+            name="lidc",
+            description="Axial slices of LIDC-IDRI: chest CT of 1010 patients, 512 x 512.",
+            find=lidc.find_series,
+            read=averaged.read_lidc,
+            manual=lidc.MANUAL,
+            modality="CT",
+            licence="CC BY 3.0",
+            idc="lidc_idri",
+            bad_limit=0.05,  # some scans of the collection lack slices
+        ),
+        Config(
+            name="cbis_ddsm",
+            description="Mammograms of CBIS-DDSM, digitised film, fitted into 1024 x 1024.",
+            find=cbis_ddsm.find,
+            read=averaged.read_cbis_ddsm,
+            manual=cbis_ddsm.MANUAL,
+            modality="MG",
+            size=1024,
+            licence="CC BY 3.0",
+            idc="cbis_ddsm",
+        ),
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -120,15 +152,17 @@ class Builder(SimulatedBuilder):
         features, domains = {}, {}
         for scale in (1, *scales):
             name = "target" if scale == 1 else f"source_x{scale}"
-            shape = scan.shape(scale) if scan else (None, None)
+            side = config.size // scale or None
+            shape = scan.shape(scale) if scan else (side, side)
             spacing = (scale * scan.spacing,) * scan.dimensions if scan else None
-            dtype = np.int16 if modality == "CT" else np.uint16 if scan else np.float32
-            features[name] = image_feature((*shape, 1), dtype)
+            dtype = {"CT": np.int16, "MG": np.uint16, "MR": np.uint16 if scan else np.float32}
+            features[name] = image_feature((*shape, 1), dtype[modality])
             window = config.window or WINDOWS[modality]
             domains[name] = domain(modality, UNITS[modality], window, spacing)
-        if config.find:
+        if config.find and modality == "MR":
             features["scale"] = np.float32
-        if config.find or config.patient is mni152.patient:
+        # CBIS-DDSM files carry no pixel spacing.
+        if (config.find and modality != "MG") or config.patient is mni152.patient:
             features["spacing"] = tfds.features.Tensor(shape=(2,), dtype=np.float32)
         features |= {"patient": tfds.features.Text(), "name": tfds.features.Text()}
         return self.dataset_info_from_configs(
