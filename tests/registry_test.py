@@ -13,7 +13,7 @@ TINY = {"base_filters": 4, "levels": 3}
 
 def test_names_by_task_and_modality():
     assert {"encoder_decoder", "pggan", "pix2pix"} <= set(zoo.names())
-    assert zoo.names(modality="MG") == ["dcgan", "pggan"]
+    assert zoo.names(modality="MG") == ["dcgan", "pggan", "srcnn", "srgan"]
     assert "automap" in zoo.names(modality="MR") and "automap" not in zoo.names(modality="CT")
     assert "pggan" not in zoo.names(task="denoising")
     assert zoo.names("datasets", task="denoising", modality="CT") == [
