@@ -74,6 +74,7 @@ def test_source_and_target_are_aligned(heads):
 
 
 def test_builder(tmp_path):
+    from zoo import registry, training
     from zoo.imaging.windows import Domain
     from zoo_datasets.mr_ct.mr_ct_dataset_builder import Builder
 
@@ -102,3 +103,6 @@ def test_builder(tmp_path):
         .as_numpy_iterator()
     )
     np.testing.assert_array_equal(first["target"][..., 0], expected[0])
+    overrides = {"steps": 1, "batch_size": 2, "levels": 2, "base_filters": 4, "crop": 32}
+    entry = registry.lookup("encoder_decoder", "mr_ct/phantom_tiny", overrides=overrides)
+    assert training.train(entry, tmp_path / "run", data_dir=tmp_path)["state"] == "done"

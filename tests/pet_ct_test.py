@@ -98,6 +98,7 @@ def test_source_and_target_are_aligned():
 
 
 def test_builder(tmp_path):
+    from zoo import registry, training
     from zoo.imaging.windows import Domain
     from zoo_datasets.pet_ct.pet_ct_dataset_builder import Builder
 
@@ -118,6 +119,16 @@ def test_builder(tmp_path):
     target = Domain.from_dict(builder.info.metadata["target"])
     assert (source.modality, source.unit) == ("PT", "SUV")
     assert (target.modality, target.unit, target.spacing) == ("CT", "HU", (5.6, 5.6))
+    overrides = {
+        "steps": 1,
+        "batch_size": 2,
+        "levels": 4,
+        "base_filters": 4,
+        "discriminator_filters": 4,
+        "crop": 32,
+    }
+    entry = registry.lookup("pix2pix", "pet_ct/phantom_tiny", overrides=overrides)
+    assert training.train(entry, tmp_path / "run", data_dir=tmp_path)["state"] == "done"
 
 
 def test_many_patients_are_drawn_by_worker_processes_and_are_the_same(tmp_path):
