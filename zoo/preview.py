@@ -32,10 +32,12 @@ def save(builder: tfds.core.DatasetBuilder, path: Path) -> int:
         if isinstance(metadata.get(key), dict) and "window" in metadata[key]
     }
     names = metadata.get("label_names")
+    features = builder.info.features
+    classes = getattr(features["label"], "names", None) if "label" in features else None
     labels = [key for key in builder.info.features if key.endswith("_label")] if names else []
     examples = _examples(builder, _SINGLE if len(domains) == 1 and not labels else _ROWS)
     panels = [
-        [_panel(example, key, domains, names) for key in (*domains, *labels)]
+        [_panel(example, key, domains, names, classes) for key in (*domains, *labels)]
         for example in examples
     ]
     title = f"{builder.info.full_name}, split train: {len(examples)} of "
@@ -66,53 +68,63 @@ def _examples(builder: tfds.core.DatasetBuilder, count: int) -> list[dict[str, A
 
 
 def _panel(
-    example: dict[str, Any], key: str, domains: dict[str, Any], names: list[str] | None
+    example: dict[str, Any],
+    key: str,
+    domains: dict[str, Any],
+    names: list[str] | None,
+    classes: list[str] | None,
 ) -> dict[str, Any]:
     """What is drawn of one image: its pixels, colours, titles and axes."""
     image = np.asarray(example[key])
     domain = domains.get(key)
     if not image.size:  # one side of an unpaired example
         return {}
-    if image.ndim == 4:
-        image = image[len(image) // 2]
     name = example["name"].decode() if "name" in example else ""
-    if "label" in example and names is None and np.ndim(example["label"]) == 0:
-        name += f", class {int(example['label'])}"
-    elif "label" in example and np.ndim(example["label"]) == 0:
-        name += f", {names[int(example['label'])]}"
+    if "label" in example and np.ndim(example["label"]) == 0:
+        label = int(example["label"])
+        name += f", {classes[label]}" if classes else f", class {label}"
+    if image.ndim == 4:
+        name += f", slice {len(image) // 2} of {len(image)}"
+        image = image[len(image) // 2]
+    panel = {"title": key, "name": name, "axes": ("column", "row")}
+    spacing = _spacing(example, key, domains)
+    if spacing is not None:
+        row, column = spacing
+        panel["axes"] = ("x in mm", "y in mm")
+        panel["extent"] = (0, image.shape[1] * column, image.shape[0] * row, 0)
+    middle = image[..., image.shape[-1] // 2]
     if domain is None or domain["unit"] == "class":
-        shown = image[..., image.shape[-1] // 2].astype(int)
-        classes = len(names) if names else int(shown.max()) + 1
-        return {
-            "pixels": figures.label_colours(classes)[shown],
-            "title": key,
-            "name": name,
-            "legend": names or [str(i) for i in range(classes)],
-            "axes": ("column", "row"),
-        }
+        shown = middle.astype(int)
+        panel["legend"] = names or [str(i) for i in range(int(shown.max()) + 1)]
+        panel["pixels"] = figures.label_colours(len(panel["legend"]))[shown]
+        return panel
     unit, window = domain["unit"], tuple(domain["window"])
-    axes, extent, scale = ("column", "row"), None, ""
+    panel["title"] += f": {domain['modality']}"
     if unit == "k-space":
         magnitude = np.sqrt((np.abs(image.astype(np.complex64)) ** 2).sum(-1))
-        image, axes, scale = np.log10(magnitude + 1e-3)[..., None], ("kx", "ky"), "log10 of "
-        window = (-2.0, float(np.log10(max(window[1], 1e-2))))
+        middle, unit = np.log10(magnitude + 1e-3), "log10 of |k-space|"
+        window = (-2.0, float(np.log10(max(window[1], 0.1))))
+        panel["axes"] = ("kx", "ky")
     elif unit == "line integral":
-        axes = ("detector", "view")
-    else:
-        spacing = example.get("spacing", domain["spacing"])
-        if spacing is not None and len(np.ravel(spacing)) >= 2:
-            row, column = np.ravel(spacing)[-2:]
-            axes = ("x in mm", "y in mm")
-            extent = (0, image.shape[1] * column, image.shape[0] * row, 0)
-    return {
-        "pixels": image[..., image.shape[-1] // 2].astype(np.float32),
-        "window": window,
-        "extent": extent,
-        "title": f"{key}: {domain['modality']}",
-        "unit": scale + {"1": "value"}.get(unit, unit),
-        "name": name,
-        "axes": axes,
-    }
+        panel["axes"] = ("detector", "view")
+    unit = "value" if unit == "1" else unit
+    return panel | {"pixels": middle.astype(np.float32), "window": window, "unit": unit}
+
+
+def _spacing(
+    example: dict[str, Any], key: str, domains: dict[str, Any]
+) -> tuple[float, float] | None:
+    """Row and column spacing of an image in mm; a label map lies on the grid of its image."""
+    domain = domains.get(key) or domains.get(key.removesuffix("_label"))
+    if domain is None or domain["unit"] in ("k-space", "line integral"):
+        return None
+    spacing, scale = domain["spacing"], 1
+    if spacing is None and "spacing" in example:  # that of the target
+        spacing = example["spacing"]
+        scale = int(key.removeprefix("source_x")) if key.startswith("source_x") else 1
+    if spacing is None or not np.all(np.array(spacing) > 0):
+        return None
+    return scale * float(spacing[-2]), scale * float(spacing[-1])
 
 
 def _draw(panels: list[list[dict[str, Any]]], title: str) -> bytes:
@@ -121,6 +133,7 @@ def _draw(panels: list[list[dict[str, Any]]], title: str) -> bytes:
     width, height = 3.3 * columns + 0.4, 2.9 * len(panels) + 0.7
     figure = matplotlib.figure.Figure(figsize=(width, height), dpi=100, layout="constrained")
     matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(wspace=0.04)
     figure.suptitle(title, color=_INK, fontsize=12)
     cells = figure.subplots(len(panels), columns, squeeze=False)
     for r, row in enumerate(panels):
