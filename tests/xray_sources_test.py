@@ -83,12 +83,13 @@ def test_lits_names_the_missing_half(tmp_path):
 def test_lits_refuses_other_values(tmp_path):
     dummy_xray.lits(tmp_path)
     (case, *_) = lits.find(tmp_path)["train"]
-    swapped = {"volume": case.files["segmentation"], "segmentation": case.files["volume"]}
-    with pytest.raises(ValueError, match="expected CT in HU"):
-        lits.load(dataclasses.replace(case, files=swapped))
-    both = case.files | {"segmentation": case.files["volume"]}
-    with pytest.raises(ValueError, match="expected labels 0, 1 and 2"):
-        lits.load(dataclasses.replace(case, files=both))
+    for role, other, message in (
+        ("volume", "segmentation", "expected CT in HU"),
+        ("segmentation", "volume", "expected labels 0, 1 and 2"),
+    ):
+        files = case.files | {role: case.files[other]}
+        with pytest.raises(ValueError, match=message):
+            lits.load(dataclasses.replace(case, files=files))
 
 
 @pytest.mark.parametrize("config", ["lidc", "lidc_texture"])

@@ -1,5 +1,6 @@
 """LiTS, the Liver Tumor Segmentation Benchmark, in its NIfTI files."""
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,22 +100,25 @@ def read(case: Case, config: Any) -> Examples:
 
 def load(case: Case) -> tuple[Scan, np.ndarray]:
     """The volume of a case in HU, and its segmentation, uint8 of the same shape."""
-    scan, mask = (read_nifti(case.files[role]) for role in ("volume", "segmentation"))
-    if not scan.same_grid(mask, tolerance=1.0):
-        raise ValueError(
-            f"{case.key}: expected volume and segmentation on one grid. Received: shapes "
-            f"{scan.values.shape} and {mask.values.shape}, or other places"
-        )
-    if scan.values.min() > -500:  # there is air around every patient
-        raise ValueError(
-            f"{case.files['volume'].name}: expected CT in HU. "
-            f"Received: values from {scan.values.min():g} to {scan.values.max():g}"
-        )
+    # The segmentation first: as bytes it leaves room for the volume.
+    mask = read_nifti(case.files["segmentation"])
     labels = mask.values.astype(np.uint8)
     if (labels != mask.values).any() or labels.max() > TUMOUR or not labels.any():
         raise ValueError(
             f"{case.files['segmentation'].name}: expected labels 0, {LIVER} and {TUMOUR}. "
             f"Received: values from {mask.values.min():g} to {mask.values.max():g}"
+        )
+    mask = dataclasses.replace(mask, values=labels)
+    scan = read_nifti(case.files["volume"])
+    if not scan.same_grid(mask, tolerance=1.0):
+        raise ValueError(
+            f"{case.key}: expected volume and segmentation on one grid. Received: shapes "
+            f"{scan.values.shape} and {labels.shape}, or other places"
+        )
+    if scan.values.min() > -500:  # there is air around every patient
+        raise ValueError(
+            f"{case.files['volume'].name}: expected CT in HU. "
+            f"Received: values from {scan.values.min():g} to {scan.values.max():g}"
         )
     return scan, labels
 
@@ -127,8 +131,13 @@ def tumours(scan: Scan, mask: np.ndarray, least: float) -> Iterator[tuple[int, f
         mask: `[slice, row, column]`.
         least: diameter in mm of a disc as large as that slice; smaller tumours are left out.
     """
+    all_of_them = ndimage.find_objects((mask == TUMOUR).view(np.uint8))
+    if not all_of_them:
+        return
+    (around,) = all_of_them
     # 26 neighbours: what touches at a corner is one lesion
-    labels, _ = ndimage.label(mask == TUMOUR, np.ones((3, 3, 3)))
+    labels, _ = ndimage.label(mask[around] == TUMOUR, np.ones((3, 3, 3)))
+    first = [part.start for part in around]
     pixel = scan.spacing[1] * scan.spacing[2]
     for number, box in enumerate(ndimage.find_objects(labels), 1):
         lesion = labels[box] == number
@@ -137,9 +146,9 @@ def tumours(scan: Scan, mask: np.ndarray, least: float) -> Iterator[tuple[int, f
         if 2 * np.sqrt(areas[index] * pixel / np.pi) >= least:
             rows, columns = np.nonzero(lesion[index])
             yield (
-                box[0].start + index,
-                box[1].start + float(rows.mean()),
-                box[2].start + float(columns.mean()),
+                first[0] + box[0].start + index,
+                first[1] + box[1].start + float(rows.mean()),
+                first[2] + box[2].start + float(columns.mean()),
             )
 
 
