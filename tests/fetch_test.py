@@ -26,8 +26,11 @@ def test_selections_of_the_index(selected):
     assert len(selected["ldct_and_projection_data"]) >= 200
     assert len(selected["cptac_sar"]) >= 97
     assert len(patients(selected["lidc_idri"])) >= 1010
-    assert len(selected["cbis_ddsm"]) >= 2857
-    assert len(selected["cbis_ddsm_lesions"]) >= 1991 + 1681
+    # As published: 3103 films; 3568 findings, of which 104 have crop and mask in two series.
+    assert len(selected["cbis_ddsm"]) == len(patients(selected["cbis_ddsm"])) == 3103
+    assert len(patients(selected["cbis_ddsm_lesions"])) == 3568
+    test = [name for name in patients(selected["cbis_ddsm"]) if name.startswith("Calc-Test_P_")]
+    assert len(test) == 284
     for name, series in selected.items():
         folders = [one.folder for one in series]
         assert folders == sorted(folders) and len(set(folders)) == len(folders), name
@@ -101,6 +104,36 @@ def test_what_is_fetched_is_what_find_reads(tmp_path, monkeypatch):
     fetch.fetch("cptac_sar", tmp_path / "sar", download, said.append)
     (case,) = [c for found in cptac_sar.find(tmp_path / "sar").values() for c in found]
     assert case.patient == "C3L-00029" and len(case.files["ct"]) == 9
+
+
+def test_folders_are_those_that_lidc_and_cbis_ddsm_are_read_from(selected, tmp_path):
+    from zoo_datasets.lung_nodule import lidc
+    from zoo_datasets.mammo import cbis_ddsm
+
+    one = selected["lidc_idri"][0]
+    dummy_data.write_series(tmp_path / one.folder, dummy_data.head(0))
+    (case,) = [c for found in lidc.find_series(tmp_path).values() for c in found]
+    assert case.patient == Path(one.folder).parts[1]
+    for name, finding in (("cbis_ddsm", False), ("cbis_ddsm_lesions", True)):
+        for one in selected[name]:
+            match = cbis_ddsm._FOLDER.fullmatch(Path(one.folder).parts[1])
+            assert match and bool(match[5]) == finding, one.folder
+
+
+def test_every_config_names_a_selection_that_there_is():
+    import tensorflow_datasets as tfds
+
+    import zoo_datasets  # noqa: F401
+    from zoo import registry
+
+    named = {
+        config.idc
+        for name, fields in registry.index()["datasets"].items()
+        if fields["module"].startswith("zoo_datasets.")
+        for config in tfds.builder_cls(name).BUILDER_CONFIGS
+        if getattr(config, "idc", "")
+    }
+    assert named == set(fetch.SELECTIONS)
 
 
 def test_fetch_goes_on_where_it_was_stopped(tmp_path, monkeypatch):

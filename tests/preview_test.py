@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import dummy_data
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from zoo import command_line, dataset_card, pipeline, preview, registry
+from tools import dataset_table
+from zoo import command_line, pipeline, preview, registry
 from zoo.recipe import Recipe
 from zoo_datasets import fetch, sources
 
@@ -265,7 +267,14 @@ def test_beam_options_without_beam(files, tmp_path, capsys, monkeypatch):
     assert "pip install 'zoo-medical[beam]'" in capsys.readouterr().err
 
 
-def test_the_table_has_every_data_set():
-    table = dataset_card.dataset_table()
+def test_the_readme_has_the_registry_s_table():
+    table = dataset_table.dataset_table()
     for name in registry.index()["datasets"]:
         assert f"| `{name}` |" in table
+    assert "| `ldct` | quarter-dose and normal-dose CT, in HU | `phantom`, " in table
+    assert "| `tcia`, `cptac_sar` |" in table
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    assert f"\n\n{table}\n\n" in readme, "make table"
+    assert dataset_table.with_table(readme) == readme
+    with pytest.raises(ValueError, match="one table .* Received: 0"):
+        dataset_table.with_table("no table")

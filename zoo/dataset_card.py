@@ -1,7 +1,6 @@
 """What `describe` tells of a data set: configs, images, splits, licence, how to get the files."""
 
 import importlib
-import re
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +64,10 @@ def _config(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
         "licence": getattr(config, "licence", ""),
     }
     patients = getattr(config, "patients", None)
-    if isinstance(patients, tuple) and any(patients):
+    real = getattr(config, "find", None)
+    if patients and not real:
         described["patients"] = dict(zip(("train", "validation", "test"), patients, strict=True))
-    if getattr(config, "find", None):
+    if real:
         described["manual"] = config.manual
         described["manual_dir"] = str(pipeline.manual_dir(builder))
         described["idc"] = config.idc or None
@@ -141,25 +141,3 @@ def _splits(config: dict[str, Any]) -> str:
     if "patients" in config:
         return f"{counts(config['patients'])} patients; not built yet"
     return "by patient; not built yet"
-
-
-def dataset_table() -> str:
-    """The README's table of data sets, from the registry: one row each, Markdown."""
-    rows = [
-        "| data set | what it is | made here | from files that you downloaded |",
-        "|---|---|---|---|",
-    ]
-    for name, fields in registry.index()["datasets"].items():
-        if fields["owner"] != "zoo":
-            continue
-        module = importlib.import_module(f"{fields['module']}.{name}_dataset_builder")
-        configs = {config.name: config for config in module.Builder.BUILDER_CONFIGS}
-        if hasattr(module, "configure"):
-            here, files = [], ["your own"]
-        else:
-            real = [n for n in fields["configs"] if getattr(configs[n], "find", None)]
-            here = [f"`{n}`" for n in fields["configs"] if n not in real]
-            files = [f"`{n}`" for n in real]
-        summary = re.sub(r"\s+", " ", fields["summary"])
-        rows.append(f"| `{name}` | {summary} | {', '.join(here)} | {', '.join(files)} |")
-    return "\n".join(rows)

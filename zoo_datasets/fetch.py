@@ -38,6 +38,7 @@ class Selection:
         wanted: whether a series (a row of the index) is.
         folder: the folder of a series below the manual directory; the row's fields in braces,
             and `hash`, eight digits for the series.
+        patient: the publisher's name of a patient, from the Commons'.
         together: descriptions of series; patients who lack one of them are left out.
         rest: what the Commons do not have of the collection.
     """
@@ -45,12 +46,20 @@ class Selection:
     collection: str
     wanted: Callable[[Row], bool]
     folder: str
+    patient: Callable[[str], str] = str
     together: tuple[str, ...] = ()
     rest: str = ""
 
 
-def _described(*names: str) -> Callable[[Row], bool]:
+def _described(*names: str | None) -> Callable[[Row], bool]:
     return lambda row: row["SeriesDescription"] in names
+
+
+def _cbis_folder(patient: str) -> str:
+    """`P_00038_LEFT_CC.dcm`, as 396 of the calcification test set are named, without its errors."""
+    if patient.startswith("P_"):
+        return f"Calc-Test_{patient.removesuffix('.dcm')}"
+    return patient
 
 
 _CBIS_TABLES = (
@@ -81,13 +90,15 @@ SELECTIONS = {
     ),
     "cbis_ddsm": Selection(
         collection="cbis_ddsm",
-        wanted=_described("full mammogram images"),
+        wanted=_described("full mammogram images", None),  # some have no description
+        patient=_cbis_folder,
         folder="CBIS-DDSM/{PatientID}/{StudyInstanceUID}/{SeriesInstanceUID}",
         rest=_CBIS_TABLES,
     ),
     "cbis_ddsm_lesions": Selection(
         collection="cbis_ddsm",
         wanted=_described("cropped images", "ROI mask images"),
+        patient=_cbis_folder,
         folder="CBIS-DDSM/{PatientID}/{StudyInstanceUID}/{SeriesInstanceUID}",
         rest=_CBIS_TABLES,
     ),
@@ -131,6 +142,7 @@ def select(name: str, index: Iterable[Row] | None = None) -> list[Series]:
     for row in rows:
         uid = row["SeriesInstanceUID"]
         digits = hashlib.sha256(uid.encode()).hexdigest()[:8]
+        row = row | {"PatientID": selection.patient(row["PatientID"])}
         folder = selection.folder.format(**row, hash=digits)
         if not Path(folder).parts or ".." in Path(folder).parts or Path(folder).is_absolute():
             raise ValueError(

@@ -93,7 +93,7 @@ class Builder(SourceBuilder):
             size=256,
             labels=cbis_ddsm.PATHOLOGIES,
             licence="CC BY 3.0",
-            idc="cbis_ddsm",
+            idc="cbis_ddsm_lesions",
             find=cbis_ddsm.find_lesions,
             read=cbis_ddsm.read_lesion,
             manual=cbis_ddsm.MANUAL_LESIONS,
