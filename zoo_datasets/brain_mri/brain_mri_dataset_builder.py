@@ -92,6 +92,7 @@ class Builder(SimulatedBuilder):
             find=functools.partial(ixi.find, contrasts=("T1",)),
             read=ixi.images,
             manual=ixi.manual(("T1",), minutes=30),
+            licence=ixi.LICENCE,
             window=signal.WINDOW,
         ),
         Config(
@@ -100,6 +101,7 @@ class Builder(SimulatedBuilder):
             find=functools.partial(brats.find, contrasts=("t1",)),
             read=brats.images,
             manual=brats.MANUAL,
+            licence=brats.LICENCE,
             contrast="t1",
             window=signal.WINDOW,
         ),

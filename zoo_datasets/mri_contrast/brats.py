@@ -20,6 +20,7 @@ CONTRASTS = ("t1", "t1ce", "t2", "flair")
 # Label 3 is not used.
 LABELS = ("background", "necrotic core", "oedema", "unused", "enhancing tumour")
 _CASE = re.compile(r"BraTS2021_\d+|BraTS20_Training_\d+")
+LICENCE = "terms of the challenge: research only, not to be passed on"
 MANUAL = """
 1. Register at https://www.synapse.org/brats (BraTS 2021, 1251 patients, 13 GB) or at
    https://www.med.upenn.edu/cbica/brats2020/ (BraTS 2020, 369 patients, 4 GB) and accept the

@@ -18,6 +18,7 @@ from zoo_datasets.sources import Case, Examples, SourceConfig, by_patient, need
 
 CONTRASTS = ("T1", "T2", "PD")
 _NAME = re.compile(r"(IXI\d+)-[A-Za-z]+-\d+")
+LICENCE = "CC BY-SA 3.0"
 MANUAL = """
 1. Open https://brain-development.org/ixi-dataset/ and read the licence, CC BY-SA 3.0; there is
    nothing to sign.

@@ -23,6 +23,7 @@ _SIZES = {
     "singlecoil": "knee_singlecoil_train (about 73 GB) and knee_singlecoil_val (about 15 GB)",
     "multicoil": "the train and val files of knees (about 1.1 TB) or of brains (about 1.6 TB)",
 }
+LICENCE = "fastMRI Dataset Sharing Agreement: research and education, not to be passed on"
 MANUAL = """
 1. Open https://fastmri.med.nyu.edu/, read the fastMRI Dataset Sharing Agreement (research and
    education only, no passing on, no attempt to identify anybody) and ask for access. A mail brings

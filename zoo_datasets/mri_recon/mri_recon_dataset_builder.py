@@ -63,6 +63,7 @@ def fastmri_config(name: str, description: str, coil: str = "singlecoil", **fiel
         find=functools.partial(fastmri.find, coil=coil),
         read=fastmri.read,
         manual=fastmri.manual(coil),
+        licence=fastmri.LICENCE,
         coil=coil,
         **fields,
     )

@@ -118,6 +118,7 @@ class Builder(SimulatedBuilder):
             find=functools.partial(ixi_files.find, contrasts=("T2",)),
             read=ixi.read,
             manual=ixi_files.manual(("T2",), minutes=40),
+            licence=ixi_files.LICENCE,
             window=signal.WINDOW,
         ),
         Config(
