@@ -34,6 +34,7 @@ CT of 18 patients is 13 GB).
    Retriever. Or `prepare --fetch` downloads the CT from the Imaging Data Commons.
 2. Put or link the patients' folders into the manual directory, so that it holds
    <patient>/<study>/<series>/*.dcm, for example C3L-00029/…/1-001.dcm.
+3. Building simulates about one slice a second on each of up to four cores: 22 000 slices in hours.
 """
 
 
