@@ -16,7 +16,7 @@ define need
   command -v $(1) >/dev/null || { echo "$(1) is missing: sudo apt-get install $(2)"; exit 1; }; }
 endef
 
-.PHONY: demo test lint slow learn distributed bazel bazel-light install clean
+.PHONY: demo test lint slow learn distributed table bazel bazel-light install clean
 
 demo: install
 	@$(PYTHON) tools/demo.py
@@ -41,6 +41,9 @@ learn: install
 distributed: install
 	@$(PYTHON) -m pytest -q -m "distributed or not distributed" tests/distribution_test.py
 
+# The README's table of data sets, from the registry.
+table: install
+	@$(PYTHON) tools/dataset_table.py
 
 # Every test under Bazel, one at a time; bazel-light: builds all, and runs what takes seconds.
 bazel: BAZEL_ARGS := test //...

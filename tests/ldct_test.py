@@ -1,15 +1,18 @@
 """zoo_datasets.ldct: digital patients, their scans, the TFDS builder, the TCIA layout."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 
+import dummy_data
 import numpy as np
-import pydicom
-import pydicom.uid
 import pytest
+import source_harness
 
-from zoo_datasets.ldct import anatomy, phantom, tcia
+from zoo.physics import noise as physics
+from zoo_datasets import sources
+from zoo_datasets.ldct import anatomy, cptac_sar, phantom, tcia
 from zoo_datasets.ldct.patient import Patient
 
 SMALL = phantom.Scan(size=32, views=32, photons=1.2e4, electronic=5.0, slices=2)
@@ -120,79 +123,103 @@ def test_vessel_radii_follow_murray():
     np.testing.assert_allclose(tree[0, 3:6], tree[1, :3])
 
 
-def write_series(folder, kind, positions, values, shape=(8, 8)):
-    folder = folder / f"1.000000-{kind}-12345"
-    folder.mkdir(parents=True)
-    for i, (z, value) in enumerate(zip(positions, values, strict=True), 1):
-        file = pydicom.Dataset()
-        file.file_meta = pydicom.dataset.FileMetaDataset()
-        file.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        file.SOPClassUID = file.file_meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
-        file.SOPInstanceUID = file.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
-        file.Rows, file.Columns = shape
-        file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
-        file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 16, 16, 15, 0
-        file.RescaleSlope, file.RescaleIntercept = "2", "-1024"
-        file.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        file.ImagePositionPatient = [0, 0, z]
-        file.PixelData = np.full(shape, (value + 1024) // 2, np.uint16).tobytes()
-        file.save_as(folder / f"1-{i:03d}.dcm", enforce_file_format=True)
-
-
-def write_patient(root, name, low=(-40, 0, 40)):
-    study = root / name / "08-30-2018-NA-NA-12345"
-    # Files in another order than the slices.
-    write_series(study, tcia.FULL, (4.0, 0.0, 2.0), (60, 20, 40))
-    write_series(study, tcia.LOW, np.arange(len(low)) * 2.0, low)
-
-
-def test_tcia(tmp_path):
+@pytest.mark.parametrize(
+    "config, make_dummy",
+    [("tcia", dummy_data.ldct_tcia), ("cptac_sar", dummy_data.ldct_cptac_sar)],
+)
+def test_source(config, make_dummy, tmp_path):
     from zoo_datasets.ldct.ldct_dataset_builder import Builder
 
-    manual = tmp_path / "manual"
-    for name in ("C001", "L002", "N003"):
-        write_patient(manual, name)
-    builder = Builder(config="tcia", data_dir=tmp_path / "tfds")
-    import tensorflow_datasets as tfds
-
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual))
-    seen = {}
-    for split in ("train", "validation", "test"):
-        for e in builder.as_dataset(split=split).as_numpy_iterator():
-            seen[e["name"].decode()] = (int(e["source"][0, 0, 0]), int(e["target"][0, 0, 0]))
-    assert seen["C001-0000"] == (-40, 20) and seen["C001-0001"] == (0, 40)
-    assert seen["N003-0002"] == (40, 60) and len(seen) == 9
+    builder = source_harness.check_source(Builder, config, make_dummy, tmp_path)
+    splits = source_harness.read(builder)
+    assert {split: {e["patient"] for e in examples} for split, examples in splits.items()} == {
+        "tcia": {
+            "train": {"C002", "L006", "N003"},
+            "validation": {"C007"},
+            "test": {"L007", "N006"},
+        },
+        "cptac_sar": {
+            "train": {"C3L-00029", "C3N-00843"},
+            "validation": {"C3L-00027"},
+            "test": {"C3N-00014"},
+        },
+    }[config]
     assert builder.info.metadata["source"]["spacing"] is None
+    assert builder.info.features["spacing"].np_dtype == np.float32
 
 
-def test_tcia_instructions_only_where_needed(tmp_path):
+def test_instructions_only_where_files_are_read(tmp_path):
     from zoo_datasets.ldct.ldct_dataset_builder import Builder
 
-    with pytest.raises(FileNotFoundError, match="Full Dose Images"):
-        tcia.patients(tmp_path)
     builder = Builder(config="tcia", data_dir=tmp_path)
-    assert "cancerimagingarchive.net" in builder.manual_download_instructions
+    assert "cancerimagingarchive.net" in builder.MANUAL_DOWNLOAD_INSTRUCTIONS
     phantoms = Builder(config="phantom", data_dir=tmp_path)
-    assert phantoms.manual_download_instructions is None
+    assert phantoms.MANUAL_DOWNLOAD_INSTRUCTIONS is None
 
 
-def test_tcia_mismatches(tmp_path):
-    write_patient(tmp_path, "L001", low=(0, 0))
-    with pytest.raises(ValueError, match="L001: expected as many slices.*Received: 3 and 2"):
-        list(tcia.pairs(tmp_path / "L001"))
-    study = tmp_path / "L002" / "study"
-    write_series(study, tcia.FULL, (0.0, 2.0), (0, 0))
-    write_series(study, tcia.LOW, (0.0, 3.0), (0, 0))
-    with pytest.raises(ValueError, match="L002: expected slice 1 .* one position"):
-        list(tcia.pairs(tmp_path / "L002"))
+def test_phantoms_are_as_they_were(tiny):
+    assert str(tiny.version) == "1.0.0"
+    assert set(tiny.info.features) == {"source", "target", "patient", "name"}
 
 
-def test_tcia_split_is_by_patient(tmp_path):
-    for count in (3, 4, 5, 12, 50):
-        folders = [tmp_path / f"L{n:03d}" for n in range(count)]
-        splits = tcia.split(folders)
-        assert sorted(sum(splits.values(), [])) == folders
-        assert all(splits.values())
-        assert len(splits["test"]) == max(1, count // 10)
-    with pytest.raises(ValueError, match="at least 3 patients"):
-        tcia.split(folders[:2])
+def tcia_patient(root, low, **changes):
+    """One patient of three slices at full dose, at low dose as given; the error of reading it."""
+    study = root / "L001" / "study"
+    full = dummy_data.head(1, (3, 8, 8))
+    dummy_data.write_series(study / "1-Full Dose Images-1", full)
+    if low is not None:
+        dummy_data.write_series(study / "2-Low Dose Images-2", low, **changes)
+    else:  # another patient has it: the tree as such is right
+        dummy_data.write_series(root / "L002" / "study" / "2-Low Dose Images-2", full)
+    (case,) = [case for case in tcia.find(root)["train"] if case.key == "L001"]
+    return sources.read_case(case, sources.SourceConfig(name="tcia", read=tcia.read))
+
+
+@pytest.mark.parametrize(
+    "low, changes, message",
+    [
+        (dummy_data.head(1, (2, 8, 8)), {}, r"same places. Received: \(3, 8, 8\) .*\(2, 8, 8\)"),
+        (dummy_data.head(1, (3, 8, 6)), {}, r"same places. Received: \(3, 8, 8\) .*\(3, 8, 6\)"),
+        (dummy_data.head(1, (3, 8, 8)), {"origin": (0, 0, 2)}, r"0.0\] mm at full.*2.0.* at low"),
+        (abs(dummy_data.head(1, (3, 8, 8))), {"modality": "MR"}, "Low Dose.*CT. Received: MR"),
+        (None, {}, "expected a folder of Low Dose Images. Received: none"),
+    ],
+)
+def test_tcia_doses_that_do_not_match_are_bad_files(tmp_path, low, changes, message):
+    error = tcia_patient(tmp_path, low, **changes)
+    assert isinstance(error, ValueError)
+    assert re.search(f"^L001.*{message}", str(error)), error
+
+
+def test_tcia_names_what_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Full Dose Images.*Received: none"):
+        tcia.find(tmp_path)
+
+
+def test_cptac_sar_noise_is_that_of_a_quarter_of_the_dose(tmp_path):
+    shape = (9, 32, 32)
+    water = np.full(shape, -1000, np.int16)
+    water[:, np.hypot(*np.mgrid[-16:16, -16:16]) < 12] = 0
+    for patient in ("C3L-00001", "C3L-00002"):
+        dummy_data.write_series(
+            tmp_path / patient, water, patient=patient, spacing=(5.0, 10.0, 10.0)
+        )
+    cases = cptac_sar.find(tmp_path)["train"]
+    first, other = ([e for _, e in cptac_sar.read(case, None)] for case in cases)
+    again = [e for _, e in cptac_sar.read(cases[0], None)]
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a["source"], b["source"])
+        np.testing.assert_array_equal(a["target"][..., 0], water[0])
+    noise = [np.stack([e["source"] - e["target"] for e in case])[..., 0] for case in (first, other)]
+    assert (noise[0] != noise[1]).mean() > 0.5  # each series has noise of its own
+    assert (noise[0][0] != noise[0][8]).mean() > 0.5  # and each slice, in every chunk
+    inside = noise[0][:, 14:18, 14:18].astype(float)
+    expected = physics.simulate_low_dose(water.astype(float), 10.0, 0.25, rng=3) - water
+    assert inside.std() == pytest.approx(expected[:, 14:18, 14:18].std(), rel=0.4)
+    assert abs(inside.mean()) < 0.5 * inside.std()
+
+
+def test_cptac_sar_needs_an_axial_ct(tmp_path):
+    dummy_data.write_series(tmp_path / "P" / "scout", dummy_data.head(0, (2, 8, 8)), patient="P")
+    with pytest.raises(FileNotFoundError, match="axial CT.*Received: 1 folders of other DICOM"):
+        cptac_sar.find(tmp_path)

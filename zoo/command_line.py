@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ Commands
   list       names of models, data sets and pretrained models (--json, --task, --modality)
   describe   all about one of them (--model or --dataset)
   prepare    build a data set (--dataset)
+  preview    write a picture of some training images (--dataset, --output=FILE.png)
   train      train a model on a data set, or go on with an interrupted run
   evaluate   measure a trained model: metrics.json and report.html
   predict    translate DICOM, NIfTI, PNG, TIFF or NPY files
@@ -38,6 +40,9 @@ Which model and data
   --dataset=NAME[/CFG]  a data set; for `folder`, --input names your files
   --data_dir=DIR        where data sets are kept (default: ~/tensorflow_datasets)
   --workdir=DIR         the run's folder (default: runs/MODEL-DATASET)
+  --manual_dir=DIR      prepare: files that you downloaded; `describe` tells which
+  --fetch               prepare: download them first, from the Imaging Data Commons
+  --beam_options=TEXT   prepare: build on Apache Beam, "--runner=DirectRunner …"
 
 How to train
   --preset=auto|paper|small   the publication's recipe, or one that a laptop finishes;
@@ -82,6 +87,8 @@ def _define() -> None:
 
     for name in ("model", "dataset", "data_dir", "workdir", "init", "input", "output"):
         text(name, None, name)
+    for name in ("manual_dir", "beam_options"):
+        text(name, None, f"prepare: {name}")
     for name in ("task", "modality"):
         text(name, None, f"list: only of this {name}")
     text("split", "test", "evaluate: the split")
@@ -95,7 +102,7 @@ def _define() -> None:
     choice("strategy", ["auto", "one", "mirrored", "multi_worker", "tpu"], "distribution")
     choice("resume", ["auto", "must", "never"], "resume")
     flags.DEFINE_multi_string("set", [], "recipe field=value", flag_values=FLAGS)
-    for name in ("json", "deidentify", "overwrite", "help"):
+    for name in ("json", "deidentify", "overwrite", "fetch", "help"):
         switch(name, name)
     FLAGS.set_gnu_getopt(True)  # flags before or after the command
 
@@ -248,7 +255,14 @@ def _list() -> int:
 
 
 def _describe() -> int:
-    described = registry.describe(FLAGS.model or FLAGS.dataset or _need("model")[0])
+    name = FLAGS.model or FLAGS.dataset or _need("model")[0]
+    if name.split("/")[0] in registry.index()["datasets"]:
+        from zoo import dataset_card
+
+        card = dataset_card.card(name, _path("data_dir"))
+        print(json.dumps(card, indent=2) if FLAGS.json else dataset_card.text(card))
+        return 0
+    described = registry.describe(name)
     if FLAGS.json:
         print(json.dumps(described, indent=2))
         return 0
@@ -275,9 +289,45 @@ def _prepare() -> int:
         recipe = Recipe.preset("paper", **Recipe.parse(FLAGS.set))
     except ValueError as error:
         raise UsageError(str(error)) from error
-    builder = pipeline.load_builder(dataset, _path("data_dir"), recipe, _path("input"))
+    builder = pipeline.load_builder(
+        dataset, _path("data_dir"), recipe, _path("input"), prepare=False
+    )
+    config = builder.builder_config
+    manual = _path("manual_dir") or pipeline.manual_dir(builder)
+    if FLAGS.fetch:
+        if not getattr(config, "idc", ""):
+            raise UsageError(
+                "fetch: expected a data set of the Imaging Data Commons; `describe` tells how to "
+                f"get the others. Received: {dataset}"
+            )
+        from zoo_datasets import fetch
+
+        fetch.fetch(config.idc, manual)
+    options = shlex.split(FLAGS.beam_options or "")
+    builder = pipeline.prepare_builder(builder, manual, options)
     counts = ", ".join(f"{n} {s.num_examples}" for n, s in builder.info.splits.items())
     print(f"{builder.info.full_name}: {counts} images in {builder.data_dir}")
+    bad = Path(builder.data_dir) / "bad_files.json"
+    if bad.exists():
+        found = json.loads(bad.read_text(encoding="utf-8"))
+        print(f"{len(found)} could not be read and were left out: {bad}", file=sys.stderr)
+    return 0
+
+
+def _preview() -> int:
+    dataset, output = _need("dataset", "output")
+    from zoo import pipeline, preview
+    from zoo.recipe import Recipe
+
+    if Path(output).suffix.lower() != ".png":
+        raise UsageError(f"output: expected a file name that ends in .png. Received: {output}")
+    try:
+        recipe = Recipe.preset("paper", **Recipe.parse(FLAGS.set))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    builder = pipeline.load_builder(dataset, _path("data_dir"), recipe, _path("input"))
+    shown = preview.save(builder, Path(output).expanduser())
+    print(f"Wrote {shown} examples of {builder.info.full_name} to {output}")
     return 0
 
 
@@ -443,6 +493,7 @@ _COMMANDS = {
     "list": _list,
     "describe": _describe,
     "prepare": _prepare,
+    "preview": _preview,
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,

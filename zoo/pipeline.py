@@ -64,13 +64,47 @@ def load_builder(
     else:
         _refuse_folder_options(name, recipe, input)
         config = config if module.Builder.BUILDER_CONFIGS else None
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
-    builder = module.Builder(config=config, data_dir=root.expanduser())
+    builder = module.Builder(config=config, data_dir=data_root(data_dir))
     return prepare_builder(builder) if prepare else builder
 
 
-def prepare_builder(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
-    """The same data set, downloaded or generated where it is not there yet."""
+def data_root(data_dir: Path | None) -> Path:
+    """Where prepared data sets live: the given folder, `$TFDS_DATA_DIR`, or TFDS's own."""
+    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    return root.expanduser()
+
+
+def manual_dir(builder: tfds.core.DatasetBuilder) -> Path:
+    """Where a config's files are looked for: `downloads/manual/NAME/CONFIG` of the data directory.
+
+    Where that folder is not there but TFDS's own, `downloads/manual`, has files, it is that.
+    """
+    common = Path(builder.data_dir_root) / "downloads" / "manual"
+    own = common / builder.name / getattr(builder.builder_config, "name", "")
+    used = common.is_dir() and any(path.name not in _names() for path in common.iterdir())
+    return common if used and not own.is_dir() else own
+
+
+def _names() -> set[str]:
+    return set(registry.index()["datasets"])
+
+
+def prepare_builder(
+    builder: tfds.core.DatasetBuilder,
+    manual: Path | None = None,
+    beam_options: Sequence[str] | None = None,
+) -> tfds.core.DatasetBuilder:
+    """The same data set, downloaded or generated where it is not there yet.
+
+    Args:
+        builder: from `load_builder`.
+        manual: the user's files, for a config that reads such; None: `manual_dir(builder)`.
+        beam_options: of Apache Beam, such as ["--runner=DirectRunner"], which then builds it.
+
+    Raises:
+        FileNotFoundError: for files that are missing; names them and how to get them.
+        ValueError: for files that are wrong, and Beam options without Beam.
+    """
     final = Path(builder.data_dir)
     if final.exists():  # TFDS renames a finished data set to this name
         return builder
@@ -80,8 +114,21 @@ def prepare_builder(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuild
         # Another process may have prepared it while this one waited.
         fresh = type(builder)(config=config, data_dir=root)
         if not final.exists():
-            _prepare(fresh)
+            _prepare(fresh, manual or manual_dir(fresh), _pipeline_options(beam_options))
     return fresh
+
+
+def _pipeline_options(options: Sequence[str] | None) -> Any:
+    if not options:
+        return None
+    try:
+        from apache_beam.options import pipeline_options
+    except ImportError as error:
+        raise ValueError(
+            "beam_options: expected Apache Beam: pip install 'zoo-medical[beam]'. "
+            f"Received: {error}"
+        ) from error
+    return pipeline_options.PipelineOptions(list(options))
 
 
 def _refuse_folder_options(name: str, recipe: Recipe, input: Path | None) -> None:
@@ -113,13 +160,15 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _prepare(builder: tfds.core.DatasetBuilder) -> None:
+def _prepare(builder: tfds.core.DatasetBuilder, manual: Path, beam_options: Any) -> None:
     final = Path(builder.data_dir)
     # A process that was killed leaves a folder of this kind; the lock says that it is nobody's.
     for stale in final.parent.glob(f"incomplete.*_{final.name}"):
         shutil.rmtree(stale)
     print(f"Preparing {builder.info.full_name} in {final}", file=sys.stderr, flush=True)
-    options = tfds.download.DownloadConfig(try_download_gcs=False)
+    options = tfds.download.DownloadConfig(
+        try_download_gcs=False, manual_dir=manual, beam_options=beam_options
+    )
     try:
         with contextlib.redirect_stdout(sys.stderr):
             builder.download_and_prepare(download_config=options)

@@ -26,6 +26,8 @@ from zoo.translator import Phase, Translator
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu")
 # Fields that change what is written on the way and not the weights at the end.
 _FREE_FIELDS = {"image_every", "checkpoint_every", "tile", "allow_shared_patients"}
+# Sources that are no images, by their unit.
+_MEASUREMENTS = {"k-space": "k-space", "line integral": "sinograms"}
 _SECONDS_A_CALL = 1.0  # aim of one call into TensorFlow: Ctrl-C and the bar wait for it
 _STEPS_A_CALL = 10  # under several workers
 
@@ -142,9 +144,12 @@ def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
     if metadata.get("scales") and recipe.scale == 1:
         raise refuse("the sources are smaller than the targets, which is for super-resolution")
     source, target = pipeline.domains(builder, recipe)
-    if (source.unit == "k-space") != cls.reads_kspace:
-        takes, given = ("k-space", "images") if cls.reads_kspace else ("images", "k-space")
-        raise refuse(f"{entry.model} takes {takes}, and the sources are {given}")
+    takes = "k-space" if cls.reads_kspace else "images"
+    given = _MEASUREMENTS.get(source.unit, "images")
+    if takes != given:
+        also = metadata.get("images", "")
+        also = f"; {also} has them as images" if also and takes == "images" else ""
+        raise refuse(f"{entry.model} takes {takes}, and the sources are {given}{also}")
     facts = data_facts(builder, recipe)
     if getattr(recipe, "classes", 0):
         window = (0.0, recipe.classes - 1.0)

@@ -1,27 +1,50 @@
-"""Cone-beam-like CT to planning CT of the same simulated patient."""
+"""cbct_ct: cone-beam and planning CT, simulated (`phantom`) or SynthRAD2023 (Task 2)."""
 
 import dataclasses
+import functools
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from zoo_datasets import synthrad
 from zoo_datasets.cbct_ct import phantom
+from zoo_datasets.simulated import SimulatedBuilder
+from zoo_datasets.sources import SourceConfig, domain, image_feature
 
 # Both domains share it, as in `ldct`: stored values start at -1024 HU, and only dense cortical
 # bone exceeds 1500.
-WINDOW = [-1024.0, 1500.0]
+WINDOW = (-1024.0, 1500.0)
 
 
-@dataclasses.dataclass
-class Config(tfds.core.BuilderConfig):
-    """A pair of protocols; `patients` counts those of train, validation and test."""
+@dataclasses.dataclass(eq=False)
+class Config(SourceConfig):
+    """A source of pairs.
 
-    scan: phantom.Scan = phantom.Scan()
-    patients: tuple[int, int, int] = (40, 5, 10)
-    seed: int = 20  # not those of ldct: other patients
+    Attributes:
+        scan: the simulated protocols; None for files.
+        patients: simulated patients of train, validation and test.
+        seed: seed of the simulation; not those of `ldct`: other patients.
+    """
+
+    scan: phantom.Scan | None = None
+    patients: tuple[int, int, int] = (0, 0, 0)
+    seed: int = 20
+    read: Any = phantom.read
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+def _synthrad(region: str) -> Config:
+    return Config(
+        name=f"synthrad2023_{region}",
+        description=f"SynthRAD2023, Task 2: cone-beam and planning CT of the {region}, registered.",
+        find=functools.partial(synthrad.find, task=2, region=region),
+        read=synthrad.read,
+        manual=synthrad.manual(2, region),
+        licence=synthrad.LICENCE,
+    )
+
+
+class Builder(SimulatedBuilder):
     """Pairs `source` (cone beam) and `target` (planning CT), HU `[H, W, 1]` int16."""
 
     VERSION = tfds.core.Version("1.1.0")
@@ -34,6 +57,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         Config(
             name="phantom",
             description="Simulated chest and abdomen, 256 x 256 at 1.4 mm; no download.",
+            scan=phantom.Scan(),
+            patients=(40, 5, 10),
         ),
         Config(
             name="phantom_small",
@@ -49,51 +74,32 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             patients=(4, 1, 2),
             seed=22,
         ),
+        _synthrad("brain"),
+        _synthrad("pelvis"),
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
         scan = self.builder_config.scan
-        image = tfds.features.Tensor(
-            shape=(scan.size, scan.size, 1),
-            dtype=np.int16,
-            encoding=tfds.features.Encoding.ZLIB,
-        )
-        domain = {
-            "modality": "CT",
-            "unit": "HU",
-            "window": WINDOW,
-            "channels": 1,
-            "spacing": [scan.spacing, scan.spacing],
+        shape = (scan.size, scan.size, 1) if scan else (None, None, 1)
+        image = image_feature(shape, np.int16)
+        features = {
+            "source": image,
+            "target": image,
+            "patient": tfds.features.Text(),
+            "name": tfds.features.Text(),
         }
+        metadata = {"kind": "paired", "aligned": True}
+        if not scan:
+            label = image_feature(shape, np.uint8)
+            features |= {"source_label": label, "target_label": label}
+            features["spacing"] = tfds.features.Tensor(shape=(2,), dtype=np.float32)
+            metadata["label_names"] = list(synthrad.LABELS)
+        spacing = (scan.spacing, scan.spacing) if scan else None
+        for name in ("source", "target"):
+            metadata[name] = domain("CT", "HU", WINDOW, spacing)
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "source": image,
-                    "target": image,
-                    "patient": tfds.features.Text(),
-                    "name": tfds.features.Text(),
-                }
-            ),
+            features=tfds.features.FeaturesDict(features),
+            homepage=synthrad.HOMEPAGE,
             supervised_keys=("source", "target"),
-            metadata=tfds.core.MetadataDict(
-                {"kind": "paired", "aligned": True, "source": domain, "target": dict(domain)}
-            ),
+            metadata=tfds.core.MetadataDict(metadata),
         )
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
-        scanner = phantom.Scanner(self.builder_config.scan)
-        splits, first = {}, 0
-        counts = self.builder_config.patients
-        for name, count in zip(("train", "validation", "test"), counts, strict=True):
-            splits[name] = self._generate_examples(scanner, range(first, first + count))
-            first += count
-        return splits
-
-    def _generate_examples(self, scanner, numbers):
-        config = self.builder_config
-        for number in numbers:
-            images = scanner.patient(config.seed, number)
-            for i in range(config.scan.slices):
-                name = f"P{number:03d}-{i}"
-                pair = {key: images[key][i, ..., None] for key in ("source", "target")}
-                yield name, pair | {"patient": f"P{number:03d}", "name": name}

@@ -12,10 +12,11 @@ of a normal dose. The cone beam's every third view adds, in this order:
    by half a cosine, from the last readings to zero;
 4. a softer kernel, and a HU scale with a gain and an offset of its own.
 
-A parallel beam in one plane stands for the cone. Importable without TensorFlow.
+A parallel beam in one plane stands for the cone.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -24,6 +25,7 @@ from zoo.physics import noise, radon
 from zoo_datasets.ldct import anatomy
 from zoo_datasets.ldct import phantom as ldct
 from zoo_datasets.ldct.patient import Patient
+from zoo_datasets.sources import Case, Examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,3 +147,15 @@ class Scanner:
         photons = noise.tube_current(p, scan.photons)
         normal = noise.low_dose_sinogram(p, photons, scan.electronic, rng)
         return {"source": self.cone_beam(p, cone, rng), "target": self.ct.reconstruct(normal)}
+
+
+scanner = functools.lru_cache(maxsize=2)(Scanner)
+
+
+def read(case: Case, config) -> Examples:
+    """The slices of a simulated patient; `config` has the `scan` and `seed`."""
+    images = scanner(config.scan).patient(config.seed, case.facts["number"])
+    for i in range(config.scan.slices):
+        key = f"{case.key}-{i}"
+        pair = {name: images[name][i, ..., None] for name in ("source", "target")}
+        yield key, pair | {"patient": case.patient, "name": key}

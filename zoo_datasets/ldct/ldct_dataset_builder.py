@@ -1,19 +1,45 @@
-"""Low-dose to normal-dose CT: simulated phantoms, and the Mayo data of TCIA."""
+"""Low-dose to normal-dose CT: simulated phantoms, and two collections of TCIA."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo_datasets.ldct import phantom, tcia
+from zoo_datasets import sources
+from zoo_datasets.ldct import cptac_sar, phantom, tcia
 
 # Both doses share it. Soft tissue, lung and nearly all bone fit with their noise (quarter dose
 # 80 HU); below -1024 scanners store nothing, and only dense cortical bone and metal exceed 1500.
 WINDOW = [-1024.0, 1500.0]
 
 
-@dataclasses.dataclass
-class Config(tfds.core.BuilderConfig):
+_TCIA = """\
+LDCT-and-Projection-data, Mayo Clinic: https://doi.org/10.7937/9NPB-2637 (CC BY 4.0; the images
+are tens of GB, the projections, which are not needed, close to 1 TB).
+1. Open https://www.cancerimagingarchive.net/collection/ldct-and-projection-data/ and accept the
+   collection's data usage policy.
+2. Download the "Images" manifest (.tcia) and open it with the NBIA Data Retriever, keeping its
+   "Descriptive Directory Name" layout. Or `prepare --fetch` downloads the 100 patients whose two
+   doses are at the Imaging Data Commons.
+3. Put or link the patients' folders into the manual directory, so that it holds
+   <patient>/<study>/<n>-Full Dose Images-<n>/*.dcm and
+   <patient>/<study>/<n>-Low Dose Images-<n>/*.dcm, for example L067/…/1-001.dcm.
+"""
+_CPTAC_SAR = """\
+CPTAC-SAR, National Cancer Institute: https://doi.org/10.7937/TCIA.2019.9BT23R95 (CC BY 4.0; the
+CT of 18 patients is 13 GB).
+1. Open https://www.cancerimagingarchive.net/collection/cptac-sar/ and download the manifest of
+   the radiology images; the pathology slides are not needed. Open it with the NBIA Data
+   Retriever. Or `prepare --fetch` downloads the CT from the Imaging Data Commons.
+2. Put or link the patients' folders into the manual directory, so that it holds
+   <patient>/<study>/<series>/*.dcm, for example C3L-00029/…/1-001.dcm.
+3. Building simulates about one slice a second on each of up to four cores: 22 000 slices in hours.
+"""
+
+
+@dataclasses.dataclass(eq=False)
+class Config(sources.SourceConfig):
     """A source of pairs; `patients` (train, validation, test) counts simulated ones."""
 
     scan: phantom.Scan | None = None
@@ -22,8 +48,24 @@ class Config(tfds.core.BuilderConfig):
     processes: int = 2
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
-    """Pairs `source` (quarter dose) and `target` (full dose), HU `[H, W, 1]` int16."""
+def simulate(case: sources.Case, config: Config) -> sources.Examples:
+    """The examples of one simulated patient."""
+    yield from _simulated([case.facts["number"]], config, processes=1)
+
+
+def _simulated(numbers: list[int], config: Config, processes: int) -> Iterator:
+    for number, images in phantom.generate(config.scan, config.seed, numbers, processes):
+        for i in range(config.scan.slices):
+            name = f"P{number:03d}-{i}"
+            pair = {key: images[key][i, ..., None] for key in ("source", "target")}
+            yield name, pair | {"patient": f"P{number:03d}", "name": name}
+
+
+class Builder(sources.SourceBuilder):
+    """Pairs `source` (quarter dose) and `target` (full dose), HU `[H, W, 1]` int16.
+
+    Real pairs have their `spacing` (row, column) in mm, float32 `[2]`.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}
@@ -33,6 +75,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             description="Simulated chest and abdomen, 256 x 256 at 1.4 mm; no download.",
             scan=phantom.Scan(),
             patients=(44, 6, 10),
+            read=simulate,
         ),
         Config(
             name="phantom_small",
@@ -40,6 +83,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             scan=phantom.Scan(),
             patients=(10, 2, 3),
             seed=1,
+            read=simulate,
         ),
         Config(
             name="phantom_tiny",
@@ -49,50 +93,47 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             patients=(6, 2, 2),
             seed=2,
             processes=1,  # starting a second one takes longer
+            read=simulate,
         ),
         Config(
             name="tcia",
             description="LDCT-and-Projection-data (Mayo Clinic), from the manual directory.",
+            version="2.0.0",
+            release_notes={"2.0.0": "Split by a hash of the patient; spacing."},
+            find=tcia.find,
+            read=tcia.read,
+            manual=_TCIA,
+            licence="CC BY 4.0",
+            idc="ldct_and_projection_data",
+        ),
+        Config(
+            name="cptac_sar",
+            description="CT of CPTAC-SAR with simulated quarter dose, from the manual directory.",
+            find=cptac_sar.find,
+            read=cptac_sar.read,
+            manual=_CPTAC_SAR,
+            # Clinical series of many hospitals: some lack slices.
+            bad_limit=0.2,
+            licence="CC BY 4.0",
+            idc="cptac_sar",
         ),
     ]
-    MANUAL_DOWNLOAD_INSTRUCTIONS = """
-    Only the config `tcia` needs this; `phantom` is simulated.
-    1. Open https://www.cancerimagingarchive.net/collection/ldct-and-projection-data/ and accept
-       the collection's data usage policy.
-    2. Download the "Images" manifest (.tcia) and open it with the NBIA Data Retriever, keeping
-       its "Descriptive Directory Name" layout. The projections (DICOM-CT-PD) are not needed.
-    3. Put or link the patients' folders into the manual directory, so that it holds
-       <patient>/<study>/<n>-Full Dose Images-<n>/*.dcm and
-       <patient>/<study>/<n>-Low Dose Images-<n>/*.dcm, for example L067/…/1-001.dcm.
-    """
-
-    @property
-    def manual_download_instructions(self) -> str | None:
-        """Asked of the user only where the config reads the user's files."""
-        return None if self.builder_config.scan else self.MANUAL_DOWNLOAD_INSTRUCTIONS
 
     def _info(self) -> tfds.core.DatasetInfo:
         scan = self.builder_config.scan
         size = scan.size if scan else None
-        image = tfds.features.Tensor(
-            shape=(size, size, 1), dtype=np.int16, encoding=tfds.features.Encoding.ZLIB
-        )
-        domain = {
-            "modality": "CT",
-            "unit": "HU",
-            "window": WINDOW,
-            "channels": 1,
-            "spacing": [scan.spacing, scan.spacing] if scan else None,
+        image = sources.image_feature((size, size, 1))
+        domain = sources.domain("CT", "HU", WINDOW, (scan.spacing,) * 2 if scan else None)
+        features = {
+            "source": image,
+            "target": image,
+            "patient": tfds.features.Text(),
+            "name": tfds.features.Text(),
         }
+        if not scan:  # simulated pixels all have the size that the metadata state
+            features["spacing"] = tfds.features.Tensor(shape=(2,), dtype=np.float32)
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "source": image,
-                    "target": image,
-                    "patient": tfds.features.Text(),
-                    "name": tfds.features.Text(),
-                }
-            ),
+            features=tfds.features.FeaturesDict(features),
             homepage="https://doi.org/10.7937/9NPB-2637",
             supervised_keys=("source", "target"),
             metadata=tfds.core.MetadataDict(
@@ -100,37 +141,22 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             ),
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
-        config = self.builder_config
-        if config.scan is None:
-            splits = tcia.split(tcia.patients(dl_manager.manual_dir))
-            return {
-                name: self._generate_examples(self._read(folders))
-                for name, folders in splits.items()
-            }
+    def simulated_cases(self) -> dict[str, list[sources.Case]]:
+        """Patients numbered through the splits."""
         splits, first = {}, 0
-        for name, count in zip(("train", "validation", "test"), config.patients, strict=True):
-            splits[name] = self._generate_examples(self._simulate(range(first, first + count)))
+        for split, count in zip(sources.SPLITS, self.builder_config.patients, strict=True):
+            splits[split] = [
+                sources.Case(key=f"P{n:03d}", patient=f"P{n:03d}", facts={"number": n})
+                for n in range(first, first + count)
+            ]
             first += count
         return splits
 
-    def _generate_examples(self, examples):
-        return examples
-
-    def _simulate(self, numbers):
+    def _generate_examples(self, cases: list[sources.Case]) -> sources.Examples:
         config = self.builder_config
-        for number, images in phantom.generate(
-            config.scan, config.seed, list(numbers), config.processes
-        ):
-            for i in range(config.scan.slices):
-                name = f"P{number:03d}-{i}"
-                pair = {key: images[key][i, ..., None] for key in ("source", "target")}
-                yield name, pair | {"patient": f"P{number:03d}", "name": name}
-
-    def _read(self, folders):
-        for folder in folders:
-            for i, source, target in tcia.pairs(folder):
-                name = f"{folder.name}-{i:04d}"
-                yield name, {
-                    "source": source, "target": target, "patient": folder.name, "name": name
-                }  # fmt: skip
+        if config.find:
+            yield from super()._generate_examples(cases)
+        else:
+            yield from _simulated(
+                [case.facts["number"] for case in cases], config, config.processes
+            )

@@ -23,7 +23,7 @@ from zoo_datasets.ldct import anatomy
 from zoo_datasets.ldct.patient import Patient
 
 FIELD_MM = 358.4  # field of view: 256 pixels of 1.4 mm
-_MODULE = "zoo_datasets.ldct.phantom"
+_WORKER = "import sys; from zoo_datasets.ldct import phantom; phantom.work(*sys.argv[1:])"
 STORED = (-1024, 3071)  # HU range of a scanner's 12-bit files
 
 
@@ -118,7 +118,7 @@ def generate(
     def run(number: int) -> dict[str, np.ndarray]:
         if not hasattr(local, "worker"):
             local.worker = subprocess.Popen(
-                [sys.executable, "-m", _MODULE, json.dumps(dataclasses.asdict(scan)), str(seed)],
+                [sys.executable, "-c", _WORKER, json.dumps(dataclasses.asdict(scan)), str(seed)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=env,
@@ -147,14 +147,10 @@ def generate(
             worker.stdout.close()
 
 
-def _work(scan: str, seed: str) -> None:
+def work(scan: str, seed: str) -> None:
     """Answer each number on stdin with a patient's images on stdout."""
     scanner = Scanner(Scan(**json.loads(scan)))
     for line in sys.stdin:
         images = scanner.patient(int(seed), int(line))
         sys.stdout.buffer.write(images["source"].tobytes() + images["target"].tobytes())
         sys.stdout.buffer.flush()
-
-
-if __name__ == "__main__":
-    _work(*sys.argv[1:])

@@ -1,24 +1,55 @@
-"""Patches of lung CT, labelled: no nodule, a solid or a ground-glass nodule; simulated."""
+"""Patches of lung CT, labelled: simulated (`phantom`), or of LIDC-IDRI (`lidc`)."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo_datasets.lung_nodule import phantom
+from zoo_datasets.lung_nodule import lidc, phantom
+from zoo_datasets.simulated import SimulatedBuilder
+from zoo_datasets.sources import SourceConfig, domain, image_feature
+
+WINDOW = (-1000.0, 400.0)  # HU
 
 
-@dataclasses.dataclass
-class Config(tfds.core.BuilderConfig):
-    """Simulated patients of train, validation and test, and patches of each."""
+@dataclasses.dataclass(eq=False)
+class Config(SourceConfig):
+    """A source of patches.
 
-    patients: tuple[int, int, int] = (250, 20, 40)
+    Attributes:
+        patients: simulated ones of train, validation and test.
+        patches: of each simulated patient.
+        seed: of the simulation.
+        labels: classes of the patches.
+        label: the class of a nodule by what its readers said.
+        readers: of the four, how many must have marked a nodule.
+        apart: mm, how far the middles of their marks may lie from each other.
+    """
+
+    patients: tuple[int, int, int] = (0, 0, 0)
     patches: int = 8
     seed: int = 0
+    labels: tuple[str, ...] = phantom.LABELS
+    label: Callable[[list[lidc.Mark]], str] | None = None
+    readers: int = 3
+    apart: float = 8.0
+    read: Any = phantom.read
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
-    """`image`: HU int16 `[64, 64, 1]`; `label`: no_nodule, solid or ground_glass."""
+_LIDC = dict(
+    find=lidc.find,
+    read=lidc.read,
+    manual=lidc.MANUAL,
+    licence="CC BY 3.0",
+    idc="lidc_idri",
+    bad_limit=0.05,  # some scans of the collection lack slices
+)
+
+
+class Builder(SimulatedBuilder):
+    """`image`: HU int16 `[64, 64, 1]` at 0.7 mm; `label`: what is in the middle."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}
@@ -26,6 +57,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         Config(
             name="phantom",
             description="2000 simulated training patches, 64 x 64 at 0.7 mm.",
+            patients=(250, 20, 40),
         ),
         Config(
             name="phantom_tiny",
@@ -34,56 +66,36 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             patches=4,
             seed=1,
         ),
+        Config(
+            name="lidc",
+            description="LIDC-IDRI: nodules that 3 of 4 readers marked, by their malignancy.",
+            labels=lidc.MALIGNANCY,
+            label=lidc.malignancy,
+            **_LIDC,
+        ),
+        Config(
+            name="lidc_texture",
+            description="The same nodules, solid or ground glass, as the phantom's.",
+            labels=lidc.TEXTURE,
+            label=lidc.texture,
+            **_LIDC,
+        ),
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Tensor(
-                        shape=(phantom.SIZE, phantom.SIZE, 1),
-                        dtype=np.int16,
-                        encoding=tfds.features.Encoding.ZLIB,
-                    ),
-                    "label": tfds.features.ClassLabel(names=list(phantom.LABELS)),
-                    "patient": tfds.features.Text(),
-                    "name": tfds.features.Text(),
-                }
-            ),
-            supervised_keys=("image", "label"),
-            metadata=tfds.core.MetadataDict(
-                {
-                    "kind": "single",
-                    "image": {
-                        "modality": "CT",
-                        "unit": "HU",
-                        "window": [-1000.0, 400.0],
-                        "channels": 1,
-                        "spacing": [phantom.SPACING, phantom.SPACING],
-                    },
-                }
-            ),
-        )
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
-        ends = np.cumsum([0, *self.builder_config.patients]).tolist()
-        return {
-            split: self._generate_examples(range(ends[k], ends[k + 1]))
-            for k, split in enumerate(("train", "validation", "test"))
-        }
-
-    def _generate_examples(self, numbers):
         config = self.builder_config
-        for number in numbers:
-            patches = phantom.patient(config.seed, number, config.patches)
-            for i, (label, image) in enumerate(patches):
-                name = f"P{number:03d}-{i}"
-                yield (
-                    name,
-                    {
-                        "image": image[..., None],
-                        "label": label,
-                        "patient": f"P{number:03d}",
-                        "name": name,
-                    },
-                )
+        features = {
+            "image": image_feature((phantom.SIZE, phantom.SIZE, 1)),
+            "label": tfds.features.ClassLabel(names=list(config.labels)),
+            "patient": tfds.features.Text(),
+            "name": tfds.features.Text(),
+        }
+        if config.find:
+            features["spacing"] = tfds.features.Tensor(shape=(2,), dtype=np.float32)
+        image = domain("CT", "HU", WINDOW, (phantom.SPACING, phantom.SPACING))
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
+            homepage="https://www.cancerimagingarchive.net/collection/lidc-idri/",
+            metadata=tfds.core.MetadataDict({"kind": "single", "image": image}),
+        )

@@ -6,6 +6,9 @@ whatever vessels cross there. Coordinates are mm from the lung's middle, as in
 `zoo_datasets.ldct.anatomy`, whose painting tools draw here. Importable without TensorFlow.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
@@ -182,3 +185,14 @@ def patient(seed: int, number: int, patches: int) -> list[tuple[int, np.ndarray]
         (label, np.clip(np.rint(lung.patch(rng, label)), *STORED).astype(np.int16))
         for label in labels
     ]
+
+
+def read(case: Any, config: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """`patient` as the data set's examples: image, label, patient, name."""
+    patches = patient(config.seed, case.facts["number"], config.patches)
+    for i, (label, image) in enumerate(patches):
+        name = f"{case.key}-{i}"
+        yield (
+            name,
+            {"image": image[..., None], "label": label, "patient": case.patient, "name": name},
+        )

@@ -1,7 +1,6 @@
-"""Full mammograms of CBIS-DDSM as the NBIA Data Retriever stores them. Imports no TensorFlow."""
+"""Mammograms and lesions of CBIS-DDSM as the NBIA Data Retriever stores them."""
 
 import csv
-import dataclasses
 import hashlib
 import pathlib
 import re
@@ -10,39 +9,36 @@ from typing import Any
 import numpy as np
 import pydicom
 
+from zoo_datasets.sources import Case, Examples
+
 TABLES = {
     "train": ("mass_case_description_train_set.csv", "calc_case_description_train_set.csv"),
     "test": ("mass_case_description_test_set.csv", "calc_case_description_test_set.csv"),
 }
-_FOLDER = re.compile(r"(Mass|Calc)-(Training|Test)_P_\d+_(LEFT|RIGHT)_(CC|MLO)")
+_MANUAL = """
+From https://www.cancerimagingarchive.net/collection/cbis-ddsm/ (CC BY 3.0, no registration):
+1. Download the four tables into `manual_dir`: mass_case_description_train_set.csv,
+   mass_case_description_test_set.csv, calc_case_description_train_set.csv,
+   calc_case_description_test_set.csv.
+2. Download the images with the NBIA Data Retriever, "Descriptive Directory Name" or "Classic
+   Directory Name": {images}.
+   Move its folder CBIS-DDSM (or the folder manifest-... around it) into `manual_dir`, so that there
+   is {tree}
+"""
+MANUAL = _MANUAL.format(
+    images='the four "Full Mammogram Images" downloads (about 130 GB, hours)',
+    tree="manual_dir/CBIS-DDSM/Mass-Training_P_00001_LEFT_CC/<study>/<series>/1-1.dcm",
+)
+MANUAL_LESIONS = _MANUAL.format(
+    images='the four "ROI and Cropped Images" downloads (about 35 GB, hours)',
+    tree="manual_dir/CBIS-DDSM/Mass-Training_P_00001_LEFT_CC_1/<study>/<series>/1-1.dcm"
+    "\n   and 1-2.dcm, in one series or in two",
+)
+PATHOLOGIES = ("BENIGN", "BENIGN_WITHOUT_CALLBACK", "MALIGNANT")
+_FOLDER = re.compile(r"(Mass|Calc)-(Training|Test)_P_\d+_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One full mammogram: its DICOM file and what the tables say of it."""
-
-    file: pathlib.Path
-    patient: str  # P_00001: the collection's own pseudonym
-    laterality: str  # L or R
-    view: str  # CC or MLO
-
-    @property
-    def name(self) -> str:
-        return f"{self.patient}_{self.laterality}_{self.view}"
-
-
-def example(case: Case, size: int) -> dict[str, Any]:
-    """A case as the data set's example: image, patient, name, laterality, view."""
-    return {
-        "image": read_mammogram(case.file, size),
-        "patient": case.patient,
-        "name": case.name,
-        "laterality": case.laterality,
-        "view": case.view,
-    }
-
-
-def split_cases(root: pathlib.Path) -> dict[str, list[Case]]:
+def find(root: pathlib.Path) -> dict[str, list[Case]]:
     """The mammograms of each split; no patient is in two splits.
 
     The official split holds within the mass tables and within the calcification tables, but a
@@ -55,35 +51,112 @@ def split_cases(root: pathlib.Path) -> dict[str, list[Case]]:
             folders `Mass-Training_P_00001_LEFT_CC` …
 
     Returns:
-        {"train", "validation", "test"}: cases sorted by name; one per patient, side and view.
+        {"train", "validation", "test"}: cases sorted by key; one per patient, side and view.
 
     Raises:
         FileNotFoundError: a table or the image of a listed case is not there.
         ValueError: a table has no such columns.
     """
     root = pathlib.Path(root)
-    tables = {split: [_read(root / name) for name in names] for split, names in TABLES.items()}
-    tests = {row["patient_id"] for rows in tables["test"] for row in rows}
     folders = _image_folders(root)
     splits: dict[str, dict[str, Case]] = {"train": {}, "validation": {}, "test": {}}
-    for rows in (*tables["train"], *tables["test"]):
-        for row in rows:
-            patient = row["patient_id"]
-            if patient in tests:
-                split = "test"
-            else:
-                split = (
-                    "train" if hashlib.sha256(patient.encode()).digest()[0] % 10 else "validation"
-                )
-            case = Case(
-                file=_image_file(row["image file path"], folders, root),
-                patient=patient,
-                laterality=row["left or right breast"][0],
-                view=row["image view"],
+    for split, row in _rows(root):
+        case = _case(row, {})
+        if case.key not in splits[split]:  # one row a finding: an image may come again
+            file = _image_file(row["image file path"], folders, root)
+            case.files["image"] = file
+            splits[split][case.key] = case
+    return {split: [cases[key] for key in sorted(cases)] for split, cases in splits.items()}
+
+
+def find_lesions(root: pathlib.Path) -> dict[str, list[Case]]:
+    """The lesions of each split, as `find` splits the mammograms.
+
+    Args:
+        root: as for `find`; the image folders are `Mass-Training_P_00001_LEFT_CC_1` …, each with
+            the cropped image and the mask of one finding.
+
+    Returns:
+        {"train", "validation", "test"}: cases sorted by key, with the two files as "pair".
+
+    Raises:
+        FileNotFoundError: a table, or a file of a listed finding is not there.
+        ValueError: a table has no such columns, or names an unknown pathology.
+    """
+    root = pathlib.Path(root)
+    folders = _image_folders(root)
+    splits: dict[str, dict[str, Case]] = {"train": {}, "validation": {}, "test": {}}
+    for split, row in _rows(root):
+        if row["pathology"] not in PATHOLOGIES:
+            raise ValueError(
+                f"CBIS-DDSM table: expected a pathology of {PATHOLOGIES}. "
+                f"Received: {row['pathology']!r} for {row['patient_id']}"
             )
-            # The tables have one row a finding, so an image may come again.
-            splits[split].setdefault(case.name, case)
-    return {split: [cases[name] for name in sorted(cases)] for split, cases in splits.items()}
+        kind = row["abnormality type"].split()[0]  # "mass", "calcification"
+        case = _case(row, {"pathology": row["pathology"], "kind": kind})
+        name = row["cropped image file path"].split("/")[0]
+        found = sorted(folders[name].rglob("*.dcm")) if name in folders else []
+        if len(found) != 2:
+            raise FileNotFoundError(
+                f"CBIS-DDSM lesion: expected the cropped image and the mask, two DICOM files, in a "
+                f"folder {name} below {root}. Received: {len(found)} files"
+            )
+        case.files["pair"] = found
+        key = f"{case.key}_{kind}_{row['abnormality id']}"
+        splits[split][key] = Case(key=key, patient=case.patient, files=case.files, facts=case.facts)
+    return {split: [cases[key] for key in sorted(cases)] for split, cases in splits.items()}
+
+
+def read(case: Case, config: Any) -> Examples:
+    """A mammogram as the data set's example: image, patient, name, laterality, view."""
+    image = read_mammogram(case.files["image"], config.size)
+    yield case.key, {"image": image} | _texts(case)
+
+
+def read_lesion(case: Case, config: Any) -> Examples:
+    """The crop of a lesion as the data set's example, with its pathology as the label."""
+    pixels = _cropped(case.files["pair"])
+    yield (
+        case.key,
+        {
+            "image": fitted(pixels, config.size),
+            "label": case.facts["pathology"],
+            "kind": case.facts["kind"],
+        }
+        | _texts(case),
+    )
+
+
+def _texts(case: Case) -> dict[str, str]:
+    return {
+        "patient": case.patient,
+        "name": case.key,
+        "laterality": case.facts["laterality"],
+        "view": case.facts["view"],
+    }
+
+
+def _case(row: dict[str, str], facts: dict[str, str]) -> Case:
+    laterality, view = row["left or right breast"][0], row["image view"]
+    return Case(
+        key=f"{row['patient_id']}_{laterality}_{view}",
+        patient=row["patient_id"],
+        facts={"laterality": laterality, "view": view} | facts,
+    )
+
+
+def _rows(root: pathlib.Path) -> list[tuple[str, dict[str, str]]]:
+    """The rows of all tables with the split of their patients."""
+    tables = {split: [_read(root / name) for name in names] for split, names in TABLES.items()}
+    tests = {row["patient_id"] for rows in tables["test"] for row in rows}
+
+    def split(patient: str) -> str:
+        if patient in tests:
+            return "test"
+        return "train" if hashlib.sha256(patient.encode()).digest()[0] % 10 else "validation"
+
+    rows = [row for rows in (*tables["train"], *tables["test"]) for row in rows]
+    return [(split(row["patient_id"]), row) for row in rows]
 
 
 def _read(table: pathlib.Path) -> list[dict[str, str]]:
@@ -91,7 +164,16 @@ def _read(table: pathlib.Path) -> list[dict[str, str]]:
         raise FileNotFoundError(f"CBIS-DDSM table: expected the file {table}. Received: no file")
     with open(table, newline="", encoding="utf-8-sig") as lines:
         rows = [{k: (v or "").strip() for k, v in row.items()} for row in csv.DictReader(lines)]
-    needed = {"patient_id", "left or right breast", "image view", "image file path"}
+    needed = {
+        "patient_id",
+        "left or right breast",
+        "image view",
+        "image file path",
+        "cropped image file path",
+        "abnormality id",
+        "abnormality type",
+        "pathology",
+    }
     if not rows or needed - rows[0].keys():
         raise ValueError(
             f"{table.name}: expected rows with the columns {sorted(needed)}. "
@@ -141,13 +223,7 @@ def read_mammogram(file: pathlib.Path, size: int) -> np.ndarray:
     Raises:
         ValueError: the file is not a single greyscale frame.
     """
-    data = pydicom.dcmread(file)
-    pixels = data.pixel_array.astype(np.float64)
-    if pixels.ndim != 2:
-        raise ValueError(f"{file.name}: expected one grey frame [H, W]. Received: {pixels.shape}")
-    if data.PhotometricInterpretation == "MONOCHROME1":  # low values are shown bright
-        pixels = 2**data.BitsStored - 1 - pixels
-    pixels = pixels * float(data.get("RescaleSlope", 1)) + float(data.get("RescaleIntercept", 0))
+    pixels, _ = _grey(file)
     scale = size / max(pixels.shape)
     height, width = (max(round(n * scale), 1) for n in pixels.shape)
     small = area_resize(pixels, height, width)
@@ -155,6 +231,68 @@ def read_mammogram(file: pathlib.Path, size: int) -> np.ndarray:
     chest_left = small[:, :half].sum() >= small[:, width - half :].sum()
     square = np.zeros((size, size))
     square[:height, slice(0, width) if chest_left else slice(size - width, size)] = small
+    return np.round(square.clip(0, 65535)).astype(np.uint16)[..., None]
+
+
+def _grey(file: pathlib.Path) -> tuple[np.ndarray, str]:
+    """Pixels of a grey frame, float64 `[H, W]`, rescaled, bright tissue on dark; its description.
+
+    Raises:
+        ValueError: for another modality, for what is not a single grey frame or cannot be read.
+    """
+    name = f"{file.parent.name}/{file.name}"
+    try:
+        data = pydicom.dcmread(file)
+        pixels = data.pixel_array.astype(np.float64)
+    except Exception as error:  # damaged files raise errors of many types
+        raise ValueError(f"{name}: cannot be read: {error}") from error
+    if data.get("Modality") != "MG":
+        raise ValueError(f"{name}: expected modality MG. Received: {data.get('Modality')}")
+    if pixels.ndim != 2:
+        raise ValueError(f"{name}: expected one grey frame [H, W]. Received: {pixels.shape}")
+    if data.PhotometricInterpretation == "MONOCHROME1":  # low values are shown bright
+        pixels = 2**data.BitsStored - 1 - pixels
+    slope, intercept = float(data.get("RescaleSlope", 1)), float(data.get("RescaleIntercept", 0))
+    return pixels * slope + intercept, str(data.get("SeriesDescription", ""))
+
+
+def _cropped(pair: list[pathlib.Path]) -> np.ndarray:
+    """Pixels of that of the two files of a finding which is the cropped image.
+
+    The tables swap the paths of crop and mask for many findings, and in some folders both are in
+    one series, so the series' description decides only where it tells the two apart; otherwise a
+    mask is what holds no more than two values.
+
+    Raises:
+        ValueError: where neither does.
+    """
+    files = [_grey(file) for file in pair]  # both: where the mask is broken, so is the finding
+    crops = [pixels for pixels, description in files if "cropped" in description.lower()]
+    if len(crops) != 1:
+        crops = [pixels for pixels, _ in files if len(np.unique(pixels)) > 2]
+    if len(crops) != 1:
+        raise ValueError(
+            f"{pair[0].parent.name}: expected a cropped image and a mask of two values. "
+            f"Received: {len(crops)} images that are no mask"
+        )
+    return crops[0]
+
+
+def fitted(image: np.ndarray, size: int) -> np.ndarray:
+    """A crop in a square: scaled to its longer side, the shorter one continued as in a mirror.
+
+    Args:
+        image: [H, W] numbers.
+        size: height and width of the result.
+
+    Returns:
+        uint16 [size, size, 1], the crop in the middle.
+    """
+    scale = size / max(image.shape)
+    height, width = (max(round(n * scale), 1) for n in image.shape)
+    small = area_resize(image, height, width)
+    room = [((size - n) // 2, size - n - (size - n) // 2) for n in (height, width)]
+    square = np.pad(small, room, mode="symmetric")
     return np.round(square.clip(0, 65535)).astype(np.uint16)[..., None]
 
 

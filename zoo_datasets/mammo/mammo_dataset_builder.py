@@ -1,41 +1,52 @@
 """mammo: single mammograms, simulated (`phantom`, the default) or real (`cbis_ddsm`)."""
 
-import collections
-import concurrent.futures
 import dataclasses
 import functools
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo.imaging.windows import Domain
 from zoo_datasets.mammo import cbis_ddsm, phantom
+from zoo_datasets.sources import (
+    SPLITS,
+    Case,
+    Examples,
+    SourceBuilder,
+    SourceConfig,
+    domain,
+    image_feature,
+    map_in_order,
+)
 
 # Below this many pixels a split is done before worker processes have started.
 _POOL_PIXELS = 2_000_000
 
 
+def simulated(case: Case, config: "MammoConfig") -> Examples:
+    """The simulated mammogram of a case."""
+    yield case.key, phantom.example(case.facts["index"], config.seed, config.size)
+
+
 @dataclasses.dataclass(eq=False)
-class MammoConfig(tfds.core.BuilderConfig):
+class MammoConfig(SourceConfig):
     """A source of mammograms.
 
     Attributes:
         size: height and width of the images, in pixels.
-        patients: simulated patients of the train, validation and test split, four images each;
-            None reads CBIS-DDSM.
+        patients: simulated patients of the train, validation and test split, four images each.
         seed: seed of the simulation.
+        labels: classes of the images; none where they have none.
     """
 
     size: int = 256
-    patients: tuple[int, int, int] | None = None
+    patients: tuple[int, int, int] = (0, 0, 0)
     seed: int = 2024
+    labels: tuple[str, ...] = ()
+    read: Any = simulated
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(SourceBuilder):
     """Mammograms {"image": uint16 [H, H, 1] signal, "patient", "name", "laterality", "view"}."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -70,83 +81,72 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             name="cbis_ddsm",
             description="CBIS-DDSM (TCIA), digitised film, fitted into 1024 x 1024.",
             size=1024,
+            licence="CC BY 3.0",
+            idc="cbis_ddsm",
+            find=cbis_ddsm.find,
+            read=cbis_ddsm.read,
+            manual=cbis_ddsm.MANUAL,
+        ),
+        MammoConfig(
+            name="cbis_ddsm_lesions",
+            description="Lesions cropped from CBIS-DDSM, with their pathology, 256 x 256.",
+            size=256,
+            labels=cbis_ddsm.PATHOLOGIES,
+            licence="CC BY 3.0",
+            idc="cbis_ddsm_lesions",
+            find=cbis_ddsm.find_lesions,
+            read=cbis_ddsm.read_lesion,
+            manual=cbis_ddsm.MANUAL_LESIONS,
         ),
     ]
-    MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-    For the config `cbis_ddsm` only. From
-    https://www.cancerimagingarchive.net/collection/cbis-ddsm/ (CC BY 3.0, about 164 GB):
-    1. Download the four tables into `manual_dir`: mass_case_description_train_set.csv,
-       mass_case_description_test_set.csv, calc_case_description_train_set.csv,
-       calc_case_description_test_set.csv.
-    2. Download the images (the four "Full Mammogram Images" downloads are enough) with the NBIA
-       Data Retriever, "Descriptive Directory Name" or "Classic Directory Name", and move its
-       folder CBIS-DDSM (or the folder manifest-... around it) into `manual_dir`, so that there is
-       manual_dir/CBIS-DDSM/Mass-Training_P_00001_LEFT_CC/<study>/<series>/1-1.dcm
-    """
 
     def _info(self) -> tfds.core.DatasetInfo:
-        size = self.builder_config.size
-        simulated = self.builder_config.patients is not None
-        domain = Domain(
-            modality="MG",
-            unit="signal",
-            window=(0, phantom.MAXIMUM if simulated else 65535),
+        config = self.builder_config
+        size = config.size
+        real = config.find is not None
+        features = {
+            "image": image_feature((size, size, 1), np.uint16),
+            "patient": tfds.features.Text(),
+            "name": tfds.features.Text(),
+            "laterality": tfds.features.Text(),
+            "view": tfds.features.Text(),
+        }
+        if config.labels:
+            features["label"] = tfds.features.ClassLabel(names=list(config.labels))
+            features["kind"] = tfds.features.Text()
+        image = domain(
+            "MG",
+            "signal",
+            (0, 65535 if real else phantom.MAXIMUM),
             # CBIS-DDSM files carry no pixel spacing.
-            spacing=(phantom.FIELD / size, phantom.FIELD / size) if simulated else None,
+            None if real else (phantom.FIELD / size, phantom.FIELD / size),
         )
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Tensor(
-                        shape=(size, size, 1),
-                        dtype=np.uint16,
-                        encoding=tfds.features.Encoding.ZLIB,
-                    ),
-                    "patient": tfds.features.Text(),
-                    "name": tfds.features.Text(),
-                    "laterality": tfds.features.Text(),
-                    "view": tfds.features.Text(),
-                }
-            ),
+            features=tfds.features.FeaturesDict(features),
             homepage="https://www.cancerimagingarchive.net/collection/cbis-ddsm/",
-            metadata=tfds.core.MetadataDict({"kind": "single", "image": domain.to_dict()}),
+            metadata=tfds.core.MetadataDict({"kind": "single", "image": image}),
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+    def simulated_cases(self) -> dict[str, list[Case]]:
+        """One case an image, four images a patient."""
+        ends = np.cumsum([0, *self.builder_config.patients]) * len(phantom.VIEWS)
+        return {
+            split: [
+                Case(
+                    key=phantom.name(index),
+                    patient=phantom.patient_name(index),
+                    facts={"index": index},
+                )
+                for index in range(ends[k], ends[k + 1])
+            ]
+            for k, split in enumerate(SPLITS)
+        }
+
+    def _generate_examples(self, cases: list[Case]) -> Examples:
         config = self.builder_config
-        if config.patients is None:
-            splits = cbis_ddsm.split_cases(dl_manager.manual_dir)
-            read = functools.partial(cbis_ddsm.example, size=config.size)
-        else:
-            ends = np.cumsum([0, *config.patients]) * len(phantom.VIEWS)
-            splits = {
-                split: range(ends[k], ends[k + 1])
-                for k, split in enumerate(("train", "validation", "test"))
-            }
-            read = functools.partial(phantom.example, seed=config.seed, size=config.size)
-        return {split: self._generate_examples(read, items) for split, items in splits.items()}
-
-    def _generate_examples(self, read, items) -> Iterator[tuple[str, dict[str, Any]]]:
-        if len(items) * self.builder_config.size**2 < _POOL_PIXELS:
-            examples = map(read, items)
-        else:
-            examples = map_in_order(read, items)
-        for example in examples:
+        if config.find or len(cases) * config.size**2 < _POOL_PIXELS:
+            yield from super()._generate_examples(cases)
+            return
+        read = functools.partial(phantom.example, seed=config.seed, size=config.size)
+        for example in map_in_order(read, [case.facts["index"] for case in cases]):
             yield example["name"], example
-
-
-def map_in_order(function: Callable, items: Iterable, workers: int | None = None) -> Iterator:
-    """`map(function, items)` over worker processes; few results wait at any time.
-
-    New processes ("spawn") rather than forks: TensorFlow's threads do not survive a fork.
-    """
-    workers = workers or min(os.cpu_count() or 1, 8)
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        waiting: collections.deque = collections.deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= 4 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

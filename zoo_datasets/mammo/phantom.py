@@ -101,16 +101,26 @@ def simulate(seed: int, index: int, size: int = 256) -> Image:
     pixels = _render(rng, breast, view, size)
     if laterality == "R":
         pixels = pixels[:, ::-1]
-    patient = f"phantom-{patient:05d}"
     return Image(
         pixels=np.ascontiguousarray(pixels[..., None]),
-        patient=patient,
-        name=f"{patient}_{laterality}_{view}",
+        patient=patient_name(index),
+        name=name(index),
         laterality=laterality,
         view=view,
         density=breast.density,
         finding=breast.finding,
     )
+
+
+def patient_name(index: int) -> str:
+    """The patient of image `index`."""
+    return f"phantom-{index // len(VIEWS):05d}"
+
+
+def name(index: int) -> str:
+    """The name of image `index`."""
+    laterality, view = VIEWS[index % len(VIEWS)]
+    return f"{patient_name(index)}_{laterality}_{view}"
 
 
 def example(index: int, seed: int, size: int) -> dict[str, Any]:

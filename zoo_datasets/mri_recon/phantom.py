@@ -68,7 +68,14 @@ def patient(scan: Scan, seed: int, number: int) -> list[tuple[str, np.ndarray, n
     painted = [
         head.signal(at, contrast) for at, contrast in zip(z.tolist(), contrasts, strict=True)
     ]
-    images = resample.crop_kspace(np.stack(painted) * coil, 2)
+    return measured(scan, np.stack(painted) * coil, contrasts, rng)
+
+
+def measured(
+    scan: Scan, painted: np.ndarray, contrasts: list[str], rng: np.random.Generator
+) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """What the protocol measures of slices painted twice as fine, `[slices, 2 n, 2 n]`."""
+    images = resample.crop_kspace(painted, 2)
     noise = np.float32(scan.noise) * rng.standard_normal((2, *images.shape), np.float32)
     kspace = scan.operator.forward(images)
     kspace += scan.operator.lines[:, None] * (noise[0] + 1j * noise[1])

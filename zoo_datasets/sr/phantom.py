@@ -70,7 +70,7 @@ def patient(scan: Scan, seed: int, number: int) -> list[dict[str, np.ndarray]]:
     rng = np.random.default_rng([seed, number])
     if scan.modality == "CT":
         return [_ct(scan, image) for image in _ct_slices(scan, rng)]
-    return [_mr(scan, image) for image in _mr_images(scan, rng)]
+    return [stored_mr(scan, image) for image in _mr_images(scan, rng)]
 
 
 def fbp_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -109,18 +109,24 @@ def _mr_images(scan: Scan, rng: np.random.Generator) -> np.ndarray:
     coil = brain.bias_field(rng, 2 * scan.size, scan.spacing / 2)
     if scan.depth:
         z = _BOTTOM + (np.arange(2 * scan.depth) + 0.5) * scan.spacing / 2
-        signal = _scanned((head.volume(z, "T1") * coil)[None], scan, 2)
+        painted = (head.volume(z, "T1") * coil)[None]
     else:
         low, high = brain.EXTENT
         z = low + (np.arange(scan.slices) + rng.uniform(size=scan.slices)) * (
             (high - low) / scan.slices
         )
-        signal = _scanned(head.volume(z, "T1") * coil, scan, 2)
+        painted = head.volume(z, "T1") * coil
+    return noisy(scan, painted, rng)
+
+
+def noisy(scan: Scan, painted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The complex images of a scan of what is painted twice as fine, fluid of proton density 1."""
+    signal = _scanned(painted, scan, 2)
     noise = rng.standard_normal((2, *signal.shape), np.float32)
     return signal + np.float32(MR_NOISE) * (noise[0] + 1j * noise[1])
 
 
-def _mr(scan: Scan, image: np.ndarray) -> dict[str, np.ndarray]:
+def stored_mr(scan: Scan, image: np.ndarray) -> dict[str, np.ndarray]:
     """Magnitude images of one complex image or volume."""
     images = {"target": np.abs(image)}
     images |= {f"source_x{scale}": _scanned(image, scan, scale) for scale in scan.scales}

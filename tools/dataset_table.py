@@ -1,0 +1,48 @@
+"""Writes the README's table of data sets from the registry: `python tools/dataset_table.py`."""
+
+import importlib
+import re
+from pathlib import Path
+
+from zoo import figures, registry
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+_TABLE = re.compile(r"^\| data set \|.*\n(?:\|.*\n)+", re.MULTILINE)
+
+
+def dataset_table() -> str:
+    """The README's table of data sets, from the registry: one row each, Markdown."""
+    rows = [
+        "| data set | what it is | made here | from files that you downloaded |",
+        "|---|---|---|---|",
+    ]
+    for name, fields in registry.index()["datasets"].items():
+        if fields["owner"] != "zoo":
+            continue
+        module = importlib.import_module(f"{fields['module']}.{name}_dataset_builder")
+        configs = {config.name: config for config in module.Builder.BUILDER_CONFIGS}
+        if hasattr(module, "configure"):
+            here, files = [], ["your own"]
+        else:
+            real = [n for n in fields["configs"] if getattr(configs[n], "find", None)]
+            here = [f"`{n}`" for n in fields["configs"] if n not in real]
+            files = [f"`{n}`" for n in real]
+        summary = re.sub(r"\s+", " ", fields["summary"])
+        rows.append(f"| `{name}` | {summary} | {', '.join(here)} | {', '.join(files)} |")
+    return "\n".join(rows)
+
+
+def with_table(readme: str) -> str:
+    """The README with the table that the registry gives.
+
+    Raises:
+        ValueError: for a text that has not exactly one table of data sets.
+    """
+    text, count = _TABLE.subn(lambda _: dataset_table() + "\n", readme)
+    if count != 1:
+        raise ValueError(f"readme: expected one table that starts | data set |. Received: {count}")
+    return text
+
+
+if __name__ == "__main__":
+    figures.write_atomic(README, with_table(README.read_text(encoding="utf-8")).encode())

@@ -1,0 +1,1 @@
+"""`ct_recon`: CT images from few and noisy parallel-beam projections."""

@@ -1,0 +1,1 @@
+"""`mr_ct`: magnetic resonance and CT of the same patient."""

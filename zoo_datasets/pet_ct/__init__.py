@@ -1,0 +1,1 @@
+"""`pet_ct`: positron emission tomography and CT of the same patient."""

@@ -1,0 +1,44 @@
+"""T2-weighted slices of IXI at high and at low resolution: the `ixi` examples of `sr`."""
+
+import numpy as np
+
+from zoo.physics import resample
+from zoo_datasets.mri_contrast import signal
+from zoo_datasets.sources import Case, Examples, SourceConfig
+
+
+def read(case: Case, config: SourceConfig) -> Examples:
+    """The axial slices of a volume that show something, and the middle of their k-space.
+
+    Targets are cropped to multiples of the largest scale, about their middle.
+
+    Raises:
+        ValueError: for a file that cannot be read, or is too small.
+    """
+    (path,) = case.files.values()
+    scan = signal.read(path)
+    most = max(config.scales)
+    rows, columns = (side // most * most for side in scan.values.shape[1:])
+    if min(rows, columns) < 4 * most:
+        raise ValueError(
+            f"{path.name}: expected slices of at least {4 * most} x {4 * most} pixels. "
+            f"Received: shape {scan.values.shape}"
+        )
+    top, left = (scan.values.shape[1] - rows) // 2, (scan.values.shape[2] - columns) // 2
+    image, scale = signal.scaled(scan.values)
+    for i in signal.full_slices(image):
+        target = image[i, top : top + rows, left : left + columns]
+        name = f"{case.key}-{i:03d}"
+        images = {"target": target}
+        images |= {f"source_x{s}": resample.crop_kspace(target, s) for s in config.scales}
+        example = {key: image[..., None] for key, image in images.items()}
+        yield (
+            name,
+            example
+            | {
+                "scale": scale,
+                "spacing": np.float32(scan.spacing[1:]),
+                "patient": case.patient,
+                "name": name,
+            },
+        )
