@@ -3,8 +3,8 @@
     <patient>/<study>/<n>-Full Dose Images-<n>/*.dcm
     <patient>/<study>/<n>-Low Dose Images-<n>/*.dcm
 
-directly in the manual directory or in the NBIA Data Retriever's folders around it. The reader of
-deepinv and the collection's own page know it so; the projections beside the images are not read.
+directly in the manual directory or in the NBIA Data Retriever's folders around it. The projections
+beside the images are not read.
 """
 
 from pathlib import Path
