@@ -29,7 +29,7 @@ What differs from the paper, and why:
     lambda_identity=1                                           identity it stays where it began
     in the small preset: spectral norm,       none              the pursuit oscillates less, and the
     discriminators twice as fast, an average                    average lies in the middle; later
-    of the generators, and few steps                            they begin to copy the target's noise
+    of the generators, and few steps                            they copy the target's noise
     the additions below, all 0                none              for medical images
 
 Additions: `lambda_gradient` Hiasa et al. 2018, arXiv:1803.06629; `lambda_shape` Zhang, Yang and
