@@ -141,7 +141,6 @@ def prepared(builder_class, folder):
     assert len(set.union(*patients)) == 10  # no patient in two splits
     assert len({e["name"] for examples in splits.values() for e in examples}) == 40
     assert builder.info.metadata["label_names"] == list(brain.LABELS)
-    assert builder_class.BUILDER_CONFIGS[0].name == "phantom"
     return builder, splits
 
 
@@ -149,6 +148,7 @@ def test_mri_contrast_builder(tmp_path):
     from zoo.imaging.windows import Domain
     from zoo_datasets.mri_contrast.mri_contrast_dataset_builder import Builder
 
+    assert Builder.BUILDER_CONFIGS[0].name == "mni152"
     builder, splits = prepared(Builder, tmp_path)
     metadata = builder.info.metadata
     assert metadata["kind"] == "paired" and metadata["aligned"] is True

@@ -110,8 +110,8 @@ class Builder(SimulatedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}
     BUILDER_CONFIGS = [
-        phantom_config("phantom", "Simulated brains, 128 x 128 at 1.75 mm; no download."),
         mni152_config("mni152", patients=(120, 15, 25), seed=40),
+        phantom_config("phantom", "Simulated brains, 128 x 128 at 1.75 mm; no download."),
         phantom_config(
             "phantom_256",
             "Other brains, 256 x 256 at 0.875 mm.",

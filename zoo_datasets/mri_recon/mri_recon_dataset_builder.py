@@ -76,18 +76,18 @@ class Builder(SimulatedBuilder):
     RELEASE_NOTES = {"1.0.0": "First release."}
     BUILDER_CONFIGS = [
         Config(
-            name="phantom",
-            description="Simulated T1- and T2-weighted heads, 64 x 64 at 3.5 mm, 2.5-fold.",
-            scan=phantom.Scan(),
-            patients=(400, 25, 50),
-        ),
-        Config(
             name="mni152",
             description="A real average brain, deformed, 64 x 64, 3.5 mm, 2.5-fold; needs nilearn.",
             scan=phantom.Scan(),
             patient=mni152.patient,
             patients=(400, 25, 50),
             seed=50,
+        ),
+        Config(
+            name="phantom",
+            description="Simulated T1- and T2-weighted heads, 64 x 64 at 3.5 mm, 2.5-fold.",
+            scan=phantom.Scan(),
+            patients=(400, 25, 50),
         ),
         Config(
             name="phantom_32",
