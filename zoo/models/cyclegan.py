@@ -25,7 +25,7 @@ What differs from the paper, and why:
     no other in the discriminators, which                       less; the average lies in the middle
     learn twice as fast; an average of the
     generators' weights
-    lambda_identity=0 in the small preset     5                 the paper's too but for paintings
+    lambda_identity=0 in the small preset     5, or 0           the authors take it for paintings
     the additions below, all 0                none              for medical images
 
 Additions: `lambda_gradient` Hiasa et al. 2018, arXiv:1803.06629; `lambda_shape` Zhang, Yang and
