@@ -4,14 +4,17 @@ import functools
 
 import harness
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 
-import zoo.models.automap  # noqa: F401  registers the class
+import zoo
+import zoo.models.automap  # registers the class
+from zoo import command_line
 from zoo.imaging.windows import Domain
 from zoo.models import automap
 from zoo.models.automap import Automap, AutomapRecipe, parameter_count
-from zoo.physics import fourier
+from zoo.physics import fourier, radon
 from zoo.translator import DataFacts
 
 KSPACE = Domain(modality="MR", unit="k-space", window=(-16.0, 16.0), channels=2)
@@ -74,6 +77,44 @@ def test_fully_connected_layers_before_a_unet():
     harness.every_weight_learns(model, functools.partial(batch_of, 16))
 
 
+SINOGRAM = Domain(modality="CT", unit="line integral", window=(0.0, 8.0))
+HU = Domain(modality="CT", unit="HU", window=(-1024.0, 1500.0))
+
+
+def sinograms_of(count: int, seed: int = 0):
+    """16 × 16 pixels of 10 mm and their projections, 8 views of 24 detectors."""
+    hu = 1000.0 * images_of(16, count, seed) - 500.0
+    beam = radon.ParallelBeam(16, 10.0, 8)
+    source = beam.forward(radon.hu_to_attenuation(hu[..., 0]))[..., None]
+    return harness.tensors({"source": source.astype("float32"), "target": hu}, seed)
+
+
+@pytest.mark.parametrize("variant", ["automap", "dautomap"])
+def test_sinograms(variant, tmp_path, monkeypatch):
+    fields = TINY | {"variant": variant, "sensors": (8, 24)}
+    harness.run_translator_test(
+        "automap", fields, sinograms_of, tmp_path, monkeypatch, source=SINOGRAM, target=HU
+    )
+    model = harness.build("automap", fields, SINOGRAM, HU)
+    assert model.network.input_shape == (None, 8, 24, 1)
+    assert model.network.output_shape == (None, 16, 16, 1)
+    for array in np.zeros([1, 16, 16, 1], "float32"), np.zeros([3, 16, 16], "float32"):
+        with pytest.raises(ValueError, match="array: expected sinograms of 8 x 24"):
+            model.translate(array)
+
+
+def test_the_dense_variant_learns_to_reconstruct_from_sinograms():
+    fields = TINY | {"variant": "automap", "sensors": (8, 24), "jitter": 0.0}
+    model = harness.build("automap", fields | {"learning_rate": 1e-3}, SINOGRAM, HU)
+    model.compile()
+    step = tf.function(model.train_step, autograph=False)
+    batch = sinograms_of(32)
+    first = float(step(batch)["loss"])
+    for _ in range(150):
+        last = float(step(batch)["loss"])
+    assert last < 0.2 * first
+
+
 def inverse_dft(n: int) -> np.ndarray:
     """[h, c, h', c']: the centred unitary inverse DFT of one axis, real and imaginary parts."""
     place = np.arange(n) - n // 2
@@ -122,15 +163,15 @@ def test_dautomap_can_be_the_reconstruction():
 
 
 def test_an_axis_transform_is_a_map_along_one_axis():
-    layer = automap.AxisTransform(3, 2)
+    layer = automap.AxisTransform(6, 3, 2)
     x = np.random.default_rng(0).normal(size=[2, 4, 5, 2]).astype("float32")
     y = layer(x)
     layer.bias.assign(np.random.default_rng(1).normal(size=layer.bias.shape))
     biased = layer(x)
     kernel = layer.kernel.numpy()
     for row in range(4):
-        expected = x[:, row].reshape(2, 10) @ kernel.reshape(10, 15)
-        np.testing.assert_allclose(y[:, row], expected.reshape(2, 5, 3), rtol=1e-4, atol=1e-5)
+        expected = x[:, row].reshape(2, 10) @ kernel.reshape(10, 18)
+        np.testing.assert_allclose(y[:, row], expected.reshape(2, 6, 3), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(biased - y, np.broadcast_to(layer.bias, y.shape), atol=1e-5)
 
 
@@ -179,23 +220,29 @@ def test_what_does_not_fit_is_refused_before_it_is_built():
     with pytest.raises(ValueError, match="n: expected at most 8[0-9].*: n=100, variant=pix2pix"):
         build(n=100, variant="pix2pix", max_gigabytes=2.0)
     with pytest.raises(ValueError, match="variant=dautomap"):
-        Automap.resolve(AutomapRecipe(), DataFacts(source_shape=(256, 256)))
+        shapes = {"source_shape": (64, 364), "target_shape": (256, 256)}
+        Automap.resolve(AutomapRecipe(), DataFacts(**shapes))
     assert build(n=256, variant="dautomap").network.count_params() < 1e6
     automap.check_size(AutomapRecipe(n=128))  # the paper's own size
 
 
-def test_the_largest_n_that_is_named_fits():
+@pytest.mark.parametrize(("sensors", "channels"), [((0, 0), 2), ((64, 364), 1)])
+def test_the_largest_n_that_is_named_fits(sensors, channels):
+    def check(n):
+        automap.check_size(AutomapRecipe(n=n, sensors=sensors, max_gigabytes=3.0), channels)
+
     with pytest.raises(ValueError) as error:
-        automap.check_size(AutomapRecipe(n=500, max_gigabytes=3.0))
+        check(500)
     largest = int(str(error.value).split("at most ")[1].split(",")[0])
-    automap.check_size(AutomapRecipe(n=largest, max_gigabytes=3.0))
+    check(largest)
     with pytest.raises(ValueError):
-        automap.check_size(AutomapRecipe(n=largest + 1, max_gigabytes=3.0))
+        check(largest + 1)
 
 
 def test_resolve_takes_n_from_the_data():
-    def resolve(shape, **fields):
-        return Automap.resolve(AutomapRecipe(**fields), DataFacts(source_shape=shape))
+    def resolve(shape, source=None, **fields):
+        facts = DataFacts(source_shape=source or shape, target_shape=shape)
+        return Automap.resolve(AutomapRecipe(**fields), facts)
 
     assert resolve((32, 32)).n == 32
     assert resolve((32, 32), n=32).n == 32
@@ -205,6 +252,11 @@ def test_resolve_takes_n_from_the_data():
         resolve((32, 32), n=64)
     with pytest.raises(ValueError, match="Received: several sizes"):
         resolve(None)
+    assert resolve((32, 32)).sensors == (0, 0)
+    sinograms = resolve((32, 32), source=(12, 46))
+    assert (sinograms.n, sinograms.sensors, sinograms.measured) == (32, (12, 46), (12, 46))
+    with pytest.raises(ValueError, match="sensors: expected the data's, 12 x 46. Rec.*: 12 x 44"):
+        resolve((32, 32), source=(12, 46), sensors=(12, 44))
 
 
 def test_another_size_is_refused():
@@ -220,8 +272,8 @@ def test_another_size_is_refused():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"flip": True}, "flip: k-space is taken as it is"),
-        ({"crop": 32}, "crop: k-space is taken as it is"),
+        ({"flip": True}, "flip: measurements are taken as they are"),
+        ({"crop": 32}, "crop: measurements are taken as they are"),
         ({"n": -1}, "n: expected 0 or more"),
     ],
 )
@@ -233,3 +285,31 @@ def test_bad_recipes_are_refused(fields, message):
 def test_levels_must_divide_n():
     with pytest.raises(ValueError, match="levels: expected 18 pixels to be a multiple of 2.levels"):
         build(n=18, variant="encoder_decoder")
+
+
+def test_a_sinogram_becomes_an_image(tmp_path, capsys):
+    run = ["--model=automap", "--dataset=ct_recon/phantom_tiny", f"--workdir={tmp_path / 'run'}"]
+    run += [f"--data_dir={tmp_path / 'data'}"]
+    assert command_line.main(["cli.py", "train", *run, "--steps=2"]) == 0, capsys.readouterr().err
+    assert command_line.main(["cli.py", "evaluate", *run]) == 0, capsys.readouterr().err
+    (tmp_path / "in").mkdir()
+    sinograms = np.random.default_rng(0).uniform(0, 4, [3, 32, 92]).astype("float32")
+    np.save(tmp_path / "in" / "several.npy", sinograms)
+    np.save(tmp_path / "in" / "one.npy", sinograms[1])
+    np.save(tmp_path / "in" / "other.npy", sinograms[:, :30])
+    PIL.Image.fromarray(np.zeros([32, 92], "uint16")).save(tmp_path / "in" / "image.png")
+    predict = ["predict", f"--model={tmp_path / 'run'}", f"--input={tmp_path / 'in'}"]
+    predict += [f"--output={tmp_path / 'out'}"]
+    assert command_line.main(["cli.py", *predict]) == 1
+    said = capsys.readouterr().err
+    assert "other.npy: array: expected sinograms of 32 x 92" in said
+    assert "image.png: unit: the model takes sinograms, NPY files [views, detectors]" in said
+    several, one = (np.load(tmp_path / "out" / f"{name}.npy") for name in ("several", "one"))
+    assert several.shape == (3, 64, 64) and one.dtype == np.float32
+    np.testing.assert_array_equal(several[1], one)
+    model = zoo.load(str(tmp_path / "run"))
+    np.testing.assert_allclose(model.translate(sinograms)[1], one, atol=1e-2)
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.npy")) == [
+        "one.npy",
+        "several.npy",
+    ]

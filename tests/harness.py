@@ -104,6 +104,8 @@ def _translates(model, batch: Batch) -> None:
     for shape in shapes:
         images = np.random.default_rng(0).uniform(low, high, shape).astype("float32")
         sides = [side * model.scale for side in shape[1:-1]]
+        if not model.tiles:  # a measurement of one size, and its image of one
+            sides = list(batch["target"].shape[1:-1])
         for given in (images, images[0, ..., 0]) if shape[-1] == 1 else (images,):
             output = model.translate(given)
             batched = given.ndim == images.ndim

@@ -14,7 +14,7 @@ TINY = {"base_filters": 4, "levels": 3}
 def test_names_by_task_and_modality():
     assert {"encoder_decoder", "pggan", "pix2pix"} <= set(zoo.names())
     assert zoo.names(modality="MG") == ["dcgan", "pggan", "srcnn", "srgan"]
-    assert "automap" in zoo.names(modality="MR") and "automap" not in zoo.names(modality="CT")
+    assert "automap" in zoo.names(modality="MR") and "automap" not in zoo.names(modality="PT")
     assert "pggan" not in zoo.names(task="denoising")
     assert zoo.names("datasets", task="denoising", modality="CT") == [
         "cbct_ct",
@@ -35,9 +35,9 @@ def test_an_unknown_name_offers_the_nearest(ask):
 
 def test_what_fits_has_the_kind_of_data_and_a_task_in_common():
     assert registry.fitting("srcnn") == ["folder", "sr"]
-    assert registry.fitting("automap") == ["mri_recon"]
+    assert registry.fitting("automap") == ["ct_recon", "mri_recon"]
     assert {"cbct_ct", "ct_recon", "folder", "mr_ct"} <= set(registry.fitting("cyclegan"))
-    assert "automap" not in registry.fitting("ct_recon")  # it reads k-space
+    assert "automap" in registry.fitting("ct_recon")
     assert registry.fitting("mammo") == ["dcgan", "pggan"]
     assert registry.fitting("brain_seg") == ["encoder_decoder", "pix2pix"]
 

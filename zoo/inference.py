@@ -264,6 +264,11 @@ def _check_volume(model: Any, volume: Volume) -> None:
         takes = "images" if volume.unit == "k-space" else "k-space, complex NPY files"
         received = "k-space" if volume.unit == "k-space" else "an image of real numbers"
         raise ValueError(f"unit: the model takes {takes}. Received: {received}")
+    if model.source.unit == "line integral" and volume.kind != "array":
+        raise ValueError(
+            "unit: the model takes sinograms, NPY files [views, detectors] of line integrals. "
+            f"Received: a {volume.kind} image"
+        )
     slices = model.recipe.slices
     expected = 1 if slices > 1 else model.source.channels
     if volume.channels != expected:

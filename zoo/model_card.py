@@ -141,11 +141,14 @@ def _in_words(domain: dict[str, Any]) -> str:
         return "label maps"
     if domain["unit"] == "k-space":
         return f"{domain['modality']} k-space"
+    if domain["unit"] == "line integral":
+        return f"{domain['modality']} sinograms"
     return f"{domain['modality']} images in {_unit(domain)}, {domain['channels']} channel(s)"
 
 
 def _unit(domain: dict[str, Any]) -> str:
     words = {"1": "values without a unit", "signal": "signal values", "k-space": "k-space values"}
+    words["line integral"] = "line integrals, -log of the share of photons that pass"
     return words.get(domain["unit"], domain["unit"])
 
 

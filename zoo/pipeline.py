@@ -502,8 +502,8 @@ def augment(
     mirrored.
 
     Args:
-        images: images of one extent, `[H, W, C]` of any type; or volumes `[D, H, W, C]`, which are
-            cropped and mirrored only.
+        images: images of one extent (where nothing moves, and sizes are known, of any), `[H, W, C]`
+            of any type; or volumes `[D, H, W, C]`, which are cropped and mirrored only.
         recipe: crop, flip, shift, rotation and zoom; `shift` counts pixels of the coarsest image.
         seed: int32 `[2]`, a stateless seed.
         size: height and width of the result; 0 leaves those of the crop or of the image.
@@ -553,7 +553,10 @@ def augment(
             shape = [size, size, shape[-1]]
         return tf.ensure_shape(image, shape)
 
+    moved = recipe.crop or recipe.flip or recipe.shift or recipe.rotation or recipe.zoom or size
     for image, factor in zip(images, factors, strict=True):
+        if not moved and None not in (*image.shape[:-1], *images[0].shape[:-1]):
+            continue  # known sizes, such as those of a sinogram and its image
         message = (
             f"source and target of a pair have different sizes, or not {factor} to 1"
             if factor > 1

@@ -172,19 +172,13 @@ def find(name: str) -> tuple[str, dict]:
 
 
 def fitting(name: str) -> list[str]:
-    """Data sets that suit a model, or models that suit a data set.
-
-    By kind of data and by task; and by modality, where a model names one.
-    """
+    """Data sets that suit a model by kind of data and by task, or models that suit a data set."""
     section, fields = find(name)
 
     def suits(model: dict, dataset: dict) -> bool:
         kinds = dataset["data"].split(", ")
         kind = model["data"] in kinds or (model["data"] == "unpaired" and "paired" in kinds)
-        # A model that reads one modality's raw data says so.
-        seen = not set(model.get("modality", ())).isdisjoint(dataset["modality"])
-        seen = seen or "modality" not in model
-        return kind and seen and bool(set(model["tasks"]) & set(dataset["tasks"]))
+        return kind and bool(set(model["tasks"]) & set(dataset["tasks"]))
 
     if section == "models":
         return sorted(n for n, row in index()["datasets"].items() if suits(fields, row))

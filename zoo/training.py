@@ -144,11 +144,11 @@ def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
     if metadata.get("scales") and recipe.scale == 1:
         raise refuse("the sources are smaller than the targets, which is for super-resolution")
     source, target = pipeline.domains(builder, recipe)
-    takes = "k-space" if cls.reads_kspace else "images"
     given = _MEASUREMENTS.get(source.unit, "images")
-    if takes != given:
+    if given not in cls.takes:
         also = metadata.get("images", "")
-        also = f"; {also} has them as images" if also and takes == "images" else ""
+        also = f"; {also} has them as images" if also and "images" in cls.takes else ""
+        takes = " or ".join(cls.takes)
         raise refuse(f"{entry.model} takes {takes}, and the sources are {given}{also}")
     facts = data_facts(builder, recipe)
     if getattr(recipe, "classes", 0):
@@ -161,7 +161,7 @@ def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
         raise refuse(f"the recipe needs {missing[0]}, which the data lack")
     shapes = facts.source_shape, facts.target_shape
     fits = None in shapes or tuple(s * recipe.scale for s in shapes[0]) == shapes[1]
-    if cls.data == "paired" and not fits:
+    if cls.data == "paired" and given == "images" and not fits:
         raise refuse(
             f"the recipe makes images {recipe.scale} times as large as its input, "
             f"and sources are {shapes[0]}, targets {shapes[1]}"

@@ -68,7 +68,7 @@ class Translator(keras.Model):
     recipe_class = Recipe
     data = "paired"  # what it trains on: paired, unpaired (pairs will do) or single
     classifies = False  # whether it can learn label maps, the class of each pixel
-    reads_kspace = False  # whether its source is k-space and not an image
+    takes = ("images",)  # what its source may be: images, k-space, sinograms
     registered_name = ""
     network: keras.Model
 

@@ -4,6 +4,7 @@ Complex NPY files are k-space.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
@@ -157,11 +158,13 @@ def write(
     labels = "uint8" if classes <= 256 else "uint16"
     if isinstance(volume, ArrayVolume):
         stack = np.load(volume.paths[0], mmap_mode="r", allow_pickle=False).ndim == 3
-        shape = grid.shape(volume.shape)
+        slices = iter(slices)
+        first = next(slices)
+        shape = first[1].shape  # that of the image which a sinogram gives is another than its own
         shape = (volume.length * grid.depth, *shape) if stack else shape
         dtype = np.dtype(labels if classes else "float32")
         array = np.lib.format.open_memmap(path, "w+", dtype, shape)
-        for index, data in slices:
+        for index, data in itertools.chain([first], slices):
             array[index if stack else ...] = saturate(data, dtype)
         array.flush()
         return

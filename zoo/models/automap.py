@@ -1,7 +1,7 @@
-"""AUTOMAP: reconstruction of images from k-space by a network that learns the transform itself.
+"""AUTOMAP: images from k-space or sinograms, by a network that learns the transform itself.
 
 Zhu, Liu, Cauley, Rosen and Rosen: Image reconstruction by domain-transform manifold learning,
-Nature 555 (2018), arXiv:1704.08841. For n × n samples, `variant`:
+Nature 555 (2018), arXiv:1704.08841. For n × n samples of k-space, `variant`:
 
     automap           2n², FC n² tanh, FC n² tanh, n×n, c5-64 ReLU, c5-64 ReLU, transposed c7-1
     dautomap          n×n×2, rows, columns, c5-64 ReLU, c5-64 ReLU, transposed c7-1
@@ -17,10 +17,16 @@ one linear map for all columns w; "columns" is the same along w. Real and imagin
 channels, so that the inverse DFT is one such pair of maps. Between the two there is no
 nonlinearity. It has (2n)² weights a map and not 2n⁴: n of 256 and more become possible.
 
-Input `[N, n, n, 2]`, k-space as (real, imaginary); output `[N, n, n, 1]`, both in physical units. A
-network holds for one n. Inside, k-space is counted in half spans of the target's window: as the DFT
-is unitary its values then have the size of the image's, and the inverse DFT would give the image.
-The output of the first two variants is counted from the window's lower end, so that air is 0.
+A sinogram of V views and D detectors has V·D values in place of the 2n², and the maps of "dautomap"
+lead from V rows to n and from D columns to n. The Radon transform is no product of two such maps,
+though: what they cannot do is left to the convolutions, so that "automap" is the better one where
+it fits into memory.
+
+Input `[N, n, n, 2]`, k-space as (real, imaginary), or `[N, V, D, 1]`, line integrals; output
+`[N, n, n, 1]`, both in physical units. A network holds for one size. Inside, k-space is counted in
+half spans of the target's window: as the DFT is unitary its values then have the size of the
+image's, and the inverse DFT would give the image. The output of the first two variants is counted
+from the window's lower end, so that air is 0.
 
     python cli.py --model=automap --dataset=mri_recon train
 
@@ -72,8 +78,9 @@ class AutomapRecipe(Recipe):
 
     Attributes:
         variant: see above.
-        n: height and width of k-space and of the image; 0 takes the data's, 64 where there are
-            none.
+        n: height and width of the image; 0 takes the data's, 64 where there are none.
+        sensors: rows and columns of the measurement, of a sinogram its views and detectors;
+            0, 0: n and n, or the data's.
         filters: channels of the 5×5 convolutions.
         activity: weight of the mean |activation| of the second convolution, summed over channels
             ("automap" and "dautomap").
@@ -93,6 +100,7 @@ class AutomapRecipe(Recipe):
     learning_rate: float = 2e-5
     variant: Literal["automap", "dautomap", "encoder_decoder", "pix2pix"] = "automap"
     n: int = 0
+    sensors: tuple[int, int] = (0, 0)
     filters: int = 64
     activity: float = 1e-4
     rms_decay: float = 0.9
@@ -120,7 +128,7 @@ class AutomapRecipe(Recipe):
         for name in ("crop", "flip", "shift", "rotation", "zoom"):
             if getattr(self, name):
                 raise ValueError(
-                    f"{name}: k-space is taken as it is, because each sample has its place. "
+                    f"{name}: measurements are taken as they are: each sample has its place. "
                     f"Received: {getattr(self, name)}"
                 )
         for name, low in (("n", 0), ("filters", 1), ("transform_channels", 1), ("levels", 1)):
@@ -133,6 +141,11 @@ class AutomapRecipe(Recipe):
         return self.n or 64
 
     @property
+    def measured(self) -> tuple[int, int]:
+        """Rows and columns of the measurement."""
+        return self.sensors if any(self.sensors) else (self.side, self.side)
+
+    @property
     def fully_connected(self) -> bool:
         """Whether two fully connected layers make up the transform."""
         return self.variant != "dautomap"
@@ -141,15 +154,15 @@ class AutomapRecipe(Recipe):
 # Size.
 
 
-def dense_count(n: int, channels: int = 2) -> int:
-    """Parameters of the two fully connected layers, channels·n² to n² to n²."""
-    return n**2 * (channels * n**2 + 1) + n**2 * (n**2 + 1)
+def dense_count(n: int, values: int) -> int:
+    """Parameters of the two fully connected layers, from so many values to n² to n²."""
+    return n**2 * (values + 1) + n**2 * (n**2 + 1)
 
 
 def parameter_count(n: int, channels: int = 2, filters: int = 64) -> int:
     """Parameters of the variant "automap", without building it."""
     convolutions = 25 * filters + filters + 25 * filters**2 + filters + 49 * filters + 1
-    return dense_count(n, channels) + convolutions
+    return dense_count(n, channels * n**2) + convolutions
 
 
 def check_size(recipe: AutomapRecipe, channels: int = 2) -> None:
@@ -160,16 +173,24 @@ def check_size(recipe: AutomapRecipe, channels: int = 2) -> None:
     """
     if not recipe.fully_connected:
         return
-    count, n = dense_count(recipe.side, channels), recipe.side
+    n, (rows, columns) = recipe.side, recipe.measured
+    count = dense_count(n, channels * rows * columns)
     # Four bytes each for a weight, its gradient and RMSprop's mean of squares.
     gigabytes = 12e-9 * count
     if gigabytes > recipe.max_gigabytes:
-        largest = math.floor((recipe.max_gigabytes / (12e-9 * (channels + 1))) ** 0.25)
+        weights = recipe.max_gigabytes / 12e-9
+        if any(recipe.sensors):
+            half = channels * rows * columns / 2
+            largest = math.floor(math.sqrt(math.sqrt(half**2 + weights) - half))
+        else:
+            largest = math.floor((weights / (channels + 1)) ** 0.25)
+        transforms = (rows * channels + columns * recipe.transform_channels) * n
+        transforms *= recipe.transform_channels
         raise ValueError(
             f"n: expected at most {largest}, because two fully connected layers for {n} x {n} "
             f"pixels have {count:,} weights, which with gradients and optimizer take "
             f"{gigabytes:,.1f} GB, and max_gigabytes is {recipe.max_gigabytes:g}. What would fit: "
-            f"variant=dautomap, whose transforms have {2 * (2 * n) ** 2:,} weights. "
+            f"variant=dautomap, whose transforms have {transforms:,} weights. "
             f"Received: n={n}, variant={recipe.variant}"
         )
 
@@ -181,27 +202,29 @@ def check_size(recipe: AutomapRecipe, channels: int = 2) -> None:
 class AxisTransform(layers.Layer):
     """One learned linear map along an axis of images, which mixes the channels.
 
-    `[N, n, w, C]` to `[N, n, w, filters]` for axis 1, `[N, h, n, C]` likewise for axis 2:
-    the equation of "rows" above.
+    `[N, H, w, C]` to `[N, length, w, filters]` for axis 1, `[N, h, W, C]` to `[N, h, length,
+    filters]` for axis 2: the equation of "rows" above.
 
     Args:
+        length: of the result along the axis.
         filters: channels of the result.
         axis: 1 for rows, 2 for columns.
     """
 
-    def __init__(self, filters: int, axis: int, **kwargs: Any):
+    def __init__(self, length: int, filters: int, axis: int, **kwargs: Any):
         super().__init__(**kwargs)
-        self.filters, self.axis = filters, axis
+        self.length, self.filters, self.axis = length, filters, axis
 
     def build(self, shape: tuple) -> None:
         n, channels = shape[self.axis], shape[-1]
         deviation = 1.0 / math.sqrt(n * channels)  # keeps the values' size, as a unitary map does
         self.kernel = self.add_weight(
             name="kernel",
-            shape=(n, channels, n, self.filters),
+            shape=(n, channels, self.length, self.filters),
             initializer=keras.initializers.RandomNormal(0.0, deviation),
         )
-        self.bias = self.add_weight(name="bias", shape=(n, self.filters), initializer="zeros")
+        bias = (self.length, self.filters)
+        self.bias = self.add_weight(name="bias", shape=bias, initializer="zeros")
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         if self.axis == 1:
@@ -209,14 +232,17 @@ class AxisTransform(layers.Layer):
         return tf.einsum("nhwc,wcid->nhid", x, self.kernel) + self.bias
 
     def compute_output_shape(self, shape: tuple) -> tuple:
-        return (*shape[:-1], self.filters)
+        sides = list(shape[1:3])
+        sides[self.axis - 1] = self.length
+        return (shape[0], *sides, self.filters)
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"filters": self.filters, "axis": self.axis}
+        own = {"length": self.length, "filters": self.filters, "axis": self.axis}
+        return super().get_config() | own
 
 
 def automap(channels: int, outputs: int, recipe: AutomapRecipe, gain: float = 1.0) -> keras.Model:
-    """The network of any variant: `[N, n, n, channels]` to float32 `[N, n, n, outputs]`.
+    """The network of any variant: `[N, V, D, channels]` to float32 `[N, n, n, outputs]`.
 
     Args:
         channels, outputs: of input and output.
@@ -224,7 +250,7 @@ def automap(channels: int, outputs: int, recipe: AutomapRecipe, gain: float = 1.
         gain: multiplies the input.
     """
     n = recipe.side
-    inputs = keras.Input((n, n, channels))
+    inputs = keras.Input((*recipe.measured, channels))
     x = layers.Rescaling(gain, dtype="float32")(inputs)
     if recipe.fully_connected:
         x = layers.Flatten()(x)
@@ -233,7 +259,7 @@ def automap(channels: int, outputs: int, recipe: AutomapRecipe, gain: float = 1.
         x = layers.Reshape((n, n, 1))(x)
     else:
         for axis in (1, 2):  # in float32, because the zero frequency is far above the others
-            x = AxisTransform(recipe.transform_channels, axis, dtype="float32")(x)
+            x = AxisTransform(n, recipe.transform_channels, axis, dtype="float32")(x)
     x = layers.Identity(name="transform")(x)
     if recipe.variant == "encoder_decoder":
         options = EncoderDecoderRecipe(base_filters=recipe.base_filters, levels=recipe.levels + 1)
@@ -251,7 +277,7 @@ def automap(channels: int, outputs: int, recipe: AutomapRecipe, gain: float = 1.
 
 @register("automap")
 class Automap(Translator):
-    """AUTOMAP and its relatives: k-space to images of one size.
+    """AUTOMAP and its relatives: k-space or sinograms to images of one size.
 
     Example:
         >>> kspace = Domain(modality="MR", unit="k-space", window=(-16, 16), channels=2)
@@ -261,7 +287,7 @@ class Automap(Translator):
     """
 
     recipe_class = AutomapRecipe
-    reads_kspace = True
+    takes = ("k-space", "sinograms")
 
     def __init__(self, recipe: AutomapRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
@@ -287,19 +313,25 @@ class Automap(Translator):
 
     @classmethod
     def resolve(cls, recipe: AutomapRecipe, facts: DataFacts) -> AutomapRecipe:
-        """The recipe with n as the data have it.
+        """The recipe with n and the sensors as the data have them.
 
         Raises:
-            ValueError: for images that are not square or of another n, and for networks that
-                would not fit into memory.
+            ValueError: for images that are not square or of another n, measurements of other
+                sensors, and for networks that would not fit into memory.
         """
-        shape = facts.source_shape
-        if shape is None or len(set(shape)) != 1 or recipe.n not in (0, shape[0]):
+        source, shape = facts.source_shape, facts.target_shape
+        if None in (source, shape) or len(set(shape)) != 1 or recipe.n not in (0, shape[0]):
             wanted = f"{recipe.n} x {recipe.n}" if recipe.n else "square"
-            received = "several sizes" if shape is None else " x ".join(map(str, shape))
+            received = " x ".join(map(str, shape)) if source and shape else "several sizes"
             raise ValueError(f"n: expected data that are all {wanted}. Received: {received}")
-        recipe = dataclasses.replace(recipe, n=shape[0])
-        check_size(recipe)
+        sensors = (0, 0) if source == shape else source
+        if any(recipe.sensors) and recipe.sensors != source:
+            raise ValueError(
+                f"sensors: expected the data's, {source[0]} x {source[1]}. "
+                f"Received: {recipe.sensors[0]} x {recipe.sensors[1]}"
+            )
+        recipe = dataclasses.replace(recipe, n=shape[0], sensors=sensors)
+        check_size(recipe, 1 if any(sensors) else 2)
         return recipe
 
     def compile(self, **kwargs: Any) -> None:
@@ -358,7 +390,7 @@ class Automap(Translator):
         """Reconstruct images.
 
         Args:
-            images: `[N, n, n, C]` in the source's unit.
+            images: `[N, n, n, C]`, or `[N, V, D, C]`, in the source's unit.
             training: whether dropout and batch statistics are those of training.
 
         Returns:
@@ -376,11 +408,13 @@ class Automap(Translator):
         return super().translate(array, batch_size)
 
     def _check_shape(self, shape: tuple) -> None:
-        n = self.recipe.side
-        if not {*shape[1:3]} <= {n, None}:
-            unit = self.source.unit if self.source.unit == "k-space" else "images"
+        rows, columns = self.recipe.measured
+        if shape[1] not in (rows, None) or shape[2] not in (columns, None):
+            unit = {"k-space": "k-space", "line integral": "sinograms"}.get(
+                self.source.unit, "images"
+            )
             raise ValueError(
-                f"array: expected {unit} of {n} x {n}, for which the network was made. "
+                f"array: expected {unit} of {rows} x {columns}, for which the network was made. "
                 f"Received: shape {tuple(shape)}"
             )
 
