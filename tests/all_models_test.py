@@ -107,7 +107,7 @@ REFUSED = [
     ("cyclegan", "brain_seg/phantom_tiny", [], "learns intensities, and the targets are classes"),
     ("cyclegan", "cbct_ct/phantom_tiny", ["lambda_shape=1"], "needs source_label"),
     ("dcgan", "mammo/phantom_tiny", ["conditional=true"], "needs label"),
-    ("automap", "ldct/phantom", [], "automap takes k-space, and the sources are images"),
+    ("automap", "ldct/phantom", [], "automap takes k-space or sinograms, and.* images"),
     ("automap", "mri_recon/phantom_128", ["n=256"], "n: "),
     ("automap", "mri_recon/phantom_128", ["variant=automap", "max_gigabytes=5"], "variant=dau"),
 ]  # fmt: skip

@@ -87,4 +87,4 @@ def test_builder(tmp_path):
     assert len(masks) == 1  # one acquisition
     assert [len(p) for p in patients] == [6, 2, 2]
     assert len(set.union(*patients)) == 10  # no patient in two splits
-    assert Builder.BUILDER_CONFIGS[0].name == "phantom"
+    assert Builder.BUILDER_CONFIGS[0].name == "mni152"

@@ -20,7 +20,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from zoo import registry
-from zoo.imaging.windows import Domain
+from zoo.imaging.windows import MEASUREMENTS, Domain
 from zoo.recipe import Recipe
 
 # A split smaller than this is shuffled as a whole; of a larger one, this much is held at a time.
@@ -340,6 +340,8 @@ def train_dataset(
         for group in groups
     ]
 
+    measured = _metadata(builder).get("source", {}).get("unit") in MEASUREMENTS
+
     def prepare(number: tf.Tensor, *records: tf.Tensor) -> dict[str, tf.Tensor]:
         example = {"seed": tf.stack([recipe.seed, tf.cast(number, tf.int32)])}
         for stream, (group, parser, record) in enumerate(
@@ -348,14 +350,16 @@ def train_dataset(
             features = parser.deserialize_example(record)
             seed = tf.random.experimental.stateless_fold_in(example["seed"], stream)
             images = [part for part in group if features[part[0]].shape.rank]
-            changed = augment(
-                [features[key] for key, _, _ in images],
-                recipe,
-                seed,
-                size,
-                factors=[factor for _, _, factor in images],
-                labels=[_holds_labels(builder, key) for key, _, _ in images],
-            )
+            changed = [tf.cast(features[key], tf.float32) for key, _, _ in images]
+            if not measured:  # each sample of a measurement has its place, and a size of its own
+                changed = augment(
+                    [features[key] for key, _, _ in images],
+                    recipe,
+                    seed,
+                    size,
+                    factors=[factor for _, _, factor in images],
+                    labels=[_holds_labels(builder, key) for key, _, _ in images],
+                )
             example |= {name: features[key] for key, name, _ in group}
             example |= {name: image for (_, name, _), image in zip(images, changed, strict=True)}
         if recipe.noise:
@@ -502,8 +506,8 @@ def augment(
     mirrored.
 
     Args:
-        images: images of one extent (where nothing moves, and sizes are known, of any), `[H, W, C]`
-            of any type; or volumes `[D, H, W, C]`, which are cropped and mirrored only.
+        images: images of one extent, `[H, W, C]` of any type; or volumes `[D, H, W, C]`, which are
+            cropped and mirrored only.
         recipe: crop, flip, shift, rotation and zoom; `shift` counts pixels of the coarsest image.
         seed: int32 `[2]`, a stateless seed.
         size: height and width of the result; 0 leaves those of the crop or of the image.
@@ -553,10 +557,7 @@ def augment(
             shape = [size, size, shape[-1]]
         return tf.ensure_shape(image, shape)
 
-    moved = recipe.crop or recipe.flip or recipe.shift or recipe.rotation or recipe.zoom or size
     for image, factor in zip(images, factors, strict=True):
-        if not moved and None not in (*image.shape[:-1], *images[0].shape[:-1]):
-            continue  # known sizes, such as those of a sinogram and its image
         message = (
             f"source and target of a pair have different sizes, or not {factor} to 1"
             if factor > 1

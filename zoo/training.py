@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from zoo import figures, pipeline, registry, translator
+from zoo.imaging.windows import MEASUREMENTS
 from zoo.recipe import Recipe
 from zoo.registry import Entry
 from zoo.translator import Phase, Translator
@@ -26,8 +27,6 @@ from zoo.translator import Phase, Translator
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu")
 # Fields that change what is written on the way and not the weights at the end.
 _FREE_FIELDS = {"image_every", "checkpoint_every", "tile", "allow_shared_patients"}
-# Sources that are no images, by their unit.
-_MEASUREMENTS = {"k-space": "k-space", "line integral": "sinograms"}
 _SECONDS_A_CALL = 1.0  # aim of one call into TensorFlow: Ctrl-C and the bar wait for it
 _STEPS_A_CALL = 10  # under several workers
 
@@ -144,7 +143,7 @@ def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
     if metadata.get("scales") and recipe.scale == 1:
         raise refuse("the sources are smaller than the targets, which is for super-resolution")
     source, target = pipeline.domains(builder, recipe)
-    given = _MEASUREMENTS.get(source.unit, "images")
+    given = MEASUREMENTS.get(source.unit, "images")
     if given not in cls.takes:
         also = metadata.get("images", "")
         also = f"; {also} has them as images" if also and "images" in cls.takes else ""

@@ -3,6 +3,9 @@
 import dataclasses
 from typing import Any
 
+# Units of what is not an image yet, and what it is called.
+MEASUREMENTS = {"k-space": "k-space", "line integral": "sinograms"}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Domain:
@@ -10,7 +13,8 @@ class Domain:
 
     Attributes:
         modality: DICOM modality code: CT, MR, MG, DX, SEG, OT.
-        unit: unit of a pixel value: "HU", "signal", "k-space", "class" (of a label map), "1".
+        unit: unit of a pixel value: "HU", "signal", "SUV", "k-space", "line integral" (of a
+            sinogram), "class" (of a label map), "1".
         window: the two physical values that a network sees as -1 and 1.
         channels: image channels, `C` of `[N, H, W, C]`.
         spacing: pixel spacing (row, column), of volumes (slice, row, column), in mm; None where

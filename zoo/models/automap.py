@@ -51,7 +51,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from zoo.imaging.windows import Domain
+from zoo.imaging.windows import MEASUREMENTS, Domain
 from zoo.layers import LinearDecay, patch_gan, step_seeds
 from zoo.losses import L2, adversarial
 from zoo.models.encoder_decoder import EncoderDecoderRecipe, encoder_decoder
@@ -410,11 +410,9 @@ class Automap(Translator):
     def _check_shape(self, shape: tuple) -> None:
         rows, columns = self.recipe.measured
         if shape[1] not in (rows, None) or shape[2] not in (columns, None):
-            unit = {"k-space": "k-space", "line integral": "sinograms"}.get(
-                self.source.unit, "images"
-            )
+            given = MEASUREMENTS.get(self.source.unit, "images")
             raise ValueError(
-                f"array: expected {unit} of {rows} x {columns}, for which the network was made. "
+                f"array: expected {given} of {rows} x {columns}, for which the network was made. "
                 f"Received: shape {tuple(shape)}"
             )
 
