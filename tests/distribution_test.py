@@ -15,6 +15,12 @@ import tensorflow as tf
 from runs import RUNS
 
 WORKER = Path(__file__).with_name("train_worker.py")
+# Plain descent on strong losses amplifies rounding errors fifty-fold a step; and the critic of
+# pggan groups four images of one replica.
+TAME = {
+    "pggan": ["batch_size=8"],
+    "unit": ["discriminator_init=gaussian", "lambda_reconstruction=1", "lambda_cycle=1"],
+}
 ALWAYS = ("pix2pix", "cyclegan", "dcgan")  # paired, unpaired, unconditional
 MODELS = [
     pytest.param(name, marks=() if name in ALWAYS else pytest.mark.distributed)
@@ -72,7 +78,7 @@ def checkpointed(workdir: Path, name: str = "") -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("name", MODELS)
 def test_two_processes_train_what_one_does(name, tmp_path, data_dir):
     steps = 6 if name == "pggan" else 4
-    fields = ["batch_size=4", f"steps={steps}", "checkpoint_every=1"]
+    fields = ["batch_size=4", f"steps={steps}", "checkpoint_every=1", *TAME.get(name, [])]
     train(name, tmp_path / "one", data_dir, fields)
     train(name, tmp_path / "two", data_dir, fields, workers=2)
     one, two = checkpointed(tmp_path / "one"), checkpointed(tmp_path / "two")
