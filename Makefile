@@ -16,7 +16,7 @@ define need
   command -v $(1) >/dev/null || { echo "$(1) is missing: sudo apt-get install $(2)"; exit 1; }; }
 endef
 
-.PHONY: demo test lint slow learn distributed table bazel bazel-light install clean
+.PHONY: demo test lint learn distributed table bazel bazel-light install clean
 
 demo: install
 	@$(PYTHON) tools/demo.py
@@ -27,11 +27,6 @@ test: install lint
 
 lint: install
 	@$(PYTHON) -m ruff check .
-
-# Statistical checks and full-size networks.
-slow: install
-	$(call need,dciodvfy,dicom3tools)
-	@$(PYTHON) -m pytest -q -m slow --durations=10
 
 # Every model trains until it beats a baseline; writes docs/results.md and its pictures.
 learn: install

@@ -85,3 +85,12 @@ def test_no_name_is_one_of_tfds_own():
     theirs = set(done.stdout.split())
     assert len(theirs) > 300 and "mnist" in theirs
     assert not theirs & set(NAMES)
+
+
+def test_tfds_own_command_builds(tmp_path):
+    command = [sys.executable, "-m", "tensorflow_datasets.scripts.cli.main", "build"]
+    command += ["mri_recon/phantom_tiny", "--imports=zoo_datasets", f"--data_dir={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    built = tfds.builder("mri_recon/phantom_tiny", data_dir=tmp_path)
+    assert built.info.splits["train"].num_examples == 24
