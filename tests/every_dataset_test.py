@@ -1,0 +1,28 @@
+"""Every data set trains a model that suits it, for a step: those that no other test trains on."""
+
+import pytest
+from runs import RUNS
+
+import zoo
+from zoo import registry, training
+
+# Data set: a model that suits.
+SINGLE = {"brain_mri": "dcgan", "chest_xray": "dcgan", "liver_lesion": "dcgan"}
+ELSEWHERE = {"ct_recon", "folder", "mr_ct", "pet_ct"}  # their own tests train on them
+
+
+def test_none_is_forgotten():
+    trained = {dataset.split("/")[0] for dataset, *_ in RUNS.values()}
+    own = {n for n, row in registry.index()["datasets"].items() if row["owner"] == "zoo"}
+    assert trained | set(SINGLE) | ELSEWHERE == own
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_trains_a_model(name, tmp_path):
+    model = SINGLE[name]
+    assert model in registry.fitting(name)
+    overrides = {"steps": 1, "batch_size": 2, "base_filters": 4, "discriminator_filters": 4}
+    entry = zoo.lookup(model, f"{name}/phantom_tiny", "small", overrides)
+    record = training.train(entry, tmp_path / "run", data_dir=tmp_path / "data")
+    assert record["state"] == "done"
+    assert len(list((tmp_path / "run" / "samples").glob("*.png"))) == 1
