@@ -18,6 +18,7 @@ WORKER = Path(__file__).with_name("train_worker.py")
 # Plain descent on strong losses amplifies rounding errors fifty-fold a step; and the critic of
 # pggan groups four images of one replica.
 TAME = {
+    "cyclegan": ["lambda_cycle=1", "norm=none"],
     "pggan": ["batch_size=8"],
     "unit": ["discriminator_init=gaussian", "lambda_reconstruction=1", "lambda_cycle=1"],
 }
