@@ -145,6 +145,27 @@ def test_fastmri(config, make, tmp_path, monkeypatch):
     assert len(set().union(*masks.values())) > 1
 
 
+@pytest.mark.parametrize(
+    ("config", "make"),
+    [
+        ("fastmri_8x", dummy_mr.fastmri),
+        ("fastmri_multicoil_8x", dummy_mr.fastmri_coils),
+        ("fastmri_brain", dummy_mr.fastmri_coils),
+    ],
+)
+def test_other_fastmri(config, make, tmp_path, monkeypatch):
+    from zoo_datasets.mri_recon.mri_recon_dataset_builder import Builder
+
+    monkeypatch.setattr(source_harness, "_missing", lambda file: file.write_bytes(b""))
+    builder = check_source(Builder, config, make, tmp_path)
+    sampling, masks = builder.builder_config.sampling, []
+    for e in examples(builder):
+        measured = (e["source"] != 0).any((1, 2))
+        masks.append(measured.mean())
+    # Some lines beyond the middle; of few lines the share is a rough one.
+    assert 0.5 / sampling.acceleration < np.mean(masks) < 2.5 / sampling.acceleration
+
+
 def test_fastmri_measures_the_publishers_image(tmp_path):
     from zoo_datasets.mri_recon.mri_recon_dataset_builder import fastmri_config
 
