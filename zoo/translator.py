@@ -520,6 +520,12 @@ def unscaled(share: tf.Tensor) -> tf.Tensor:
     return share * tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def follow(network: keras.Model, trained: keras.Model, decay: float) -> None:
+    """One step of the moving average of `trained`'s variables that `network`, its twin, holds."""
+    for average, variable in zip(network.variables, trained.variables, strict=True):
+        average.assign(average + (variable - average) * (1.0 - decay))
+
+
 def example_seeds(batch: dict, images: tf.Tensor, iterations: tf.Variable) -> tf.Tensor:
     """int32 `[N, 2]` seeds, the batch's own or, under a plain `fit`, made from the step."""
     if "seed" in batch:

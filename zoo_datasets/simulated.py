@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from zoo_datasets.sources import SPLITS, Case, Examples, SourceBuilder, map_in_order
 
@@ -39,6 +40,31 @@ def patients(counts: Iterable[int]) -> dict[str, list[Case]]:
         ]
         for k, split in enumerate(SPLITS)
     }
+
+
+def correlated(rng: np.random.Generator, size: int, sigma: float) -> np.ndarray:
+    """Normal noise of unit variance, smoothed by `sigma` pixels; float32 `[size, size]`."""
+    field = gaussian_filter(rng.standard_normal((size, size), np.float32), sigma, mode="wrap")
+    return field / field.std()
+
+
+def paired_slices(
+    case: Case, sources: np.ndarray, targets: np.ndarray, labels: np.ndarray
+) -> Examples:
+    """A patient's slices `[slices, H, W]` as examples; source and target share their labels."""
+    for i, (source, target, label) in enumerate(zip(sources, targets, labels, strict=True)):
+        name = f"{case.key}-{i}"
+        yield (
+            name,
+            {
+                "source": source[..., None],
+                "target": target[..., None],
+                "source_label": label[..., None],
+                "target_label": label[..., None],
+                "patient": case.patient,
+                "name": name,
+            },
+        )
 
 
 def _read(case: Case, config: Any) -> list[tuple[str, dict[str, Any]]]:

@@ -54,6 +54,7 @@ from zoo.translator import (
     Phase,
     Translator,
     example_seeds,
+    follow,
     forward_flops,
     pad_to_multiple,
     random_uniform,
@@ -534,9 +535,7 @@ class CycleGAN(TwoWayTranslator):
             share = tf.add_n([getattr(recipe, f"lambda_{k}") * v for k, v in terms.items()])
         self.generator_optimizer.apply(tape.gradient(share, weights), weights)
         if recipe.ema:
-            pairs = zip(self.network.variables, self.trained.variables, strict=True)
-            for average, variable in pairs:
-                average.assign(average + (variable - average) * (1.0 - recipe.ema))
+            follow(self.network, self.trained, recipe.ema)
         weights = self._judges()
         with tf.GradientTape() as tape:
             d_share = 0.5 * self._judgement(real, codes, fakes, seeds)

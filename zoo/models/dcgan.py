@@ -56,6 +56,7 @@ from zoo.translator import (
     Phase,
     Translator,
     example_seeds,
+    follow,
     forward_flops,
     random_normal,
     random_uniform,
@@ -304,9 +305,7 @@ class DCGAN(Translator):
             g_share = loss.generator(judge(fake))
         self.generator_optimizer.apply(g_tape.gradient(g_share, g_weights), g_weights)
         if recipe.ema:
-            pairs = zip(self.network.variables, self.generator.variables, strict=True)
-            for average, variable in pairs:
-                average.assign(average + (variable - average) * (1.0 - recipe.ema))
+            follow(self.network, self.generator, recipe.ema)
         return {"d_loss": unscaled(d_share), "g_loss": unscaled(g_share)}
 
     def _with_labels(self, values: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:

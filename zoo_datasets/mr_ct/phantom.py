@@ -16,6 +16,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from zoo_datasets.mri_contrast import brain
+from zoo_datasets.simulated import correlated, paired_slices
 from zoo_datasets.sources import Case, Examples
 
 MAXIMUM = 4095  # the MR has 12 bits
@@ -85,26 +86,7 @@ def patient(scan: Scan, seed: int, number: int) -> dict[str, np.ndarray]:
     return {name: np.stack(slices) for name, slices in images.items()}
 
 
-def correlated(rng: np.random.Generator, size: int, sigma: float) -> np.ndarray:
-    """Normal noise of unit variance, smoothed by `sigma` pixels; float32 `[size, size]`."""
-    field = gaussian_filter(rng.standard_normal((size, size), np.float32), sigma, mode="wrap")
-    return field / field.std()
-
-
 def read(case: Case, config) -> Examples:
     """The slices of a simulated patient; `config` has the `scan` and `seed`."""
     images = patient(config.scan, config.seed, case.facts["number"])
-    for i in range(config.scan.slices):
-        key = f"{case.key}-{i}"
-        labels = images["labels"][i, ..., None]
-        yield (
-            key,
-            {
-                "source": images["mr"][i, ..., None],
-                "target": images["ct"][i, ..., None],
-                "source_label": labels,
-                "target_label": labels,
-                "patient": case.patient,
-                "name": key,
-            },
-        )
+    yield from paired_slices(case, images["mr"], images["ct"], images["labels"])

@@ -23,6 +23,7 @@ from zoo_datasets.ldct import anatomy
 from zoo_datasets.ldct.anatomy import Canvas, Contour, Organ
 from zoo_datasets.ldct.patient import Patient
 from zoo_datasets.ldct.phantom import FIELD_MM, STORED
+from zoo_datasets.simulated import correlated, paired_slices
 from zoo_datasets.sources import Case, Examples
 
 LABELS = ("background", "lesion")
@@ -240,26 +241,7 @@ def pet(
     return np.maximum(blurred + sigma * grain, 0).astype(np.float32)
 
 
-def correlated(rng: np.random.Generator, size: int, sigma: float) -> np.ndarray:
-    """Normal noise of unit variance, smoothed by `sigma` pixels; float32 `[size, size]`."""
-    field = gaussian_filter(rng.standard_normal((size, size), np.float32), sigma, mode="wrap")
-    return field / field.std()
-
-
 def read(case: Case, config) -> Examples:
     """The slices of a simulated patient; `config` has the `scan` and `seed`."""
     images = patient(config.scan, config.seed, case.facts["number"])
-    for i in range(config.scan.slices):
-        key = f"{case.key}-{i}"
-        labels = images["labels"][i, ..., None]
-        yield (
-            key,
-            {
-                "source": images["pet"][i, ..., None],
-                "target": images["ct"][i, ..., None],
-                "source_label": labels,
-                "target_label": labels,
-                "patient": case.patient,
-                "name": key,
-            },
-        )
+    yield from paired_slices(case, images["pet"], images["ct"], images["labels"])
