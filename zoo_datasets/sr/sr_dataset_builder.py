@@ -13,7 +13,7 @@ from zoo_datasets.mri_contrast import atlas, signal
 from zoo_datasets.mri_contrast import ixi as ixi_files
 from zoo_datasets.simulated import SimulatedBuilder
 from zoo_datasets.sources import Case, Examples, SourceConfig, domain, image_feature
-from zoo_datasets.sr import averaged, ixi, mni152, phantom
+from zoo_datasets.sr import averaged, ixi, mni152, phantom, varied
 
 # As in `ldct` and `mri_contrast`.
 WINDOWS = {
@@ -29,7 +29,8 @@ def simulated(case: Case, config: "Config") -> Examples:
     patient = config.patient(config.scan, config.seed, case.facts["number"])
     for i, images in enumerate(patient):
         name = f"{case.key}-{i}"
-        example = {key: image[..., None] for key, image in images.items()}
+        own = {"spacing": images.pop("spacing")} if "spacing" in images else {}
+        example = {key: image[..., None] for key, image in images.items()} | own
         if config.patient is mni152.patient:
             example["spacing"] = np.float32([config.scan.spacing, config.scan.spacing])
         yield name, example | {"patient": case.patient, "name": name}
@@ -89,6 +90,15 @@ class Builder(SimulatedBuilder):
             scan=phantom.Scan("MR", field=230.4),
             patients=(40, 6, 10),
             seed=1,
+        ),
+        Config(
+            name="varied_mr",
+            description="Heads, the average brain and random shapes in many contrasts, 256 x 256 "
+            "at 0.5 to 1.2 mm, sharp to soft, 0.3 to 4 % noise: to train on; needs nilearn.",
+            scan=phantom.Scan("MR", slices=3),
+            patient=varied.patient,
+            patients=(380, 10, 20),
+            seed=6,
         ),
         Config(
             name="phantom_tiny",
@@ -155,7 +165,8 @@ class Builder(SimulatedBuilder):
             name = "target" if scale == 1 else f"source_x{scale}"
             side = config.size // scale or None
             shape = scan.shape(scale) if scan else (side, side)
-            spacing = (scale * scan.spacing,) * scan.dimensions if scan else None
+            one = scan and config.patient is not varied.patient  # size of all pixels
+            spacing = (scale * scan.spacing,) * scan.dimensions if one else None
             dtype = {"CT": np.int16, "MG": np.uint16, "MR": np.uint16 if scan else np.float32}
             features[name] = image_feature((*shape, 1), dtype[modality])
             window = config.window or WINDOWS[modality]
@@ -163,7 +174,7 @@ class Builder(SimulatedBuilder):
         if config.find and modality == "MR":
             features["scale"] = np.float32
         # CBIS-DDSM files carry no pixel spacing.
-        if (config.find and modality != "MG") or config.patient is mni152.patient:
+        if (config.find and modality != "MG") or config.patient in (mni152.patient, varied.patient):
             features["spacing"] = tfds.features.Tensor(shape=(2,), dtype=np.float32)
         features |= {"patient": tfds.features.Text(), "name": tfds.features.Text()}
         return self.dataset_info_from_configs(
@@ -182,6 +193,6 @@ class Builder(SimulatedBuilder):
 
     def simulated_cases(self) -> dict[str, list[Case]]:
         """One case a patient."""
-        if self.builder_config.patient is mni152.patient:
+        if self.builder_config.patient in (mni152.patient, varied.patient):
             atlas.files()  # tells at once what is missing
         return super().simulated_cases()

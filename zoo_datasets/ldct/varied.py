@@ -1,0 +1,213 @@
+"""CT of many kinds at many doses: the examples of `ldct/varied`, to train what works elsewhere.
+
+A subject is a chest or an abdomen (the digital patients of `ldct/phantom`), a head (that of
+`mr_ct/phantom`) or an image of random shapes, with a pixel size, a reconstruction kernel, a dose
+and a share of electronic noise of its own. Noise is made in the projections: each ray's variance
+follows from its attenuation, and filtered back-projection of the noise alone gives it its texture
+and its streaks. The target keeps the noise of a full dose, as real ones do, and the source has
+more of it. Importable without TensorFlow.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+import scipy.fft
+from scipy.ndimage import gaussian_filter
+
+from zoo.physics import noise, radon, resample
+from zoo_datasets import shapes
+from zoo_datasets.ldct import anatomy
+from zoo_datasets.ldct.patient import Patient
+from zoo_datasets.ldct.phantom import STORED
+from zoo_datasets.mr_ct.phantom import HU
+from zoo_datasets.mri_contrast import brain
+from zoo_datasets.simulated import correlated
+from zoo_datasets.sources import Case, Examples
+
+KINDS = {"body": 0.5, "head": 0.25, "shapes": 0.25}  # and their shares
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """What is drawn for each subject; ranges are drawn from evenly, those of noise in logarithm.
+
+    Attributes:
+        size: rows and columns, an even number.
+        slices: of each subject.
+        views: projection angles, a multiple of 4.
+        body, head, shapes: pixel pitch in mm.
+        full: standard deviation of the target's noise in the middle of the body, HU.
+        added: that of the noise that the low dose adds.
+        white: share of subjects whose added noise is white, as a test with Gaussian noise has it.
+    """
+
+    size: int = 512
+    slices: int = 4
+    views: int = 512
+    body: tuple[float, float] = (0.5, 1.0)
+    head: tuple[float, float] = (0.38, 0.6)
+    shapes: tuple[float, float] = (0.3, 0.7)
+    full: tuple[float, float] = (2.0, 25.0)
+    added: tuple[float, float] = (9.0, 140.0)
+    white: float = 0.15
+
+
+def subject(scan: Scan, seed: int, number: int) -> dict[str, np.ndarray]:
+    """Subject `number`: `source` and `target`, int16 HU `[slices, n, n]`, and `spacing` in mm.
+
+    Everything follows from (seed, number).
+    """
+    rng = np.random.default_rng([seed, number])
+    kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
+    spacing = float(rng.uniform(*getattr(scan, kind)))
+    clean = {"body": _body, "head": _head, "shapes": _shapes}[kind](scan, rng, spacing)
+    clean = _resolution(rng, clean)
+    kernel = Kernel.draw(rng)
+    full, added = (float(np.exp(rng.uniform(*np.log(each)))) for each in (scan.full, scan.added))
+    p = _line_integrals(scan, clean, spacing)
+    target = clean + full * _noise(scan, rng, p, 1e5, kernel)
+    if rng.uniform() < scan.white:
+        more = rng.standard_normal(clean.shape, np.float32)
+    else:
+        other = kernel if rng.uniform() < 0.7 else Kernel.draw(rng)
+        more = _noise(scan, rng, p, float(np.exp(rng.uniform(*np.log((1e3, 3e4))))), other)
+    source = target + added * more
+    # Most scanners store nothing below -1024 HU, and some nothing outside a circle.
+    if rng.uniform() < 0.3:
+        axis = np.arange(scan.size) - (scan.size - 1) / 2
+        outside = np.hypot(axis, axis[:, None]) > rng.uniform(0.47, 0.55) * scan.size
+        source[:, outside] = target[:, outside] = STORED[0]
+    floor = STORED[0] if rng.uniform() < 0.8 else -3000
+    images = {"source": source, "target": target}
+    images = {
+        name: np.clip(np.rint(image), floor, STORED[1]).astype(np.int16)
+        for name, image in images.items()
+    }
+    return images | {"spacing": np.float32([spacing, spacing])}
+
+
+def read(case: Case, config) -> Examples:
+    """The slices of a subject; `config` has the `scan` and `seed`."""
+    images = subject(config.scan, config.seed, case.facts["number"])
+    for i in range(config.scan.slices):
+        name = f"{case.key}-{i}"
+        pair = {key: images[key][i, ..., None] for key in ("source", "target")}
+        yield name, pair | {"patient": case.patient, "name": name, "spacing": images["spacing"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A reconstruction kernel by what it does to the ramp filter at the frequency f.
+
+    1 + boost * (f / cutoff)^2, times a Hann or cosine window or none, up to `cutoff` of the
+    Nyquist frequency.
+    """
+
+    window: str
+    cutoff: float
+    boost: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> "Kernel":
+        return cls(
+            window=str(rng.choice(["hann", "cosine", "none"], p=[0.5, 0.3, 0.2])),
+            cutoff=float(rng.uniform(0.45, 1.3)),
+            boost=float(rng.choice([0.0, rng.uniform(0, 3)])),
+        )
+
+    def apply(self, images: np.ndarray) -> np.ndarray:
+        """Images `[..., n, n]` reconstructed with a bare ramp, as this kernel makes them."""
+        size = images.shape[-1]
+        x, y = np.abs(scipy.fft.rfftfreq(size)), scipy.fft.fftfreq(size)[:, None]
+        f = 2 * np.hypot(x, y) / self.cutoff
+        response = (1 + self.boost * f**2) * (f < 1)
+        if self.window != "none":
+            cosine = np.cos(np.pi / 2 * np.minimum(f, 1))
+            response *= cosine**2 if self.window == "hann" else cosine
+        spectrum = scipy.fft.rfft2(images) * response.astype(np.float32)
+        return scipy.fft.irfft2(spectrum, s=(size, size))
+
+
+def _body(scan: Scan, rng: np.random.Generator, spacing: float) -> np.ndarray:
+    patient = Patient(rng, scan.size, spacing)
+    z = (np.arange(scan.slices) + rng.uniform(size=scan.slices)) * anatomy.LENGTH / scan.slices
+    return np.stack([patient.slice(height) for height in z.tolist()])
+
+
+def _head(scan: Scan, rng: np.random.Generator, spacing: float) -> np.ndarray:
+    head = brain.Brain(rng, scan.size, spacing)
+    low, high = brain.EXTENT
+    z = low + (np.arange(scan.slices) + rng.uniform(size=scan.slices)) * (high - low) / scan.slices
+    values = np.float32([mean + spread * rng.standard_normal() for mean, spread in HU.values()])
+    bone = [list(HU).index(name) for name in ("bone", "marrow")]
+    images = []
+    for height in z.tolist():
+        fractions = head.fractions(height)
+        hu = np.tensordot(values, fractions, 1)
+        hu += fractions[bone].sum(0) * 90 * correlated(rng, scan.size, 1.3 / spacing)
+        images.append(hu)
+    return np.stack(images)
+
+
+def _shapes(scan: Scan, rng: np.random.Generator, _spacing: float) -> np.ndarray:
+    """Shapes with the values of tissues, within a body's outline or filling the image."""
+    images = []
+    for _ in range(scan.slices):
+        values = np.concatenate(
+            [
+                rng.normal(40, rng.uniform(10, 50), 24),
+                rng.normal(-100, 20, 6),
+                rng.uniform(-1000, -650, int(rng.integers(0, 10))),
+                rng.uniform(120, 1600, int(rng.integers(0, 8))),
+            ]
+        )
+        image = shapes.leaves(rng, scan.size, values.astype(np.float32), rng.uniform(0, 25))
+        if rng.uniform() < 0.5:
+            axis = np.linspace(-1, 1, scan.size)
+            image[np.hypot(axis / rng.uniform(0.6, 1), axis[:, None] / rng.uniform(0.5, 1)) > 1] = (
+                noise.AIR
+            )
+        images.append(image)
+    return np.stack(images)
+
+
+def _resolution(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
+    """Blurred as a scanner does, and sharpened again by some kernels."""
+    sigma = rng.uniform(0.2, 1.1)
+    images = gaussian_filter(images, (0, sigma, sigma))
+    if rng.uniform() < 0.3:
+        images += rng.uniform(0, 0.8) * (images - gaussian_filter(images, (0, 1, 1)))
+    return images
+
+
+@functools.cache
+def _beam(size: int, views: int) -> radon.ParallelBeam:
+    return radon.ParallelBeam(size, 1.0, views)
+
+
+def _line_integrals(scan: Scan, hu: np.ndarray, spacing: float) -> np.ndarray:
+    """Of images `[slices, n, n]`: `[slices, views, detectors]` of the beam of n pixels.
+
+    Projected at half the resolution: the variance of noise is smooth, and the noise itself is not
+    made here.
+    """
+    coarse, fine = (_beam(size, scan.views) for size in (scan.size // 2, scan.size))
+    p = coarse.forward(resample.block_mean(radon.hu_to_attenuation(hu), 2)) * 2 * spacing
+    at = (np.arange(fine.detectors) - (fine.detectors - 1) / 2) / 2 + (coarse.detectors - 1) / 2
+    low = np.clip(at.astype(int), 0, coarse.detectors - 2)
+    share = np.clip(at - low, 0, 1).astype(np.float32)
+    return p[..., low] * (1 - share) + p[..., low + 1] * share
+
+
+def _noise(
+    scan: Scan, rng: np.random.Generator, p: np.ndarray, photons: float, kernel: Kernel
+) -> np.ndarray:
+    """Noise of a scan at these line integrals, of standard deviation 1 in the image's middle."""
+    counts = noise.tube_current(p, photons) * np.exp(-p)
+    counts = np.maximum(counts, noise.ELECTRONIC)
+    deviation = np.sqrt(1 / counts + (noise.ELECTRONIC / counts) ** 2)
+    field = _beam(scan.size, scan.views).fbp(deviation * rng.standard_normal(p.shape, np.float32))
+    field = kernel.apply(field)
+    third = scan.size // 3
+    return field / field[:, third:-third, third:-third].std()

@@ -1,0 +1,105 @@
+"""MR of many kinds at high and at low resolution: the examples of `sr/varied_mr`, to train on.
+
+A subject is a simulated head (that of `sr/phantom_mr`), the deformed average brain (that of
+`sr/mni152`) or an image of random shapes, each with a contrast, a pixel size, a sharpness, a noise
+and a level of signal of its own, because files from different scanners share none of them. Most
+low-resolution forms measure less of k-space; some average over pixels instead, as images do that
+were reduced after the scan. No TensorFlow is imported.
+"""
+
+import numpy as np
+import scipy.fft
+from scipy.ndimage import gaussian_filter
+
+from zoo.physics import resample
+from zoo_datasets import shapes
+from zoo_datasets.mri_contrast import atlas, brain
+from zoo_datasets.mri_contrast.phantom import MAXIMUM
+from zoo_datasets.sr.phantom import Scan
+
+KINDS = {"head": 0.35, "average": 0.35, "shapes": 0.3}  # and their shares
+SPACING = (0.5, 1.2)  # mm
+LEVEL = (250.0, 3800.0)  # of the brightest half per cent of pixels
+NOISE = (0.003, 0.04)  # standard deviation in a channel, of that level
+
+
+def patient(scan: Scan, seed: int, number: int) -> list[dict[str, np.ndarray]]:
+    """Slices of subject `number`, as `phantom.patient` gives them.
+
+    Everything follows from (seed, number). The pixel size is drawn and `scan.field` is not used.
+
+    Raises:
+        FileNotFoundError: without `nilearn`.
+    """
+    rng = np.random.default_rng([seed, number])
+    kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
+    spacing = float(rng.uniform(*SPACING))
+    draw = {"head": _head, "average": _average, "shapes": _shapes}[kind]
+    images = draw(scan, rng, spacing) * brain.bias_field(rng, scan.size, spacing)
+    images = _resolution(rng, images)
+    level, noise = (float(np.exp(rng.uniform(*np.log(each)))) for each in (LEVEL, NOISE))
+    images *= level / np.quantile(images, 0.995)
+    channels = rng.standard_normal((2, *images.shape), np.float32)
+    scanned = images + level * noise * (channels[0] + 1j * channels[1])
+    reduce = rng.choice([resample.crop_kspace, _averaged, _blurred], p=[0.6, 0.25, 0.15])
+    pitch = {"spacing": np.float32([spacing, spacing])}
+    return [_stored(image, scan, reduce) | pitch for image in scanned]
+
+
+def _stored(image: np.ndarray, scan: Scan, reduce) -> dict[str, np.ndarray]:
+    images = {"target": np.abs(image)}
+    images |= {f"source_x{scale}": reduce(image, scale) for scale in scan.scales}
+    return {k: np.rint(v).clip(0, MAXIMUM).astype(np.uint16) for k, v in images.items()}
+
+
+def _averaged(image: np.ndarray, scale: int) -> np.ndarray:
+    return resample.block_mean(np.abs(image), scale)
+
+
+def _blurred(image: np.ndarray, scale: int) -> np.ndarray:
+    return resample.block_mean(gaussian_filter(np.abs(image), 0.3 * scale), scale)
+
+
+def _heights(scan: Scan, rng: np.random.Generator, extent: tuple[float, float]) -> list[float]:
+    low, high = extent
+    share = (np.arange(scan.slices) + rng.uniform(size=scan.slices)) / scan.slices
+    return (low + share * (high - low)).tolist()
+
+
+def _head(scan: Scan, rng: np.random.Generator, spacing: float) -> np.ndarray:
+    head = brain.Brain(rng, scan.size, spacing)
+    contrast = str(rng.choice(list(brain.PROTOCOLS)))
+    heights = _heights(scan, rng, brain.EXTENT)
+    return np.stack([head.signal(z, contrast) for z in heights])
+
+
+def _average(scan: Scan, rng: np.random.Generator, spacing: float) -> np.ndarray:
+    head = atlas.Subject(rng, scan.size, spacing)
+    contrast = str(rng.choice(atlas.CONTRASTS))
+    heights = _heights(scan, rng, atlas.EXTENT)
+    return np.stack([head.signal(head.slice(z), contrast) for z in heights])
+
+
+def _shapes(scan: Scan, rng: np.random.Generator, _spacing: float) -> np.ndarray:
+    """Shapes of any signal; half of them on the dark background that a head has."""
+    images = []
+    for _ in range(scan.slices):
+        values = np.concatenate([rng.uniform(0, 1, 16), np.zeros(int(rng.integers(0, 6)))])
+        image = shapes.leaves(rng, scan.size, values.astype(np.float32), 0.06)
+        if rng.uniform() < 0.5:
+            axis = np.linspace(-1, 1, scan.size)
+            image[np.hypot(axis / rng.uniform(0.6, 1), axis[:, None] / rng.uniform(0.6, 1)) > 1] = 0
+        images.append(np.maximum(image, 0))
+    return np.stack(images)
+
+
+def _resolution(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
+    """Blurred, or measured on less of k-space and filled up with zeros, as scanners do."""
+    if rng.uniform() < 0.5:
+        sigma = rng.uniform(0.1, 0.9)
+        return gaussian_filter(images, (0, sigma, sigma))
+    size = images.shape[-1]
+    f = 2 * np.abs(scipy.fft.fftfreq(size)) / rng.uniform(0.6, 1.0)
+    window = np.where(f <= 1, 1 - rng.uniform(0, 0.46) * (1 - np.cos(np.pi * f)), 0)
+    spectrum = scipy.fft.fft2(images) * (window * window[:, None]).astype(np.float32)
+    return np.abs(scipy.fft.ifft2(spectrum)).astype(np.float32)
