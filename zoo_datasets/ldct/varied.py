@@ -25,6 +25,7 @@ from zoo_datasets.mri_contrast import brain
 from zoo_datasets.simulated import correlated
 from zoo_datasets.sources import Case, Examples
 
+_BODY = -950  # HU: what exceeds it is no air
 KINDS = {"body": 0.5, "head": 0.25, "shapes": 0.25}  # and their shares
 
 
@@ -35,6 +36,8 @@ class Scan:
     Attributes:
         size: rows and columns, an even number.
         slices: of each subject.
+        tile: rows and columns of the examples that a slice is cut into; a reader need not unpack
+            a whole slice for one training patch.
         views: projection angles, a multiple of 4.
         body, head, shapes: pixel pitch in mm.
         full: standard deviation of the target's noise in the middle of the body, HU.
@@ -44,6 +47,7 @@ class Scan:
 
     size: int = 512
     slices: int = 4
+    tile: int = 128
     views: int = 512
     body: tuple[float, float] = (0.5, 1.0)
     head: tuple[float, float] = (0.38, 0.6)
@@ -88,12 +92,21 @@ def subject(scan: Scan, seed: int, number: int) -> dict[str, np.ndarray]:
 
 
 def read(case: Case, config) -> Examples:
-    """The slices of a subject; `config` has the `scan` and `seed`."""
+    """Tiles of a subject's slices, but those of air; `config` has the `scan` and `seed`."""
     images = subject(config.scan, config.seed, case.facts["number"])
+    tile = config.scan.tile
     for i in range(config.scan.slices):
-        name = f"{case.key}-{i}"
-        pair = {key: images[key][i, ..., None] for key in ("source", "target")}
-        yield name, pair | {"patient": case.patient, "name": name, "spacing": images["spacing"]}
+        for row in range(0, config.scan.size, tile):
+            for column in range(0, config.scan.size, tile):
+                name = f"{case.key}-{i}-{row}-{column}"
+                pair = {
+                    key: images[key][i, row : row + tile, column : column + tile, None]
+                    for key in ("source", "target")
+                }
+                if np.mean(pair["target"] > _BODY) < 0.05:
+                    continue
+                facts = {"patient": case.patient, "name": name, "spacing": images["spacing"]}
+                yield name, pair | facts
 
 
 @dataclasses.dataclass(frozen=True)
