@@ -5,9 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from zoo.physics import resample
+from zoo.physics import fourier, resample
 from zoo_datasets import shapes
 from zoo_datasets.ldct import varied as ct
+from zoo_datasets.mri_recon import phantom as kspace
+from zoo_datasets.mri_recon import varied as scans
 from zoo_datasets.sr import phantom, varied
 
 CT = ct.Scan(size=96, slices=2, views=96, body=(3.5, 5.0), head=(2.0, 3.0), shapes=(1.6, 3.5))
@@ -101,6 +103,22 @@ def test_mr_sources_follow_the_target():
             sharpness.append(np.abs(np.diff(target)).mean() / levels[-1])
     assert max(levels) > 3 * min(levels) and max(levels) <= 4095
     assert max(sharpness) > 2 * min(sharpness)
+
+
+def test_scans_are_full_or_undersampled():
+    scan = kspace.Scan(size=32, slices=2)
+    lines, gaps = set(), []
+    for number in range(8):
+        for _, source, target in scans.patient(scan, 0, number):
+            measured = np.abs(source).sum((1, 2)) > 0
+            lines.add(int(measured.sum()))
+            image = np.abs(fourier.from_kspace(fourier.from_channels(source)))
+            if measured.all():
+                gaps.append(np.sqrt(np.mean((image - target[..., 0]) ** 2)))
+            assert 0.3 < np.quantile(target, 0.995) < 1.1 and target.min() >= 0
+    assert lines == {32, int(scan.operator.lines.sum())}
+    # With all lines measured only noise is between them.
+    assert min(gaps) < 0.03 and max(gaps) < 0.1
 
 
 @pytest.mark.parametrize("name", ["ldct", "sr"])

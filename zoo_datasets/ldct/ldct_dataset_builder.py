@@ -98,8 +98,8 @@ class Builder(SimulatedBuilder):
         ),
         Config(
             name="varied",
-            description="Patches of head, chest, abdomen and random shapes at 0.3 to 1 mm, with 9 to "
-            "140 HU of added noise, many kernels: to train on. Built in five minutes.",
+            description="Patches of head, chest, abdomen and random shapes at 0.3 to 1 mm, "
+            "9 to 140 HU of added noise, many kernels: to train on. Built in five minutes.",
             scan=varied.Scan(),
             patients=(140, 6, 10),
             seed=10,
@@ -109,7 +109,13 @@ class Builder(SimulatedBuilder):
             name="varied_tiny",
             description="The same at 64 x 64, for trying things out.",
             scan=varied.Scan(
-                size=64, slices=2, tile=32, views=64, body=(4.5, 7.0), head=(3.0, 4.0), shapes=(2.4, 5.0)
+                size=64,
+                slices=2,
+                tile=32,
+                views=64,
+                body=(4.5, 7.0),
+                head=(3.0, 4.0),
+                shapes=(2.4, 5.0),
             ),
             patients=(6, 2, 2),
             seed=11,

@@ -32,11 +32,8 @@ def patient(scan: Scan, seed: int, number: int) -> list[dict[str, np.ndarray]]:
         FileNotFoundError: without `nilearn`.
     """
     rng = np.random.default_rng([seed, number])
-    kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
     spacing = float(rng.uniform(*SPACING))
-    draw = {"head": _head, "average": _average, "shapes": _shapes}[kind]
-    images = draw(scan, rng, spacing) * brain.bias_field(rng, scan.size, spacing)
-    images = _resolution(rng, images)
+    images = _resolution(rng, draw(rng, scan.slices, scan.size, spacing))
     level, noise = (float(np.exp(rng.uniform(*np.log(each)))) for each in (LEVEL, NOISE))
     images *= level / np.quantile(images, 0.995)
     channels = rng.standard_normal((2, *images.shape), np.float32)
@@ -44,6 +41,17 @@ def patient(scan: Scan, seed: int, number: int) -> list[dict[str, np.ndarray]]:
     reduce = rng.choice([resample.crop_kspace, _averaged, _blurred], p=[0.6, 0.25, 0.15])
     pitch = {"spacing": np.float32([spacing, spacing])}
     return [_stored(image, scan, reduce) | pitch for image in scanned]
+
+
+def draw(rng: np.random.Generator, slices: int, size: int, spacing: float) -> np.ndarray:
+    """Noise-free images of a random subject: float32 `[slices, size, size]` from 0, of any scale.
+
+    Raises:
+        FileNotFoundError: without `nilearn`.
+    """
+    kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
+    make = {"head": _head, "average": _average, "shapes": _shapes}[kind]
+    return make(rng, slices, size, spacing) * brain.bias_field(rng, size, spacing)
 
 
 def _stored(image: np.ndarray, scan: Scan, reduce) -> dict[str, np.ndarray]:
@@ -60,34 +68,34 @@ def _blurred(image: np.ndarray, scale: int) -> np.ndarray:
     return resample.block_mean(gaussian_filter(np.abs(image), 0.3 * scale), scale)
 
 
-def _heights(scan: Scan, rng: np.random.Generator, extent: tuple[float, float]) -> list[float]:
+def _heights(rng: np.random.Generator, slices: int, extent: tuple[float, float]) -> list[float]:
     low, high = extent
-    share = (np.arange(scan.slices) + rng.uniform(size=scan.slices)) / scan.slices
+    share = (np.arange(slices) + rng.uniform(size=slices)) / slices
     return (low + share * (high - low)).tolist()
 
 
-def _head(scan: Scan, rng: np.random.Generator, spacing: float) -> np.ndarray:
-    head = brain.Brain(rng, scan.size, spacing)
+def _head(rng: np.random.Generator, slices: int, size: int, spacing: float) -> np.ndarray:
+    head = brain.Brain(rng, size, spacing)
     contrast = str(rng.choice(list(brain.PROTOCOLS)))
-    heights = _heights(scan, rng, brain.EXTENT)
+    heights = _heights(rng, slices, brain.EXTENT)
     return np.stack([head.signal(z, contrast) for z in heights])
 
 
-def _average(scan: Scan, rng: np.random.Generator, spacing: float) -> np.ndarray:
-    head = atlas.Subject(rng, scan.size, spacing)
+def _average(rng: np.random.Generator, slices: int, size: int, spacing: float) -> np.ndarray:
+    head = atlas.Subject(rng, size, spacing)
     contrast = str(rng.choice(atlas.CONTRASTS))
-    heights = _heights(scan, rng, atlas.EXTENT)
+    heights = _heights(rng, slices, atlas.EXTENT)
     return np.stack([head.signal(head.slice(z), contrast) for z in heights])
 
 
-def _shapes(scan: Scan, rng: np.random.Generator, _spacing: float) -> np.ndarray:
+def _shapes(rng: np.random.Generator, slices: int, size: int, _spacing: float) -> np.ndarray:
     """Shapes of any signal; half of them on the dark background that a head has."""
     images = []
-    for _ in range(scan.slices):
+    for _ in range(slices):
         values = np.concatenate([rng.uniform(0, 1, 16), np.zeros(int(rng.integers(0, 6)))])
-        image = shapes.leaves(rng, scan.size, values.astype(np.float32), 0.06)
+        image = shapes.leaves(rng, size, values.astype(np.float32), 0.06)
         if rng.uniform() < 0.5:
-            axis = np.linspace(-1, 1, scan.size)
+            axis = np.linspace(-1, 1, size)
             image[np.hypot(axis / rng.uniform(0.6, 1), axis[:, None] / rng.uniform(0.6, 1)) > 1] = 0
         images.append(np.maximum(image, 0))
     return np.stack(images)
