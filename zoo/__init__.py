@@ -40,6 +40,7 @@ def load(name: str, **overrides):
     Raises:
         UnknownName: for an unknown name, with the nearest ones.
         ValueError: for an unknown field or a bad value, or weights whose sha256 is wrong.
+        OSError: for weights that are not there and cannot be downloaded.
 
     Example:
         >>> model = zoo.load("pix2pix", base_filters=8)

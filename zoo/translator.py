@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zoo import figures
+from zoo import cache, figures
 from zoo.imaging import tiling
 from zoo.imaging.windows import Domain
 from zoo.physics import fourier
@@ -404,6 +404,7 @@ def build(entry: Entry, source: Domain | None = None, target: Domain | None = No
         source, target: domains of a fresh model; a stored one brings its own.
 
     Raises:
+        OSError: for weights that are not there and cannot be downloaded.
         ValueError: for weights whose sha256 is not the registered one.
     """
     recipe = entry.recipe
@@ -425,18 +426,19 @@ def build(entry: Entry, source: Domain | None = None, target: Domain | None = No
 
 
 def load_network(model: Translator, weights: Path | str, sha256: str) -> None:
-    """Load a served network's weights from a file or, once, from a URL.
+    """Load a served network's weights from a file or, through the cache, from a URL.
+
+    Args:
+        model: built, with variables of any values.
+        weights: a `.weights.h5` file, or the https URL of one.
+        sha256: of the file; "" where nothing is known, which a URL may not be.
 
     Raises:
         FileNotFoundError: where the file is not there.
+        OSError: where a URL cannot be had (`cache.fetch`).
         ValueError: where its sha256 is not `sha256`, or it does not fit the network.
     """
-    if "://" in str(weights):
-        name = f"{sha256[:16]}-{str(weights).rsplit('/', 1)[-1]}"
-        weights = keras.utils.get_file(
-            name, str(weights), file_hash=sha256, hash_algorithm="sha256", cache_subdir="zoo"
-        )
-    path = Path(weights)
+    path = cache.fetch(weights, sha256) if "://" in str(weights) else Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"weights: expected a file. Received: {path}")
     received = file_sha256(path)
