@@ -1,0 +1,155 @@
+"""Train the pretrained models, each with one command, and put what they learned into the package.
+
+    python tools/pretrained.py train NAME     hours; an interrupted run goes on
+    python tools/pretrained.py ship NAME      zoo/weights/NAME.* and the entry of registry.yaml
+
+Runs and data sets are in the folder `pretrained`. The figures in the cards and in the README come
+from `tools/verify_weights.py` alone.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from zoo import registry  # noqa: E402
+from zoo.translator import file_sha256  # noqa: E402
+
+FOLDER = ROOT / "pretrained"
+WEIGHTS = ROOT / "zoo" / "weights"
+
+# Name: model, data set, and what differs from the model's small preset.
+RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "automap_mri": ("automap", "mri_recon/varied", {"steps": 6000, "filters": 32}),
+    "dcgan_lung_nodule": (
+        "dcgan",
+        "lung_nodule/phantom",
+        {"steps": 5000, "learning_rate": 5e-4, "ema": 0.995, "discriminator_filters": 24},
+    ),
+    "encoder_decoder_ldct": (
+        "encoder_decoder",
+        "ldct/varied",
+        {
+            "steps": 14000,
+            "precision": "bfloat16",
+            "base_filters": 24,
+            "levels": 4,
+            "skips": "add",
+            "loss": "l1",
+            "learning_rate": 8e-4,
+            "image_every": 1000,
+            "checkpoint_every": 500,
+        },
+    ),
+    "pggan_mammo": ("pggan", "mammo/phantom", {"steps": 3000, "images": 48000, "ema": 0.99}),
+}
+
+
+def command(name: str) -> list[str]:
+    """The arguments of `cli.py` that train `name`."""
+    model, dataset, options = RUNS[name]
+    flags = [f"--model={model}", f"--dataset={dataset}", "--preset=small"]
+    init = [f"--init={options['init']}"] if "init" in options else []
+    fields = [f"--set={k}={v}" for k, v in options.items() if k != "init"]
+    return [*flags, *init, *fields, "train"]
+
+
+def train(name: str) -> None:
+    """Run the command of `name`."""
+    folders = [f"--data_dir={FOLDER / 'data'}", f"--workdir={FOLDER / name}"]
+    subprocess.run([sys.executable, str(ROOT / "cli.py"), *command(name), *folders], check=True)
+
+
+def ship(name: str) -> None:
+    """Copy a finished run's weights, record and learning curves, and write its registry entry.
+
+    Raises:
+        ValueError: for a run that is not finished.
+    """
+    run = FOLDER / name
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    if record["state"] != "done":
+        raise ValueError(f"{run}: expected a finished run. Received: {record['state']}")
+    weights = WEIGHTS / f"{name}.weights.h5"
+    shutil.copy(run / record["weights"]["file"], weights)
+    kept = {key: value for key, value in record.items() if key not in ("metrics", "workdir")}
+    kept["command"] = "python cli.py " + " ".join(command(name))
+    (WEIGHTS / f"{name}.run.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    curves(run, WEIGHTS / f"{name}.curves.png")
+    model_class = registry.model_class(record["model"])
+    paper = model_class.recipe_class.preset("paper").to_dict()
+    # What the machine of the training was fast at is not the user's.
+    changed = record["recipe"] | {"precision": "auto"}
+    overrides = {k: v for k, v in changed.items() if paper[k] != v}
+    entry = registry.index()["pretrained"].get(name, {})
+    fields = {
+        "model": record["model"],
+        "dataset": record["dataset"],
+        "overrides": overrides,
+        "source": record["source"],
+        "target": record["target"],
+        "weights": f"weights/{name}.weights.h5",
+        "sha256": file_sha256(weights),
+        "licence": "Apache-2.0",
+    }
+    fields |= {k: entry[k] for k in ("trained_on", "metrics", "summary") if k in entry}
+    write_entry(name, fields)
+
+
+def write_entry(name: str, fields: dict[str, Any]) -> None:
+    """Put an entry into the section `pretrained` of registry.yaml, in alphabetical order."""
+    path = ROOT / "registry.yaml"
+    head, mark, section = path.read_text(encoding="utf-8").partition("\npretrained:\n")
+    entries = yaml.safe_load(section) or {}
+    entries[name] = {"metrics": {}, "summary": ""} | fields
+    blocks = []
+    for key in sorted(entries):
+        text = yaml.safe_dump(
+            {key: entries[key]}, sort_keys=False, default_flow_style=None, width=96
+        )
+        blocks.append("".join(f"  {line}\n" for line in text.splitlines()))
+    temporary = path.with_suffix(".part")
+    temporary.write_text(head + mark + "\n".join(blocks), encoding="utf-8")
+    temporary.replace(path)
+
+
+def curves(run: Path, picture: Path) -> None:
+    """Draw the losses and the validation figures that a run wrote for TensorBoard."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util import tensor_util
+
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    series = {}
+    for tag in events.Tags()["tensors"]:
+        points = [(e.step, tensor_util.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)]
+        if points and points[0][1].ndim == 0 and "second" not in tag and "learning" not in tag:
+            series[tag] = points
+    figure, axes = plt.subplots(
+        1, len(series), figsize=(3.2 * len(series), 2.4), squeeze=False, layout="constrained"
+    )
+    for axis, (tag, points) in zip(axes[0], sorted(series.items()), strict=True):
+        axis.plot(*zip(*points, strict=True), linewidth=0.8)
+        axis.set_title(tag, fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.set_xlabel("step", fontsize=7)
+    figure.savefig(picture, dpi=80, metadata={"Software": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3 or sys.argv[1] not in ("train", "ship") or set(sys.argv[2:]) - set(RUNS):
+        sys.exit(f"{__doc__}\nNames: {', '.join(RUNS)}")
+    for each in sys.argv[2:]:
+        {"train": train, "ship": ship}[sys.argv[1]](each)
