@@ -25,6 +25,9 @@ from zoo.translator import file_sha256  # noqa: E402
 FOLDER = ROOT / "pretrained"
 WEIGHTS = ROOT / "zoo" / "weights"
 
+_SUPER = {"crop": 64, "batch_size": 8, "bias": False}
+_SRGAN = _SUPER | {"base_filters": 32, "blocks": 8}
+
 # Name: model, data set, and what differs from the model's small preset.
 RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "automap_mri": ("automap", "mri_recon/varied", {"steps": 6000, "filters": 32}),
@@ -47,6 +50,21 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "image_every": 1000,
             "checkpoint_every": 500,
         },
+    ),
+    "srcnn_mri_x2": (
+        "srcnn",
+        "sr/varied_mr",
+        _SUPER | {"steps": 5000, "middle": 5, "batch_size": 16},
+    ),
+    "srresnet_mri_x2": (
+        "srgan",
+        "sr/varied_mr",
+        _SRGAN | {"steps": 8000, "pretrain_steps": 8000, "image_every": 1000},
+    ),
+    "srresnet_mri_x4": (
+        "srgan",
+        "sr/varied_mr",
+        _SRGAN | {"steps": 6000, "pretrain_steps": 6000, "scale": 4, "crop": 96},
     ),
     "pggan_mammo": ("pggan", "mammo/phantom", {"steps": 3000, "images": 48000, "ema": 0.99}),
 }
@@ -108,7 +126,8 @@ def write_entry(name: str, fields: dict[str, Any]) -> None:
     path = ROOT / "registry.yaml"
     head, mark, section = path.read_text(encoding="utf-8").partition("\npretrained:\n")
     entries = yaml.safe_load(section) or {}
-    entries[name] = {"metrics": {}, "summary": ""} | fields
+    own = {k: v for k, v in fields.items() if k not in ("name", "owner", "folder")}
+    entries[name] = {"metrics": {}, "summary": ""} | own
     blocks = []
     for key in sorted(entries):
         text = yaml.safe_dump(

@@ -109,7 +109,9 @@ def low_dose(model, texture: bool = False) -> Result:
         "rmse_input_hu": _mean([row["input"]["rmse"] for row in rows], patients),
     }
     distance = {
-        name: float(np.mean([_apart(a, b) for a, b in zip(each, spectra["full dose"], strict=True)]))
+        name: float(
+            np.mean([_apart(a, b) for a, b in zip(each, spectra["full dose"], strict=True)])
+        )
         for name, each in spectra.items()
     }
     figures["noise_power_distance"] = round(distance["model"], 3)
@@ -141,9 +143,7 @@ def low_dose(model, texture: bool = False) -> Result:
         f"{len(rows)} images: {len(scans)} real CT slices of {len(set(patients))} patients, head "
         f"and body, each with simulated low-dose noise of {', '.join(map(str, LEVELS))} HU"
     )
-    worst = sorted(
-        pictures, key=lambda p: p[0]["model"]["psnr"] - p[0]["BM3D"]["psnr"]
-    )
+    worst = sorted(pictures, key=lambda p: p[0]["model"]["psnr"] - p[0]["BM3D"]["psnr"])
     chosen = [worst[0], worst[-1]]
     shown = [
         (
@@ -226,7 +226,7 @@ def _flat_places(image: np.ndarray) -> list[tuple[int, int]]:
     for row in range(0, image.shape[0] - _BLOCK + 1, _BLOCK // 2):
         for column in range(0, image.shape[1] - _BLOCK + 1, _BLOCK // 2):
             block = smooth[row : row + _BLOCK, column : column + _BLOCK]
-            if -150 < block.min() and block.max() < 250:
+            if block.min() > -150 and block.max() < 250:
                 places.append((float(block.std()), row, column))
     return [place[1:] for place in sorted(places)[:12]]
 
@@ -591,7 +591,9 @@ def main() -> int:
         figures = {"judged_on": result.judged_on} | result.figures
         stated = dict(entries[name]["metrics"])
         if options.write:
-            fields = {k: v for k, v in entries[name].items() if k not in ("name", "owner", "folder")}
+            fields = {
+                k: v for k, v in entries[name].items() if k not in ("name", "owner", "folder")
+            }
             pretrained.write_entry(name, fields | {"metrics": figures})
             entries[name]["metrics"] = figures
         else:

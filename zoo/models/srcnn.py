@@ -71,6 +71,9 @@ class SrcnnRecipe(Recipe):
         optimizer: "sgd" with `momentum`, at constant rates; "adam" decays them to zero over the
             second half of the run.
         momentum: Keras's and Caffe's are the same, v <- momentum v - rate gradient, w <- w + v.
+        bias: False leaves the biases out. Where both windows begin at 0 the network then gives, of
+            an image times any number, its output times that number (Mohan et al. 2020,
+            arXiv:1906.05478): right for MR, whose signal has no unit.
         deviation: of the Gaussian that all weights are drawn from; 0 draws the hidden layers'
             as He et al. do and only the last one's from N(0, 0.001).
         output: "image", or "residual": the network's output is a correction to the interpolated
@@ -89,6 +92,7 @@ class SrcnnRecipe(Recipe):
     middle: int = 1
     optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: float = 0.9
+    bias: bool = True
     deviation: float = 0.001
     output: Literal["image", "residual", "auto"] = "image"
 
@@ -131,7 +135,10 @@ def srcnn(channels: int, outputs: int, recipe: SrcnnRecipe, residual: bool = Fal
         start = keras.initializers.RandomNormal(0.0, recipe.deviation or 0.001)
         if not recipe.deviation and not last:
             start = "he_normal"
-        return layers.Conv2D(filters, size, kernel_initializer=start, name=name)(x)
+        layer = layers.Conv2D(
+            filters, size, use_bias=recipe.bias, kernel_initializer=start, name=name
+        )
+        return layer(x)
 
     inputs = keras.Input((None, None, channels))
     x = layers.Rescaling(0.5, 0.5)(inputs)
@@ -217,7 +224,8 @@ class SRCNN(Translator):
 
     def _weights(self) -> dict[str, list[keras.Variable]]:
         weights = self.network.trainable_variables
-        return {"hidden": weights[:-2], "last": weights[-2:]}  # kernel and bias
+        last = 2 if self.recipe.bias else 1  # kernel and bias
+        return {"hidden": weights[:-last], "last": weights[-last:]}
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """One step on the squared error of the centre: eq. 4, the sum over a sub-image's pixels."""

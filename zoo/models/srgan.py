@@ -81,6 +81,9 @@ class SrganRecipe(Recipe):
         base_filters: channels of the generator's residual blocks.
         blocks: their number.
         norm: normalisation in the generator; batch normalisation serves with moving statistics.
+        bias: False leaves the generator's biases out. Without normalisation, and where both
+            windows begin at 0, it then gives, of an image times any number, its output times that
+            number (Mohan et al. 2020, arXiv:1906.05478): right for MR, whose signal has no unit.
         discriminator_filters: channels of the discriminator's first layer, at most 8 times that.
         discriminator_units: of its first dense layer.
         spectral_norm: normalise the discriminator's kernels by their largest singular value, in
@@ -108,6 +111,7 @@ class SrganRecipe(Recipe):
     base_filters: int = 64
     blocks: int = 16
     norm: Literal["batch", "none"] = "batch"
+    bias: bool = True
     discriminator_filters: int = 64
     discriminator_units: int = 1024
     spectral_norm: bool = False
@@ -165,8 +169,9 @@ def srresnet(channels: int, outputs: int, recipe: SrganRecipe) -> keras.Model:
     """The generator: `[N, (D,) H, W, channels]` in [-1, 1] to `[N, (sD,) sH, sW, outputs]`."""
     rank, filters = recipe.dimensions, recipe.base_filters
 
-    def conv(x, filters, size=3, **options):
-        return convolution(filters, size, rank=rank, padding="same", **options)(x)
+    def conv(x, filters, size=3, use_bias=recipe.bias, **options):
+        layer = convolution(filters, size, rank=rank, padding="same", use_bias=use_bias, **options)
+        return layer(x)
 
     def prelu(x):
         start = keras.initializers.Constant(0.25)

@@ -1,0 +1,140 @@
+"""The model cards of the pretrained models, their pictures, and the README's table of them."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pretrained
+import yaml
+
+from zoo import figures
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURES = ROOT / "docs" / "pictures"
+README = ROOT / "README.md"
+_TABLE = re.compile(r"^\| pretrained model \|.*\n(?:\|.*\n)+", re.MULTILINE)
+# What a machine cannot know: the job, the data, the limits, in words.
+PROSE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+
+
+def write(name: str, entry: dict[str, Any], result: Any) -> None:
+    """Write `zoo/weights/NAME.md` and its picture from the entry and a `verify_weights.Result`."""
+    prose, run = PROSE[name], pretrained.WEIGHTS / f"{name}.run.json"
+    record = json.loads(run.read_text(encoding="utf-8"))
+    picture = PICTURES / f"pretrained_{name}.png"
+    if result.pictures:
+        figures.save_png(picture, _picture(result.pictures))
+    unit = entry["source"]["unit"]
+    low, high = entry["source"]["window"]
+    size = (pretrained.WEIGHTS / f"{name}.weights.h5").stat().st_size / 1e6
+    lines = [f"- {'yes' if good else '**no**'}: {text}" for text, good in result.checks.items()]
+    rows = [f"| {key} | {_figure(value)} |" for key, value in result.figures.items()]
+    table = ""
+    if result.table:
+        head, *body = result.table
+        table = "\n".join(["", _row(head), _row(["---"] * len(head)), *map(_row, body), ""])
+    trained_on = entry.get("trained_on")
+    ranges = "".join(f"- {key}: {_range(value)}\n" for key, value in (trained_on or {}).items())
+    text = f"""# {name}
+
+{prose["job"]} `zoo.load("{name}")`.
+
+**For research. Not a medical device: not for diagnosis or treatment.**
+
+| | |
+|---|---|
+| intended use | {prose["use"]} |
+| architecture | `{entry["model"]}`; {_overrides(entry["overrides"])} |
+| input | {unit}, window {low:g} to {high:g} |
+| training data | {prose["data"]} |
+| trained by | `{record["command"]}` |
+| record | [{name}.run.json]({name}.run.json); learning curves below |
+| weights | {size:.1f} MB, sha256 `{entry["sha256"]}` |
+| licence | {entry["licence"]} |
+
+## Measured
+
+On {result.judged_on}. None of them was trained on, and nothing was chosen by them. Figures are
+means over patients with their 95 % bootstrap interval over patients.
+
+| figure | value |
+|---|---|
+{chr(10).join(rows)}
+{table}
+{chr(10).join(lines)}
+
+`make verify-weights` measures all of this again from the weights.
+
+## Where it fails
+
+{prose["limits"]}
+
+![{prose["picture"]}](../../docs/pictures/pretrained_{name}.png)
+
+{prose["picture"]}
+
+## Range it was made for
+
+{ranges or "Not restricted by a guard."}
+## Memorisation
+
+{prose["memorisation"]}
+
+## Learning curves
+
+![losses]({name}.curves.png)
+"""
+    figures.write_atomic(pretrained.WEIGHTS / f"{name}.md", text.encode())
+
+
+def write_table(entries: dict[str, dict[str, Any]]) -> None:
+    """Write the README's table of pretrained models from the registry.
+
+    Raises:
+        ValueError: for a README that has not exactly one table of them.
+    """
+    rows = ["| pretrained model | job | judged on | result |", "|---|---|---|---|"]
+    for name, entry in entries.items():
+        if entry.get("owner", "zoo") != "zoo" or name not in PROSE:
+            continue
+        values = {k: _figure(v) for k, v in entry["metrics"].items()}
+        result = PROSE[name]["result"].format_map(values)
+        card = f"[`{name}`](zoo/weights/{name}.md)"
+        rows.append(f"| {card} | {entry['summary']} | {values['judged_on']} | {result} |")
+    text, count = _TABLE.subn(lambda _: "\n".join(rows) + "\n", README.read_text(encoding="utf-8"))
+    if count != 1:
+        raise ValueError(
+            f"README.md: expected one table that starts | pretrained model |. Received: {count}"
+        )
+    figures.write_atomic(README, text.encode())
+
+
+def _picture(rows: list) -> Any:
+    """Rows of labelled images under one another, each with its own window."""
+    import numpy as np
+
+    parts = [figures.grid([images], window, panel=160, largest=288) for _, images, window in rows]
+    width = max(part.shape[1] for part in parts)
+    padded = [np.pad(p, ((0, 6), (0, width - p.shape[1]), (0, 0))) for p in parts]
+    return np.vstack(padded)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, list):
+        mean, low, high = value
+        return f"{mean:g} ({low:g} to {high:g})"
+    return f"{value}"
+
+
+def _range(value: Any) -> str:
+    return f"{value[0]:g} to {value[1]:g}" if isinstance(value, list) else f"{value}"
+
+
+def _overrides(overrides: dict[str, Any]) -> str:
+    skipped = {"image_every", "checkpoint_every", "precision"}
+    return ", ".join(f"{k} {v}" for k, v in overrides.items() if k not in skipped)
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
