@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import zoo
 from zoo.models.srcnn import SRCNN, SrcnnRecipe, srcnn
 from zoo.translator import DataFacts, enlarge
 

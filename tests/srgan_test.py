@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import zoo
 from zoo.imaging.windows import Domain
 from zoo.models.srgan import SRGAN, SrganRecipe, discriminator, srresnet
 from zoo.translator import DataFacts, enlarge
