@@ -117,8 +117,10 @@ def ship(name: str) -> None:
         "sha256": file_sha256(weights),
         "licence": "Apache-2.0",
     }
-    fields |= {k: entry[k] for k in ("trained_on", "metrics", "summary") if k in entry}
-    write_entry(name, fields)
+    prose = yaml.safe_load((ROOT / "tools" / "cards.yaml").read_text(encoding="utf-8"))[name]
+    guard = {"trained_on": prose["trained_on"]} if "trained_on" in prose else {}
+    summary = " ".join(prose["job"].rstrip(".").split())
+    write_entry(name, fields | guard | {"metrics": entry.get("metrics", {}), "summary": summary})
 
 
 def write_entry(name: str, fields: dict[str, Any]) -> None:
@@ -127,7 +129,7 @@ def write_entry(name: str, fields: dict[str, Any]) -> None:
     head, mark, section = path.read_text(encoding="utf-8").partition("\npretrained:\n")
     entries = yaml.safe_load(section) or {}
     own = {k: v for k, v in fields.items() if k not in ("name", "owner", "folder")}
-    entries[name] = {"metrics": {}, "summary": ""} | own
+    entries[name] = own
     blocks = []
     for key in sorted(entries):
         text = yaml.safe_dump(
