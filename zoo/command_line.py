@@ -458,6 +458,8 @@ def _predict() -> int:
         batch_size=FLAGS.batch_size or 1,
     )
     print(f"Translated {report.done} images into {output}")
+    for path, reason in report.warnings:
+        print(f"warning: {path}: {reason}", file=sys.stderr)
     for path, reason in report.skipped:
         print(f"skipped: {path}: {reason}", file=sys.stderr)
     return 1 if report.skipped or not report.done else 0

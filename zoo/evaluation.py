@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from zoo import metrics, report, statistics
+from zoo import guards, metrics, report, statistics
 from zoo.figures import write_atomic
 
 SET_LIMIT = 1024  # images held at once where whole sets are compared
@@ -367,7 +367,8 @@ def _translated(model, examples: Iterator[dict], batch_size: int) -> Iterator[di
     """Examples with "output", translated in runs of one shape."""
     for _, run in itertools.groupby(examples, key=lambda example: example["source"].shape):
         while batch := list(itertools.islice(run, batch_size)):
-            outputs = model.translate(np.stack([example["source"] for example in batch]))
+            with guards.silent():
+                outputs = model.translate(np.stack([example["source"] for example in batch]))
             for example, output in zip(batch, outputs, strict=True):
                 output = np.asarray(output, np.float32)
                 _require_finite(output, "model", f"its output for {example['name']!r}")

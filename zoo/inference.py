@@ -16,6 +16,7 @@ import PIL.Image
 import pydicom.uid
 import tqdm
 
+from zoo import guards
 from zoo.imaging import derived, geometry, nifti, raster
 from zoo.imaging.deidentify import Deidentifier
 from zoo.imaging.dicom import Series
@@ -34,12 +35,15 @@ class Report:
         outputs: the files written.
         skipped: the files that were not translated, and why.
         ignored: the files that are no images, such as RT structure sets.
+        warnings: images that were translated although they are far from what the model was
+            trained on, each by its first file, and why.
     """
 
     done: int = 0
     outputs: list[Path] = dataclasses.field(default_factory=list)
     skipped: list[Problem] = dataclasses.field(default_factory=list)
     ignored: list[Problem] = dataclasses.field(default_factory=list)
+    warnings: list[Problem] = dataclasses.field(default_factory=list)
 
 
 def translate(
@@ -61,7 +65,9 @@ def translate(
 
     Slices are resampled to the recipe's spacing, and the result to s times the input's own grid;
     an image without a known spacing is taken as it is. Of a volume all three axes are resampled.
-    Bad files are reported and skipped. A file appears under its name only when it is complete.
+    Bad files are reported and skipped. What a pretrained model was not trained on (`zoo.guards`, by
+    the header's spacing and three slices of each image) is reported, and said in the
+    DerivationDescription of DICOM output. A file appears under its name only when it is complete.
 
     Args:
         model: a `zoo.Translator`.
@@ -99,15 +105,16 @@ def translate(
     total = sum(volume.length for volume in found.volumes)
     with tqdm.tqdm(total=total, unit="slice", disable=not progress) as bar:
         for volume, paths in zip(found.volumes, targets, strict=True):
-            before, skipped = bar.n, []
+            before, skipped, reasons = bar.n, [], []
             try:
                 _check_volume(model, volume)
+                reasons = _reasons(model, volume)
                 if model.dimensions == 3:
                     slices = _translated_volume(model, volume, grid, batch_size)
                 else:
                     slices = _translated(model, volume, grid, batch_size, bar, skipped)
                 written = _write(
-                    model, volume, grid, paths, slices, description, deidentifier, uids
+                    model, volume, grid, paths, slices, description, reasons, deidentifier, uids
                 )
             except (ValueError, OSError) as error:
                 skipped = [Problem(volume.paths[0], str(error))]
@@ -115,6 +122,8 @@ def translate(
             report.skipped += skipped
             report.outputs += written
             report.done += bool(written)
+            if written:
+                report.warnings += [Problem(volume.paths[0], reason) for reason in reasons]
             bar.update(before + volume.length - bar.n)
     return report
 
@@ -293,6 +302,23 @@ def _check_volume(model: Any, volume: Volume) -> None:
                 )
 
 
+def _reasons(model: Any, volume: Volume) -> list[str]:
+    """What `guards.reasons` finds in the first, middle and last slice that can be read."""
+    if getattr(model, "trained_on", None) is None:
+        return []
+    images = []
+    for index in sorted({0, volume.length // 2, volume.length - 1}):
+        with contextlib.suppress(ValueError):  # the translation itself will come to it
+            images.append(volume.read(index))
+    if not images:
+        return []
+    stack = np.stack(images) if volume.channels > 1 else np.stack(images)[..., None]
+    bits = 8 if getattr(volume, "dtype", "") == "uint8" else None
+    if isinstance(volume, Series):
+        bits = volume.frames[0].encoding.bits
+    return guards.reasons(model, stack, volume.spacing, bits)
+
+
 def _translated_volume(
     model: Any, volume: Volume, grid: Grid, batch_size: int
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -316,7 +342,8 @@ def _translated_volume(
 
     images = forward(np.stack([read(index) for index in range(volume.length)]))[None]
     images = images[..., None] if volume.channels == 1 else images
-    result = np.asarray(model.translate(images, batch_size=batch_size), np.float32)[0]
+    with guards.silent():
+        result = np.asarray(model.translate(images, batch_size=batch_size), np.float32)[0]
     yield from enumerate(back(result[..., 0] if model.target.channels == 1 else result))
 
 
@@ -350,7 +377,8 @@ def _translated(
 
     def run(batch: dict[int, np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
         images = np.stack(list(batch.values()))
-        results = np.asarray(model.translate(images, batch_size=batch_size), np.float32)
+        with guards.silent():
+            results = np.asarray(model.translate(images, batch_size=batch_size), np.float32)
         for index, result in zip(batch, results, strict=True):
             yield index, back(result[..., 0] if model.target.channels == 1 else result)
             bar.update()
@@ -383,6 +411,7 @@ def _write(
     paths: list[Path],
     slices: Iterator[tuple[int, np.ndarray]],
     description: str,
+    reasons: list[str],
     deidentifier: Deidentifier | None,
     uids: dict[str, str],
 ) -> list[Path]:
@@ -393,7 +422,7 @@ def _write(
             name=model.name,
             title=getattr(model, "title", model.name),
             weights_hash=model.weights_hash,
-            description=description,
+            description=" ".join([*(f"Warning: {reason}." for reason in reasons), description]),
             target=model.target,
             same_unit=(model.source.unit, model.source.modality)
             == (model.target.unit, model.target.modality),

@@ -19,6 +19,7 @@ _REQUIRED = {
     "datasets": {"module", "data", "modality", "tasks", "configs", "summary"},
     "pretrained": {"model", "dataset", "weights", "sha256", "licence", "metrics", "summary"},
 }
+_TRAINED_ON = {"spacing", "noise", "level", "air"}
 _classes: dict[str, type] = {}
 
 
@@ -48,6 +49,8 @@ class Entry:
         weights: file of the served network's weights, or None for a fresh model.
         sha256: what the weights file must hash to; "" where nothing is known.
         source, target: the stored `Domain` dictionaries, or None for a fresh model.
+        trained_on: of a pretrained model, what its inputs were like (`zoo.guards` compares others
+            with it); None where nothing is stated, so of all other models.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Entry:
     sha256: str = ""
     source: dict[str, Any] | None = None
     target: dict[str, Any] | None = None
+    trained_on: dict[str, Any] | None = None
 
     @property
     def model_class(self) -> type:
@@ -95,8 +99,30 @@ def _read(owner: str, path: Path, folder: Path) -> dict[str, dict[str, dict]]:
             missing = _REQUIRED[section] - set(fields or ())
             if missing:
                 raise ValueError(f"{path}: {section}: {name} lacks {', '.join(sorted(missing))}.")
+            if section == "pretrained":
+                _check_trained_on(fields.get("trained_on"), f"{path}: {name}: trained_on")
             fields |= {"name": name, "owner": owner, "folder": folder}
     return content
+
+
+def _check_trained_on(trained: Any, place: str) -> None:
+    if trained is None:
+        return
+    if not isinstance(trained, dict) or set(trained) - _TRAINED_ON:
+        raise ValueError(
+            f"{place}: expected a mapping with {', '.join(sorted(_TRAINED_ON))} or some of them. "
+            f"Received: {trained}"
+        )
+    for key, value in trained.items():
+        if key == "air":
+            right, expected = isinstance(value, bool), "true or false"
+        else:
+            expected = "[lowest, highest], two numbers of 0 or more"
+            right = isinstance(value, list) and len(value) == 2
+            right = right and all(type(end) in (int, float) for end in value)
+            right = right and 0 <= value[0] <= value[1] < float("inf")
+        if not right:
+            raise ValueError(f"{place}: {key}: expected {expected}. Received: {value}")
 
 
 @functools.cache
@@ -325,6 +351,7 @@ def lookup(
         sha256=sha256,
         source=stored.get("source"),
         target=stored.get("target"),
+        trained_on=stored.get("trained_on"),
     )
 
 

@@ -3,6 +3,9 @@
 import dataclasses
 import hashlib
 import tempfile
+import types
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zoo import cache, figures
+from zoo import cache, figures, guards
 from zoo.imaging import tiling
 from zoo.imaging.windows import Domain
 from zoo.physics import fourier
@@ -71,6 +74,7 @@ class Translator(keras.Model):
     takes = ("images",)  # what its source may be: images, k-space, sinograms
     registered_name = ""
     network: keras.Model
+    trained_on: Mapping[str, Any] | None = None  # as in `registry.Entry`
 
     def __init__(self, recipe: Recipe, source: Domain, target: Domain, **kwargs: Any):
         kwargs.setdefault("name", self.registered_name or None)
@@ -155,7 +159,8 @@ class Translator(keras.Model):
         """uint8 `[H, W, 3]` to look at while training: source | output | target | error."""
         rows = []
         for example in examples:
-            output = self.translate(example["source"][None])[0]
+            with guards.silent():
+                output = self.translate(example["source"][None])[0]
             source, _ = self.baseline(example["source"])
             source = example["source"] if source is None else source
             row = {"source": source, "output": output, "target": example["target"]}
@@ -270,6 +275,9 @@ class Translator(keras.Model):
     def translate(self, array: np.ndarray, batch_size: int = 1) -> np.ndarray:
         """Translate a NumPy image, stack or batch of any size, in tiles where it is large.
 
+        A pretrained model warns (`zoo.guards.UntrainedInput`) of an input that is far from what it
+        was trained on, and translates it all the same.
+
         Args:
             array: `[H, W]`, `[N, H, W]` or `[N, H, W, C]` in the source's unit; for a model of
                 volumes `[D, H, W]`, `[N, D, H, W]` or `[N, D, H, W, C]`.
@@ -300,6 +308,8 @@ class Translator(keras.Model):
         images = array.astype("float32")
         images = images[None, ..., None] if array.ndim == rank else images
         images = images[..., None] if array.ndim == rank + 1 else images
+        for reason in guards.reasons(self, images):
+            warnings.warn(reason, guards.UntrainedInput, stacklevel=2)
         multiple = self.size_multiple
         margin = -(-self.tile_margin // multiple) * multiple
         tile = max(self.recipe.tile, 6 * margin) // multiple * multiple
@@ -422,6 +432,9 @@ def build(entry: Entry, source: Domain | None = None, target: Domain | None = No
         keras.config.set_dtype_policy(before)
     if entry.weights is not None:
         load_network(model, entry.weights, entry.sha256)
+    if entry.trained_on is not None:
+        # Keras and TensorFlow would track a plain dictionary as a part of the model.
+        model.trained_on = types.MappingProxyType(entry.trained_on)
     return model
 
 
