@@ -51,6 +51,20 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "checkpoint_every": 500,
         },
     ),
+    "pix2pix_ldct": (
+        "pix2pix",
+        "ldct/varied",
+        {
+            "steps": 18000,
+            "precision": "bfloat16",
+            "crop": 96,
+            "batch_size": 8,
+            "lambda_gan": 0.4,
+            "discriminator_filters": 16,
+            "image_every": 1000,
+            "checkpoint_every": 500,
+        },
+    ),
     "srcnn_mri_x2": (
         "srcnn",
         "sr/varied_mr",
