@@ -25,7 +25,7 @@ from zoo.translator import file_sha256  # noqa: E402
 FOLDER = ROOT / "pretrained"
 WEIGHTS = ROOT / "zoo" / "weights"
 
-_SUPER = {"crop": 64, "batch_size": 8, "bias": False}
+_SUPER = {"crop": 64, "batch_size": 8, "bias": False, "precision": "bfloat16"}
 _SRGAN = _SUPER | {"base_filters": 32, "blocks": 8}
 
 # Name: model, data set, and what differs from the model's small preset.
@@ -73,7 +73,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "srresnet_mri_x2": (
         "srgan",
         "sr/varied_mr",
-        _SRGAN | {"steps": 8000, "pretrain_steps": 8000, "image_every": 1000},
+        _SRGAN | {"steps": 7000, "pretrain_steps": 7000, "image_every": 1000},
     ),
     "srresnet_mri_x4": (
         "srgan",

@@ -141,7 +141,8 @@ def srcnn(channels: int, outputs: int, recipe: SrcnnRecipe, residual: bool = Fal
         return layer(x)
 
     inputs = keras.Input((None, None, channels))
-    x = layers.Rescaling(0.5, 0.5)(inputs)
+    # In float32: near 0 bfloat16 is fine, near -1 it would leave a low signal a few levels.
+    x = layers.Rescaling(0.5, 0.5, dtype="float32")(inputs)
     x = layers.ReLU()(convolution(x, recipe.filters1, 9, "extraction"))
     x = layers.ReLU()(convolution(x, recipe.filters2, recipe.middle, "mapping"))
     x = convolution(x, outputs, 5, "reconstruction", last=True)

@@ -183,7 +183,8 @@ def srresnet(channels: int, outputs: int, recipe: SrganRecipe) -> keras.Model:
         return Norm("batch")(conv(x, filters, use_bias=False))  # its offset makes a bias useless
 
     inputs = keras.Input((None,) * rank + (channels,))
-    x = first = prelu(conv(layers.Rescaling(0.5, 0.5)(inputs), filters, 9))
+    # In float32: near 0 bfloat16 is fine, near -1 it would leave a low signal a few levels.
+    x = first = prelu(conv(layers.Rescaling(0.5, 0.5, dtype="float32")(inputs), filters, 9))
     for _ in range(recipe.blocks):
         x = layers.Add()([x, normalised(prelu(normalised(x)))])
     x = layers.Add()([first, normalised(x)])
