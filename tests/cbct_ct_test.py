@@ -109,7 +109,7 @@ def test_source_and_target_are_aligned(patients):
 
 
 def test_some_patients_are_truncated():
-    cones = [phantom.Cone.draw(np.random.default_rng([1, n])) for n in range(200)]
+    cones = [phantom.Cone.draw(np.random.default_rng([1, n]), phantom.Scan()) for n in range(200)]
     assert 0.1 < np.mean([cone.radius is not None for cone in cones]) < 0.3
 
 

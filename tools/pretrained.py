@@ -31,6 +31,20 @@ _SRGAN = _SUPER | {"base_filters": 32, "blocks": 8}
 # Name: model, data set, and what differs from the model's small preset.
 RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "automap_mri": ("automap", "mri_recon/varied", {"steps": 6000, "filters": 32}),
+    "cyclegan_cbct_ct": (
+        "cyclegan",
+        "cbct_ct/phantom_scatter",
+        {
+            "steps": 3000,
+            "crop": 112,
+            "flip": True,
+            "generator": "resnet",
+            "output": "residual",
+            "norm": "none",
+            "lambda_cycle": 5.0,
+            "lambda_identity": 1.0,
+        },
+    ),
     "dcgan_lung_nodule": (
         "dcgan",
         "lung_nodule/phantom",
@@ -79,6 +93,11 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "srgan",
         "sr/varied_mr",
         _SRGAN | {"steps": 6000, "pretrain_steps": 6000, "scale": 4, "crop": 96},
+    ),
+    "unit_t1_t2": (
+        "unit",
+        "mri_contrast/phantom",
+        {"steps": 6000, "halve_every": 2000, "precision": "bfloat16"},
     ),
     "pggan_mammo": ("pggan", "mammo/phantom", {"steps": 3000, "images": 48000, "ema": 0.99}),
 }

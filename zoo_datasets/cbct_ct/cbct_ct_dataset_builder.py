@@ -74,6 +74,22 @@ class Builder(SimulatedBuilder):
             patients=(4, 1, 2),
             seed=22,
         ),
+        Config(
+            name="phantom_scatter",
+            description="128 x 128 at 2.8 mm, scatter uncorrected (30 to 70 %), none truncated.",
+            scan=phantom.Scan(
+                128,
+                240,
+                1.2e4,
+                5.0,
+                cone_photons=1.8e4,
+                cone_electronic=5.0,
+                scatter=(0.3, 0.7),
+                truncated=0.0,
+            ),
+            patients=(80, 5, 16),
+            seed=23,
+        ),
         _synthrad("brain"),
         _synthrad("pelvis"),
     ]

@@ -33,6 +33,10 @@ class Scan:
     """Both protocols; `photons` and `electronic` as in `zoo.physics.noise`.
 
     The cone beam's photons have no exposure control: every ray starts with as many.
+
+    Attributes:
+        scatter: scattered over primary photons, the range that `Cone` draws from.
+        truncated: share of the patients whose cone beam does not see the whole body.
     """
 
     size: int = 256
@@ -42,6 +46,8 @@ class Scan:
     cone_photons: float = 3.0e4
     cone_electronic: float = 8.0
     slices: int = 4
+    scatter: tuple[float, float] = (0.06, 0.20)
+    truncated: float = 0.2
 
     @property
     def spacing(self) -> float:
@@ -68,12 +74,12 @@ class Cone:
     offset: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> "Cone":
-        """A random scan of one machine; one in five is truncated."""
+    def draw(cls, rng: np.random.Generator, scan: Scan) -> "Cone":
+        """A random scan of one machine."""
         return cls(
-            scatter=rng.uniform(0.06, 0.20),
+            scatter=rng.uniform(*scan.scatter),
             smear=rng.uniform(40.0, 80.0),
-            radius=rng.uniform(105.0, 135.0) if rng.uniform() < 0.2 else None,
+            radius=rng.uniform(105.0, 135.0) if rng.uniform() < scan.truncated else None,
             # The drift that quality assurance leaves between two calibrations.
             gain=rng.uniform(0.98, 1.02),
             offset=rng.uniform(-15.0, 15.0),
@@ -143,7 +149,7 @@ class Scanner:
         body = Patient(rng, 2 * scan.size, scan.spacing / 2)
         z = (np.arange(scan.slices) + rng.uniform(size=scan.slices)) * anatomy.LENGTH / scan.slices
         p = self.ct.project(np.stack([body.slice(height) for height in z]))
-        cone = Cone.draw(rng)
+        cone = Cone.draw(rng, scan)
         photons = noise.tube_current(p, scan.photons)
         normal = noise.low_dose_sinogram(p, photons, scan.electronic, rng)
         return {"source": self.cone_beam(p, cone, rng), "target": self.ct.reconstruct(normal)}
