@@ -38,7 +38,6 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "steps": 3000,
             "crop": 112,
             "flip": True,
-            "generator": "resnet",
             "output": "residual",
             "norm": "none",
             "lambda_cycle": 5.0,
