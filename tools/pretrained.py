@@ -36,6 +36,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "cbct_ct/phantom_scatter",
         {
             "steps": 3000,
+            "precision": "bfloat16",
             "crop": 112,
             "flip": True,
             "output": "residual",
