@@ -82,7 +82,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "srcnn_mri_x2": (
         "srcnn",
         "sr/varied_mr",
-        _SUPER | {"steps": 5000, "middle": 5, "batch_size": 16},
+        _SUPER | {"steps": 5000, "learning_rate": 3e-4, "middle": 3, "batch_size": 16},
     ),
     "srresnet_mri_x2": (
         "srgan",

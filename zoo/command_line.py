@@ -23,6 +23,7 @@ Examples
   python cli.py --model=runs/pggan-mammo --output=OUT generate
   python cli.py --model=pix2pix_ldct --output=served/ldct export
   python cli.py --model=pix2pix --dataset=folder --input=MY_FILES train
+  python cli.py --init=pix2pix_ldct --dataset=folder --input=MY_FILES --steps=500 train
 
 Commands
   list       names of models, data sets and pretrained models (--json, --task, --modality)
@@ -53,7 +54,8 @@ How to train
   --precision=auto|float32|bfloat16
   --strategy=auto|one|mirrored|multi_worker|tpu
   --resume=auto|must|never    never moves the run that is there aside
-  --init=NAME           start from these weights: pretrained, run folder or .weights.h5
+  --init=NAME           start from these weights: pretrained or run folder (with its recipe;
+                        --model may be left out), or a .weights.h5 file
   --set FIELD=VALUE     any other field of the recipe (repeatable); `describe` lists them
 
 What goes in and out
@@ -332,8 +334,9 @@ def _preview() -> int:
 
 
 def _train() -> int:
-    name, dataset = _need("model", "dataset")
+    (dataset,) = _need("dataset")
     registry.dataset_fields(dataset)
+    name = _architecture()
     preset = FLAGS.preset
     if preset == "auto":
         import tensorflow as tf
@@ -355,6 +358,19 @@ def _train() -> int:
         init=_initial_weights(),
     )
     return 0
+
+
+def _architecture() -> str:
+    """What names the network to train: --model, or --init where that has a recipe of its own.
+
+    The weights of a pretrained model or a run fit its own recipe alone, so that is taken, with
+    its intensity windows, unless --model names another one of the kind.
+    """
+    if not FLAGS.init or FLAGS.init.endswith(".weights.h5"):
+        return _need("model")[0]
+    if not FLAGS.model or FLAGS.model == registry.lookup(FLAGS.init).model:
+        return FLAGS.init
+    return FLAGS.model
 
 
 def _initial_weights() -> Path | None:

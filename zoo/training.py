@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from zoo import figures, pipeline, registry, translator
-from zoo.imaging.windows import MEASUREMENTS
+from zoo.imaging.windows import MEASUREMENTS, Domain
 from zoo.recipe import Recipe
 from zoo.registry import Entry
 from zoo.translator import Phase, Translator
@@ -143,6 +143,9 @@ def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
     if metadata.get("scales") and recipe.scale == 1:
         raise refuse("the sources are smaller than the targets, which is for super-resolution")
     source, target = pipeline.domains(builder, recipe)
+    if entry.source is not None:
+        source = _kept_window(source, entry.source, recipe.source_window)
+        target = _kept_window(target, entry.target, recipe.target_window or recipe.source_window)
     given = MEASUREMENTS.get(source.unit, "images")
     if given not in cls.takes:
         also = metadata.get("images", "")
@@ -178,6 +181,20 @@ def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
     return dataclasses.replace(
         entry, recipe=recipe, source=source.to_dict(), target=target.to_dict()
     )
+
+
+def _kept_window(domain: Domain, stored: dict, given: tuple[float, float] | None) -> Domain:
+    """The data's domain with the window that stored weights were trained in.
+
+    Raises:
+        ValueError: where the data are of another unit, whose numbers the weights never saw.
+    """
+    if domain.unit != stored["unit"]:
+        raise ValueError(
+            f"init: its weights take {stored['unit']}, and a window in it. "
+            f"Received: data in {domain.unit}"
+        )
+    return domain if given else dataclasses.replace(domain, window=tuple(stored["window"]))
 
 
 def data_facts(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> translator.DataFacts:

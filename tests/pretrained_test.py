@@ -1,0 +1,198 @@
+"""The shipped weights: their files, cards and records, and that each does its job."""
+
+import json
+import re
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pydicom.data
+import pytest
+
+import zoo
+from zoo import metrics, registry
+from zoo.physics import fourier, noise, resample
+from zoo.translator import file_sha256, forward_flops
+
+ROOT = Path(__file__).parent.parent
+WEIGHTS = ROOT / "zoo" / "weights"
+sys.path.insert(0, str(ROOT / "tools"))
+
+import cards  # noqa: E402
+import verify_weights  # noqa: E402
+
+import pretrained  # noqa: E402
+
+ENTRIES = {k: v for k, v in registry.index()["pretrained"].items() if v["owner"] == "zoo"}
+HU = (-1024.0, 1500.0)
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def test_every_architecture_has_weights_of_a_bearable_size():
+    assert {entry["model"] for entry in ENTRIES.values()} == set(zoo.names())
+    sizes = [(WEIGHTS / f"{name}.weights.h5").stat().st_size for name in ENTRIES]
+    assert max(sizes) <= 12e6 and sum(sizes) <= 80e6
+    there = {path.name.split(".")[0] for path in WEIGHTS.iterdir() if path.is_file()}
+    assert there == set(ENTRIES)  # and nothing else lies there
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_card_record_and_registry_agree(name):
+    entry, card = ENTRIES[name], (WEIGHTS / f"{name}.md").read_text(encoding="utf-8")
+    assert file_sha256(WEIGHTS / f"{name}.weights.h5") == entry["sha256"]
+    assert entry["sha256"] in card and entry["licence"] in card
+    for key, value in entry["metrics"].items():
+        if key == "judged_on":
+            assert value in card
+        else:
+            assert f"| {key} | {cards._figure(value)} |" in card
+    assert "**no**" not in card  # all that it must show, it shows
+    for linked in re.findall(r"\]\(([^)]+)\)", card):
+        assert (WEIGHTS / linked).exists(), linked
+    record = json.loads((WEIGHTS / f"{name}.run.json").read_text(encoding="utf-8"))
+    assert record["command"] == "python cli.py " + " ".join(pretrained.command(name))
+    assert record["state"] == "done" and record["step"] == record["recipe"]["steps"]
+    flags = [part.removeprefix("--set=") for part in pretrained.command(name) if "--set=" in part]
+    made = registry.lookup(record["model"], record["dataset"], "small", None, flags).recipe
+    changed = {k for k, v in made.to_dict().items() if record["recipe"].get(k) != v}
+    assert changed <= {"latent", "resolution", "n", "sensors"}, changed  # the data fill these in
+    loaded = registry.lookup(name).recipe.to_dict()
+    assert loaded | {"precision": ""} == record["recipe"] | {"precision": ""}
+
+
+def test_readme_has_the_table():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, entry in ENTRIES.items():
+        (row,) = [line for line in readme.splitlines() if line.startswith(f"| [`{name}`]")]
+        values = {k: cards._figure(v) for k, v in entry["metrics"].items()}
+        assert cards.PROSE[name]["result"].format_map(values) in row
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_loads_without_a_network(name, offline, monkeypatch, tmp_path):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "nothing"))
+    model = zoo.load(name)
+    if model.data == "single":
+        images = model.generate(2, seed=3)
+    elif model.source.unit == "k-space":
+        images = model.translate(np.zeros([1, 64, 64, 2], "float32"))
+    else:
+        images = model.translate(np.full([40, 36], model.source.window[0], "float32"))
+    assert np.isfinite(images).all()
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_encoder_decoder_is_light_enough_for_two_cores():
+    model = zoo.load("encoder_decoder_ldct")
+    assert forward_flops(model.network, (512, 512, 1)) <= 40e9
+
+
+def real_ct() -> np.ndarray:
+    """A quarter of pydicom's CT head, which no model was trained on."""
+    scan = pydicom.dcmread(pydicom.data.get_testdata_file("J2K_pixelrep_mismatch.dcm"))
+    return np.clip(scan.pixel_array[128:384, 128:384], -1024, 3071).astype("float32")
+
+
+@pytest.mark.parametrize("name", ["encoder_decoder_ldct", "pix2pix_ldct"])
+@pytest.mark.parametrize("level", [15, 120])
+def test_denoisers_on_a_real_head(name, level):
+    clean = real_ct()
+    added = noise.simulate_low_dose(clean, 0.43, 0.25, rng=1) - clean
+    noisy = clean + added * (level / added[clean > -500].std())
+    output = zoo.load(name).translate(noisy)
+    before, after = (metrics.psnr(i[..., None], clean[..., None], HU) for i in (noisy, output))
+    assert after > before + (2 if level == 15 else 8)
+    # Unbiased in HU: brain stays where it was.
+    brain = (clean > 10) & (clean < 60)
+    assert abs(np.mean((output - clean)[brain])) < 4
+
+
+@pytest.mark.parametrize("name", ["srcnn_mri_x2", "srresnet_mri_x2", "srresnet_mri_x4"])
+def test_super_resolution_on_a_real_volume(name):
+    scan = pydicom.dcmread(pydicom.data.get_testdata_file("MR_small.dcm"))
+    target = scan.pixel_array.astype("float32")
+    model = zoo.load(name)
+    source = resample.crop_kspace(target, model.scale)
+    window = (0.0, float(target.max()))
+    bicubic = model.baseline(source[..., None])[0][..., 0]
+    psnr = [metrics.psnr(i[..., None], target[..., None], window)
+            for i in (bicubic, model.translate(source))]  # fmt: skip
+    assert psnr[1] > psnr[0]
+
+
+def test_automap_beats_the_inverse_fft():
+    scan = pydicom.dcmread(pydicom.data.get_testdata_file("MR_small.dcm"))
+    target = scan.pixel_array.astype("float32")[:64, :64]
+    target *= 0.8 / np.quantile(target, 0.995)
+    model = zoo.load("automap_mri")
+    channels = 0.05 * np.random.default_rng(0).standard_normal((2, 64, 64), np.float32)
+    measured = fourier.to_kspace(target) + channels[0] + 1j * channels[1]
+    for lines in (np.ones(64, bool), verify_weights.pipeline_mask(model)):
+        source = fourier.to_channels(measured * lines[:, None])
+        output = model.translate(source[None])[0, ..., 0]
+        assert metrics.rmse(output, target) < metrics.rmse(
+            model.baseline(source)[0][..., 0], target
+        )
+
+
+# The tools that measure.
+
+
+def test_differences_name_what_changed():
+    stated = {"psnr_db": [30.12, 29.0, 31.0], "copies": 0, "mae": 12.3}
+    assert verify_weights.differences(stated, stated) == []
+    assert verify_weights.differences(stated | {"mae": 12.31}, stated) == []
+    (line,) = verify_weights.differences(stated | {"mae": 13.3}, stated)
+    assert line == "mae: stated 12.3, measured 13.3"
+    assert verify_weights.differences({"mae": 12.3}, {}) == ["mae: not stated"]
+    (line,) = verify_weights.differences(stated | {"psnr_db": [30.9, 29.0, 31.0]}, stated)
+    assert "psnr_db" in line
+    assert verify_weights.differences(stated | {"copies": 3}, stated)
+
+
+def test_noise_power_of_white_noise_is_its_variance():
+    image = 7 * np.random.default_rng(0).standard_normal((256, 256))
+    spectrum = verify_weights._noise_power(image, verify_weights._flat_places(image))
+    assert spectrum.shape == (15,)
+    # The fitted planes take some of the lowest frequencies with them.
+    np.testing.assert_allclose(spectrum[3:], 49, rtol=0.3)
+    assert verify_weights._apart(spectrum, 10 * spectrum) == pytest.approx(1)
+
+
+def test_edges_correlate_where_they_are():
+    image = np.zeros((64, 64))
+    image[20:40, 24:50] = 300.0
+    correlation = verify_weights._edge_correlation
+    assert correlation(image, 0.5 * image - 40) == pytest.approx(1)
+    assert correlation(image, np.roll(image, 4, 1)) < 0.8
+
+
+def test_noise_of_the_level_asked_for():
+    class Scan:
+        name, spacing, image = "head", (0.43, 0.43), real_ct()
+
+    source = verify_weights._noisy(Scan, 30, 0.25, "hann")
+    body = Scan.image > -500
+    assert (source - Scan.image)[body].std() == pytest.approx(30, rel=0.03)
+    np.testing.assert_array_equal(source, verify_weights._noisy(Scan, 30, 0.25, "hann"))
+
+
+def test_entry_is_written_in_order_and_read_back(tmp_path, monkeypatch):
+    (tmp_path / "registry.yaml").write_text("models: {}\n\npretrained:\n  zebra:\n    model: a\n")
+    monkeypatch.setattr(pretrained, "ROOT", tmp_path)
+    pretrained.write_entry("ape", {"model": "b", "folder": "dropped", "metrics": {"x": [1, 0, 2]}})
+    import yaml
+
+    text = (tmp_path / "registry.yaml").read_text()
+    assert text.index("ape") < text.index("zebra") and text.startswith("models: {}")
+    read = yaml.safe_load(text)["pretrained"]
+    assert read == {"ape": {"model": "b", "metrics": {"x": [1, 0, 2]}}, "zebra": {"model": "a"}}
