@@ -69,7 +69,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "pix2pix",
         "ldct/varied",
         {
-            "steps": 18000,
+            "steps": 12000,
             "precision": "bfloat16",
             "crop": 96,
             "batch_size": 8,

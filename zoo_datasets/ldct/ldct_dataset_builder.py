@@ -101,7 +101,7 @@ class Builder(SimulatedBuilder):
             description="Patches of head, chest, abdomen and random shapes at 0.3 to 1 mm, "
             "9 to 140 HU of added noise, many kernels: to train on. Built in five minutes.",
             scan=varied.Scan(),
-            patients=(140, 6, 10),
+            patients=(120, 5, 8),
             seed=10,
             read=varied.read,
         ),

@@ -27,6 +27,10 @@ from zoo_datasets.sources import Case, Examples
 
 _BODY = -950  # HU: what exceeds it is no air
 KINDS = {"body": 0.5, "head": 0.25, "shapes": 0.25}  # and their shares
+# What is added to the full dose's noise, and its share: noise of the scan's own kernel, as a real
+# low dose has it; of a kernel as fine as the pixels (Hann or ramp), as noise has that is inserted
+# into a finished image; white noise.
+ADDED = {"scanned": 0.35, "inserted": 0.45, "white": 0.2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +46,6 @@ class Scan:
         body, head, shapes: pixel pitch in mm.
         full: standard deviation of the target's noise in the middle of the body, HU.
         added: that of the noise that the low dose adds.
-        white: share of subjects whose added noise is white, as a test with Gaussian noise has it.
     """
 
     size: int = 512
@@ -54,7 +57,6 @@ class Scan:
     shapes: tuple[float, float] = (0.3, 0.7)
     full: tuple[float, float] = (2.0, 25.0)
     added: tuple[float, float] = (9.0, 140.0)
-    white: float = 0.15
 
 
 def subject(scan: Scan, seed: int, number: int) -> dict[str, np.ndarray]:
@@ -71,11 +73,13 @@ def subject(scan: Scan, seed: int, number: int) -> dict[str, np.ndarray]:
     full, added = (float(np.exp(rng.uniform(*np.log(each)))) for each in (scan.full, scan.added))
     p = _line_integrals(scan, clean, spacing)
     target = clean + full * _noise(scan, rng, p, 1e5, kernel)
-    if rng.uniform() < scan.white:
+    how = str(rng.choice(list(ADDED), p=list(ADDED.values())))
+    if how == "white":
         more = rng.standard_normal(clean.shape, np.float32)
     else:
-        other = kernel if rng.uniform() < 0.7 else Kernel.draw(rng)
-        more = _noise(scan, rng, p, float(np.exp(rng.uniform(*np.log((1e3, 3e4))))), other)
+        fine = Kernel(str(rng.choice(["hann", "none"])), 1.0, 0.0)
+        photons = float(np.exp(rng.uniform(*np.log((1e3, 3e4)))))
+        more = _noise(scan, rng, p, photons, kernel if how == "scanned" else fine)
     source = target + added * more
     # Most scanners store nothing below -1024 HU, and some nothing outside a circle.
     if rng.uniform() < 0.3:
@@ -125,8 +129,8 @@ class Kernel:
     def draw(cls, rng: np.random.Generator) -> "Kernel":
         return cls(
             window=str(rng.choice(["hann", "cosine", "none"], p=[0.5, 0.3, 0.2])),
-            cutoff=float(rng.uniform(0.45, 1.3)),
-            boost=float(rng.choice([0.0, rng.uniform(0, 3)])),
+            cutoff=float(rng.uniform(0.35, 1.1)),
+            boost=float(rng.choice([0.0, rng.uniform(0, 3)], p=[0.7, 0.3])),
         )
 
     def apply(self, images: np.ndarray) -> np.ndarray:
