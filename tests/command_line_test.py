@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dicom_files
+import numpy as np
 import pytest
 
+import zoo
 from zoo import command_line
 
 ROOT = Path(__file__).parent.parent
@@ -93,3 +96,49 @@ def test_a_run_says_what_it_will_do(tmp_path):
     assert "loss=" in done.stderr
     for noise in ("WARNING", "oneDNN", "cuda"):
         assert noise not in done.stderr
+
+
+def test_fine_tuning_takes_recipe_and_window_of_its_weights(tmp_path, monkeypatch, capsys):
+    """`--init=NAME` alone trains the pretrained network on a folder, in the window it knows."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    for part in ("trainA", "trainB", "testA", "testB"):
+        dicom_files.series(tmp_path / "files" / part, 2)
+    command = [
+        "--init=encoder_decoder_ldct",
+        "--dataset=folder",
+        f"--input={tmp_path / 'files'}",
+        f"--workdir={tmp_path / 'run'}",
+        "--steps=1",
+        "--batch_size=1",
+        "--set=crop=32",
+        "--set=learning_rate=1e-9",
+        "--set=allow_shared_patients=true",
+        "train",
+    ]
+    assert command_line.main(["zoo", *command]) == 0, capsys.readouterr().err
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    known = zoo.lookup("encoder_decoder_ldct")
+    assert record["model"] == "encoder_decoder" and record["recipe"]["steps"] == 1
+    assert record["recipe"]["base_filters"] == known.recipe.base_filters
+    assert record["source"]["window"] == record["target"]["window"] == [-1024.0, 1500.0]
+    # One step at a tiny rate leaves what it began from.
+    image = np.linspace(-1000, 300, 40 * 40, dtype="float32").reshape(40, 40)
+    tuned, before = (zoo.load(str(n)) for n in (tmp_path / "run", "encoder_decoder_ldct"))
+    np.testing.assert_allclose(tuned.translate(image), before.translate(image), atol=0.05)
+
+
+def test_fine_tuning_refuses_another_unit(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    for part in ("trainA", "trainB", "testA", "testB"):
+        (tmp_path / "files" / part).mkdir(parents=True)
+        np.save(tmp_path / "files" / part / f"{part[:-1]}.npy", np.ones([40, 40], "float32"))
+    command = [
+        "--init=encoder_decoder_ldct",
+        "--dataset=folder",
+        f"--input={tmp_path / 'files'}",
+        f"--workdir={tmp_path / 'run'}",
+        "train",
+    ]
+    assert command_line.main(["zoo", *command]) == 1
+    assert "its weights take HU" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

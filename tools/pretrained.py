@@ -30,7 +30,7 @@ _SRGAN = _SUPER | {"base_filters": 32, "blocks": 8}
 
 # Name: model, data set, and what differs from the model's small preset.
 RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "automap_mri": ("automap", "mri_recon/varied", {"steps": 6000, "filters": 32}),
+    "automap_mri": ("automap", "mri_recon/varied", {"steps": 4000}),
     "cyclegan_cbct_ct": (
         "cyclegan",
         "cbct_ct/phantom_scatter",

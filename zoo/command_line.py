@@ -334,7 +334,7 @@ def _preview() -> int:
 
 
 def _train() -> int:
-    (dataset,) = _need("dataset")
+    dataset = _need("dataset" if FLAGS.init else "model", "dataset")[-1]
     registry.dataset_fields(dataset)
     name = _architecture()
     preset = FLAGS.preset
