@@ -94,6 +94,19 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "sr/varied_mr",
         _SRGAN | {"steps": 6000, "pretrain_steps": 6000, "scale": 4, "crop": 96},
     ),
+    "srgan_mri_x2": (
+        "srgan",
+        "sr/varied_mr",
+        _SRGAN
+        | {
+            "init": "srresnet_mri_x2",
+            "steps": 1500,
+            "pretrain_steps": 0,
+            "learning_rate": 2e-4,
+            "discriminator_filters": 16,
+            "lambda_adversarial": 3e-3,
+        },
+    ),
     "unit_t1_t2": (
         "unit",
         "mri_contrast/phantom",
