@@ -1,30 +1,69 @@
-"""The README's pictures, from two runs: `python tools/pictures.py LDCT_RUN MAMMO_RUN DATA_DIR`."""
+"""The README's pictures of real scans, from what its commands wrote, and of a generator's samples.
 
-import itertools
+    python tools/pictures.py ct MY_DATA DENOISED DENOISED_PIX2PIX     docs/pictures/real_ct.png
+    python tools/pictures.py mr BRAIN.nii.gz                          docs/pictures/real_mr.png
+    python tools/pictures.py mammo DATA_DIR                           docs/pictures/pggan_mammo.png
+
+MY_DATA is what `examples/simulate_low_dose.py` made; the others are what `predict` made of its
+`testA` with two models. BRAIN is a brain MR volume.
+"""
+
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
+import pydicom
 
 import zoo
 from zoo import figures, pipeline
+from zoo.physics import resample
 
 SOFT_TISSUE = (-160.0, 240.0)
+LUNG = (-1000.0, 200.0)
 PICTURES = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 
 
-def main(ldct: str, mammo: str, data_dir: str) -> None:
-    model, entry = zoo.load(ldct), zoo.lookup(ldct)
-    builder = pipeline.load_builder(entry.dataset, Path(data_dir), entry.recipe)
-    rows = []
-    for example in itertools.islice(pipeline.eval_dataset(builder, "test"), 4, 25, 10):
-        output = model.translate(example["source"][..., 0])
-        rows.append({"source": example["source"], "output": output, "target": example["target"]})
-    error = ("output", "target")
-    picture = figures.grid(rows, SOFT_TISSUE, error=error, error_limit=100, unit="HU")
-    figures.save_png(PICTURES / "pix2pix_ldct.png", picture)
+def ct(data: str, *denoised: str) -> None:
+    names = ["a quarter of the dose", "encoder_decoder_ldct", "pix2pix_ldct", "as it was scanned"]
+    folders = [Path(data) / "testA", *map(Path, denoised), Path(data) / "testB"]
+    files = sorted(path.name for path in folders[-1].glob("*.dcm"))
+    middle = files[len(files) // 2]
+    row = {name: _hu(folder / middle) for name, folder in zip(names, folders, strict=True)}
+    parts = [
+        figures.grid([row], window, error=(names[1], names[-1]), error_limit=100, unit="HU",
+                     largest=288)
+        for window in (SOFT_TISSUE, LUNG)
+    ]  # fmt: skip
+    figures.save_png(PICTURES / "real_ct.png", np.vstack(parts))
 
-    model, entry = zoo.load(mammo), zoo.lookup(mammo)
+
+def _hu(path: Path) -> np.ndarray:
+    file = pydicom.dcmread(path)
+    return file.pixel_array * float(file.RescaleSlope) + float(file.RescaleIntercept)
+
+
+def mr(path: str) -> None:
+    volume = np.asarray(nibabel.load(path).dataobj).astype(np.float32)
+    image = volume[:, :, volume.shape[2] // 2].T[::-1]
+    source = resample.crop_kspace(image, 2)
+    names = ["srcnn_mri_x2", "srresnet_mri_x2", "srgan_mri_x2"]
+    models = {name: zoo.load(name) for name in names}
+    row = {"bicubic": models[names[0]].baseline(source[..., None])[0][..., 0]}
+    row |= {name: model.translate(source) for name, model in models.items()}
+    row["as it was scanned"] = image
+    window = (0.0, float(np.quantile(image, 0.997)))
+    whole = figures.grid([row], window, largest=256)
+    top, left = image.shape[0] // 3, image.shape[1] // 3
+    part = {k: v[top : top + 80, left : left + 80] for k, v in row.items()}
+    closer = figures.grid([part], window, panel=240)
+    width = max(whole.shape[1], closer.shape[1])
+    pad = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0))) for p in (whole, closer)]
+    figures.save_png(PICTURES / "real_mr.png", np.vstack(pad))
+
+
+def mammo(data_dir: str) -> None:
+    model, entry = zoo.load("pggan_mammo"), zoo.lookup("pggan_mammo")
     builder = pipeline.load_builder(entry.dataset, Path(data_dir), entry.recipe)
     size = model.recipe.resolution
     real = [e["image"] for e in pipeline.eval_dataset(builder, "test", 16, size)]
@@ -38,4 +77,4 @@ def main(ldct: str, mammo: str, data_dir: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    {"ct": ct, "mr": mr, "mammo": mammo}[sys.argv[1]](*sys.argv[2:])

@@ -100,11 +100,12 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         _SRGAN
         | {
             "init": "srresnet_mri_x2",
-            "steps": 1500,
+            "steps": 800,
             "pretrain_steps": 0,
-            "learning_rate": 2e-4,
+            "learning_rate": 3e-4,
             "discriminator_filters": 16,
-            "lambda_adversarial": 3e-3,
+            "spectral_norm": True,
+            "lambda_adversarial": 1e-2,
         },
     ),
     "unit_t1_t2": (
