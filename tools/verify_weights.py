@@ -537,7 +537,7 @@ def _mean(values: list[float], patients: list[str], digits: int = 2) -> list[flo
 
 JUDGES: dict[str, Callable[[Any], Result]] = {
     "automap_mri": kspace,
-    "cyclegan_cbct_ct": lambda m: unpaired(m, "cbct_ct/phantom", 0.6, matched=False),
+    "cyclegan_cbct_ct": lambda m: unpaired(m, "cbct_ct/phantom_scatter", 0.6, matched=False),
     "dcgan_lung_nodule": lambda m: generation(m, "lung_nodule/phantom"),
     "encoder_decoder_ldct": low_dose,
     "pggan_mammo": lambda m: generation(m, "mammo/phantom"),
