@@ -3,7 +3,7 @@
     python tools/pretrained.py train NAME     hours; an interrupted run goes on
     python tools/pretrained.py ship NAME      zoo/weights/NAME.* and the entry of registry.yaml
 
-Runs and data sets are in the folder `pretrained`. The figures in the cards and in the README come
+Runs and data sets are in the folder `runs/pretrained`. The figures in the cards and in the README come
 from `tools/verify_weights.py` alone.
 """
 
@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from zoo import registry  # noqa: E402
 from zoo.translator import file_sha256  # noqa: E402
 
-FOLDER = ROOT / "pretrained"
+FOLDER = ROOT / "runs" / "pretrained"
 WEIGHTS = ROOT / "zoo" / "weights"
 
 _SUPER = {"crop": 64, "batch_size": 8, "bias": False, "precision": "bfloat16"}
