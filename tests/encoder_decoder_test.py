@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import zoo
 from zoo.imaging.windows import Domain
 from zoo.models.encoder_decoder import EncoderDecoderRecipe, encoder_decoder
 
@@ -97,3 +98,23 @@ def test_neighbouring_slices_correct_the_middle_one():
     image = np.random.default_rng(0).uniform(-500, 500, (1, 32, 32, 3)).astype("float32")
     model.network.set_weights([np.zeros_like(w) for w in model.network.get_weights()])
     np.testing.assert_allclose(model.translate(image)[..., 0], image[..., 1], atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_equivariant_to_scale_and_level(precision):
+    """Half the noise at another HU is restored alike: f(a x + b) = a f(x) + b."""
+    domain = zoo.Domain(modality="CT", unit="HU", window=(-1024, 1500))
+    rng = np.random.default_rng(0)
+    image = rng.uniform(-100, 100, (40, 48)).astype("float32")
+    apart = {}
+    for equivariant in (True, False):
+        model = zoo.load(
+            "encoder_decoder", base_filters=6, levels=3, skips="add", output="residual",
+            equivariant=equivariant, precision=precision, source=domain, target=domain,
+        )  # fmt: skip
+        for weight in model.network.variables:
+            weight.assign(weight + 0.1 * rng.standard_normal(weight.shape))
+        plain = model.translate(image) - image
+        moved = model.translate(0.5 * image - 850) - (0.5 * image - 850)
+        apart[equivariant] = np.abs(2 * moved - plain).mean() / np.abs(plain).mean()
+    assert apart[True] < (1e-3 if precision == "float32" else 0.05) < 0.2 < apart[False]

@@ -225,6 +225,21 @@ class ReflectionPadding(keras.layers.Layer):
         return super().get_config() | {"n": self.n}
 
 
+@keras.saving.register_keras_serializable(package="zoo")
+class ZeroMeanConv2D(keras.layers.Conv2D):
+    """`keras.layers.Conv2D` without bias, its kernels less their mean: a constant gives 0.
+
+    Unpadded, and in float32: it takes a level away that bfloat16 would round small changes to.
+    """
+
+    def __init__(self, filters: int, kernel_size: int, **kwargs: Any):
+        super().__init__(filters, kernel_size, **kwargs | {"use_bias": False, "dtype": "float32"})
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        mean = tf.reduce_mean(kernel, axis=(0, 1), keepdims=True)
+        return super().convolution_op(inputs, kernel - mean)
+
+
 # Spectral normalisation.
 
 

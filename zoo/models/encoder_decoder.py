@@ -23,6 +23,7 @@ What differs from the paper, and why:
                                               SGD               take cross-entropy here too
     `skips`, `downsampling`, `upsampling`,    the defaults      the variants in use
     `norm`, `residual_blocks`
+    `equivariant`                             none              noise of any level at any HU
     `output="residual"` in the small preset,  classes           values beyond the window pass
     where source and target share a window                      through; learns in minutes
 """
@@ -36,7 +37,7 @@ from keras import layers
 
 from zoo import losses
 from zoo.imaging.windows import Domain
-from zoo.layers import LinearDecay, Norm, PixelShuffle
+from zoo.layers import LinearDecay, Norm, PixelShuffle, ReflectionPadding, ZeroMeanConv2D
 from zoo.recipe import Recipe
 from zoo.registry import register
 from zoo.translator import Translator, unscaled
@@ -60,6 +61,10 @@ class EncoderDecoderRecipe(Recipe):
         downsampling: 2×2 max-pool, or a stride-2 3×3 convolution.
         upsampling: transposed 2×2, 1×1 with pixel shuffle, or nearest with 3×3.
         norm: normalisation after each 3×3 convolution.
+        equivariant: leave all biases out and let the first kernels have mean 0. With a residual
+            output and no norm the network then restores a x + b as it restores x, times a, plus b
+            (Herbreteau, Moebel, Kervrann 2023, arXiv:2306.05037): what it learns at one noise and
+            one HU it knows at all of them.
         residual_blocks: residual blocks of two 3×3 convolutions added at the bottleneck.
         loss: pixel loss on values scaled to [-1, 1]; see `zoo.losses`.
         lambda_perceptual: weight of the perceptual loss beside it (Yang et al. 2018,
@@ -84,6 +89,7 @@ class EncoderDecoderRecipe(Recipe):
     downsampling: Literal["pool", "stride"] = "pool"
     upsampling: Literal["deconv", "pixel_shuffle", "resize"] = "deconv"
     norm: Literal["none", "batch", "instance"] = "none"
+    equivariant: bool = False
     residual_blocks: int = 0
     loss: Literal["l2", "l1", "charbonnier", "structure"] = "l2"
     lambda_perceptual: float = 0.0
@@ -114,8 +120,13 @@ class EncoderDecoderRecipe(Recipe):
 def encoder_decoder(channels: int, outputs: int, recipe: EncoderDecoderRecipe) -> keras.Model:
     """The network: `[N, H, W, channels]` to float32 `[N, H, W, outputs]`."""
 
+    bias = not recipe.equivariant
+
     def convolution(x, filters, size=3, stride=1):
-        return layers.Conv2D(filters, size, stride, "same", kernel_initializer="he_normal")(x)
+        layer = layers.Conv2D(
+            filters, size, stride, "same", use_bias=bias, kernel_initializer="he_normal"
+        )
+        return layer(x)
 
     def block(x, filters):
         for _ in range(2):
@@ -127,7 +138,10 @@ def encoder_decoder(channels: int, outputs: int, recipe: EncoderDecoderRecipe) -
 
     def up(x, filters):
         if recipe.upsampling == "deconv":
-            return layers.Conv2DTranspose(filters, 2, 2, kernel_initializer="he_normal")(x)
+            layer = layers.Conv2DTranspose(
+                filters, 2, 2, use_bias=bias, kernel_initializer="he_normal"
+            )
+            return layer(x)
         if recipe.upsampling == "pixel_shuffle":
             return PixelShuffle()(convolution(x, 4 * filters, 1))
         return convolution(layers.UpSampling2D()(x), filters)
@@ -141,6 +155,9 @@ def encoder_decoder(channels: int, outputs: int, recipe: EncoderDecoderRecipe) -
 
     inputs = keras.Input((None, None, channels))
     x, skips = inputs, []
+    if recipe.equivariant:
+        x = ReflectionPadding(1, dtype="float32")(x)
+        x = ZeroMeanConv2D(recipe.base_filters, 3, kernel_initializer="he_normal")(x)
     for level in range(recipe.levels):
         filters = recipe.base_filters * 2**level
         if level and recipe.downsampling == "pool":
@@ -157,7 +174,7 @@ def encoder_decoder(channels: int, outputs: int, recipe: EncoderDecoderRecipe) -
         x = block(join(up(x, filters), skips[level], filters), filters)
     # A correction starts from none; an image from small weights.
     start = keras.initializers.RandomNormal(0.0, 0.02)
-    x = layers.Conv2D(outputs, 1, kernel_initializer=start, dtype="float32")(x)
+    x = layers.Conv2D(outputs, 1, use_bias=bias, kernel_initializer=start, dtype="float32")(x)
     return keras.Model(inputs, x, name="encoder_decoder")
 
 
