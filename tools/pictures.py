@@ -1,11 +1,11 @@
 """The README's pictures of real scans, from what its commands wrote, and of a generator's samples.
 
-    python tools/pictures.py ct MY_DATA DENOISED DENOISED_PIX2PIX     docs/pictures/real_ct.png
-    python tools/pictures.py mr BRAIN.nii.gz                          docs/pictures/real_mr.png
-    python tools/pictures.py mammo DATA_DIR                           docs/pictures/pggan_mammo.png
+    python tools/pictures.py ct MY_DATA DENOISED       docs/pictures/real_ct.png
+    python tools/pictures.py mr BRAIN.nii.gz           docs/pictures/real_mr.png
+    python tools/pictures.py mammo DATA_DIR            docs/pictures/pggan_mammo.png
 
-MY_DATA is what `examples/simulate_low_dose.py` made; the others are what `predict` made of its
-`testA` with two models. BRAIN is a brain MR volume.
+MY_DATA is what `examples/simulate_low_dose.py` made, DENOISED what `predict` made of its `testA`.
+BRAIN is a brain MR volume.
 """
 
 import sys
@@ -24,9 +24,9 @@ LUNG = (-1000.0, 200.0)
 PICTURES = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 
 
-def ct(data: str, *denoised: str) -> None:
-    names = ["a quarter of the dose", "encoder_decoder_ldct", "pix2pix_ldct", "as it was scanned"]
-    folders = [Path(data) / "testA", *map(Path, denoised), Path(data) / "testB"]
+def ct(data: str, denoised: str) -> None:
+    names = ["a quarter of the dose", "denoised", "as it was scanned"]
+    folders = [Path(data) / "testA", Path(denoised), Path(data) / "testB"]
     files = sorted(path.name for path in folders[-1].glob("*.dcm"))
     middle = files[len(files) // 2]
     row = {name: _hu(folder / middle) for name, folder in zip(names, folders, strict=True)}

@@ -488,19 +488,26 @@ def generation(model, dataset: str) -> Result:
     similar = {n: metrics.pair_similarity(i, window) for n, i in (("made", made), ("held", held))}
     training = (model.target.clip(e["image"]) for e in _examples(dataset, model, "train"))
     nearest = metrics.nearest_training(made, training, held)
+    # An image without contrast is near to every other one: a copy has its structure too.
+    alike = [
+        float(np.corrcoef(*(_halved(i).ravel() for i in pair))[0, 1])
+        for pair in zip(made[..., 0], nearest.nearest[..., 0], strict=True)
+    ]
+    copies = nearest.flagged & (np.array(alike) > 0.9)
     figures = {
         "sliced_wasserstein": round(float(distance), 1),
         "sliced_wasserstein_halves": round(float(floor), 1),
         "pair_ms_ssim": round(float(similar["made"]), 3),
         "pair_ms_ssim_data": round(float(similar["held"]), 3),
-        "copies": int(nearest.flagged.sum()),
+        "near_training": int(nearest.flagged.sum()),
+        "copies": int(copies.sum()),
         "nearest_training_ratio": round(float(np.median(nearest.ratio)), 3),
     }
     checks = {
         "distance to held-out images at most twice that between halves of them": distance
         <= 2 * floor,
         "diversity within 0.05 of the data's": abs(similar["made"] - similar["held"]) <= 0.05,
-        "no image near a copy of a training image": not nearest.flagged.any(),
+        "no copy of a training image": not copies.any(),
     }
     closest = np.argsort(nearest.distance)[:4]
     shown = [
@@ -521,6 +528,10 @@ def generation(model, dataset: str) -> Result:
     ]
     judged = f"{len(held)} images of {len(set(patients))} patients, test split of {dataset}"
     return Result(judged, figures, checks, [], shown)
+
+
+def _halved(image: np.ndarray) -> np.ndarray:
+    return resample.block_mean(image, 2)
 
 
 def _examples(dataset: str, model, split: str):
