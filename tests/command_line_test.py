@@ -104,7 +104,7 @@ def test_fine_tuning_takes_recipe_and_window_of_its_weights(tmp_path, monkeypatc
     for part in ("trainA", "trainB", "testA", "testB"):
         dicom_files.series(tmp_path / "files" / part, 2)
     command = [
-        "--init=encoder_decoder_ldct",
+        "--init=pix2pix_ldct",
         "--dataset=folder",
         f"--input={tmp_path / 'files'}",
         f"--workdir={tmp_path / 'run'}",
@@ -117,13 +117,13 @@ def test_fine_tuning_takes_recipe_and_window_of_its_weights(tmp_path, monkeypatc
     ]
     assert command_line.main(["zoo", *command]) == 0, capsys.readouterr().err
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    known = zoo.lookup("encoder_decoder_ldct")
-    assert record["model"] == "encoder_decoder" and record["recipe"]["steps"] == 1
+    known = zoo.lookup("pix2pix_ldct")
+    assert record["model"] == "pix2pix" and record["recipe"]["steps"] == 1
     assert record["recipe"]["base_filters"] == known.recipe.base_filters
     assert record["source"]["window"] == record["target"]["window"] == [-1024.0, 1500.0]
     # One step at a tiny rate leaves what it began from.
     image = np.linspace(-1000, 300, 40 * 40, dtype="float32").reshape(40, 40)
-    tuned, before = (zoo.load(str(n)) for n in (tmp_path / "run", "encoder_decoder_ldct"))
+    tuned, before = (zoo.load(str(n)) for n in (tmp_path / "run", "pix2pix_ldct"))
     np.testing.assert_allclose(tuned.translate(image), before.translate(image), atol=0.05)
 
 
@@ -133,7 +133,7 @@ def test_fine_tuning_refuses_another_unit(tmp_path, monkeypatch, capsys):
         (tmp_path / "files" / part).mkdir(parents=True)
         np.save(tmp_path / "files" / part / f"{part[:-1]}.npy", np.ones([40, 40], "float32"))
     command = [
-        "--init=encoder_decoder_ldct",
+        "--init=pix2pix_ldct",
         "--dataset=folder",
         f"--input={tmp_path / 'files'}",
         f"--workdir={tmp_path / 'run'}",

@@ -64,7 +64,10 @@ def workspace(tmp_path_factory) -> Path:
 def small(words: list[str]) -> list[str]:
     """The same command on the smallest data set and network."""
     words = [re.sub(r"^(--dataset=(?:ldct|mammo))$", r"\1/phantom_tiny", word) for word in words]
-    if "train" in words:
+    if "train" in words and any(word.startswith("--init=") for word in words):
+        words += ["--steps=2", "--set=crop=32", "--batch_size=1", "--workdir=runs/tuned"]
+        words += ["--set=allow_shared_patients=true"]
+    elif "train" in words:
         model = next(word for word in words if word.startswith("--model=")).split("=")[1]
         words += ["--steps=6", *(f"--set={field}" for field in TINY[model])]
         dataset = next(word for word in words if word.startswith("--dataset=")).split("=")[1]
@@ -85,6 +88,13 @@ def test_training_leaves_what_the_readme_says(workspace):
         assert {"recipe", "versions", "seed", "metrics", "dataset_version"} <= set(record)
         for name in ("samples", "tensorboard", "checkpoints", "weights"):
             assert list((folder / name).iterdir())
+
+
+def test_fine_tuning_begins_from_the_pretrained_network(workspace):
+    record = json.loads((workspace / "runs" / "tuned" / "run.json").read_text())
+    assert record["state"] == "done" and record["model"] == "pix2pix"
+    assert record["recipe"]["learning_rate"] == 1e-4
+    assert len(list((workspace / "denoised").rglob("*.dcm"))) == 12
 
 
 def test_evaluation_is_of_the_test_split_in_hounsfield_units(workspace):
