@@ -1,5 +1,6 @@
 """The shipped weights: their files, cards and records, and that each does its job."""
 
+import dataclasses
 import json
 import re
 import socket
@@ -60,7 +61,10 @@ def test_card_record_and_registry_agree(name):
     assert record["command"] == "python cli.py " + " ".join(pretrained.command(name))
     assert record["state"] == "done" and record["step"] == record["recipe"]["steps"]
     flags = [part.removeprefix("--set=") for part in pretrained.command(name) if "--set=" in part]
-    made = registry.lookup(record["model"], record["dataset"], "small", None, flags).recipe
+    init = [part.removeprefix("--init=") for part in pretrained.command(name) if "--init=" in part]
+    base = init[0] if init else record["model"]
+    made = registry.lookup(base, record["dataset"], "small", None, flags).recipe
+    made = dataclasses.replace(made, precision=record["recipe"]["precision"])
     changed = {k for k, v in made.to_dict().items() if record["recipe"].get(k) != v}
     assert changed <= {"latent", "resolution", "n", "sensors"}, changed  # the data fill these in
     loaded = registry.lookup(name).recipe.to_dict()
@@ -93,6 +97,11 @@ def real_ct() -> np.ndarray:
     """A quarter of pydicom's CT head, which no model was trained on."""
     scan = pydicom.dcmread(pydicom.data.get_testdata_file("J2K_pixelrep_mismatch.dcm"))
     return np.clip(scan.pixel_array[128:384, 128:384], -1024, 3071).astype("float32")
+
+
+def test_first_denoiser_lowers_noise():
+    water = np.random.default_rng(0).normal(0.0, 60.0, (64, 64)).astype("float32")
+    assert zoo.load("pix2pix_ldct").translate(water).std() < 40.0
 
 
 @pytest.mark.parametrize("name", ["srcnn_mri_x2", "srresnet_mri_x2"])
