@@ -1,11 +1,13 @@
 """`run_translator_test`: what every model must do, in one call."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+import zoo
 from zoo import export, registry, translator
 from zoo.imaging.windows import Domain
 from zoo.translator import Translator
@@ -196,3 +198,18 @@ def _two_replicas_equal_one(make, batch, monkeypatch, two_replicas) -> None:
         assert np.abs(a.astype(float) - b).max() <= 1e-3 * moved + 1e-6, path
     for key, value in losses_one.items():
         np.testing.assert_allclose(losses_two[key], value, rtol=1e-3, atol=1e-6)
+
+
+def output_scales_with_input(name: str, **fields: Any) -> None:
+    """Without biases a sixteenth of the signal gives a sixteenth of the output, with them not."""
+    domain = Domain(modality="MR", unit="signal", window=(0, 4095))
+    rng = np.random.default_rng(0)
+    image = rng.uniform(0, 3000, (24, 20)).astype("float32")
+    apart = {}
+    for bias in (True, False):
+        model = zoo.load(name, bias=bias, output="residual", source=domain, target=domain, **fields)
+        for weight in model.network.variables:
+            weight.assign(weight + 0.05 * rng.standard_normal(weight.shape))
+        whole = model.translate(image)
+        apart[bias] = np.abs(16 * model.translate(image / 16) - whole).max() / np.abs(whole).max()
+    assert apart[False] < 1e-4 < 1e-2 < apart[True]

@@ -258,12 +258,12 @@ def super_resolution(model, generator: bool = False) -> Result:
 
     Args:
         model: of MR.
-        generator: judge it as the GAN that began from the entry in the `init` of its command.
+        generator: judge it as the GAN that began from `srresnet_mri_x<scale>`.
     """
     scale, rows, pictures = model.scale, [], []
     models = {"model": model}
     if generator:
-        models["first phase"] = zoo.load(_first(model, scale))
+        models["first phase"] = zoo.load(f"srresnet_mri_x{scale}")
     for scan in judges.mr():
         rows_, columns = (side // 8 * 8 for side in scan.image.shape)
         target = scan.image[:rows_, :columns]
@@ -330,10 +330,6 @@ def super_resolution(model, generator: bool = False) -> Result:
         f"reduced {scale}-fold through k-space"
     )
     return Result(judged, figures, checks, table, shown)
-
-
-def _first(model, scale: int) -> str:
-    return f"srresnet_mri_x{scale}"
 
 
 def _steepness(image: np.ndarray) -> float:
