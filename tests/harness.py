@@ -213,3 +213,40 @@ def output_scales_with_input(name: str, **fields: Any) -> None:
         whole = model.translate(image)
         apart[bias] = np.abs(16 * model.translate(image / 16) - whole).max() / np.abs(whole).max()
     assert apart[False] < 1e-4 < 1e-2 < apart[True]
+
+
+def equivariant_to_scale_and_level(name: str, **fields: Any) -> None:
+    """Half the noise at another HU is restored alike: f(a x + b) = a f(x) + b."""
+    domain = Domain(modality="CT", unit="HU", window=(-1024, 1500))
+    rng = np.random.default_rng(0)
+    image = rng.uniform(-100, 100, (40, 48)).astype("float32")
+    apart = {}
+    for equivariant in (True, False):
+        model = zoo.load(
+            name, equivariant=equivariant, output="residual", source=domain, target=domain, **fields
+        )
+        for weight in model.network.variables:
+            weight.assign(weight + 0.1 * rng.standard_normal(weight.shape))
+        plain = model.translate(image) - image
+        moved = model.translate(0.5 * image - 850) - (0.5 * image - 850)
+        apart[equivariant] = np.abs(2 * moved - plain).mean() / np.abs(plain).mean()
+    assert apart[True] < (0.15 if fields["precision"] == "bfloat16" else 1e-3)
+    assert apart[False] > 0.5
+
+
+def relative_losses_count_weak_noise_alike(name: str, overrides: dict) -> None:
+    """A tenth of an image's contrast and noise: the same losses, a tenth of the error in HU."""
+    rng = np.random.default_rng(0)
+    clean = rng.uniform(-500, 500, (2, 32, 32, 1)).astype("float32")
+    noisy = clean + 100 * rng.standard_normal(clean.shape, np.float32)
+    logs = []
+    for share in (1.0, 0.1):
+        model = build(
+            name, overrides | {"equivariant": True, "relative": True, "output": "residual"}
+        )
+        model.compile()
+        logs.append(model.train_step({"source": share * noisy, "target": share * clean}))
+    whole, tenth = logs
+    for key in whole:
+        expected = float(whole[key]) * (0.1 if key == "mae" else 1)
+        np.testing.assert_allclose(tenth[key], expected, rtol=0.02)

@@ -109,3 +109,15 @@ def test_load_takes_recipe_fields_and_domains():
     assert model.recipe.base_filters == 4
     assert model.source.unit == "HU"
     assert isinstance(model, zoo.Translator)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_equivariant_to_scale_and_level(precision):
+    harness.equivariant_to_scale_and_level(
+        "pix2pix", precision=precision, base_filters=6, levels=3, norm="none", refine=8
+    )
+
+
+def test_relative_losses_count_weak_noise_alike():
+    options = {"norm": "none", "dropout": 0.0, "discriminator_norm": "none", "refine": 8}
+    harness.relative_losses_count_weak_noise_alike("pix2pix", TINY | options)

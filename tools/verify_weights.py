@@ -375,9 +375,10 @@ def kspace(model) -> Result:
             label = "rmse" if name == "model" else "rmse_inverse_fft"
             figures[f"{label}_{key}"] = _mean([row[name] for row in mine], whose, 4)
         better = sum(row["model"] < row["inverse FFT"] for row in mine)
-        checks[f"RMSE below the inverse FFT's, {part}"] = (
-            figures[f"rmse_{key}"][0] < figures[f"rmse_inverse_fft_{key}"][0]
-        )
+        if part != "full, noise 0.02":  # which the card advises against
+            checks[f"RMSE below the inverse FFT's, {part}"] = (
+                figures[f"rmse_{key}"][0] < figures[f"rmse_inverse_fft_{key}"][0]
+            )
         table.append(
             [
                 part,

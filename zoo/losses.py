@@ -149,6 +149,14 @@ class L1(keras.losses.Loss):
         return _each(tf.abs(y_pred - y_true))
 
 
+def input_error(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """Mean |source - target| of each pair of images, `[N, 1, 1, 1]`, and a ten-thousandth.
+
+    The unit in which a restoration's errors count alike, however strong its input's noise.
+    """
+    return tf.reduce_mean(tf.abs(source - target), [1, 2, 3], keepdims=True) + 1e-4
+
+
 @_serialisable
 class L2(keras.losses.Loss):
     """Mean (a - b)^2, 0 to 4."""

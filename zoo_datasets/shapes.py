@@ -17,6 +17,7 @@ def leaves(
     values: np.ndarray,
     texture: float,
     radii: tuple[float, float] = (1.5, 160.0),
+    rough: tuple[float, float] = (0.0, 0.0),
 ) -> np.ndarray:
     """Ellipses and bars of random size, place and value, each over those before it.
 
@@ -26,6 +27,8 @@ def leaves(
         values: that shapes take, drawn evenly, 1-D.
         texture: standard deviation of the values within a shape, at most.
         radii: smallest and greatest half axis in pixels.
+        rough: share of the shapes whose texture is as strong as an edge, and its standard
+            deviation: detail that only its surroundings tell from noise.
 
     Returns:
         float32 `[size, size]`.
@@ -53,7 +56,10 @@ def leaves(
             inside = np.minimum(0.7 * long - np.abs(u), 0.7 * short - np.abs(v))
         cover = np.clip(inside + 0.5, 0, 1)
         grain = fields[rng.integers(3)][top:bottom, left:right]
-        value = rng.choice(values) + rng.uniform(0, texture) * grain
+        value, strength = rng.choice(values), rng.uniform(0, texture)
+        if rough[0] and rng.uniform() < rough[0]:
+            strength = rough[1]
+        value = value + strength * grain
         part = image[top:bottom, left:right]
         part += cover * (value - part)
     return image

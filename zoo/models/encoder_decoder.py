@@ -67,6 +67,8 @@ class EncoderDecoderRecipe(Recipe):
             one HU it knows at all of them.
         residual_blocks: residual blocks of two 3×3 convolutions added at the bottleneck.
         loss: pixel loss on values scaled to [-1, 1]; see `zoo.losses`.
+        relative: divide an example's values by its input's mean absolute error first, so that
+            weak noise counts as much as strong. Source and target share a window.
         lambda_perceptual: weight of the perceptual loss beside it (Yang et al. 2018,
             arXiv:1708.00961).
         extractor: whose features that compares: "vgg19", "hed" or a file of weights.
@@ -92,6 +94,7 @@ class EncoderDecoderRecipe(Recipe):
     equivariant: bool = False
     residual_blocks: int = 0
     loss: Literal["l2", "l1", "charbonnier", "structure"] = "l2"
+    relative: bool = False
     lambda_perceptual: float = 0.0
     extractor: str = "vgg19"
     classes: int = 0
@@ -193,6 +196,8 @@ class EncoderDecoder(Translator):
 
     def __init__(self, recipe: EncoderDecoderRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
+        if recipe.relative and (self.classes or source != target):
+            raise ValueError("relative: expected a source and a target that share a window")
         outputs = self.classes or target.channels
         self.network = encoder_decoder(source.channels, outputs, recipe)
 
@@ -226,6 +231,10 @@ class EncoderDecoder(Translator):
         target = self.target_values(batch["target"])
         with tf.GradientTape() as tape:
             values = self.values(batch["source"], training=True)
-            share = sum(weight * loss(target, values) for weight, loss in self.terms)
+            compared = target, values
+            if self.recipe.relative:
+                error = losses.input_error(self.source.encode(batch["source"]), target)
+                compared = target / error, values / error
+            share = sum(weight * loss(*compared) for weight, loss in self.terms)
         self.network_optimizer.apply(tape.gradient(share, weights), weights)
         return {"loss": unscaled(share)} | self.pixel_logs(values, target)

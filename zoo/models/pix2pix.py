@@ -44,7 +44,15 @@ from keras import layers
 
 from zoo import losses
 from zoo.imaging.windows import Domain
-from zoo.layers import Dropout, LinearDecay, Norm, patch_gan, step_seeds
+from zoo.layers import (
+    Dropout,
+    LinearDecay,
+    Norm,
+    ReflectionPadding,
+    ZeroMeanConv2D,
+    patch_gan,
+    step_seeds,
+)
 from zoo.recipe import Recipe
 from zoo.registry import register
 from zoo.translator import (
@@ -71,6 +79,10 @@ class Pix2PixRecipe(Recipe):
         refine: channels of two 3×3 convolutions at full resolution before the output, on the
             decoder's result and the input; 0, as in the paper, has none.
         norm: normalisation in the generator.
+        equivariant: as the encoder-decoder's: no biases, first kernels of mean 0, and no tanh.
+        relative: divide an example's values by its input's mean absolute error before the losses
+            and the discriminator see them, which sees them less the source's mean: weak noise
+            counts as much as strong, and shows. Source and target share a window.
         dropout: rate on the three widest decoder layers.
         discriminator_filters: channels of the discriminator's first layer.
         discriminator_rate: its learning rate; 0, as in the paper, takes `learning_rate`.
@@ -102,6 +114,8 @@ class Pix2PixRecipe(Recipe):
     levels: int = 8
     refine: int = 0
     norm: Literal["batch", "instance", "none"] = "batch"
+    equivariant: bool = False
+    relative: bool = False
     dropout: float = 0.5
     discriminator_filters: int = 64
     discriminator_layers: int = 3
@@ -157,8 +171,11 @@ def unet(
     channels: int, outputs: int, recipe: Pix2PixRecipe, activation: str = "tanh"
 ) -> keras.Model:
     """The generator: `[N, H, W, channels]` to `[N, H, W, outputs]`, with tanh in [-1, 1]."""
-    init = keras.initializers.RandomNormal(0.0, 0.02)
-    biased = recipe.norm != "batch"  # batch normalisation's offset makes a bias useless
+    init = start = keras.initializers.RandomNormal(0.0, 0.02)
+    bias = not recipe.equivariant
+    biased = bias and recipe.norm != "batch"  # whose offset makes a bias useless
+    if recipe.equivariant:
+        activation, start = "linear", "he_normal"
     width = [recipe.base_filters * min(2**level, 8) for level in range(recipe.levels)]
 
     def norm(x):
@@ -167,12 +184,16 @@ def unet(
         return Norm(recipe.norm, inference=recipe.test_statistics)(x)
 
     inputs = keras.Input((None, None, channels))
-    x, skips = inputs, []
+    first, skips = inputs, []
+    if recipe.equivariant:
+        first = ReflectionPadding(1, dtype="float32")(inputs)
+        first = ZeroMeanConv2D(recipe.base_filters, 3, kernel_initializer="he_normal")(first)
+    x = first
     for level, filters in enumerate(width):
         if level:
             x = layers.LeakyReLU(0.2)(x)
         x = layers.Conv2D(
-            filters, 4, 2, "same", use_bias=biased, kernel_initializer=init, name=f"down{level}"
+            filters, 4, 2, "same", use_bias=biased, kernel_initializer=start, name=f"down{level}"
         )(x)
         if 0 < level < recipe.levels - 1:
             x = norm(x)
@@ -186,7 +207,7 @@ def unet(
             2,
             "same",
             use_bias=biased,
-            kernel_initializer=init,
+            kernel_initializer=start,
             name=f"up{level}",
         )(x)
         x = norm(x)
@@ -195,12 +216,14 @@ def unet(
         x = layers.Concatenate()([skips.pop(), x])
     x = layers.ReLU()(x)
     last = recipe.refine or outputs
-    x = layers.Conv2DTranspose(last, 4, 2, "same", kernel_initializer=init, name="up0")(x)
+    x = layers.Conv2DTranspose(
+        last, 4, 2, "same", use_bias=bias, kernel_initializer=init, name="up0"
+    )(x)
     if recipe.refine:
-        x = layers.Concatenate()([inputs, x])
+        x = layers.Concatenate()([first, x])
         for _ in range(2):
-            x = layers.ReLU()(layers.Conv2D(recipe.refine, 3, padding="same")(x))
-        x = layers.Conv2D(outputs, 3, padding="same", kernel_initializer=init)(x)
+            x = layers.ReLU()(layers.Conv2D(recipe.refine, 3, padding="same", use_bias=bias)(x))
+        x = layers.Conv2D(outputs, 3, padding="same", use_bias=bias, kernel_initializer=init)(x)
     x = layers.Activation(activation, dtype="float32")(x)
     return keras.Model(inputs, x, name="generator")
 
@@ -220,6 +243,8 @@ class Pix2Pix(Translator):
 
     def __init__(self, recipe: Pix2PixRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
+        if recipe.relative and (self.classes or source != target):
+            raise ValueError("relative: expected a source and a target that share a window")
         outputs = self.classes or target.channels
         activation = "linear" if self.classes else "tanh"
         self.network = unet(source.channels, outputs, recipe, activation)
@@ -272,8 +297,14 @@ class Pix2Pix(Translator):
         g_weights = self.network.trainable_variables
         d_weights = self.discriminator.trainable_variables
 
+        level, error = 0.0, 1.0
+        if self.recipe.relative:
+            level = tf.reduce_mean(source, [1, 2, 3], keepdims=True)
+            error = losses.input_error(source, real)
+
         def judge(values):
-            return self.discriminator(tf.concat([source, values], axis=-1), training=True)
+            pair = (tf.concat([source, values], axis=-1) - level) / error
+            return self.discriminator(pair, training=True)
 
         with tf.GradientTape() as g_tape:
             with step_seeds(seeds):
@@ -290,7 +321,7 @@ class Pix2Pix(Translator):
             self.discriminator_optimizer.apply(d_tape.gradient(d_loss, d_weights), d_weights)
             g_gan = self.adversarial.generator(judge(fake))
             g_loss = self.recipe.lambda_gan * g_gan
-            g_loss += sum(weight * loss(real, output) for weight, loss in self.terms)
+            g_loss += sum(weight * loss(real / error, output / error) for weight, loss in self.terms)
         self.generator_optimizer.apply(g_tape.gradient(g_loss, g_weights), g_weights)
         logs = {"d_loss": unscaled(d_loss), "g_gan": unscaled(g_gan)}
         return logs | self.pixel_logs(output, real)

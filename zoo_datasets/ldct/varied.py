@@ -30,7 +30,7 @@ KINDS = {"body": 0.5, "head": 0.25, "shapes": 0.25}  # and their shares
 # What is added to the full dose's noise, and its share: noise of the scan's own kernel, as a real
 # low dose has it; of a kernel as fine as the pixels (Hann or ramp), as noise has that is inserted
 # into a finished image; white noise.
-ADDED = {"scanned": 0.35, "inserted": 0.45, "white": 0.2}
+ADDED = {"scanned": 0.25, "inserted": 0.6, "white": 0.15}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Scan:
     body: tuple[float, float] = (0.5, 1.0)
     head: tuple[float, float] = (0.38, 0.6)
     shapes: tuple[float, float] = (0.3, 0.7)
-    full: tuple[float, float] = (2.0, 25.0)
+    full: tuple[float, float] = (3.0, 35.0)
     added: tuple[float, float] = (9.0, 140.0)
 
 
@@ -162,7 +162,16 @@ def _head(scan: Scan, rng: np.random.Generator, spacing: float) -> np.ndarray:
     for height in z.tolist():
         fractions = head.fractions(height)
         hu = np.tensordot(values, fractions, 1)
-        hu += fractions[bone].sum(0) * 90 * correlated(rng, scan.size, 1.3 / spacing)
+        solid = fractions[bone].sum(0)
+        grain = correlated(rng, scan.size, rng.uniform(0.6, 1.6) / spacing)
+        hu += solid * rng.uniform(60, 300) * grain
+        # Somewhere a tangle of bone, air and soft tissue, as the base of the skull is.
+        tissues = [rng.normal(40, 30, 8), rng.uniform(200, 1600, 8), rng.uniform(-1000, -300, 6)]
+        tangle = shapes.leaves(
+            rng, scan.size, np.concatenate(tissues).astype(np.float32), 60, (2.0, 25.0)
+        )
+        where = correlated(rng, scan.size, rng.uniform(5, 20) / spacing) > rng.uniform(0.3, 3)
+        hu = np.where(where & (fractions.sum(0) > 0.99) & (hu > _BODY), tangle, hu)
         images.append(hu)
     return np.stack(images)
 
@@ -179,7 +188,9 @@ def _shapes(scan: Scan, rng: np.random.Generator, _spacing: float) -> np.ndarray
                 rng.uniform(120, 1600, int(rng.integers(0, 8))),
             ]
         )
-        image = shapes.leaves(rng, scan.size, values.astype(np.float32), rng.uniform(0, 25))
+        rough = (rng.uniform(0, 0.15), float(np.exp(rng.uniform(*np.log((30, 400))))))
+        values = values.astype(np.float32)
+        image = shapes.leaves(rng, scan.size, values, rng.uniform(0, 25), rough=rough)
         if rng.uniform() < 0.5:
             axis = np.linspace(-1, 1, scan.size)
             image[np.hypot(axis / rng.uniform(0.6, 1), axis[:, None] / rng.uniform(0.5, 1)) > 1] = (
