@@ -69,6 +69,7 @@ class UnitRecipe(Recipe):
         discriminator_scales: sizes of the image that are judged.
         discriminator_init: "gaussian", N(0, 0.02²), takes long to let a signal through, as there
             is no normalisation; "kaiming" does at once.
+        discriminator_rate: their learning rate; 0, as the authors', takes `learning_rate`.
         spectral_norm: normalise the discriminators' kernels by their largest singular value.
         adversarial: kind of GAN loss.
         lambda_gan: weight of the adversarial loss. Like all weights, of both ways' sum.
@@ -97,6 +98,7 @@ class UnitRecipe(Recipe):
     discriminator_layers: int = 4
     discriminator_scales: int = 3
     discriminator_init: Literal["gaussian", "kaiming"] = "gaussian"
+    discriminator_rate: float = 0.0
     spectral_norm: bool = False
     adversarial: Literal["lsgan", "bce", "hinge"] = "lsgan"
     lambda_gan: float = 1.0
@@ -254,16 +256,17 @@ class UNIT(TwoWayTranslator):
         super().compile(**kwargs)
         recipe = self.recipe
 
-        def adam(weights: list) -> keras.Optimizer:
+        def adam(weights: list, rate: float) -> keras.Optimizer:
             schedule = keras.optimizers.schedules.ExponentialDecay(
-                recipe.learning_rate, recipe.halve_every, 0.5, staircase=True
+                rate, recipe.halve_every, 0.5, staircase=True
             )
             optimizer = keras.optimizers.Adam(schedule, beta_1=0.5, beta_2=0.999, epsilon=1e-8)
             optimizer.build(weights)
             return optimizer
 
-        self.generator_optimizer = adam(self.network.trainable_variables)
-        self.discriminator_optimizer = adam(self._judges())
+        rate = recipe.learning_rate
+        self.generator_optimizer = adam(self.network.trainable_variables, rate)
+        self.discriminator_optimizer = adam(self._judges(), recipe.discriminator_rate or rate)
         if recipe.lambda_perceptual:
             extractor = losses.feature_extractor(recipe.extractor, recipe.extractor_layer)
             features = Norm("instance")(extractor.output)

@@ -60,13 +60,21 @@ def phantom_config(name: str, description: str, **fields) -> Config:
     return Config(name=name, description=description, read=simulated, **fields)
 
 
-def mni152_config(name: str, source: str = "T1", target: str = "T2", **fields) -> Config:
+def mni152_config(
+    name: str,
+    source: str = "T1",
+    target: str = "T2",
+    *,
+    size: int = 256,
+    spacing: float = 0.9,
+    **fields,
+) -> Config:
     """Deformations of the ICBM 2009a average brain; contrasts of `atlas.CONTRASTS`."""
     return Config(
         name=name,
         description=f"{source} to {target} of a real average brain, deformed; needs nilearn.",
         read=simulated,
-        scan=atlas.Scan(contrasts=(source, target)),
+        scan=atlas.Scan(size, spacing, contrasts=(source, target)),
         contrasts=(source, target),
         label_names=atlas.LABELS,
         **fields,
@@ -111,6 +119,7 @@ class Builder(SimulatedBuilder):
     RELEASE_NOTES = {"1.0.0": "First release."}
     BUILDER_CONFIGS = [
         mni152_config("mni152", patients=(120, 15, 25), seed=40),
+        mni152_config("mni152_128", size=128, spacing=1.6, patients=(240, 15, 25), seed=41),
         phantom_config("phantom", "Simulated brains, 128 x 128 at 1.75 mm; no download."),
         phantom_config(
             "phantom_256",
