@@ -555,7 +555,7 @@ JUDGES: dict[str, Callable[[Any], Result]] = {
     "srgan_mri_x4": lambda m: super_resolution(m, generator=True),
     "srresnet_mri_x2": super_resolution,
     "srresnet_mri_x4": super_resolution,
-    "unit_t1_t2": lambda m: unpaired(m, "mri_contrast/phantom", 0.5, matched=True),
+    "unit_t1_t2": lambda m: unpaired(m, "mri_contrast/mni152_128", 0.5, matched=True),
 }
 
 

@@ -188,7 +188,9 @@ def decoder(outputs: int, recipe: UnitRecipe, first: keras.Model) -> keras.Model
         if recipe.norm != "none":  # layer norm: one group of all channels, the authors' gamma
             x = layers.GroupNormalization(1, epsilon=1e-5, gamma_initializer=uniform())(x)
         x = layers.ReLU()(x)
-    x = convolution(x, outputs, 7)
+    # Unnormalised features of He's start would saturate the tanh.
+    init = keras.initializers.RandomNormal(0.0, 0.02) if recipe.norm == "none" else None
+    x = convolution(x, outputs, 7, init=init)
     return keras.Model(inputs, layers.Activation("tanh", dtype="float32")(x))
 
 
