@@ -250,3 +250,17 @@ def relative_losses_count_weak_noise_alike(name: str, overrides: dict) -> None:
     for key in whole:
         expected = float(whole[key]) * (0.1 if key == "mae" else 1)
         np.testing.assert_allclose(tenth[key], expected, rtol=0.02)
+
+
+def served_weights_are_the_moving_average(name: str, overrides: dict) -> None:
+    """After a step from v to w the served network holds 0.9 v + 0.1 w, and goes on from itself."""
+    model = build(name, overrides | {"ema": 0.9})
+    model.compile()
+    before = [v.numpy() for v in model.network.variables]
+    model.train_step(batch_of(32, 2))
+    served, trained = model.network.variables, model.trained.variables
+    for average, old, new in zip(served, before, trained, strict=True):
+        np.testing.assert_allclose(average, 0.9 * old + 0.1 * new.numpy(), atol=1e-6)
+    assert served[0] is not trained[0]
+    model.continue_from_network()
+    np.testing.assert_array_equal(trained[0], served[0])

@@ -37,6 +37,10 @@ def offline(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
+def test_every_architecture_has_weights():
+    assert {entry["model"] for entry in ENTRIES.values()} == set(zoo.names())
+
+
 def test_weights_are_of_a_bearable_size():
     sizes = [(WEIGHTS / f"{name}.weights.h5").stat().st_size for name in ENTRIES]
     assert max(sizes) <= 12e6 and sum(sizes) <= 80e6
@@ -61,7 +65,13 @@ def test_card_record_and_registry_agree(name):
     assert record["state"] == "done" and record["step"] == record["recipe"]["steps"]
     flags = [part.removeprefix("--set=") for part in pretrained.command(name) if "--set=" in part]
     init = [part.removeprefix("--init=") for part in pretrained.command(name) if "--init=" in part]
-    base = init[0] if init else record["model"]
+    base = (init or [record["model"]])[0]
+    if first := pretrained.first_run(name):  # its recipe is the other run's, which is kept too
+        kept = json.loads((WEIGHTS / f"{name}.first.run.json").read_text(encoding="utf-8"))
+        assert kept["command"] == "python cli.py " + " ".join(pretrained.command(first))
+        assert kept["state"] == "done" and kept["model"] == record["model"]
+        given = [f"{k}={v}" for k, v in pretrained.RUNS[first][2].items()]
+        base, flags = record["model"], given + flags
     made = registry.lookup(base, record["dataset"], "small", None, flags).recipe
     made = dataclasses.replace(made, precision=record["recipe"]["precision"])
     changed = {k for k, v in made.to_dict().items() if record["recipe"].get(k) != v}

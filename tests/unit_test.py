@@ -116,3 +116,14 @@ def test_perceptual_loss_ignores_the_features_contrast(monkeypatch):
     assert "perceptual" in model.train_step(harness.batch_of(32, 1))
     with pytest.raises(ValueError, match="lambda_perceptual: source and target need as many"):
         harness.build("unit", TINY | {"lambda_perceptual": 1.0}, target=Domain(channels=3))
+
+
+def test_served_weights_are_the_moving_average():
+    harness.served_weights_are_the_moving_average("unit", TINY)
+
+
+def test_discriminators_have_a_rate_of_their_own():
+    model = harness.build("unit", TINY | {"learning_rate": 1e-3, "discriminator_rate": 4e-3})
+    model.compile()
+    assert float(model.discriminator_optimizer.learning_rate) == pytest.approx(4e-3)
+    assert float(model.generator_optimizer.learning_rate) == pytest.approx(1e-3)

@@ -25,6 +25,9 @@ def write(name: str, entry: dict[str, Any], result: Any) -> None:
     picture = PICTURES / f"pretrained_{name}.png"
     if result.pictures:
         figures.save_png(picture, _picture(result.pictures))
+    commands = [record["command"]]
+    if (first := pretrained.WEIGHTS / f"{name}.first.run.json").exists():
+        commands.insert(0, json.loads(first.read_text(encoding="utf-8"))["command"])
     unit = entry["source"]["unit"]
     low, high = entry["source"]["window"]
     size = (pretrained.WEIGHTS / f"{name}.weights.h5").stat().st_size / 1e6
@@ -48,7 +51,7 @@ def write(name: str, entry: dict[str, Any], result: Any) -> None:
 | architecture | `{entry["model"]}`; {_overrides(entry["overrides"])} |
 | input | {unit}, window {low:g} to {high:g} |
 | training data | {prose["data"]} |
-| trained by | `{record["command"]}` |
+| trained by | {" and then ".join(f"`{command}`" for command in commands)} |
 | record | [{name}.run.json]({name}.run.json); learning curves below |
 | weights | {size:.1f} MB, sha256 `{entry["sha256"]}` |
 | licence | {entry["licence"]} |

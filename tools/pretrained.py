@@ -119,7 +119,19 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "sr/varied_mr",
         {"init": "srresnet_mri_x4"} | _ADVERSARIAL | {"scale": 4, "crop": 96},
     ),
+    # The networks swing about what they should give; their average, at the end, does not.
     "unit_t1_t2": (
+        "unit",
+        "mri_contrast/mni152_128",
+        {
+            "init": "runs/pretrained/unit_t1_t2_first",
+            "steps": 2000,
+            "halve_every": 800,
+            "learning_rate": 1e-4,
+            "ema": 0.998,
+        },
+    ),
+    "unit_t1_t2_first": (
         "unit",
         "mri_contrast/mni152_128",
         {
@@ -159,6 +171,20 @@ def train(name: str) -> None:
     subprocess.run([sys.executable, str(ROOT / "cli.py"), *command(name), *folders], check=True)
 
 
+def first_run(name: str) -> str:
+    """The name of the run whose weights `name` starts from; "" where it is none of `RUNS`."""
+    init = Path(RUNS[name][2].get("init", ""))
+    return init.name if init.parent == Path("runs", "pretrained") else ""
+
+
+def keep_record(name: str, file: str) -> None:
+    """Write a finished run's record, with its command, into the package."""
+    record = json.loads((FOLDER / name / "run.json").read_text(encoding="utf-8"))
+    kept = {key: value for key, value in record.items() if key not in ("metrics", "workdir")}
+    kept["command"] = "python cli.py " + " ".join(command(name))
+    (WEIGHTS / file).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
 def ship(name: str) -> None:
     """Copy a finished run's weights, record and learning curves, and write its registry entry.
 
@@ -171,9 +197,9 @@ def ship(name: str) -> None:
         raise ValueError(f"{run}: expected a finished run. Received: {record['state']}")
     weights = WEIGHTS / f"{name}.weights.h5"
     shutil.copy(run / record["weights"]["file"], weights)
-    kept = {key: value for key, value in record.items() if key not in ("metrics", "workdir")}
-    kept["command"] = "python cli.py " + " ".join(command(name))
-    (WEIGHTS / f"{name}.run.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    keep_record(name, f"{name}.run.json")
+    if first := first_run(name):
+        keep_record(first, f"{name}.first.run.json")
     curves(run, WEIGHTS / f"{name}.curves.png")
     model_class = registry.model_class(record["model"])
     paper = model_class.recipe_class.preset("paper").to_dict()

@@ -328,6 +328,9 @@ class TwoWayTranslator(Translator):
         super().__init__(recipe, *ways[recipe.direction], **kwargs)
         self.domain_a, self.domain_b = source, target
 
+    def continue_from_network(self) -> None:
+        self.trained.set_weights(self.network.get_weights())
+
     def domain(self, name: str) -> Domain:
         return self.domain_a if name == "a" else self.domain_b
 
@@ -436,9 +439,6 @@ class CycleGAN(TwoWayTranslator):
             decoder(channels[1], recipe),
             recipe.direction,
         )
-
-    def continue_from_network(self) -> None:
-        self.trained.set_weights(self.network.get_weights())
 
     def _check(self, recipe: CycleGANRecipe) -> None:
         a, b = self.domain_a, self.domain_b

@@ -321,7 +321,9 @@ class Pix2Pix(Translator):
             self.discriminator_optimizer.apply(d_tape.gradient(d_loss, d_weights), d_weights)
             g_gan = self.adversarial.generator(judge(fake))
             g_loss = self.recipe.lambda_gan * g_gan
-            g_loss += sum(weight * loss(real / error, output / error) for weight, loss in self.terms)
+            g_loss += sum(
+                weight * loss(real / error, output / error) for weight, loss in self.terms
+            )
         self.generator_optimizer.apply(g_tape.gradient(g_loss, g_weights), g_weights)
         logs = {"d_loss": unscaled(d_loss), "g_gan": unscaled(g_gan)}
         return logs | self.pixel_logs(output, real)

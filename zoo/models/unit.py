@@ -48,7 +48,15 @@ from zoo.layers import Norm, ReflectionPadding
 from zoo.models.cyclegan import OTHER, TwoWay, TwoWayTranslator
 from zoo.recipe import Recipe
 from zoo.registry import register
-from zoo.translator import Phase, example_seeds, forward_flops, random_normal, scaled, unscaled
+from zoo.translator import (
+    Phase,
+    example_seeds,
+    follow,
+    forward_flops,
+    random_normal,
+    scaled,
+    unscaled,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +80,8 @@ class UnitRecipe(Recipe):
         discriminator_rate: their learning rate; 0, as the authors', takes `learning_rate`.
         spectral_norm: normalise the discriminators' kernels by their largest singular value.
         adversarial: kind of GAN loss.
+        ema: decay, per step, of a moving average of the networks' weights, which is served then; 0
+            serves the weights themselves.
         lambda_gan: weight of the adversarial loss. Like all weights, of both ways' sum.
         lambda_reconstruction: L1 between an image and its decoded code.
         lambda_kl: mean square of the codes.
@@ -101,6 +111,7 @@ class UnitRecipe(Recipe):
     discriminator_rate: float = 0.0
     spectral_norm: bool = False
     adversarial: Literal["lsgan", "bce", "hinge"] = "lsgan"
+    ema: float = 0.0
     lambda_gan: float = 1.0
     lambda_reconstruction: float = 10.0
     lambda_kl: float = 0.01
@@ -231,16 +242,12 @@ class UNIT(TwoWayTranslator):
     def __init__(self, recipe: UnitRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
 
-        def blocks() -> list[keras.Model]:
-            block = residual_block(4 * recipe.base_filters, recipe.norm)
-            if recipe.share_weights:
-                return [block, block]
-            return [block, residual_block(4 * recipe.base_filters, recipe.norm)]
-
         channels = source.channels, target.channels
-        encoders = [encoder(*each) for each in zip(channels, [recipe] * 2, blocks(), strict=True)]
-        decoders = [decoder(*each) for each in zip(channels, [recipe] * 2, blocks(), strict=True)]
-        self.trained = self.network = TwoWay(*encoders, *decoders, recipe.direction)
+        self.trained = self.network = self._generators()
+        if recipe.ema:
+            self.network = self._generators()
+            self.network.set_weights(self.trained.get_weights())
+            self.network.trainable = False
         self.discriminator_a = multiscale_discriminator(channels[0], recipe)
         self.discriminator_b = multiscale_discriminator(channels[1], recipe)
         self.adversarial = losses.adversarial(recipe.adversarial)
@@ -249,6 +256,19 @@ class UNIT(TwoWayTranslator):
                 "lambda_perceptual: source and target need as many channels; set it to 0. "
                 f"Received: {channels[0]} and {channels[1]}"
             )
+
+    def _generators(self) -> TwoWay:
+        recipe, channels = self.recipe, (self.domain_a.channels, self.domain_b.channels)
+
+        def blocks() -> list[keras.Model]:
+            block = residual_block(4 * recipe.base_filters, recipe.norm)
+            if recipe.share_weights:
+                return [block, block]
+            return [block, residual_block(4 * recipe.base_filters, recipe.norm)]
+
+        encoders = [encoder(*each) for each in zip(channels, [recipe] * 2, blocks(), strict=True)]
+        decoders = [decoder(*each) for each in zip(channels, [recipe] * 2, blocks(), strict=True)]
+        return TwoWay(*encoders, *decoders, recipe.direction)
 
     @property
     def tile_margin(self) -> int:
@@ -267,7 +287,7 @@ class UNIT(TwoWayTranslator):
             return optimizer
 
         rate = recipe.learning_rate
-        self.generator_optimizer = adam(self.network.trainable_variables, rate)
+        self.generator_optimizer = adam(self.trained.trainable_variables, rate)
         self.discriminator_optimizer = adam(self._judges(), recipe.discriminator_rate or rate)
         if recipe.lambda_perceptual:
             extractor = losses.feature_extractor(recipe.extractor, recipe.extractor_layer)
@@ -281,7 +301,7 @@ class UNIT(TwoWayTranslator):
         """One step of the discriminators, then one of the generators, the authors' order."""
         seeds = example_seeds(batch, batch["source"], self.generator_optimizer.iterations)
         real = self.given(batch)
-        weights, judges = self.network.trainable_variables, self._judges()
+        weights, judges = self.trained.trainable_variables, self._judges()
         with tf.GradientTape() as tape:
             codes = {d: self.encoded(d, real[d]) for d in OTHER}
             noisy = {d: self._noisy(codes[d], seeds, n) for n, d in enumerate(OTHER)}
@@ -295,6 +315,8 @@ class UNIT(TwoWayTranslator):
             terms = self._terms(real, codes, noisy, fakes, seeds)
             share = tf.add_n([getattr(self.recipe, f"lambda_{k}") * v for k, v in terms.items()])
         self._descend(self.generator_optimizer, tape, share, weights)
+        if self.recipe.ema:
+            follow(self.network, self.trained, self.recipe.ema)
         return {name: unscaled(value) for name, value in ({"d_loss": d_share} | terms).items()}
 
     def _terms(self, real, codes, noisy, fakes, seeds) -> dict[str, tf.Tensor]:

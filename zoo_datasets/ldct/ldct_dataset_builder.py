@@ -106,15 +106,6 @@ class Builder(SimulatedBuilder):
             read=varied.read,
         ),
         Config(
-            name="varied_doses",
-            description="The same of other subjects, for most of which the added noise is 0.7 to 4 "
-            "times the full dose's, that of two thirds to a sixteenth of the dose.",
-            scan=varied.Scan(ratio=(0.7, 4.0)),
-            patients=(110, 2, 2),
-            seed=12,
-            read=varied.read,
-        ),
-        Config(
             name="varied_tiny",
             description="The same at 64 x 64, for trying things out.",
             scan=varied.Scan(

@@ -46,9 +46,6 @@ class Scan:
         body, head, shapes: pixel pitch in mm.
         full: standard deviation of the target's noise in the middle of the body, HU.
         added: that of the noise that the low dose adds.
-        ratio: of the added noise to the full dose's for two thirds of the subjects, whatever
-            `added` says: a half of the dose adds as much as is there, a tenth three times as much.
-            None draws both apart from each other for all.
     """
 
     size: int = 512
@@ -60,7 +57,6 @@ class Scan:
     shapes: tuple[float, float] = (0.3, 0.7)
     full: tuple[float, float] = (3.0, 35.0)
     added: tuple[float, float] = (9.0, 140.0)
-    ratio: tuple[float, float] | None = None
 
 
 def subject(scan: Scan, seed: int, number: int) -> dict[str, np.ndarray]:
@@ -75,8 +71,6 @@ def subject(scan: Scan, seed: int, number: int) -> dict[str, np.ndarray]:
     clean = _resolution(rng, clean)
     kernel = Kernel.draw(rng)
     full, added = (float(np.exp(rng.uniform(*np.log(each)))) for each in (scan.full, scan.added))
-    if scan.ratio and rng.uniform() < 2 / 3:
-        added = full * float(np.exp(rng.uniform(*np.log(scan.ratio))))
     p = _line_integrals(scan, clean, spacing)
     target = clean + full * _noise(scan, rng, p, 1e5, kernel)
     how = str(rng.choice(list(ADDED), p=list(ADDED.values())))
