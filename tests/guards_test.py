@@ -354,5 +354,7 @@ def test_the_shipped_models_state_what_they_were_trained_on(patient):
         takes_images = zoo.index()["models"][entry.model]["data"] != "single"
         assert bool(entry.trained_on) == takes_images, name
     shipped = zoo.load("pix2pix_ldct")
-    assert reasons(shipped, patient["source"], (1.4, 1.4)) == []
+    assert reasons(shipped, patient["source"], (0.9, 0.9)) == []
+    (reason,) = reasons(shipped, patient["source"], (1.4, 1.4))
+    assert reason == "spacing: trained on 0.3 to 1 mm. Received: 1.4 mm"
     assert zoo.lookup("pix2pix").trained_on is None
