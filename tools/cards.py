@@ -25,6 +25,7 @@ def write(name: str, entry: dict[str, Any], result: Any) -> None:
     picture = PICTURES / f"pretrained_{name}.png"
     if result.pictures:
         figures.save_png(picture, _picture(result.pictures))
+    chosen = prose.get("chosen", "Nothing was chosen by them.")
     commands = [record["command"]]
     if (first := pretrained.WEIGHTS / f"{name}.first.run.json").exists():
         commands.insert(0, json.loads(first.read_text(encoding="utf-8"))["command"])
@@ -58,7 +59,7 @@ def write(name: str, entry: dict[str, Any], result: Any) -> None:
 
 ## Measured
 
-On {result.judged_on}. None of them was trained on, and nothing was chosen by them. Figures are
+On {result.judged_on}. None of them was trained on. {chosen} Figures are
 means over patients with their 95 % bootstrap interval over patients.
 
 | figure | value |
