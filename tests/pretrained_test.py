@@ -48,6 +48,15 @@ def test_weights_are_of_a_bearable_size():
     assert there == set(ENTRIES)  # and nothing else lies there
 
 
+def asked(name: str) -> tuple[list[str], list[str]]:
+    """The values of --set and of --init in the command that trains `name`."""
+    command = pretrained.command(name)
+    return tuple(
+        [part.removeprefix(flag) for part in command if part.startswith(flag)]
+        for flag in ("--set=", "--init=")
+    )
+
+
 @pytest.mark.parametrize("name", ENTRIES)
 def test_card_record_and_registry_agree(name):
     entry, card = ENTRIES[name], (WEIGHTS / f"{name}.md").read_text(encoding="utf-8")
@@ -63,15 +72,13 @@ def test_card_record_and_registry_agree(name):
     record = json.loads((WEIGHTS / f"{name}.run.json").read_text(encoding="utf-8"))
     assert record["command"] == "python cli.py " + " ".join(pretrained.command(name))
     assert record["state"] == "done" and record["step"] == record["recipe"]["steps"]
-    flags = [part.removeprefix("--set=") for part in pretrained.command(name) if "--set=" in part]
-    init = [part.removeprefix("--init=") for part in pretrained.command(name) if "--init=" in part]
-    base = (init or [record["model"]])[0]
+    flags, init = asked(name)
+    base = init[0] if init else record["model"]
     if first := pretrained.first_run(name):  # its recipe is the other run's, which is kept too
         kept = json.loads((WEIGHTS / f"{name}.first.run.json").read_text(encoding="utf-8"))
         assert kept["command"] == "python cli.py " + " ".join(pretrained.command(first))
         assert kept["state"] == "done" and kept["model"] == record["model"]
-        given = [f"{k}={v}" for k, v in pretrained.RUNS[first][2].items()]
-        base, flags = record["model"], given + flags
+        base, flags = record["model"], asked(first)[0] + flags
     made = registry.lookup(base, record["dataset"], "small", None, flags).recipe
     made = dataclasses.replace(made, precision=record["recipe"]["precision"])
     changed = {k for k, v in made.to_dict().items() if record["recipe"].get(k) != v}

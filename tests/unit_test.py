@@ -127,3 +127,11 @@ def test_discriminators_have_a_rate_of_their_own():
     model.compile()
     assert float(model.discriminator_optimizer.learning_rate) == pytest.approx(4e-3)
     assert float(model.generator_optimizer.learning_rate) == pytest.approx(1e-3)
+
+
+def test_images_without_norm_do_not_begin_saturated():
+    model = harness.build("unit", TINY | {"norm": "none"})
+    values = model.decoded(
+        "b", 3 * tf.random.normal([2, 8, 8, 16], seed=0), tf.zeros([2, 32, 32, 1])
+    )
+    assert np.mean(np.abs(values) < 0.99) > 0.9

@@ -40,6 +40,8 @@ def test_shapes_have_texture_within():
         shapes.leaves(np.random.default_rng(0), 64, values, texture).std() for texture in (0, 20)
     )
     assert flat == 0 and 2 < grained < 20
+    rough = shapes.leaves(np.random.default_rng(0), 64, values, 20.0, rough=(1.0, 200.0)).std()
+    assert 100 < rough < 250
 
 
 def test_ct_pairs_differ_by_the_added_noise_alone(subjects):

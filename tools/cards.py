@@ -21,14 +21,12 @@ PROSE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="u
 def write(name: str, entry: dict[str, Any], result: Any) -> None:
     """Write `zoo/weights/NAME.md` and its picture from the entry and a `verify_weights.Result`."""
     prose, run = PROSE[name], pretrained.WEIGHTS / f"{name}.run.json"
-    record = json.loads(run.read_text(encoding="utf-8"))
     picture = PICTURES / f"pretrained_{name}.png"
     if result.pictures:
         figures.save_png(picture, _picture(result.pictures))
     chosen = prose.get("chosen", "Nothing was chosen by them.")
-    commands = [record["command"]]
-    if (first := pretrained.WEIGHTS / f"{name}.first.run.json").exists():
-        commands.insert(0, json.loads(first.read_text(encoding="utf-8"))["command"])
+    files = [file for file in (f"{name}.first.run.json", run.name) if (run.parent / file).exists()]
+    records = [json.loads((run.parent / file).read_text(encoding="utf-8")) for file in files]
     unit = entry["source"]["unit"]
     low, high = entry["source"]["window"]
     size = (pretrained.WEIGHTS / f"{name}.weights.h5").stat().st_size / 1e6
@@ -52,8 +50,8 @@ def write(name: str, entry: dict[str, Any], result: Any) -> None:
 | architecture | `{entry["model"]}`; {_overrides(entry["overrides"])} |
 | input | {unit}, window {low:g} to {high:g} |
 | training data | {prose["data"]} |
-| trained by | {" and then ".join(f"`{command}`" for command in commands)} |
-| record | [{name}.run.json]({name}.run.json); learning curves below |
+| trained by | {" and then ".join(f"`{record['command']}`" for record in records)} |
+| record | {", ".join(f"[{file}]({file})" for file in files)}; learning curves below |
 | weights | {size:.1f} MB, sha256 `{entry["sha256"]}` |
 | licence | {entry["licence"]} |
 

@@ -240,6 +240,12 @@ class ZeroMeanConv2D(keras.layers.Conv2D):
         return super().convolution_op(inputs, kernel - mean)
 
 
+def without_level(x: tf.Tensor, filters: int) -> tf.Tensor:
+    """Features `[N, H, W, filters]` of an image that no constant added to it changes."""
+    x = ReflectionPadding(1, dtype="float32")(x)
+    return ZeroMeanConv2D(filters, 3, kernel_initializer="he_normal")(x)
+
+
 # Spectral normalisation.
 
 

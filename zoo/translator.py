@@ -272,6 +272,18 @@ class Translator(keras.Model):
             )
         return output != "image" and shared and self.target.channels == 1
 
+    def require_one_domain(self, field: str) -> None:
+        """Refuse a recipe's `field` that compares source and target where they differ.
+
+        Raises:
+            ValueError: for classes, or for domains that are not the same.
+        """
+        if self.classes or self.source != self.target:
+            raise ValueError(
+                f"{field}: expected a source and a target that share a window. "
+                f"Received: {self.source} and {self.target}"
+            )
+
     def translate(self, array: np.ndarray, batch_size: int = 1) -> np.ndarray:
         """Translate a NumPy image, stack or batch of any size, in tiles where it is large.
 

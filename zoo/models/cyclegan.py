@@ -328,6 +328,14 @@ class TwoWayTranslator(Translator):
         super().__init__(recipe, *ways[recipe.direction], **kwargs)
         self.domain_a, self.domain_b = source, target
 
+    def make_networks(self, ema: float) -> None:
+        """`trained`, and `network`: the same, or with an `ema` above 0 a twin that follows it."""
+        self.trained = self.network = self._generators()
+        if ema:
+            self.network = self._generators()
+            self.network.set_weights(self.trained.get_weights())
+            self.network.trainable = False
+
     def continue_from_network(self) -> None:
         self.trained.set_weights(self.network.get_weights())
 
@@ -407,11 +415,7 @@ class CycleGAN(TwoWayTranslator):
         super().__init__(recipe, source, target, **kwargs)
         self._check(recipe)
         channels = source.channels, target.channels
-        self.trained = self.network = self._generators()
-        if recipe.ema:
-            self.network = self._generators()
-            self.network.set_weights(self.trained.get_weights())
-            self.network.trainable = False
+        self.make_networks(recipe.ema)
         options = dict(norm=recipe.discriminator_norm, spectral_norm=recipe.spectral_norm)
         filters, depth = recipe.discriminator_filters, recipe.discriminator_layers
         self.discriminator_a = patch_gan(channels[0], filters, depth, **options)

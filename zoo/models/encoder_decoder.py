@@ -23,7 +23,7 @@ What differs from the paper, and why:
                                               SGD               take cross-entropy here too
     `skips`, `downsampling`, `upsampling`,    the defaults      the variants in use
     `norm`, `residual_blocks`
-    `equivariant`                             none              noise of any level at any HU
+    `equivariant`, `relative`                 none              noise of any level at any HU
     `output="residual"` in the small preset,  classes           values beyond the window pass
     where source and target share a window                      through; learns in minutes
 """
@@ -37,7 +37,7 @@ from keras import layers
 
 from zoo import losses
 from zoo.imaging.windows import Domain
-from zoo.layers import LinearDecay, Norm, PixelShuffle, ReflectionPadding, ZeroMeanConv2D
+from zoo.layers import LinearDecay, Norm, PixelShuffle, without_level
 from zoo.recipe import Recipe
 from zoo.registry import register
 from zoo.translator import Translator, unscaled
@@ -159,8 +159,7 @@ def encoder_decoder(channels: int, outputs: int, recipe: EncoderDecoderRecipe) -
     inputs = keras.Input((None, None, channels))
     x, skips = inputs, []
     if recipe.equivariant:
-        x = ReflectionPadding(1, dtype="float32")(x)
-        x = ZeroMeanConv2D(recipe.base_filters, 3, kernel_initializer="he_normal")(x)
+        x = without_level(x, recipe.base_filters)
     for level in range(recipe.levels):
         filters = recipe.base_filters * 2**level
         if level and recipe.downsampling == "pool":
@@ -196,8 +195,8 @@ class EncoderDecoder(Translator):
 
     def __init__(self, recipe: EncoderDecoderRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
-        if recipe.relative and (self.classes or source != target):
-            raise ValueError("relative: expected a source and a target that share a window")
+        if recipe.relative:
+            self.require_one_domain("relative")
         outputs = self.classes or target.channels
         self.network = encoder_decoder(source.channels, outputs, recipe)
 

@@ -30,6 +30,7 @@ What differs from the paper, and why:
     `norm="none"` in the small preset         batch             tiles agree with whole images
     `lambda_gan=0.01` in the small preset     1                 the full weight makes the output
                                                                 as noisy as a noisy target
+    `equivariant`, `relative`                 none              noise of any level at any HU
     `refine` in the small preset: two 3x3     none              the paper's decoder has no
     convolutions at full resolution                             nonlinear layer there; fine noise
                                                                 and edges need one
@@ -48,10 +49,9 @@ from zoo.layers import (
     Dropout,
     LinearDecay,
     Norm,
-    ReflectionPadding,
-    ZeroMeanConv2D,
     patch_gan,
     step_seeds,
+    without_level,
 )
 from zoo.recipe import Recipe
 from zoo.registry import register
@@ -186,8 +186,7 @@ def unet(
     inputs = keras.Input((None, None, channels))
     first, skips = inputs, []
     if recipe.equivariant:
-        first = ReflectionPadding(1, dtype="float32")(inputs)
-        first = ZeroMeanConv2D(recipe.base_filters, 3, kernel_initializer="he_normal")(first)
+        first = without_level(inputs, recipe.base_filters)
     x = first
     for level, filters in enumerate(width):
         if level:
@@ -243,8 +242,8 @@ class Pix2Pix(Translator):
 
     def __init__(self, recipe: Pix2PixRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
-        if recipe.relative and (self.classes or source != target):
-            raise ValueError("relative: expected a source and a target that share a window")
+        if recipe.relative:
+            self.require_one_domain("relative")
         outputs = self.classes or target.channels
         activation = "linear" if self.classes else "tanh"
         self.network = unet(source.channels, outputs, recipe, activation)

@@ -28,6 +28,8 @@ What differs from the authors' code, and why:
     random crop and flip, no change of size   resized to 512    pixel spacing carries meaning
     `discriminator_init="kaiming"` in the     gaussian          learns in minutes
     small preset
+    `ema`, `discriminator_rate`,              none              additions that steady training
+    `spectral_norm`
     the paper's weights: lambda_gan=10,       the defaults      the code, and not the paper, is
     lambda_kl=lambda_cycle_kl=0.1,                              what others compare with
     lambda_reconstruction=lambda_cycle=100,
@@ -241,13 +243,8 @@ class UNIT(TwoWayTranslator):
 
     def __init__(self, recipe: UnitRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
-
         channels = source.channels, target.channels
-        self.trained = self.network = self._generators()
-        if recipe.ema:
-            self.network = self._generators()
-            self.network.set_weights(self.trained.get_weights())
-            self.network.trainable = False
+        self.make_networks(recipe.ema)
         self.discriminator_a = multiscale_discriminator(channels[0], recipe)
         self.discriminator_b = multiscale_discriminator(channels[1], recipe)
         self.adversarial = losses.adversarial(recipe.adversarial)

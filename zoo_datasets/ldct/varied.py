@@ -171,7 +171,7 @@ def _head(scan: Scan, rng: np.random.Generator, spacing: float) -> np.ndarray:
             rng, scan.size, np.concatenate(tissues).astype(np.float32), 60, (2.0, 25.0)
         )
         where = correlated(rng, scan.size, rng.uniform(5, 20) / spacing) > rng.uniform(0.3, 3)
-        hu = np.where(where & (fractions.sum(0) > 0.99) & (hu > _BODY), tangle, hu)
+        hu = np.where(where & (hu > _BODY), tangle, hu)
         images.append(hu)
     return np.stack(images)
 
