@@ -7,9 +7,9 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from runs import RUNS
 
 import zoo
+from runs import RUNS
 from zoo import command_line
 from zoo.training import train
 

@@ -2,12 +2,12 @@
 
 import functools
 
-import harness
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
 
+import harness
 import zoo
 import zoo.models.automap  # registers the class
 from zoo import command_line

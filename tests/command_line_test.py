@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import dicom_files
 import numpy as np
 import pytest
 
+import dicom_files
 import zoo
 from zoo import command_line
 

@@ -2,13 +2,13 @@
 
 import types
 
-import dummy_ct
 import h5py
 import numpy as np
 import pytest
 from scipy import ndimage
-from source_harness import check_source
 
+import dummy_ct
+from source_harness import check_source
 from zoo.physics import radon
 from zoo_datasets import synthrad
 from zoo_datasets.ct_recon import lodopab

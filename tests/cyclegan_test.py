@@ -1,12 +1,12 @@
 import dataclasses
 import functools
 
-import harness
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import harness
 from zoo import losses, translator
 from zoo.imaging.windows import Domain
 from zoo.layers import patch_gan

@@ -2,12 +2,12 @@
 
 import functools
 
-import harness
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import harness
 import zoo.models.dcgan  # noqa: F401  registers the class
 from zoo.models.dcgan import DCGAN, DcganRecipe, discriminator, generator
 from zoo.translator import DataFacts

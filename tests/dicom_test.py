@@ -9,10 +9,10 @@ import numpy as np
 import pydicom
 import pydicom.uid
 import pytest
-from dicom_files import bundled, dciodvfy, enhanced, single
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dicom_files import bundled, dciodvfy, enhanced, single
 from zoo.imaging import derived
 from zoo.imaging.deidentify import Deidentifier
 from zoo.imaging.encoding import Encoding

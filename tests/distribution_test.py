@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from runs import RUNS
 
 WORKER = Path(__file__).with_name("train_worker.py")

@@ -3,10 +3,10 @@
 import hashlib
 from pathlib import Path
 
-import dummy_ct
 import h5py
 import numpy as np
 
+import dummy_ct
 from zoo.physics import fourier
 from zoo_datasets.sources import SPLITS, hashed_split
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pydicom
-from dummy_data import write_nifti, write_series
 
+from dummy_data import write_nifti, write_series
 from zoo_datasets.sources import hashed_split
 
 NIH_HEAD = (

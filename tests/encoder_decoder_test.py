@@ -1,10 +1,10 @@
 import functools
 
-import harness
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import harness
 import zoo
 from zoo.imaging.windows import Domain
 from zoo.models.encoder_decoder import EncoderDecoderRecipe, encoder_decoder

@@ -1,9 +1,9 @@
 """Every data set trains a model that suits it, for a step: those that no other test trains on."""
 
 import pytest
-from runs import RUNS
 
 import zoo
+from runs import RUNS
 from zoo import registry, training
 
 # Data set: a model that suits.

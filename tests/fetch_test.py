@@ -4,9 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import dummy_data
 import pytest
 
+import dummy_data
 from zoo_datasets import fetch
 from zoo_datasets.ldct import cptac_sar, tcia
 

@@ -9,10 +9,10 @@ import PIL.Image
 import pydicom
 import pytest
 import yaml
-from dicom_files import bundled, series
-from stand_in import Model
 
 import zoo
+from dicom_files import bundled, series
+from stand_in import Model
 from zoo import command_line, guards, inference, registry
 from zoo.guards import noise_level, reasons
 from zoo.imaging.files import open_volume

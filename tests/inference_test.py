@@ -10,9 +10,9 @@ import pydicom
 import pytest
 import skimage.io
 import tifffile
+
 from dicom_files import bundled, series
 from stand_in import Model
-
 from zoo import inference
 from zoo.imaging.files import find, open_volume
 from zoo.imaging.windows import Domain

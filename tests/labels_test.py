@@ -7,9 +7,9 @@ import pydicom
 import pydicom.uid
 import pytest
 import tifffile
+
 from dicom_files import bundled, dciodvfy, enhanced, single
 from stand_in import Model
-
 from zoo import inference
 from zoo.imaging.files import find, open_volume
 from zoo.imaging.windows import Domain

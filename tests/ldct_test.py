@@ -5,11 +5,11 @@ import re
 import subprocess
 import sys
 
-import dummy_data
 import numpy as np
 import pytest
-import source_harness
 
+import dummy_data
+import source_harness
 from zoo.physics import noise as physics
 from zoo_datasets import sources
 from zoo_datasets.ldct import anatomy, cptac_sar, phantom, tcia

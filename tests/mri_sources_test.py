@@ -1,12 +1,12 @@
 """Real sources of mri_contrast, brain_mri, mri_recon and sr, from dummy data in their layouts."""
 
-import dummy_mr
 import h5py
 import numpy as np
 import pytest
+
+import dummy_mr
 import source_harness
 from source_harness import check_source, read
-
 from zoo.physics import fourier, resample
 from zoo_datasets import sources
 from zoo_datasets.mri_contrast import brats, ixi

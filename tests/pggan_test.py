@@ -2,12 +2,12 @@
 
 import types
 
-import harness
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import harness
 from zoo.imaging.windows import Domain
 from zoo.losses import gradient_penalty
 from zoo.models import pggan

@@ -4,12 +4,12 @@ import json
 import sys
 from pathlib import Path
 
-import dummy_data
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+import dummy_data
 from tools import dataset_table
 from zoo import command_line, pipeline, preview, registry
 from zoo.recipe import Recipe

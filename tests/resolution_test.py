@@ -7,9 +7,9 @@ import pydicom
 import pydicom.uid
 import pytest
 import tifffile
+
 from dicom_files import dciodvfy, enhanced, series, single
 from stand_in import Model
-
 from zoo import inference
 from zoo.imaging import geometry
 from zoo.imaging.files import open_volume

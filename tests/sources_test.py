@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import source_harness
 import tensorflow_datasets as tfds
 from hypothesis import given
 from hypothesis import strategies as st
 
+import source_harness
 from zoo.imaging.windows import Domain
 from zoo_datasets import sources
 

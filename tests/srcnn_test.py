@@ -1,10 +1,10 @@
 import functools
 
-import harness
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import harness
 from zoo.models.srcnn import SRCNN, SrcnnRecipe, srcnn
 from zoo.translator import DataFacts, enlarge
 

@@ -1,11 +1,11 @@
 import dataclasses
 import functools
 
-import harness
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import harness
 from zoo.imaging.windows import Domain
 from zoo.models.srgan import SRGAN, SrganRecipe, discriminator, srresnet
 from zoo.translator import DataFacts, enlarge

@@ -9,11 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-import harness
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import harness
 import zoo
 from zoo import training, translator
 

@@ -2,12 +2,12 @@
 
 import itertools
 
-import dummy_data
 import nibabel
 import numpy as np
 import pydicom
 import pytest
 
+import dummy_data
 from zoo_datasets import volumes
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

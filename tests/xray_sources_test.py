@@ -2,14 +2,14 @@
 
 import dataclasses
 
-import dummy_xray
 import numpy as np
 import PIL.Image
 import pydicom
 import pytest
 from scipy import ndimage
-from source_harness import check_source, read
 
+import dummy_xray
+from source_harness import check_source, read
 from zoo.physics import resample
 from zoo_datasets.chest_xray import nih14
 from zoo_datasets.chest_xray.chest_xray_dataset_builder import Builder as ChestXray
