@@ -63,7 +63,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "encoder_decoder",
         "ldct/varied",
         {
-            "steps": 12000,
+            "steps": 30000,
             "precision": "bfloat16",
             "crop": 128,
             "batch_size": 6,

@@ -99,9 +99,9 @@ class Builder(SimulatedBuilder):
         Config(
             name="varied",
             description="Patches of head, chest, abdomen and random shapes at 0.3 to 1 mm, "
-            "9 to 140 HU of added noise, many kernels: to train on. Built in ten minutes.",
+            "5 to 140 HU of added noise, many kernels: to train on. Built in ten minutes.",
             scan=varied.Scan(),
-            patients=(220, 5, 8),
+            patients=(360, 5, 8),
             seed=10,
             read=varied.read,
         ),
