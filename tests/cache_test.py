@@ -326,6 +326,13 @@ def test_a_run_may_begin_from_weights_behind_a_url(entry, folder):
     assert hashlib.sha256(path.read_bytes()).hexdigest() == entry["sha256"]
 
 
+def test_a_run_does_not_begin_from_a_file_with_another_hash(entry):
+    command_line.FLAGS(["zoo", "--init=net_ldct"])
+    entry |= {"weights": "net.weights.h5", "sha256": "0" * 64}
+    with pytest.raises(ValueError, match="net.weights.h5: expected sha256 0000"):
+        command_line._initial_weights()
+
+
 PLUGIN = """
 pretrained:
   far_away:

@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from zoo import cache, registry
+from zoo import registry
 
 HELP = """\
 Medical image translation: train, evaluate, predict, export, by name.
@@ -379,9 +379,9 @@ def _initial_weights() -> Path | None:
     entry = registry.lookup(FLAGS.init)
     if entry.weights is None:
         raise UsageError(f"init: {FLAGS.init} has no weights.")
-    if "://" in str(entry.weights):
-        return cache.fetch(entry.weights, entry.sha256)
-    return entry.weights
+    from zoo.translator import weights_file
+
+    return weights_file(entry.weights, entry.sha256)
 
 
 def _evaluate() -> int:

@@ -459,16 +459,10 @@ def load_network(model: Translator, weights: Path | str, sha256: str) -> None:
         sha256: of the file; "" where nothing is known, which a URL may not be.
 
     Raises:
-        FileNotFoundError: where the file is not there.
-        OSError: where a URL cannot be had (`cache.fetch`).
-        ValueError: where its sha256 is not `sha256`, or it does not fit the network.
+        FileNotFoundError, OSError: as `weights_file`.
+        ValueError: as that, or where it does not fit the network.
     """
-    path = cache.fetch(weights, sha256) if "://" in str(weights) else Path(weights)
-    if not path.is_file():
-        raise FileNotFoundError(f"weights: expected a file. Received: {path}")
-    received = file_sha256(path)
-    if sha256 and received != sha256:
-        raise ValueError(f"{path}: expected sha256 {sha256}. Received: {received}")
+    path = weights_file(weights, sha256)
     variables = model.network.variables
     for variable in variables:  # Keras only warns of a variable that the file does not hold
         variable.assign(np.full(variable.shape, np.nan))
@@ -480,6 +474,27 @@ def load_network(model: Translator, weights: Path | str, sha256: str) -> None:
     empty = [v.path for v in variables if not np.isfinite(v.numpy()).all()]
     if empty:
         raise ValueError(f"{path}: expected weights of {model.name}. Received: no {empty[0]}")
+
+
+def weights_file(weights: Path | str, sha256: str) -> Path:
+    """The file of a path or, through the cache, of a URL, whose hash is the one expected.
+
+    Args:
+        weights: a `.weights.h5` file, or the https URL of one.
+        sha256: of the file; "" where nothing is known, which a URL may not be.
+
+    Raises:
+        FileNotFoundError: where the file is not there.
+        OSError: where a URL cannot be had (`cache.fetch`).
+        ValueError: where its sha256 is not `sha256`.
+    """
+    path = cache.fetch(weights, sha256) if "://" in str(weights) else Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(f"weights: expected a file. Received: {path}")
+    received = file_sha256(path)
+    if sha256 and received != sha256:
+        raise ValueError(f"{path}: expected sha256 {sha256}. Received: {received}")
+    return path
 
 
 def file_sha256(path: Path) -> str:
