@@ -62,11 +62,15 @@ def test_card_record_and_registry_agree(name):
     entry, card = ENTRIES[name], (WEIGHTS / f"{name}.md").read_text(encoding="utf-8")
     assert file_sha256(WEIGHTS / f"{name}.weights.h5") == entry["sha256"]
     assert entry["sha256"] in card and entry["licence"] in card
+    assert "**no**" not in card  # each does what it must
     for key, value in entry["metrics"].items():
         if key == "judged_on":
             assert value in card
         else:
             assert f"| {key} | {cards._figure(value)} |" in card
+    for field in ("job", "use", "data", "limits", "picture", "memorisation"):
+        assert cards.PROSE[name][field] in card, field
+    assert cards.PROSE[name].get("chosen", "Nothing was chosen by them.") in card
     for linked in re.findall(r"\]\(([^)]+)\)", card):
         assert (WEIGHTS / linked).exists(), linked
     record = json.loads((WEIGHTS / f"{name}.run.json").read_text(encoding="utf-8"))

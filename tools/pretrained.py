@@ -59,11 +59,23 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "lung_nodule/phantom",
         {"steps": 5000, "learning_rate": 5e-4, "ema": 0.995, "discriminator_filters": 24},
     ),
+    # How much of the noise is the target's own, it learns from doses as they are.
     "encoder_decoder_ldct": (
+        "encoder_decoder",
+        "ldct/varied_doses",
+        {
+            "init": "runs/pretrained/encoder_decoder_ldct_first",
+            "steps": 12500,
+            "learning_rate": 5e-4,
+            "image_every": 1000,
+            "checkpoint_every": 500,
+        },
+    ),
+    "encoder_decoder_ldct_first": (
         "encoder_decoder",
         "ldct/varied",
         {
-            "steps": 30000,
+            "steps": 12000,
             "precision": "bfloat16",
             "crop": 128,
             "batch_size": 6,

@@ -99,10 +99,19 @@ class Builder(SimulatedBuilder):
         Config(
             name="varied",
             description="Patches of head, chest, abdomen and random shapes at 0.3 to 1 mm, "
-            "5 to 140 HU of added noise, many kernels: to train on. Built in ten minutes.",
+            "9 to 140 HU of added noise, many kernels: to train on. Built in ten minutes.",
             scan=varied.Scan(),
-            patients=(360, 5, 8),
+            patients=(220, 5, 8),
             seed=10,
+            read=varied.read,
+        ),
+        Config(
+            name="varied_doses",
+            description="The same of other subjects, for most of which the added noise is 0.7 to 4 "
+            "times the full dose's, that of two thirds to a sixteenth of the dose.",
+            scan=varied.Scan(head=(0.38, 1.0), ratio=(0.7, 4.0)),
+            patients=(240, 2, 2),
+            seed=12,
             read=varied.read,
         ),
         Config(

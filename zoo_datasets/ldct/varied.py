@@ -31,7 +31,7 @@ KINDS = {"body": 0.5, "head": 0.25, "shapes": 0.25}  # and their shares
 # low dose has it; of a kernel as fine as the pixels (Hann or ramp), as noise has that is inserted
 # into a finished image; white noise.
 ADDED = {"scanned": 0.25, "inserted": 0.6, "white": 0.15}
-LIKE = 2 / 3  # share of the subjects whose added noise is about as strong as the target's
+LIKE = 2 / 3  # share of the subjects to which a `ratio` applies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Scan:
         body, head, shapes: pixel pitch in mm.
         full: standard deviation of the target's noise in the middle of the body, HU.
         added: that of the noise that the low dose adds.
-        ratio: of the added noise to the target's where they belong together.
+        ratio: of the added noise to the target's for most subjects; None draws both apart from
+            each other for all.
     """
 
     size: int = 512
@@ -55,11 +56,11 @@ class Scan:
     tile: int = 128
     views: int = 512
     body: tuple[float, float] = (0.5, 1.0)
-    head: tuple[float, float] = (0.38, 1.0)
+    head: tuple[float, float] = (0.38, 0.6)
     shapes: tuple[float, float] = (0.3, 0.7)
     full: tuple[float, float] = (3.0, 35.0)
-    added: tuple[float, float] = (5.0, 140.0)
-    ratio: tuple[float, float] = (0.5, 2.0)
+    added: tuple[float, float] = (9.0, 140.0)
+    ratio: tuple[float, float] | None = None
 
 
 def subject(scan: Scan, seed: int, number: int) -> dict[str, np.ndarray]:
@@ -102,13 +103,13 @@ def _noise_levels(scan: Scan, rng: np.random.Generator) -> tuple[float, float]:
     """Standard deviations of the target's noise and of what is added to it, HU.
 
     A model sees their sum alone. How much of it to leave, as the target's own, it learns from how
-    often they go together: a dose of a fifth to four fifths adds 0.5 to 2 times what was there.
+    often they go together: half of a dose adds as much as is there, a tenth three times as much.
     """
-    full, added, ratio = (
-        float(np.exp(rng.uniform(*np.log(each)))) for each in (scan.full, scan.added, scan.ratio)
-    )
-    if rng.uniform() < LIKE:
-        added = float(np.clip(full * ratio, *scan.added))
+    full, added = (float(np.exp(rng.uniform(*np.log(each)))) for each in (scan.full, scan.added))
+    if scan.ratio:
+        ratio = float(np.exp(rng.uniform(*np.log(scan.ratio))))
+        if rng.uniform() < LIKE:
+            added = float(np.clip(full * ratio, *scan.added))
     return full, added
 
 
