@@ -488,11 +488,12 @@ def weights_file(weights: Path | str, sha256: str) -> Path:
         OSError: where a URL cannot be had (`cache.fetch`).
         ValueError: where its sha256 is not `sha256`.
     """
-    path = cache.fetch(weights, sha256) if "://" in str(weights) else Path(weights)
+    if "://" in str(weights):
+        return cache.fetch(weights, sha256)
+    path = Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"weights: expected a file. Received: {path}")
-    received = file_sha256(path)
-    if sha256 and received != sha256:
+    if sha256 and (received := file_sha256(path)) != sha256:
         raise ValueError(f"{path}: expected sha256 {sha256}. Received: {received}")
     return path
 
