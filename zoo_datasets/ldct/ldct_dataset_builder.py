@@ -108,7 +108,7 @@ class Builder(SimulatedBuilder):
         Config(
             name="varied_doses",
             description="The same of other subjects, for most of which the added noise is 0.7 to 4 "
-            "times the full dose's, that of two thirds to a sixteenth of the dose.",
+            "times the full dose's, that of two thirds to a seventeenth of the dose.",
             scan=varied.Scan(head=(0.38, 1.0), ratio=(0.7, 4.0)),
             patients=(240, 2, 2),
             seed=12,
