@@ -9,6 +9,7 @@ import pretrained
 import yaml
 
 from zoo import figures
+from zoo.atomic import write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "pictures"
@@ -87,7 +88,7 @@ means over patients with their 95 % bootstrap interval over patients.
 
 ![losses]({name}.curves.png)
 """
-    figures.write_atomic(pretrained.WEIGHTS / f"{name}.md", text.encode())
+    write_atomic(pretrained.WEIGHTS / f"{name}.md", text.encode())
 
 
 def write_table(entries: dict[str, dict[str, Any]]) -> None:
@@ -109,7 +110,7 @@ def write_table(entries: dict[str, dict[str, Any]]) -> None:
         raise ValueError(
             f"README.md: expected one table that starts | pretrained model |. Received: {count}"
         )
-    figures.write_atomic(README, text.encode())
+    write_atomic(README, text.encode())
 
 
 def _picture(rows: list) -> Any:

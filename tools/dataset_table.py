@@ -4,7 +4,8 @@ import importlib
 import re
 from pathlib import Path
 
-from zoo import figures, registry
+from zoo import registry
+from zoo.atomic import write_atomic
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 _TABLE = re.compile(r"^\| data set \|.*\n(?:\|.*\n)+", re.MULTILINE)
@@ -45,4 +46,4 @@ def with_table(readme: str) -> str:
 
 
 if __name__ == "__main__":
-    figures.write_atomic(README, with_table(README.read_text(encoding="utf-8")).encode())
+    write_atomic(README, with_table(README.read_text(encoding="utf-8")).encode())

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from zoo import figures  # noqa: E402
+from zoo.atomic import write_atomic  # noqa: E402
 from zoo.imaging import files  # noqa: E402
 
 DEMO = ROOT / "demo"
@@ -89,7 +90,7 @@ def write_page() -> Path:
         ]
     )
     page = DEMO / "index.html"
-    figures.write_atomic(page, figures.document("Demo", body).encode())
+    write_atomic(page, figures.document("Demo", body).encode())
     return page
 
 

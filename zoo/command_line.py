@@ -419,7 +419,7 @@ def _evaluate() -> int:
     print("\n".join(_summary_lines(results)))
     print(f"Wrote {output}/metrics.json and {output}/report.html")
     if run and FLAGS.split == "test" and not FLAGS.limit:
-        from zoo.training import write_json
+        from zoo.atomic import write_json
 
         record = json.loads((run / "run.json").read_text(encoding="utf-8"))
         kept = ("images", "patients", "window", "unit", "baseline", "summary", "label_names",

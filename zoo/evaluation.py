@@ -15,7 +15,7 @@ import numpy as np
 import tqdm
 
 from zoo import guards, metrics, report, statistics
-from zoo.figures import write_atomic
+from zoo.atomic import write_atomic
 
 SET_LIMIT = 1024  # images held at once where whole sets are compared
 _KEPT = 24  # examples held for the report's pictures

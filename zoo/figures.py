@@ -9,11 +9,12 @@ import html
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from zoo.atomic import write_atomic
 
 Window = tuple[float, float]
 
@@ -222,18 +223,6 @@ def data_uri(array: np.ndarray) -> str:
 def save_png(path: str | os.PathLike, array: np.ndarray) -> None:
     """Writes a uint8 array as a PNG file; readers never see half of it."""
     write_atomic(path, png(array))
-
-
-def write_atomic(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file under a temporary name beside `path`, then renames it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def document(title: str, body: str) -> str:

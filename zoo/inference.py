@@ -4,7 +4,6 @@ import collections
 import contextlib
 import dataclasses
 import datetime
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pydicom.uid
 import tqdm
 
 from zoo import guards
+from zoo.atomic import replacing, write_json
 from zoo.imaging import derived, geometry, nifti, raster
 from zoo.imaging.deidentify import Deidentifier
 from zoo.imaging.dicom import Series
@@ -185,13 +185,13 @@ def generate(
             levels = raster.saturate(levels, np.uint16)
             if len(shown) < 64:
                 shown.append(raster.saturate(levels / 257.0, np.uint8))
-            with _replacing(paths[i]) as temporary:
+            with replacing(paths[i]) as temporary:
                 if format == "npy":
                     with open(temporary, "wb") as file:
                         np.save(file, image)
                 else:
                     _save_png(temporary, levels)
-    with _replacing(sheet) as temporary:
+    with replacing(sheet) as temporary:
         _save_png(temporary, _sheet(shown))
     description = {
         "model": model.name,
@@ -205,8 +205,7 @@ def generate(
         if format == "npy"
         else "window[0] + value / 65535 * (window[1] - window[0])",
     }
-    with _replacing(sidecar) as temporary:
-        temporary.write_text(json.dumps(description, indent=2) + "\n")
+    write_json(sidecar, description)
     return [*paths, sidecar, sheet]
 
 
@@ -431,7 +430,7 @@ def _write(
         )
         uid = uids[volume.uid or volume.name]
         return derived.write(volume, paths, slices, derivation, uid, deidentifier, grid)
-    with _replacing(paths[0]) as temporary:
+    with replacing(paths[0]) as temporary:
         if volume.kind == "nifti":
             text = description or f"{model.name} {model.weights_hash[:16]}"
             anonymous = deidentifier is not None
@@ -439,17 +438,6 @@ def _write(
         else:
             raster.write(volume, temporary, slices, grid, model.classes)
     return paths
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that takes the name `path` if the block succeeds."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _save_png(path: Path, image: np.ndarray) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from zoo import figures, pipeline
+from zoo.atomic import write_atomic
 
 _ROWS, _SINGLE = 4, 16  # examples shown: with several images each, and with one
 _SEARCHED = 256  # examples among which those of different patients are looked for
@@ -44,7 +45,7 @@ def save(builder: tfds.core.DatasetBuilder, path: Path) -> int:
     title += f"{pipeline.example_count(builder, 'train')} examples"
     if len(panels[0]) == 1:
         panels = [[row[0] for row in panels[i : i + 4]] for i in range(0, len(panels), 4)]
-    figures.write_atomic(path, _draw(panels, title))
+    write_atomic(path, _draw(panels, title))
     return len(examples)
 
 

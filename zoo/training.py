@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from zoo import figures, pipeline, registry, translator
+from zoo.atomic import write_json
 from zoo.imaging.windows import MEASUREMENTS, Domain
 from zoo.recipe import Recipe
 from zoo.registry import Entry
@@ -304,11 +305,6 @@ def _prepare_folder(entry: Entry, builder: Any, workdir: Path, resume: str) -> d
                 f"--init={workdir}"
             )
     return record
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON under a temporary name and rename it."""
-    figures.write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 class _Loop:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pydicom
 import pydicom.uid
 
+from zoo.atomic import replacing, scratch
 from zoo.imaging import enlarge, geometry, headers, provenance
 from zoo.imaging.dicom import Series
 from zoo.imaging.encoding import Encoding, decimal
@@ -61,10 +61,9 @@ def write(
             be interpolated that do not lie at equal distances.
     """
     folder = paths[0].parent
-    with tempfile.TemporaryFile(dir=folder) as spool:
-        base = _base_encodings(series, derivation, grid)
-        shape = (len(base), *grid.shape(series.shape))
-        values = np.memmap(spool, np.float32, "w+", shape=shape)
+    base = _base_encodings(series, derivation, grid)
+    shape = (len(base), *grid.shape(series.shape))
+    with scratch(folder, shape, np.float32) as values:
         ranges: dict[Encoding, tuple[float, float]] = {}
         indices = []
         for index, array in slices:
@@ -312,12 +311,5 @@ def _describe_pixels(
 def _save(header: pydicom.Dataset, path: Path) -> None:
     vr = "OB" if header.BitsAllocated == 8 else "OW"
     header["PixelData"].VR = vr
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with headers.quiet():
-            header.save_as(
-                temporary, implicit_vr=False, little_endian=True, enforce_file_format=True
-            )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, headers.quiet():
+        header.save_as(temporary, implicit_vr=False, little_endian=True, enforce_file_format=True)

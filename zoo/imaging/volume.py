@@ -1,6 +1,8 @@
 """One image volume on disk, read slice by slice."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -19,6 +21,34 @@ class Problem(NamedTuple):
     def harmless(self) -> bool:
         """Whether the file is no image at all, such as an RT structure set: nothing is lost."""
         return self.reason.startswith(NOT_AN_IMAGE)
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, in one line without a traceback; its type where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    text = next((line for line in lines if "Traceback (most recent" not in line), lines[0])
+    return f"{type(error).__name__}: {text}" if isinstance(error, KeyError) else text
+
+
+@contextlib.contextmanager
+def contained(what: str) -> Iterator[None]:
+    """Whatever a damaged file makes a reader raise, as one ValueError: "what: reason".
+
+    A reader's own ValueError is not changed. Decoders written in Rust panic with a BaseException,
+    and a hostile file can ask for more memory or deeper recursion than there is.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except ValueError as error:
+        if "\n" not in str(error) and str(error):
+            raise
+        raise ValueError(f"{what}: {reason(error)}") from error
+    except BaseException as error:
+        raise ValueError(f"{what}: {reason(error)}") from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

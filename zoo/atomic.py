@@ -1,0 +1,71 @@
+"""Files that appear under their name when they are whole, and scratch space on disk."""
+
+import contextlib
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """A new empty file in the folder of `path` that takes its name if the block succeeds.
+
+    Its own name cannot be guessed and is made anew, so that nothing is written through a link that
+    somebody put there; it is short, so that `path` may have a name as long as the system takes.
+
+    Raises:
+        OSError: where the folder cannot be made or written, or the disk is full.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    # the permissions that a plain open() gives, and an error where the name exists
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: str | os.PathLike, content: bytes) -> None:
+    """Writes a file under a temporary name beside `path`, then renames it."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Writes JSON, indented, as `write_atomic` does."""
+    write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+@contextlib.contextmanager
+def scratch(folder: str | os.PathLike, shape: tuple[int, ...], dtype: Any) -> Iterator[np.ndarray]:
+    """An array of zeros that lives in a nameless file in `folder` while the block runs.
+
+    Raises:
+        OSError: where the disk has no room for it. It is asked for now: writing to a mapped file
+            on a full disk would end the process with SIGBUS.
+    """
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    with tempfile.TemporaryFile(dir=folder) as file:
+        allocate(file.fileno(), size)
+        yield np.memmap(file, dtype, "r+", shape=shape)
+
+
+def allocate(descriptor: int, size: int) -> None:
+    """Gives an empty file `size` bytes of disk, for mapping it into memory.
+
+    Raises:
+        OSError: where the disk has no room for them.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, max(1, size))
+    else:
+        os.truncate(descriptor, max(1, size))
