@@ -9,10 +9,22 @@ from scipy import ndimage
 
 import dummy_ct
 from source_harness import check_source
+from zoo import pipeline
 from zoo.physics import radon
 from zoo_datasets import synthrad
 from zoo_datasets.ct_recon import lodopab
 from zoo_datasets.pet_ct import autopet
+
+
+def check_mask(builder, last):
+    """What is evaluated has the body's mask; `last` is the split's last example as stored."""
+    *_, example = pipeline.eval_dataset(builder, "train")
+    assert example["mask"].dtype == bool
+    np.testing.assert_array_equal(example["mask"], last["target_label"] == 1)
+    assert 0 < example["mask"].mean() < 1
+    *_, smaller = pipeline.eval_dataset(builder, "train", size=4)
+    assert smaller["mask"].shape == smaller["target"].shape == (4, 4, 1)
+    assert smaller["mask"].dtype == bool
 
 
 @pytest.mark.parametrize("region", ["brain", "pelvis"])
@@ -27,6 +39,7 @@ def test_synthrad_mr(region, tmp_path):
         np.testing.assert_allclose(raw, np.rint(raw), atol=1e-3)  # the file's whole numbers
         inside = example["source_label"] > 0
         assert 800 < example["source"][inside].mean() < 1010
+    check_mask(builder, example)
 
 
 @pytest.mark.parametrize("region", ["brain", "pelvis"])
@@ -40,6 +53,7 @@ def test_synthrad_cone_beam(region, tmp_path):
         error = example["source"].astype(int) - example["target"]
         assert (error[inside] == -30).all() and (error[~inside] == 0).all()
         np.testing.assert_allclose(example["spacing"], [1.25, 1.0])
+    check_mask(builder, example)
 
 
 def test_autopet(tmp_path):

@@ -256,8 +256,9 @@ def eval_dataset(
 
     Returns:
         Dictionaries with "source" and "target", or "image", float32 `[H, W, C]` (volumes
-        `[D, H, W, C]`) in physical units, the texts "patient" and "name", and the number "label"
-        where the data set has it.
+        `[D, H, W, C]`) in physical units, the texts "patient" and "name", the number "label"
+        where the data set has it, and "mask", bool `[H, W, 1]`, True inside the patient's body,
+        where the data set knows it.
 
     Raises:
         ValueError: for a split that is not there.
@@ -266,6 +267,9 @@ def eval_dataset(
     keys = image_keys(builder, scale)
     names = dict(zip(keys, ("image",) if len(keys) == 1 else ("source", "target"), strict=True))
     names |= {key: key for key in ("patient", "name", "label") if key in builder.info.features}
+    mask = getattr(builder.builder_config, "mask", "")
+    if mask:
+        names[mask] = "mask"
     in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
     dataset = builder.as_dataset(
         split=split,
@@ -277,14 +281,16 @@ def eval_dataset(
 
     def examples():
         for example in dataset.as_numpy_iterator():
-            yield {
-                name: value.decode()
-                if isinstance(value := example[key], bytes)
-                else reduced(value)
-                if value.ndim
-                else int(value)
-                for key, name in names.items()
-            }
+            yield {name: plain(name, example[key]) for key, name in names.items()}
+
+    def plain(name: str, value: Any) -> Any:
+        if isinstance(value, bytes):
+            return value.decode()
+        if not value.ndim:
+            return int(value)
+        if name == "mask":  # after averaging: where the body fills half of a pixel
+            return reduced(value > 0) >= 0.5
+        return reduced(value)
 
     def reduced(image: np.ndarray) -> np.ndarray:
         image = image.astype(np.float32)

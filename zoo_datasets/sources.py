@@ -64,6 +64,7 @@ class SourceConfig(tfds.core.BuilderConfig):
         bad_limit: the share of cases that may be unreadable; more fail the build.
         licence: of the images.
         idc: their collection at the Imaging Data Commons, which `zoo_datasets.fetch` downloads.
+        mask: the feature that is above 0 inside the patient's body; "" where there is none.
     """
 
     find: Callable[[Path], dict[str, list[Case]]] | None = None
@@ -72,6 +73,7 @@ class SourceConfig(tfds.core.BuilderConfig):
     bad_limit: float = 0.02
     licence: str = ""
     idc: str = ""
+    mask: str = ""
 
 
 class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -41,6 +41,7 @@ def _synthrad(region: str) -> Config:
         read=synthrad.read,
         manual=synthrad.manual(2, region),
         licence=synthrad.LICENCE,
+        mask="target_label",
     )
 
 

@@ -43,6 +43,7 @@ def _synthrad(region: str) -> Config:
         read=synthrad.read,
         manual=synthrad.manual(1, region),
         licence=synthrad.LICENCE,
+        mask="target_label",
         mr_window=(0.0, 1.5 * synthrad.SCALED),
     )
 
