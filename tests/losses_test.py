@@ -176,8 +176,8 @@ def test_one_scale_is_scikit_images_ssim():
     a, b = A[:, :12, :20], B[:, :12, :20]
     expected = [
         skimage.metrics.structural_similarity(
-            p,
-            q,
+            p + 1,
+            q + 1,
             data_range=2,
             gaussian_weights=True,
             sigma=1.5,
@@ -193,8 +193,11 @@ def test_five_scales_are_those_of_the_metric():
     smooth = scipy.ndimage.gaussian_filter(images(1, 165, 170, 1), (0, 3, 3, 0)) * 5
     other = (smooth + 0.1 * images(1, 165, 170, 1)).astype("float32")
     expected = metrics.ms_ssim(other[0].clip(-1, 1), smooth[0].clip(-1, 1), (-1, 1))
-    clipped = (tf.constant(x.clip(-1, 1)) for x in (smooth, other))
+    clipped = [tf.constant(x.clip(-1, 1)) for x in (smooth, other)]
     np.testing.assert_allclose(losses.ms_ssim(*clipped), [expected], rtol=1e-4)
+    # TensorFlow counts from 0, which is the window's low end here.
+    theirs = tf.image.ssim_multiscale(*(x + 1 for x in clipped), max_val=2.0)
+    np.testing.assert_allclose(losses.ms_ssim(*clipped), theirs, rtol=1e-3)
     with pytest.raises(ValueError, match="at least 11 x 11"):
         losses.Structure()(A[:, :10], B[:, :10])
 

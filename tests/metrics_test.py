@@ -43,7 +43,7 @@ def test_simple_numbers():
 @pytest.mark.parametrize("shape", [(64, 80), (33, 47, 1), (40, 40, 3)])
 def test_psnr_and_ssim_are_those_of_scikit_image(shape):
     output, target = _pair(shape)
-    clipped = [np.clip(x, *WINDOW) for x in (target, output)]
+    clipped = [np.clip(x, *WINDOW) - WINDOW[0] for x in (target, output)]
     assert metrics.psnr(output, target, WINDOW) == pytest.approx(
         skimage.metrics.peak_signal_noise_ratio(*clipped, data_range=400), abs=1e-12
     )
@@ -65,12 +65,44 @@ def test_ms_ssim_is_that_of_tensorflow(shape):
     import tensorflow as tf
 
     output, target = _pair(shape, noise=90)
-    # TensorFlow measures from 0 upwards; float32 loses the variance of large offsets.
+    # TensorFlow counts from 0, which is the window's low end here.
     images = [(np.clip(x, *WINDOW) - WINDOW[0]).astype("float32")[None] for x in (output, target)]
     expected = float(tf.image.ssim_multiscale(*images, max_val=400.0)[0])
-    received = metrics.ms_ssim(images[0][0], images[1][0], (0, 400))
     assert 0.3 < expected < 0.97
-    assert received == pytest.approx(expected, abs=1e-3)
+    assert metrics.ms_ssim(output, target, WINDOW) == pytest.approx(expected, abs=1e-3)
+
+
+@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.given(
+    offset=hypothesis.strategies.floats(-5000, 5000),
+    bias=hypothesis.strategies.floats(-80, 80),
+    noise=hypothesis.strategies.floats(0, 60),
+)
+def test_similarity_does_not_depend_on_where_a_unit_has_its_zero(offset, bias, noise):
+    output, target = _pair((24, 24), noise=noise)
+    shifted = tuple(value + offset for value in WINDOW)
+    for measure in (metrics.psnr, metrics.ssim, metrics.ms_ssim):
+        expected = measure(output + bias, target, WINDOW)
+        received = measure(output + bias + offset, target + offset, shifted)
+        assert received == pytest.approx(expected, rel=1e-7)
+    images = np.stack([output, target])[..., None]
+    assert metrics.pair_similarity(images + offset, shifted) == pytest.approx(
+        metrics.pair_similarity(images, WINDOW), rel=1e-7
+    )
+
+
+@pytest.mark.parametrize("measure", [metrics.ssim, metrics.ms_ssim])
+def test_a_bias_in_water_counts_by_its_share_of_the_window(measure):
+    """Of means m and m + b from the window's low end, luminance is all that differs."""
+    window = (-1024.0, 1500.0)
+    water, constant = np.zeros((32, 32)), (0.01 * 2524) ** 2
+    scores = [measure(water + bias, water, window) for bias in (0, 5, 20, 80, 320)]
+    assert scores == sorted(scores, reverse=True)
+    luminance = (2 * 1024 * 1044 + constant) / (1024**2 + 1044**2 + constant)
+    # 32 pixels hold two scales, and luminance counts at the coarser one.
+    weight = 1.0 if measure is metrics.ssim else 0.2856 / (0.0448 + 0.2856)
+    assert scores[2] == pytest.approx(luminance**weight, rel=1e-9)
+    assert scores[2] > 0.999
 
 
 def test_ms_ssim_of_small_images_uses_fewer_scales():

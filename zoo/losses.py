@@ -237,7 +237,11 @@ def ms_ssim(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 
 
 def _ssim_terms(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean SSIM and mean contrast-structure term of `[M, H, W, 1]` with data range 2, `[M]`."""
+    """Mean SSIM and mean contrast-structure term of `[M, H, W, 1]` with data range 2, `[M]`.
+
+    Luminance is counted from the window's low end, -1. Variances do not depend on where 0 is, and
+    lose the fewest digits in float32 where it lies in the middle.
+    """
     c1, c2 = 0.02**2, 0.06**2
     taps = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
     taps = tf.constant(taps / taps.sum(), a.dtype)
@@ -251,6 +255,7 @@ def _ssim_terms(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     structure = (2 * (product - mean_a * mean_b) + c2) / (
         squares - tf.square(mean_a) - tf.square(mean_b) + c2
     )
+    mean_a, mean_b = mean_a + 1.0, mean_b + 1.0
     luminance = (2 * mean_a * mean_b + c1) / (tf.square(mean_a) + tf.square(mean_b) + c1)
     return _each(luminance * structure), _each(structure)
 

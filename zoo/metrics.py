@@ -3,8 +3,10 @@
 Images are `[H, W]` or `[H, W, C]` arrays in physical units, volumes `[D, H, W, C]`. What is "in a
 window" is measured on values clipped to that window, and the window's width is the data range.
 The structural measures follow Wang et al. 2004 (Gaussian weights of sigma 1.5 over 11 x 11
-pixels, population covariance, K1 0.01, K2 0.03), computed by scikit-image; of a volume they are
-the mean over its axial slices, all others are over the whole volume at once.
+pixels, population covariance, K1 0.01, K2 0.03), computed by scikit-image, on values counted from
+the window's low end: SSIM compares means by their ratio, so that it must not depend on where a
+unit has its zero (water is 0 HU). Of a volume they are the mean over its axial slices, all others
+are over the whole volume at once.
 """
 
 import dataclasses
@@ -54,14 +56,15 @@ def ssim(output: np.ndarray, target: np.ndarray, window: Window) -> float:
         ValueError: for images or axial slices smaller than 11 x 11 pixels.
     """
     output, target = _pair(output, target, window)
+    span = window[1] - window[0]
     if output.ndim == 4:
-        return _mean_of_slices(ssim, output, target, window)
+        return _mean_of_slices(ssim, output, target, span)
     ms_ssim_scales(output.shape)  # refuses images that are too small
     return float(
         skimage.metrics.structural_similarity(
             target,
             output,
-            data_range=window[1] - window[0],
+            data_range=span,
             gaussian_weights=True,
             sigma=1.5,
             use_sample_covariance=False,
@@ -96,15 +99,16 @@ def ms_ssim(output: np.ndarray, target: np.ndarray, window: Window) -> float:
     record the number beside it. Negative terms count as 0, as in `tf.image.ssim_multiscale`.
     """
     output, target = _pair(output, target, window)
+    span = window[1] - window[0]
     if output.ndim == 4:
-        return _mean_of_slices(ms_ssim, output, target, window)
+        return _mean_of_slices(ms_ssim, output, target, span)
     weights = np.array(MS_SSIM_WEIGHTS[: ms_ssim_scales(output.shape)])
     weights /= weights.sum()
     value = np.ones(output.shape[-1])
     for scale, weight in enumerate(weights):
         if scale:
             output, target = _halve(output), _halve(target)
-        similarity, structure = _ssim_terms(output, target, window[1] - window[0])
+        similarity, structure = _ssim_terms(output, target, span)
         coarsest = scale == len(weights) - 1
         value *= np.maximum(similarity if coarsest else structure, 0.0) ** weight
     return float(value.mean())
@@ -345,7 +349,10 @@ def nearest_training(
 
 
 def _pair(output, target, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64 `[H, W, C]` or `[D, H, W, C]`, clipped to `window` where one is given."""
+    """Both as float64 `[H, W, C]` or `[D, H, W, C]`.
+
+    Where a window is given both are clipped to it, and counted from its low end.
+    """
     output, target = np.asarray(output, np.float64), np.asarray(target, np.float64)
     if output.shape != target.shape or output.ndim not in (2, 3, 4):
         raise ValueError(
@@ -355,16 +362,18 @@ def _pair(output, target, window: Window | None = None) -> tuple[np.ndarray, np.
     if output.ndim == 2:
         output, target = output[..., None], target[..., None]
     if window is not None:
-        output, target = np.clip(output, *window), np.clip(target, *window)
+        output, target = (np.clip(image, *window) - window[0] for image in (output, target))
     return output, target
 
 
-def _mean_of_slices(measure, output: np.ndarray, target: np.ndarray, window: Window) -> float:
-    return float(np.mean([measure(a, b, window) for a, b in zip(output, target, strict=True)]))
+def _mean_of_slices(measure, output: np.ndarray, target: np.ndarray, span: float) -> float:
+    """The mean over axial slices of what `_pair` has counted from the window's low end."""
+    pairs = zip(output, target, strict=True)
+    return float(np.mean([measure(a, b, (0.0, span)) for a, b in pairs]))
 
 
 def _ssim_terms(a: np.ndarray, b: np.ndarray, span: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean SSIM and mean contrast-structure term of each channel, over the whole windows."""
+    """Mean SSIM and mean contrast-structure term of each channel, values from 0 to `span`."""
     c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
     radius = _SSIM_SIZE // 2
 
