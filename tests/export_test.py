@@ -371,6 +371,7 @@ def test_bfloat16_models_export_with_float32_in_and_out(tmp_path):
         model = tiny()
     finally:
         keras.config.set_dtype_policy("float32")
+    assert (model.precision, tiny().precision) == ("bfloat16", "float32")
     folder = export(model, tmp_path)
     images = tf.constant(np.random.default_rng(2).uniform(-1000, 2000, [1, 8, 8, 1]), tf.float32)
     answer = serve(folder)(images=images)["images"]

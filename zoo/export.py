@@ -258,10 +258,10 @@ def _compare(model: Translator, received: np.ndarray, expected: np.ndarray, what
     if not np.isfinite(expected).all():
         raise ValueError(f"{what}: expected finite values. Received: NaN or infinity")
     if model.classes:
-        allowed, measure = _TIES[model.compute_dtype], "other classes at a fraction"
+        allowed, measure = _TIES[model.precision], "other classes at a fraction"
         largest = float(np.mean(received != expected))
     else:
-        allowed, measure = _TOLERANCE[model.compute_dtype] * model.target.span, "a difference"
+        allowed, measure = _TOLERANCE[model.precision] * model.target.span, "a difference"
         largest = float(np.abs(received - expected).max())
     if not largest <= allowed:
         raise ValueError(f"{what}: expected {measure} up to {allowed:.3g}. Received: {largest:.3g}")
@@ -309,7 +309,7 @@ def _contract(
         "target": model.target.to_dict(),
         "size_multiple": model.size_multiple,
         "tile": {"size": model.recipe.tile, "overlap": 2 * model.tile_margin},
-        "precision": model.compute_dtype,
+        "precision": model.precision,
         "weights_sha256": model.weights_hash,
         "dataset": fields.get("dataset"),
         "recipe": model.recipe.to_dict(),

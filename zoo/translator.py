@@ -111,6 +111,11 @@ class Translator(keras.Model):
         return round(self.target.window[1]) + 1 if self.target.unit == "class" else 0
 
     @property
+    def precision(self) -> str:
+        """What the network computes in, "float32" or "bfloat16"; its output is float32."""
+        return self.compute_dtype
+
+    @property
     def tile_margin(self) -> int:
         """Pixels at a tile's edge that its surroundings would change; tiles overlap by twice it."""
         return 32
