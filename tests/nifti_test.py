@@ -84,6 +84,23 @@ def test_units_in_metres(tmp_path):
     np.testing.assert_allclose(open_volume(tmp_path / "a.nii").spacing, (2, 3), rtol=1e-6)
 
 
+def test_affine_is_that_of_the_form_with_a_code_in_millimetres(tmp_path):
+    image = nibabel.Nifti1Image(np.zeros((3, 4, 2), np.float32), None)
+    image.header.set_xyzt_units("micron")
+    micron = np.diag([1000.0, 1000, 1000, 1])
+    for qform, sform, expected in ((0, 0, None), (1, 0, AFFINE), (1, 2, 2 * AFFINE)):
+        image.set_qform(micron @ AFFINE, code=qform, strip_shears=True)
+        image.set_sform(micron @ AFFINE * [[2], [2], [2], [1]], code=sform)
+        nibabel.save(image, tmp_path / "a.nii")
+        affine = open_volume(tmp_path / "a.nii").affine
+        if expected is None:
+            assert affine is None
+            continue
+        if not sform:
+            expected = nibabel.load(tmp_path / "a.nii").get_qform() / 1e3
+        np.testing.assert_allclose(affine[:3], expected[:3], rtol=1e-5, atol=1e-6)
+
+
 def test_bad_files_become_problems(tmp_path):
     save(tmp_path / "good.nii", np.zeros((3, 4, 2), np.float32))
     nibabel.save(nibabel.Nifti1Image(np.zeros((3, 3, 3, 2)), np.eye(4)), tmp_path / "time.nii")

@@ -8,6 +8,7 @@ import pydicom
 import pytest
 
 import dummy_data
+from zoo.imaging.files import open_volume
 from zoo_datasets import volumes
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -100,6 +101,21 @@ def test_dicom_of_any_axes_and_order_is_hung_the_same(tmp_path, axes, shuffle):
             there = np.linalg.solve(scan.affine, [*place, 1])[:3]
             np.testing.assert_allclose(there, there.round(), atol=1e-3)
             assert scan.values[tuple(there.round().astype(int))] == pixels[row, column]
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_affine_of_a_series_is_the_standards_equation(tmp_path, axes):
+    dummy_data.write_series(
+        tmp_path, lump(), axes=axes, origin=(-31.5, 12.25, 700), spacing=(2.5, 0.9, 0.8)
+    )
+    series = open_volume(tmp_path)
+    for index, path in enumerate(series.paths):
+        file = pydicom.dcmread(path)
+        across, down = np.array(file.ImageOrientationPatient, float).reshape(2, 3)
+        place = np.array(file.ImagePositionPatient, float) + 3 * 0.9 * down + 7 * 0.8 * across
+        np.testing.assert_allclose(series.affine @ [3, 7, index, 1], LPS @ [*place, 1], atol=1e-9)
+    series.paths[2].unlink()
+    assert open_volume(tmp_path).affine is None  # no one matrix says where a gap is
 
 
 def test_dicom_and_nifti_of_one_scan_are_the_same(tmp_path):

@@ -10,11 +10,8 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import pydicom
 
 from zoo.imaging import dicom, geometry
-
-_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # between DICOM's axes and NIfTI's
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,29 +86,21 @@ def read_dicom(paths: Iterable[Path], modality: str = "") -> Scan:
     (one,) = series
     if modality and one.modality != modality:
         raise ValueError(f"{one.name}: expected modality {modality}. Received: {one.modality}")
-    header = pydicom.dcmread(one.path(0), stop_before_pixels=True)
     if one.spacing is None:
         raise ValueError(f"{one.name}: expected PixelSpacing. Received: none")
-    if not header.get("ImageOrientationPatient") or one.frames[0].position is None:
+    if one.orientation is None or one.frames[0].position is None:
         raise ValueError(
             f"{one.name}: expected ImageOrientationPatient and ImagePositionPatient. Received: none"
         )
-    axes = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
-    affine = np.eye(4)
-    affine[:3, 3] = one.frames[0].position
-    step = np.cross(*axes) * float(header.get("SliceThickness") or 1.0)
-    if one.length > 1:
+    if one.affine is None:
         try:
-            step = geometry.slice_step([frame.position for frame in one.frames])
+            geometry.slice_step([frame.position for frame in one.frames])
         except ValueError as error:
             raise ValueError(f"{one.name}: {error}") from error
-    affine[:3, 0] = step
-    affine[:3, 1] = axes[1] * one.spacing[0]  # down a column, to the next row
-    affine[:3, 2] = axes[0] * one.spacing[1]
-    values = np.empty((one.length, *one.shape), np.float32)
+    values = np.empty((*one.shape, one.length), np.float32)
     for i in range(one.length):
-        values[i] = one.read(i)
-    scan = _hung(values, _LPS @ affine)
+        values[..., i] = one.read(i)
+    scan = _hung(values, one.affine)
     return dataclasses.replace(scan, modality=one.modality, unit=one.unit)
 
 
@@ -122,7 +111,9 @@ def _hung(values: np.ndarray, affine: np.ndarray) -> Scan:
     change = nibabel.orientations.ornt_transform(here, wanted)
     turned = nibabel.orientations.apply_orientation(values, change)
     back = nibabel.orientations.inv_ornt_aff(change, values.shape)
-    return Scan(values=np.ascontiguousarray(turned, dtype=np.float32), affine=_LPS @ affine @ back)
+    return Scan(
+        values=np.ascontiguousarray(turned, dtype=np.float32), affine=geometry.LPS @ affine @ back
+    )
 
 
 def to_int16(values: np.ndarray) -> np.ndarray:

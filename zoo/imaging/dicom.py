@@ -27,6 +27,7 @@ _KEYWORDS = [
     "IssuerOfPatientID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
+    "FrameOfReferenceUID",
     "InstanceNumber",
     "ImagePositionPatient",
     "ImageOrientationPatient",
@@ -38,6 +39,7 @@ _KEYWORDS = [
     "NumberOfFrames",
     "Rows",
     "Columns",
+    "SliceThickness",
     "PixelSpacing",
     "ImagerPixelSpacing",
     "BitsAllocated",
@@ -87,12 +89,36 @@ class Series(Volume):
     Attributes:
         uid: SeriesInstanceUID.
         frames: one for each slice.
+        orientation: ImageOrientationPatient of every slice; None where unknown or they differ.
+        thickness: SliceThickness in mm, 1 where unknown.
     """
 
     kind: ClassVar[str] = "dicom"
 
     uid: str
     frames: tuple[Frame, ...]
+    orientation: tuple[float, ...] | None = None
+    thickness: float = 1.0
+
+    @property
+    def affine(self) -> np.ndarray | None:
+        """See `Volume.affine`."""
+        positions = [frame.position for frame in self.frames]
+        if self.orientation is None or self.spacing is None or positions[0] is None:
+            return None
+        to_next_column, to_next_row = np.array(self.orientation, np.float64).reshape(2, 3)
+        step = np.cross(to_next_column, to_next_row) * self.thickness
+        if self.length > 1:
+            try:
+                step = geometry.slice_step(positions)
+            except ValueError:
+                return None
+        affine = np.eye(4)
+        affine[:3, 0] = to_next_row * self.spacing[0]
+        affine[:3, 1] = to_next_column * self.spacing[1]
+        affine[:3, 2] = step
+        affine[:3, 3] = positions[0]
+        return geometry.LPS @ affine
 
     def read(self, index: int) -> np.ndarray:
         """See `Volume.read`."""
@@ -272,6 +298,24 @@ def _point(value: Any) -> tuple[float, float, float] | None:
     return tuple(float(v) for v in value) if value and len(value) == 3 else None
 
 
+def _orientation(value: Any) -> tuple[float, ...] | None:
+    """ImageOrientationPatient, where it is two directions at right angles."""
+    if not value or len(value) != 6:
+        return None
+    axes = np.array([float(v) for v in value]).reshape(2, 3)
+    if not np.allclose(axes @ axes.T, np.eye(2), atol=1e-2):
+        return None
+    return tuple(axes.ravel().tolist())
+
+
+def _thickness(header: pydicom.Dataset) -> float:
+    try:
+        value = float(header.SliceThickness)
+    except (AttributeError, TypeError, ValueError):  # absent, empty or no number
+        return 1.0
+    return value if 0 < value < float("inf") else 1.0
+
+
 def _location(header: pydicom.Dataset) -> float | None:
     try:
         return float(header.SliceLocation)
@@ -286,9 +330,9 @@ def _slice_spacing(frames: tuple[Frame, ...]) -> float | None:
         return None
 
 
-def _along_normal(orientation: Any, position: Any) -> float | None:
+def _along_normal(orientation: tuple[float, ...] | None, position: Any) -> float | None:
     """Distance of a slice from the origin along the slice normal, in mm."""
-    if not orientation or not position or len(orientation) != 6 or len(position) != 3:
+    if not orientation or not position or len(position) != 3:
         return None
     axes = np.array(orientation, np.float64).reshape(2, 3)
     return float(np.cross(axes[0], axes[1]) @ np.array(position, np.float64))
@@ -314,17 +358,19 @@ def _common(header: pydicom.Dataset) -> dict[str, Any]:
         "unit": unit,
         "patient": _hash(patient)[:16] if patient else "",
         "uid": str(header.get("SeriesInstanceUID") or ""),
+        "frame_of_reference": str(header.get("FrameOfReferenceUID") or ""),
     }
 
 
 def _multi_frame(header: pydicom.Dataset, path: Path, name: str) -> Series:
     count = int(header.NumberOfFrames)
-    positions, distances = [], []
+    positions, orientations, distances = [], [], []
     for number in range(count):
         orientation = headers.functional(header, number, "PlaneOrientationSequence") or {}
         plane = headers.functional(header, number, "PlanePositionSequence") or {}
         positions.append(plane.get("ImagePositionPatient"))
-        distances.append(_along_normal(orientation.get("ImageOrientationPatient"), positions[-1]))
+        orientations.append(_orientation(orientation.get("ImageOrientationPatient")))
+        distances.append(_along_normal(orientations[-1], positions[-1]))
     order = range(count)
     if None not in distances and len(set(np.round(distances, 3))) == count:
         order = np.argsort(distances, kind="stable").tolist()
@@ -350,6 +396,8 @@ def _multi_frame(header: pydicom.Dataset, path: Path, name: str) -> Series:
         spacing=_spacing(header, measures),
         slice_spacing=_slice_spacing(frames),
         frames=frames,
+        orientation=orientations[0] if len(set(orientations)) == 1 else None,
+        thickness=_thickness(measures),
         **common,
     )
 
@@ -358,7 +406,7 @@ def _single_frames(group: list[tuple[pydicom.Dataset, Path, str]], name: str) ->
     def place(item: tuple[pydicom.Dataset, Path, str]) -> tuple:
         header, _, file = item
         distance = _along_normal(
-            header.get("ImageOrientationPatient"), header.get("ImagePositionPatient")
+            _orientation(header.get("ImageOrientationPatient")), header.get("ImagePositionPatient")
         )
         number = header.get("InstanceNumber")
         return (distance or 0.0, int(number) if number is not None else 0, file)
@@ -383,6 +431,8 @@ def _single_frames(group: list[tuple[pydicom.Dataset, Path, str]], name: str) ->
         spacing=_spacing(first, first),
         slice_spacing=_slice_spacing(frames),
         frames=frames,
+        orientation=_orientation(first.get("ImageOrientationPatient")),
+        thickness=_thickness(first),
         **_common(first),
     )
 

@@ -40,6 +40,7 @@ class Grid:
 
 
 SAME = Grid()
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # from DICOM's axes (left, back, up) to (right, front, up)
 
 
 def centre(index: int, scale: int) -> float:

@@ -25,6 +25,13 @@ class NiftiVolume(Volume):
 
     kind: ClassVar[str] = "nifti"
 
+    place: tuple[float, ...] | None = None  # the affine's 16 numbers, row by row
+
+    @property
+    def affine(self) -> np.ndarray | None:
+        """See `Volume.affine`; None where the header declares neither transform valid."""
+        return None if self.place is None else np.array(self.place, np.float64).reshape(4, 4)
+
     def read(self, index: int) -> np.ndarray:
         """See `Volume.read`; `scl_slope` and `scl_inter` are applied."""
         self._check(index)
@@ -66,7 +73,16 @@ def open_volume(path: Path, name: str) -> NiftiVolume:
         spacing=spacing if min(spacing) > 0 else None,
         slice_spacing=between if between > 0 else None,
         unit="signal",
+        place=_place(image.header, factor),
     )
+
+
+def _place(header: nibabel.Nifti1Header, factor: float) -> tuple[float, ...] | None:
+    """The affine to millimetres, of the transform that the codes declare valid."""
+    if not header["sform_code"] > 0 and not header["qform_code"] > 0:
+        return None
+    affine = np.diag([factor, factor, factor, 1.0]) @ header.get_best_affine()
+    return tuple(affine.ravel().tolist()) if np.isfinite(affine).all() else None
 
 
 def write(

@@ -68,6 +68,8 @@ class Volume:
         modality: DICOM modality code, "OT" where the file does not say.
         unit: "HU", "signal", "k-space", or "1" for plain stored values.
         patient: a hash that is equal for one patient's files, "" where unknown.
+        frame_of_reference: equal for volumes whose millimetres have one origin and axes, such as
+            DICOM's FrameOfReferenceUID; "" where unknown.
     """
 
     kind: ClassVar[str] = ""  # "dicom", "nifti", "raster" or "array"
@@ -82,6 +84,16 @@ class Volume:
     modality: str = "OT"
     unit: str = "1"
     patient: str = ""
+    frame_of_reference: str = ""
+
+    @property
+    def affine(self) -> np.ndarray | None:
+        """From indices (row, column, slice, 1) of what `read` gives to mm (right, front, up, 1).
+
+        float64 [4, 4]; None where the file does not say or the slices' distances differ. Of a
+        single slice the third column is as long as the slice is thick, or 1 mm.
+        """
+        return None
 
     def read(self, index: int) -> np.ndarray:
         """Slice `index` in physical units: float32 [H, W], or [H, W, channels] of several.
