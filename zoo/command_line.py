@@ -474,6 +474,8 @@ def _predict() -> int:
         batch_size=FLAGS.batch_size or 1,
     )
     print(f"Translated {report.done} images into {output}")
+    if report.ignored:
+        print(f"Ignored {len(report.ignored)} files that are no images, such as notes")
     for path, reason in report.warnings:
         print(f"warning: {path}: {reason}", file=sys.stderr)
     for path, reason in report.skipped:

@@ -34,7 +34,7 @@ class Report:
         done: volumes written.
         outputs: the files written.
         skipped: the files that were not translated, and why.
-        ignored: the files that are no images, such as RT structure sets.
+        ignored: the files that are no images, such as notes and RT structure sets.
         warnings: images that were translated although they are far from what the model was
             trained on, each by its first file, and why.
     """

@@ -19,6 +19,7 @@ from zoo.imaging.volume import Volume
 PNG_SUFFIXES = (".png",)
 TIFF_SUFFIXES = (".tif", ".tiff")
 ARRAY_SUFFIXES = (".npy",)
+SUFFIXES = PNG_SUFFIXES + TIFF_SUFFIXES + ARRAY_SUFFIXES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

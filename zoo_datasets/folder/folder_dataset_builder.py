@@ -150,7 +150,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         order = ("train", "validation", "test")
         counts = {split: len(_examples(config.layout, split, config.dimensions)) for split in order}
         counts = {split: count for split, count in counts.items() if count}
-        self._skipped = [f"{p.path.name}: {p.reason}" for p in config.layout.problems]
+        self._skipped = [
+            f"{p.path.name}: {p.reason}" for p in config.layout.problems if not p.harmless
+        ]
         self._say(f"{config.layout.kind} images, {counts}")
         for key in _keys(config.layout):
             domain = self.info.metadata[key]
