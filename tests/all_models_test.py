@@ -3,15 +3,20 @@
 import json
 from pathlib import Path
 
+import keras
 import nibabel
 import numpy as np
 import pydicom
 import pytest
+import tensorflow as tf
 
+import harness
 import zoo
 from runs import RUNS
 from zoo import command_line
+from zoo.imaging.windows import Domain
 from zoo.training import train
+from zoo.translator import Translator
 
 
 def cli(*arguments: str) -> int:
@@ -88,6 +93,47 @@ def test_trains_measures_translates_and_exports(name, tmp_path, data_dir, capsys
     contract = json.loads(contract.read_text())
     assert contract["model"] == name
     assert contract["target"]["unit"] == model.target.unit
+
+
+UNROUNDED = [(name, RUNS[name][1:]) for name in zoo.names() if name not in ("automap", "srcnn")]
+_UNFIT = ("conditional=true", "crop=32")  # one needs the names of classes, unit larger crops
+UNROUNDED = [(name, [f for f in fields if f not in _UNFIT]) for name, fields in UNROUNDED]
+UNROUNDED += [
+    ("automap", ["n=16", "filters=4", "base_filters=4", "levels=2", f"variant={variant}"])
+    for variant in ("automap", "dautomap", "encoder_decoder", "pix2pix")
+]
+UNROUNDED += [
+    ("srcnn", ["deviation=0.05"]),  # the paper's 0.001 would leave all values at one number
+    ("pix2pix", ["levels=3", "base_filters=4", "refine=4"]),
+    ("srgan", ["crop=32", "base_filters=4", "blocks=1", "spectral_norm=true"]),
+    ("dcgan", ["base_filters=4", "spectral_norm=true"]),
+]
+
+
+@pytest.mark.parametrize(("name", "fields"), UNROUNDED)
+def test_bfloat16_rounds_no_output(name, fields):
+    overrides = zoo.registry.model_class(name).recipe_class.parse(fields)
+    kspace = Domain(modality="MR", unit="k-space", window=(-16.0, 16.0), channels=2)
+    source = kspace if name == "automap" else harness.HU
+    model = harness.build(name, overrides | {"precision": "bfloat16"}, source)
+    assert model.precision == "bfloat16"
+    rng = np.random.default_rng(0)
+    if type(model).generate is not Translator.generate:
+        given = rng.standard_normal((8, model.recipe.latent), "float32")
+    else:
+        sides = (64, 64) if model.tiles else model.network.input_shape[1:-1]
+        count = 1 if model.tiles else 16
+        given = rng.uniform(-1, 1, (count, *sides, model.source.channels)).astype("float32")
+    values = np.asarray(model.network(given))
+    # Rounded to 8 bits, a third of these numbers would be left at most.
+    assert values.dtype == np.float32 and np.unique(values).size > 0.8 * values.size
+    judges = [part for part in model.layers if part.name.startswith("discriminator")]
+    for judge in judges:
+        sides = [side or 64 for side in judge.input_shape[1:-1]]
+        images = rng.uniform(-1, 1, (4, *sides, judge.input_shape[-1])).astype("float32")
+        for scores in tf.nest.flatten(judge(images)):
+            rounded = keras.ops.cast(keras.ops.cast(scores, "bfloat16"), "float32")
+            assert np.mean(scores == rounded) < 0.3
 
 
 REFUSED = [

@@ -392,9 +392,9 @@ def patch_gan(
         init = keras.initializers.HeNormal()
     biased = norm != "batch"  # batch normalisation's offset makes a bias useless
 
-    def layer(x, filters, stride, bias):
+    def layer(x, filters, stride, bias, **options):
         x = keras.layers.ZeroPadding2D(1)(x)  # "same" would give 32×32 and shift the patches
-        options = dict(spectral_norm=spectral_norm, use_bias=bias, kernel_initializer=init)
+        options |= dict(spectral_norm=spectral_norm, use_bias=bias, kernel_initializer=init)
         return convolution(filters, 4, stride, **options)(x)
 
     inputs = keras.Input((None, None, channels))
@@ -403,7 +403,7 @@ def patch_gan(
         x = layer(x, filters * min(2**level, 8), 2 if level < depth else 1, biased)
         x = x if norm == "none" else Norm(norm)(x)
         x = keras.layers.LeakyReLU(0.2)(x)
-    x = keras.layers.Activation("linear", dtype="float32")(layer(x, 1, 1, True))
+    x = layer(x, 1, 1, True, dtype="float32")
     return keras.Model(inputs, x, name="discriminator")
 
 

@@ -223,8 +223,8 @@ def decoder(outputs: int, recipe: CycleGANRecipe) -> keras.Model:
         x = block.relu(layers.Cropping2D(((1, 0), (1, 0)))(x))
     # Without norm x is larger: the first images, or corrections, should be nearly 0.
     last = _normal(0.02 if recipe.norm == "instance" else 0.002)
-    x = layers.Conv2D(outputs, 7, kernel_initializer=last)(ReflectionPadding(3)(x))
-    return keras.Model(inputs, layers.Activation("tanh", dtype="float32")(x))
+    layer = layers.Conv2D(outputs, 7, activation="tanh", kernel_initializer=last, dtype="float32")
+    return keras.Model(inputs, layer(ReflectionPadding(3)(x)))
 
 
 def _normal(deviation: float = 0.02) -> keras.initializers.Initializer:

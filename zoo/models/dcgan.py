@@ -151,10 +151,10 @@ def generator(recipe: DcganRecipe, channels: int) -> keras.Model:
     """`[N, latent + classes]` to images `[N, R, R, channels]` in [-1, 1]."""
     init = keras.initializers.RandomNormal(0.0, 0.02)
 
-    def up(filters, stride, padding):
+    def up(filters, stride, padding, **options):
         # No bias before batch normalisation, which has an offset; nor, as released, at the end.
         return layers.Conv2DTranspose(
-            filters, 4, stride, padding, use_bias=False, kernel_initializer=init
+            filters, 4, stride, padding, use_bias=False, kernel_initializer=init, **options
         )
 
     inputs = keras.Input((recipe.latent + recipe.label_values,))
@@ -162,7 +162,7 @@ def generator(recipe: DcganRecipe, channels: int) -> keras.Model:
     for level, filters in enumerate(reversed(widths(recipe.side, recipe.base_filters))):
         x = up(filters, 2, "same")(x) if level else up(filters, 1, "valid")(x)
         x = layers.ReLU()(Norm("batch")(x))
-    x = layers.Activation("tanh", dtype="float32")(up(channels, 2, "same")(x))
+    x = up(channels, 2, "same", activation="tanh", dtype="float32")(x)
     return keras.Model(inputs, x, name="generator")
 
 
@@ -174,8 +174,8 @@ def discriminator(recipe: DcganRecipe, channels: int) -> keras.Model:
         keras.initializers.RandomNormal(0.0, 0.02) if normalised else keras.initializers.HeNormal()
     )
 
-    def down(filters, stride, padding, bias):
-        options = dict(spectral_norm=recipe.spectral_norm, padding=padding, use_bias=bias)
+    def down(filters, stride, padding, bias, **options):
+        options |= dict(spectral_norm=recipe.spectral_norm, padding=padding, use_bias=bias)
         return convolution(filters, 4, stride, kernel_initializer=init, **options)
 
     inputs = keras.Input((recipe.side, recipe.side, channels + recipe.label_values))
@@ -183,8 +183,7 @@ def discriminator(recipe: DcganRecipe, channels: int) -> keras.Model:
     for level, filters in enumerate(widths(recipe.side, recipe.discriminator_filters)):
         x = down(filters, 2, "same", not normalised)(x)
         x = layers.LeakyReLU(0.2)(Norm("batch")(x) if level and normalised else x)
-    x = layers.Flatten()(down(1, 1, "valid", False)(x))
-    x = layers.Activation("linear", dtype="float32")(x)
+    x = layers.Flatten(dtype="float32")(down(1, 1, "valid", False, dtype="float32")(x))
     return keras.Model(inputs, x, name="discriminator")
 
 

@@ -214,16 +214,16 @@ def unet(
             x = Dropout(recipe.dropout, always=recipe.test_dropout)(x)
         x = layers.Concatenate()([skips.pop(), x])
     x = layers.ReLU()(x)
-    last = recipe.refine or outputs
-    x = layers.Conv2DTranspose(
-        last, 4, 2, "same", use_bias=bias, kernel_initializer=init, name="up0"
-    )(x)
+    last = {"padding": "same", "use_bias": bias, "kernel_initializer": init}
+    exact = {"activation": activation, "dtype": "float32"}  # whatever the layers before it have
     if recipe.refine:
+        x = layers.Conv2DTranspose(recipe.refine, 4, 2, name="up0", **last)(x)
         x = layers.Concatenate()([first, x])
         for _ in range(2):
             x = layers.ReLU()(layers.Conv2D(recipe.refine, 3, padding="same", use_bias=bias)(x))
-        x = layers.Conv2D(outputs, 3, padding="same", use_bias=bias, kernel_initializer=init)(x)
-    x = layers.Activation(activation, dtype="float32")(x)
+        x = layers.Conv2D(outputs, 3, **last, **exact)(x)
+    else:
+        x = layers.Conv2DTranspose(outputs, 4, 2, name="up0", **last, **exact)(x)
     return keras.Model(inputs, x, name="generator")
 
 

@@ -135,8 +135,9 @@ def srcnn(channels: int, outputs: int, recipe: SrcnnRecipe, residual: bool = Fal
         start = keras.initializers.RandomNormal(0.0, recipe.deviation or 0.001)
         if not recipe.deviation and not last:
             start = "he_normal"
+        options = {"dtype": "float32"} if last else {}
         layer = layers.Conv2D(
-            filters, size, use_bias=recipe.bias, kernel_initializer=start, name=name
+            filters, size, use_bias=recipe.bias, kernel_initializer=start, name=name, **options
         )
         return layer(x)
 

@@ -192,7 +192,7 @@ def srresnet(channels: int, outputs: int, recipe: SrganRecipe) -> keras.Model:
         x = prelu(PixelShuffle(2)(conv(x, 2**rank * filters)))
     # A correction starts from none; an image from small weights.
     start = keras.initializers.RandomNormal(0.0, 0.001)
-    x = layers.Activation("linear", dtype="float32")(conv(x, outputs, 9, kernel_initializer=start))
+    x = conv(x, outputs, 9, kernel_initializer=start, dtype="float32")
     return keras.Model(inputs, x, name="generator")
 
 
@@ -208,7 +208,7 @@ def discriminator(channels: int, recipe: SrganRecipe) -> keras.Model:
             x = convolution(filters, 3, stride, rank=rank, **options)(x)
             x = layers.LeakyReLU(0.2)(x if plain else Norm("batch")(x))
     x = layers.LeakyReLU(0.2)(dense(recipe.discriminator_units, spectral)(layers.Flatten()(x)))
-    x = layers.Activation("linear", dtype="float32")(dense(1, spectral)(x))
+    x = dense(1, spectral, dtype="float32")(x)
     return keras.Model(inputs, x, name="discriminator")
 
 

@@ -155,13 +155,19 @@ class UnitRecipe(Recipe):
 
 
 def convolution(
-    x, filters: int, size: int, stride: int = 1, init: Any = None, spectral_norm: bool = False
+    x,
+    filters: int,
+    size: int,
+    stride: int = 1,
+    init: Any = None,
+    spectral_norm: bool = False,
+    **kwargs: Any,
 ):
     """A convolution whose reflection padding is the authors': (size - stride + 1) / 2, or so."""
     x = ReflectionPadding((size - 1) // 2)(x)
     # PyTorch's "kaiming_normal": keras's own he_normal is truncated.
     init = init or keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
-    options = dict(spectral_norm=spectral_norm, kernel_initializer=init)
+    options = dict(spectral_norm=spectral_norm, kernel_initializer=init, **kwargs)
     return zoo.layers.convolution(filters, size, stride, **options)(x)
 
 
@@ -203,8 +209,8 @@ def decoder(outputs: int, recipe: UnitRecipe, first: keras.Model) -> keras.Model
         x = layers.ReLU()(x)
     # Unnormalised features of He's start would saturate the tanh.
     init = keras.initializers.RandomNormal(0.0, 0.02) if recipe.norm == "none" else None
-    x = convolution(x, outputs, 7, init=init)
-    return keras.Model(inputs, layers.Activation("tanh", dtype="float32")(x))
+    x = convolution(x, outputs, 7, init=init, activation="tanh", dtype="float32")
+    return keras.Model(inputs, x)
 
 
 def uniform() -> keras.initializers.Initializer:
@@ -224,8 +230,7 @@ def multiscale_discriminator(channels: int, recipe: UnitRecipe) -> keras.Model:
             filters = recipe.discriminator_filters * 2**level
             x = convolution(x, filters, 4, 2, init, recipe.spectral_norm)
             x = layers.LeakyReLU(0.2)(x)
-        x = convolution(x, 1, 1, 1, init, recipe.spectral_norm)
-        scores.append(layers.Activation("linear", dtype="float32")(x))
+        scores.append(convolution(x, 1, 1, 1, init, recipe.spectral_norm, dtype="float32"))
     return keras.Model(inputs, scores, name="discriminator")
 
 
