@@ -24,6 +24,7 @@ class Model:
     name: str = "stand-in"
     title: str = "Stand-in"
     weights_hash: str = "cd" * 32
+    precision: str = "float32"
     scale: int = 1
     dimensions: int = 2
     shapes: list = dataclasses.field(default_factory=list)

@@ -1,5 +1,6 @@
 """The absl command line: parses flags and makes one call. Imports TensorFlow only where used."""
 
+import collections
 import json
 import os
 import shlex
@@ -473,14 +474,31 @@ def _predict() -> int:
         overwrite=FLAGS.overwrite,
         batch_size=FLAGS.batch_size or 1,
     )
-    print(f"Translated {report.done} images into {output}")
-    if report.ignored:
-        print(f"Ignored {len(report.ignored)} files that are no images, such as notes")
-    for path, reason in report.warnings:
-        print(f"warning: {path}: {reason}", file=sys.stderr)
-    for path, reason in report.skipped:
-        print(f"skipped: {path}: {reason}", file=sys.stderr)
+    for word, problems in (("warning", report.warnings), ("skipped", report.skipped)):
+        for path, text in problems:
+            print(_printable(f"{word}: {path}: {text}"), file=sys.stderr)
+    for text, count in collections.Counter(p.reason for p in report.ignored).items():
+        print(_printable(f"ignored: {_number(count, 'file')}: {text}"), file=sys.stderr)
+    files = report.done - report.series
+    counts = [f"{report.series} series"] if report.series or not files else []
+    counts += [_number(files, "file")] if files else []
+    print(
+        _printable(
+            f"Translated {' and '.join(counts)}, {_number(report.slices, 'slice')}, into {output}: "
+            f"{len(report.skipped)} skipped, {len(report.ignored)} ignored, "
+            f"{_number(len(report.warnings), 'warning')}"
+        )
+    )
     return 1 if report.skipped or not report.done else 0
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _printable(text: str) -> str:
+    """One line that any terminal can show, whatever bytes are in a file's name."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _generate() -> int:

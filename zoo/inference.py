@@ -4,8 +4,10 @@ import collections
 import contextlib
 import dataclasses
 import datetime
+import itertools
 import math
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +19,13 @@ import tqdm
 
 from zoo import guards
 from zoo.atomic import replacing, write_json
-from zoo.imaging import derived, geometry, nifti, raster
+from zoo.imaging import derived, geometry, iods, nifti, provenance, raster
 from zoo.imaging.deidentify import Deidentifier
 from zoo.imaging.dicom import Series
 from zoo.imaging.files import find
 from zoo.imaging.geometry import Grid
 from zoo.imaging.resampling import resampling
-from zoo.imaging.volume import Problem, Volume
+from zoo.imaging.volume import Problem, Volume, contained, reason
 
 
 @dataclasses.dataclass
@@ -31,19 +33,49 @@ class Report:
     """What a run did.
 
     Attributes:
-        done: volumes written.
+        done: volumes written: files, and DICOM series.
+        series: how many of them are DICOM series.
+        slices: the slices of the inputs that were translated.
         outputs: the files written.
         skipped: the files that were not translated, and why.
         ignored: the files that are no images, such as notes and RT structure sets.
-        warnings: images that were translated although they are far from what the model was
-            trained on, each by its first file, and why.
+        warnings: what there is to say of images that were translated, each by its first file:
+            that they are far from what the model was trained on, or became another kind of DICOM
+            object.
     """
 
     done: int = 0
+    series: int = 0
+    slices: int = 0
     outputs: list[Path] = dataclasses.field(default_factory=list)
     skipped: list[Problem] = dataclasses.field(default_factory=list)
     ignored: list[Problem] = dataclasses.field(default_factory=list)
     warnings: list[Problem] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Run:
+    """What the volumes of a run have in common.
+
+    Attributes:
+        grid: how much finer the outputs' grids are.
+        batch_size: slices that the model gets at once.
+        description: free text for the headers.
+        uids: SeriesInstanceUIDs of the outputs by those of the inputs, made as they are asked for.
+        numbers: SeriesNumbers of the outputs, likewise.
+        bar: counts slices.
+    """
+
+    model: Any
+    output: Path
+    grid: Grid
+    batch_size: int
+    description: str
+    deidentifier: Deidentifier | None
+    uids: dict[str, str]
+    numbers: dict[str, int]
+    bar: tqdm.tqdm
+    report: Report
 
 
 def translate(
@@ -65,8 +97,9 @@ def translate(
 
     Slices are resampled to the recipe's spacing, and the result to s times the input's own grid;
     an image without a known spacing is taken as it is. Of a volume all three axes are resampled.
-    Bad files are reported and skipped. What a pretrained model was not trained on (`zoo.guards`, by
-    the header's spacing and three slices of each image) is reported, and said in the
+    Whatever goes wrong with a file is reported, and the others go on; with ZOO_DEBUG=1 in the
+    environment the exception is raised. What a pretrained model was not trained on (`zoo.guards`,
+    by the header's spacing and three slices of each image) is reported, and said in the
     DerivationDescription of DICOM output. A file appears under its name only when it is complete.
 
     Args:
@@ -95,35 +128,40 @@ def translate(
         first = f" ({found.problems[0].reason})" if found.problems else ""
         raise ValueError(f"input: expected image files{first}. Received: {input}")
     grid = Grid(scale=model.scale, depth=model.scale if model.dimensions == 3 else 1)
-    targets = _targets(found.volumes, input, output, deidentify, grid.depth)
+    counts = [_file_count(model, volume, grid) for volume in found.volumes]
+    targets = _targets(found.volumes, counts, input, output, deidentify)
     _check_targets(found.volumes, targets, overwrite)
     report = Report(
         skipped=[problem for problem in found.problems if not problem.harmless],
         ignored=[problem for problem in found.problems if problem.harmless],
     )
-    uids: dict[str, str] = collections.defaultdict(pydicom.uid.generate_uid)
+    root = output.parent if targets == [[output]] else output
+    _check_writable(root)
     total = sum(volume.length for volume in found.volumes)
-    with tqdm.tqdm(total=total, unit="slice", disable=not progress) as bar:
+    claimed: set[Path] = set()
+    # None: no bar where stderr is no terminal
+    with tqdm.tqdm(total=total, unit="slice", disable=None if progress else True) as bar:
+        run = _Run(
+            model=model,
+            output=root,
+            grid=grid,
+            batch_size=batch_size,
+            description=description,
+            deidentifier=deidentifier,
+            uids=collections.defaultdict(pydicom.uid.generate_uid),
+            numbers=_series_numbers(found.volumes),
+            bar=bar,
+            report=report,
+        )
         for volume, paths in zip(found.volumes, targets, strict=True):
-            before, skipped, reasons = bar.n, [], []
+            before = bar.n
             try:
-                _check_volume(model, volume)
-                reasons = _reasons(model, volume)
-                if model.dimensions == 3:
-                    slices = _translated_volume(model, volume, grid, batch_size)
-                else:
-                    slices = _translated(model, volume, grid, batch_size, bar, skipped)
-                written = _write(
-                    model, volume, grid, paths, slices, description, reasons, deidentifier, uids
-                )
-            except (ValueError, OSError) as error:
-                skipped = [Problem(volume.paths[0], str(error))]
-                written = []
-            report.skipped += skipped
-            report.outputs += written
-            report.done += bool(written)
-            if written:
-                report.warnings += [Problem(volume.paths[0], reason) for reason in reasons]
+                with contained("translation"):
+                    _check_paths(paths, root, claimed)
+                    _translate_one(run, volume, paths)
+                claimed.update(paths)
+            except ValueError as error:
+                _skip(volume.paths[0], error, report.skipped)
             bar.update(before + volume.length - bar.n)
     return report
 
@@ -196,6 +234,7 @@ def generate(
     description = {
         "model": model.name,
         "weights_sha256": model.weights_hash,
+        "precision": _precision(model),
         "seed": seed,
         "labels": [label or names[i % len(names)] for i in range(n)] if names else [],
         "files": [path.name for path in paths],
@@ -209,16 +248,63 @@ def generate(
     return [*paths, sidecar, sheet]
 
 
+def _translate_one(run: _Run, volume: Volume, paths: list[Path]) -> None:
+    """Translates one volume and adds it to the report; of a failure it leaves no file behind."""
+    _check_volume(run.model, volume)
+    reasons = _reasons(run.model, volume)
+    skipped: list[Problem] = []
+    if run.model.dimensions == 3:
+        slices = _translated_volume(run, volume)
+    else:
+        slices = _translated(run, volume, skipped)
+    with contained("output"):
+        written, notes = _write(run, volume, paths, slices, reasons, skipped)
+    # what was left out is known once all slices have gone through
+    report = run.report
+    report.skipped += skipped
+    report.outputs += written
+    if written:
+        report.done += 1
+        report.series += volume.kind == "dicom"
+        report.slices += volume.length - len(skipped)
+        report.warnings += [Problem(volume.paths[0], note) for note in [*reasons, *notes]]
+
+
+def _skip(path: Path, error: ValueError, skipped: list[Problem]) -> None:
+    """Reports a file that could not be translated; with ZOO_DEBUG in the environment, raises."""
+    if os.environ.get("ZOO_DEBUG"):
+        raise error
+    skipped.append(Problem(path, reason(error)))
+
+
+def _file_count(model: Any, volume: Volume, grid: Grid) -> int:
+    """How many files a volume is written to."""
+    if isinstance(volume, Series) and (
+        len(volume.paths) > 1 or iods.changes(volume.modality, model.target, _same_unit(model))
+    ):
+        return volume.length * grid.depth
+    return 1
+
+
+def _same_unit(model: Any) -> bool:
+    source, target = model.source, model.target
+    return (source.unit, source.modality) == (target.unit, target.modality)
+
+
+def _precision(model: Any) -> str:
+    return getattr(model, "precision", "float32")
+
+
 def _targets(
-    volumes: list[Volume], input: Path, output: Path, deidentify: bool, depth: int
+    volumes: list[Volume], counts: list[int], input: Path, output: Path, deidentify: bool
 ) -> list[list[Path]]:
-    """Where each volume goes: one path for each of its files, `depth` for a DICOM slice's."""
+    """Where each volume goes, to as many files as `counts` says."""
     suffixes = {
         path: ".nii.gz" if path.name.lower().endswith(".nii.gz") else path.suffix
         for volume in volumes
         for path in volume.paths
     }
-    if input.is_file() and not output.is_dir() and output.suffix:
+    if input.is_file() and not output.is_dir() and output.suffix and counts == [1]:
         kind = suffixes[volumes[0].paths[0]]
         if output.name.lower().endswith(kind.lower()) or volumes[0].kind == "dicom":
             return [[output]]
@@ -226,23 +312,19 @@ def _targets(
             raise ValueError(f"output: expected a {kind} file, as the input. Received: {output}")
     if input.is_dir() and input.resolve() == output.resolve():
         raise ValueError(f"output: expected another folder than the input. Received: {output}")
+    targets = []
     if not deidentify:
         root = input if input.is_dir() else input.parent
-        targets = [[output / path.relative_to(root) for path in v.paths] for v in volumes]
-        return [
-            [
-                path.with_name(f"{path.stem}-{k + 1}{path.suffix}")
-                for path in p
-                for k in range(depth)
-            ]
-            if depth > 1 and len(p) > 1
-            else p
-            for p in targets
-        ]
-    targets = []
-    for number, volume in enumerate(volumes, 1):
-        if volume.kind == "dicom" and len(volume.paths) > 1:
-            folder, count = output / f"SE_{number:04d}", len(volume.paths) * depth
+        for volume, count in zip(volumes, counts, strict=True):
+            paths = [output / path.relative_to(root) for path in volume.paths]
+            each = count // len(paths)
+            if each > 1:
+                paths = [_numbered(path, k) for path in paths for k in range(1, each + 1)]
+            targets.append(paths)
+        return targets
+    for number, (volume, count) in enumerate(zip(volumes, counts, strict=True), 1):
+        if count > 1:
+            folder = output / f"SE_{number:04d}"
             targets.append([folder / f"IM_{i:04d}.dcm" for i in range(1, count + 1)])
         else:
             suffix = ".dcm" if volume.kind == "dicom" else suffixes[volume.paths[0]].lower()
@@ -250,16 +332,69 @@ def _targets(
     return targets
 
 
+def _numbered(path: Path, number: int) -> Path:
+    """`path` with a number behind its stem, which is cut where the name would get too long."""
+    stem, suffix = path.stem, path.suffix
+    if len(suffix) > 10:  # the last part of a UID
+        stem, suffix = path.name, ""
+    end = f"-{number}{suffix}"
+    while len(os.fsencode(stem + end)) > 255:
+        stem = stem[:-1]
+    return path.with_name(stem + end)
+
+
 def _check_targets(volumes: list[Volume], targets: list[list[Path]], overwrite: bool) -> None:
-    inputs = {path.resolve() for volume in volumes for path in volume.paths}
-    every = collections.Counter(path for paths in targets for path in paths)
-    for path, count in every.items():
-        if count > 1:
-            raise ValueError(f"output: two images would get one name. Received: {path}")
-        if path.resolve() in inputs:
+    inputs = {os.path.realpath(path) for volume in volumes for path in volume.paths}
+    for path in itertools.chain.from_iterable(targets):
+        if os.path.realpath(path) in inputs:
             raise ValueError(f"output: would replace an input file. Received: {path}")
-        if path.exists() and not overwrite:
+        if os.path.lexists(path) and not overwrite:
             raise FileExistsError(f"output exists; pass overwrite to replace it. Received: {path}")
+
+
+def _check_writable(folder: Path) -> None:
+    """Makes the folder; raises an OSError where no file can be written there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def _check_paths(paths: list[Path], root: Path, claimed: set[Path]) -> None:
+    """Raises a ValueError where a name is taken, or a link leads out of the folder `root`."""
+    for path in paths:
+        if path in claimed:
+            raise ValueError(f"output: expected a name of its own. Received: {path.name} again")
+    inside = os.path.realpath(root)
+    for folder in {path.parent for path in paths}:
+        real = os.path.realpath(folder)
+        if os.path.commonpath([inside, real]) != inside:
+            raise ValueError(
+                f"output: expected a folder within {root}. Received: {real}, by a link"
+            )
+
+
+def _series_numbers(volumes: list[Volume]) -> dict[str, int]:
+    """A SeriesNumber for each series of the output, by the SeriesInstanceUID of the input.
+
+    It is the input's and 1000, or what is free above that: none is another series' here.
+    """
+    found: dict[str, int] = {}
+    for volume in volumes:
+        if isinstance(volume, Series) and _identity(volume) not in found:
+            found[_identity(volume)] = provenance.series_number(volume.paths[0])
+    taken = set(found.values())
+    numbers = {}
+    for identity, number in found.items():
+        number = number + 1000 if number + 1000 <= provenance.LARGEST_NUMBER else 1000
+        while number in taken:
+            number += 1
+        taken.add(number)
+        numbers[identity] = number
+    return numbers
+
+
+def _identity(series: Series) -> str:
+    return series.uid or series.name
 
 
 def _check_volume(model: Any, volume: Volume) -> None:
@@ -302,85 +437,93 @@ def _check_volume(model: Any, volume: Volume) -> None:
 
 
 def _reasons(model: Any, volume: Volume) -> list[str]:
-    """What `guards.reasons` finds in the first, middle and last slice that can be read."""
+    """What there is to warn of: gaps between slices that the model takes for neighbours, and what
+    `guards.reasons` finds in the first, middle and last slice that can be read.
+    """
+    found = []
+    if model.recipe.slices > 1 and isinstance(volume, Series) and volume.length > 1:
+        positions = [frame.position for frame in volume.frames]
+        try:
+            geometry.slice_step(positions)
+        except ValueError as error:
+            found += [] if None in positions else [str(error)]
     if getattr(model, "trained_on", None) is None:
-        return []
+        return found
     images = []
     for index in sorted({0, volume.length // 2, volume.length - 1}):
-        with contextlib.suppress(ValueError):  # the translation itself will come to it
+        # the translation itself will come to what cannot be read
+        with contextlib.suppress(ValueError), contained("unreadable"):
             images.append(volume.read(index))
     if not images:
-        return []
+        return found
     stack = np.stack(images) if volume.channels > 1 else np.stack(images)[..., None]
     bits = 8 if getattr(volume, "dtype", "") == "uint8" else None
     if isinstance(volume, Series):
         bits = volume.frames[0].encoding.bits
-    return guards.reasons(model, stack, volume.spacing, bits)
+    return found + guards.reasons(model, stack, volume.spacing, bits)
 
 
-def _translated_volume(
-    model: Any, volume: Volume, grid: Grid, batch_size: int
-) -> Iterator[tuple[int, np.ndarray]]:
+def _translated_volume(run: _Run, volume: Volume) -> Iterator[tuple[int, np.ndarray]]:
     """Pairs of (index, slice of the translated volume on the output's grid), ascending.
 
     Raises:
         ValueError: where a slice cannot be read: a volume has no holes.
     """
+    model = run.model
     forward, back = resampling(
-        volume, model.recipe.spacing, grid, whole=True, nearest=bool(model.classes)
+        volume, model.recipe.spacing, run.grid, whole=True, nearest=bool(model.classes)
     )
 
     def read(index: int) -> np.ndarray:
         try:
-            return volume.read(index)
+            with contained("unreadable"):
+                return volume.read(index)
         except ValueError as error:
             raise ValueError(
                 f"slices: expected a volume without gaps. Received: {volume.path(index).name}, "
                 f"slice {index}: {error}"
             ) from error
 
-    images = forward(np.stack([read(index) for index in range(volume.length)]))[None]
+    with contained("resampling"):
+        images = forward(np.stack([read(index) for index in range(volume.length)]))[None]
     images = images[..., None] if volume.channels == 1 else images
-    with guards.silent():
-        result = np.asarray(model.translate(images, batch_size=batch_size), np.float32)[0]
+    with guards.silent(), contained("model"):
+        result = np.asarray(model.translate(images, batch_size=run.batch_size), np.float32)[0]
     yield from enumerate(back(result[..., 0] if model.target.channels == 1 else result))
 
 
 def _translated(
-    model: Any,
-    volume: Volume,
-    grid: Grid,
-    batch_size: int,
-    bar: tqdm.tqdm,
-    skipped: list[Problem],
+    run: _Run, volume: Volume, skipped: list[Problem]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Pairs of (index, translated slice on the output's grid), in ascending order.
 
     A slice in a file of its own that cannot be read goes to `skipped`; it is left out, and where
     it is another slice's neighbour, the next one inward stands in.
     """
+    model, batch_size = run.model, run.batch_size
     reach = model.recipe.slices // 2
-    forward, back = resampling(volume, model.recipe.spacing, grid, nearest=bool(model.classes))
+    forward, back = resampling(volume, model.recipe.spacing, run.grid, nearest=bool(model.classes))
     window: dict[int, np.ndarray | None] = {}
 
     def get(index: int) -> np.ndarray | None:
         if index not in window:
             try:
-                window[index] = forward(volume.read(index))
+                with contained("unreadable"):
+                    window[index] = forward(volume.read(index))
             except ValueError as error:
                 if len(volume.paths) == 1:
                     raise
                 window[index] = None
-                skipped.append(Problem(volume.path(index), str(error)))
+                _skip(volume.path(index), error, skipped)
         return window[index]
 
-    def run(batch: dict[int, np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+    def translated(batch: dict[int, np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
         images = np.stack(list(batch.values()))
-        with guards.silent():
+        with guards.silent(), contained("model"):
             results = np.asarray(model.translate(images, batch_size=batch_size), np.float32)
         for index, result in zip(batch, results, strict=True):
             yield index, back(result[..., 0] if model.target.channels == 1 else result)
-            bar.update()
+            run.bar.update()
 
     batch: dict[int, np.ndarray] = {}
     for index in range(volume.length):
@@ -397,47 +540,50 @@ def _translated(
             batch[index] = centre
         window.pop(index - reach, None)
         if len(batch) == batch_size:
-            yield from run(batch)
+            yield from translated(batch)
             batch = {}
     if batch:
-        yield from run(batch)
+        yield from translated(batch)
 
 
 def _write(
-    model: Any,
+    run: _Run,
     volume: Volume,
-    grid: Grid,
     paths: list[Path],
     slices: Iterator[tuple[int, np.ndarray]],
-    description: str,
     reasons: list[str],
-    deidentifier: Deidentifier | None,
-    uids: dict[str, str],
-) -> list[Path]:
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    skipped: list[Problem],
+) -> tuple[list[Path], list[str]]:
+    """The files written, and what there is to say of them; `skipped` gets slices left out."""
+    model, anonymous = run.model, run.deidentifier is not None
+    for folder in {path.parent for path in paths}:
+        folder.mkdir(parents=True, exist_ok=True)
     if isinstance(volume, Series):
         derivation = derived.Derivation(
             name=model.name,
             title=getattr(model, "title", model.name),
             weights_hash=model.weights_hash,
-            description=" ".join([*(f"Warning: {reason}." for reason in reasons), description]),
+            precision=_precision(model),
+            description=" ".join([*(f"Warning: {text}." for text in reasons), run.description]),
             target=model.target,
-            same_unit=(model.source.unit, model.source.modality)
-            == (model.target.unit, model.target.modality),
-            moment=None if deidentifier else datetime.datetime.now(),
+            same_unit=_same_unit(model),
+            moment=None if anonymous else datetime.datetime.now(),
             labels=tuple(getattr(model, "label_names", ())),
+            series_uid=run.uids[_identity(volume)],
+            series_number=run.numbers[_identity(volume)],
         )
-        uid = uids[volume.uid or volume.name]
-        return derived.write(volume, paths, slices, derivation, uid, deidentifier, grid)
+        return derived.write(volume, paths, slices, derivation, skipped, run.deidentifier, run.grid)
+    origin = f"{model.name}, weights SHA-256 {model.weights_hash}, {_precision(model)}"
     with replacing(paths[0]) as temporary:
         if volume.kind == "nifti":
-            text = description or f"{model.name} {model.weights_hash[:16]}"
-            anonymous = deidentifier is not None
-            nifti.write(volume, temporary, slices, text, anonymous, grid, model.classes)
+            # what fits into 79 characters
+            text = f"{model.name[:40]} {model.weights_hash[:16]} {_precision(model)}"
+            text = f"{text}. {run.description}" if run.description else text
+            nifti.write(volume, temporary, slices, text, anonymous, run.grid, model.classes)
         else:
-            raster.write(volume, temporary, slices, grid, model.classes)
-    return paths
+            origin = f"{origin}. {run.description}" if run.description else origin
+            raster.write(volume, temporary, slices, run.grid, model.classes, origin)
+    return paths, []
 
 
 def _save_png(path: Path, image: np.ndarray) -> None:

@@ -1,6 +1,10 @@
 """Writes translated DICOM series as derived images: valid, traceable, in the input's place."""
 
+import contextlib
 import dataclasses
+import functools
+import io
+import itertools
 import math
 import tempfile
 from collections.abc import Callable, Iterable
@@ -11,10 +15,11 @@ import pydicom
 import pydicom.uid
 
 from zoo.atomic import replacing, scratch
-from zoo.imaging import enlarge, geometry, headers, provenance
+from zoo.imaging import enlarge, geometry, headers, iods, provenance
 from zoo.imaging.dicom import Series
 from zoo.imaging.encoding import Encoding, decimal
 from zoo.imaging.provenance import Derivation
+from zoo.imaging.volume import Problem, contained, reason
 from zoo.imaging.windows import Domain
 
 _PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
@@ -34,14 +39,17 @@ def write(
     paths: list[Path],
     slices: Iterable[tuple[int, np.ndarray]],
     derivation: Derivation,
-    series_uid: str,
+    skipped: list[Problem],
     deidentify: Callable[[pydicom.Dataset], None] | None = None,
     grid: geometry.Grid = geometry.SAME,
-) -> list[Path]:
+) -> tuple[list[Path], list[str]]:
     """Writes slices as a new series in Explicit VR Little Endian.
 
     The slices first go to a temporary file, since one encoding must hold them all: the input's
-    where it does, else the closest that does (`Encoding.fit`). Memory holds one slice.
+    where it does, else the closest that does (`Encoding.fit`). Memory holds one slice. The files
+    appear all at once: of a series that fails, there is none.
+
+    Images of another modality than the input's become objects of that one (`zoo.imaging.iods`).
 
     Args:
         series: the input; its headers are read again.
@@ -49,24 +57,29 @@ def write(
         slices: pairs of (index, float32 [H, W] in physical units of the target), on the output's
             grid.
         derivation: recorded in the header.
-        series_uid: the new SeriesInstanceUID.
+        skipped: gets the files whose headers cannot be written, where each slice has its own.
         deidentify: changes a header in place.
         grid: how much finer the output's grid is; `depth` above 1 takes single-frame files.
 
     Returns:
-        The files written: those of the slices given.
+        The files written, those of the slices given, and what there is to say of them.
 
     Raises:
         ValueError: for slices that are not finite, a header that cannot be written, or slices to
             be interpolated that do not lie at equal distances.
+        OSError: where there is no room for the files.
     """
-    folder = paths[0].parent
+    slices = iter(slices)
+    first = next(slices, None)  # what cannot be read needs no room
+    if first is None:
+        return [], []
     base = _base_encodings(series, derivation, grid)
     shape = (len(base), *grid.shape(series.shape))
-    with scratch(folder, shape, np.float32) as values:
+    with scratch(paths[0].parent, shape, np.float32) as values:
+        # the values, and the range of those that one encoding has to hold
         ranges: dict[Encoding, tuple[float, float]] = {}
         indices = []
-        for index, array in slices:
+        for index, array in itertools.chain([first], slices):
             low, high = float(array.min()), float(array.max())
             if not (math.isfinite(low) and math.isfinite(high)):
                 raise ValueError(f"slice {index}: the model's output is not finite")
@@ -74,25 +87,44 @@ def write(
             before = ranges.get(base[index], (low, high))
             ranges[base[index]] = min(low, before[0]), max(high, before[1])
             indices.append(index)
-        if not indices:
-            return []
-        padded = not derivation.classes and any(frame.padding for frame in series.frames)
-        encodings = _fit(ranges, padded)
+        encodings = _fit(series, ranges, derivation)
         encodings = [encodings.get(encoding, encoding) for encoding in base]
-        if len(series.paths) < series.length:
-            _write_frames(
-                series, paths[0], values, encodings, derivation, series_uid, deidentify, grid
-            )
-            return [paths[0]]
-        for index in indices:
-            encoding = encodings[index]
-            stored = _stored(series, index, values[index], encoding, derivation, grid)
-            header = _header(series, index, encoding, derivation, series_uid, deidentify, grid)
-            _describe_pixels(header, [encoding], int(stored.min()), int(stored.max()))
-            data = _words(stored, header.BitsAllocated).tobytes()
-            header.PixelData = data + b"\0" * (len(data) % 2)
-            _save(header, paths[index])
-    return [paths[index] for index in indices]
+        if len(series.paths) < series.length and len(paths) == 1:
+            _write_frames(series, paths[0], values, encodings, derivation, deidentify, grid)
+            return paths, []
+        written = {}
+        source = _source
+        if len(series.paths) < series.length:  # a file of many frames is read once
+            source = functools.lru_cache(maxsize=1)(_source)
+        with contextlib.ExitStack() as files:
+            for index in indices:
+                encoding = encodings[index]
+                stored = _stored(series, index, values[index], encoding, derivation, grid)
+                try:
+                    with contained("header"):
+                        path = series.path(index // grid.depth)
+                        header = source(path, derivation, deidentify)
+                        header = _header(header, series, index, encoding, derivation, grid)
+                        _describe_pixels(header, [encoding], int(stored.min()), int(stored.max()))
+                        header.PixelData = _padded(_words(stored, header.BitsAllocated))
+                        # what cannot be written is found in memory, not on the disk
+                        content = _content(header)
+                except ValueError as error:
+                    if len(series.paths) < series.length or grid.depth > 1:
+                        raise
+                    skipped.append(Problem(path, reason(error)))
+                    continue
+                files.enter_context(replacing(paths[index])).write_bytes(content)
+                written[paths[index]] = header.SOPClassUID
+    notes = []
+    if written and _changes(series, derivation):
+        name = next(iter(written.values())).name
+        notes = [f"modality: {series.modality} became {derivation.target.modality}, {name}"]
+    return list(written), notes
+
+
+def _changes(series: Series, derivation: Derivation) -> bool:
+    return iods.changes(series.modality, derivation.target, derivation.same_unit)
 
 
 def _base_encodings(series: Series, derivation: Derivation, grid: geometry.Grid) -> list[Encoding]:
@@ -104,15 +136,28 @@ def _base_encodings(series: Series, derivation: Derivation, grid: geometry.Grid)
     if derivation.same_unit:
         return encodings
     # steps of another quantity say nothing: take whole units, or 4096 levels in the window
-    slope = 1.0
-    if derivation.target.unit != "HU":
-        slope = min(1.0, 10.0 ** math.floor(math.log10(derivation.target.span / 4096)))
-    first = encodings[0]
-    rescaled = first.rescaled or slope != 1 or derivation.target.unit == "HU"
-    return [Encoding(slope=slope, signed=first.signed, rescaled=rescaled)] * len(encodings)
+    if derivation.target.unit == "HU":
+        return [Encoding(signed=True, rescaled=True)] * len(encodings)
+    slope = min(1.0, 10.0 ** math.floor(math.log10(derivation.target.span / 4096)))
+    pet = derivation.target.modality == "PT"
+    signed = pet or encodings[0].signed
+    rescaled = pet or encodings[0].rescaled or slope != 1
+    return [Encoding(slope=slope, signed=signed, rescaled=rescaled)] * len(encodings)
 
 
-def _fit(ranges: dict[Encoding, tuple[float, float]], padded: bool) -> dict[Encoding, Encoding]:
+def _fit(
+    series: Series, ranges: dict[Encoding, tuple[float, float]], derivation: Derivation
+) -> dict[Encoding, Encoding]:
+    """For each encoding of the input the one that holds the new values."""
+    padded = not derivation.classes and any(frame.padding for frame in series.frames)
+    if padded and not derivation.same_unit:
+        # padding becomes the least value of the window
+        least = derivation.target.window[0]
+        ranges = {old: (min(low, least), max(high, least)) for old, (low, high) in ranges.items()}
+        padded = False
+    modality = derivation.target.modality if _changes(series, derivation) else series.modality
+    if modality == "PT":
+        return {old: old.around_zero(*limits) for old, limits in ranges.items()}
     fitted = {old: _roomy(old, *limits, padded) for old, limits in ranges.items()}
     if len({(new.bits, new.signed) for new in fitted.values()}) > 1:  # one layout for all
         signed = any(new.signed for new in fitted.values())
@@ -141,18 +186,32 @@ def _stored(
     derivation: Derivation,
     grid: geometry.Grid,
 ) -> np.ndarray:
-    """Stored integers of a slice, with the input's padding put back; class 0 in a label map."""
+    """Stored integers of a slice, with the input's padding put back.
+
+    In a label map it is class 0, and in another unit the least value of the window.
+    """
     stored = encoding.encode(values)
     padding = series.frames[index // grid.depth].padding
     if padding:
         source = grid.repeat(series.stored(index // grid.depth))
         mask = (source >= padding[0]) & (source <= padding[1])
-        stored[mask] = 0 if derivation.classes else np.clip(source[mask], *encoding.limits)
+        if derivation.classes:
+            stored[mask] = 0
+        elif derivation.same_unit:
+            stored[mask] = np.clip(source[mask], *encoding.limits)
+        else:
+            stored[mask] = encoding.encode(np.array(derivation.target.window[0]))
     return stored
 
 
 def _words(stored: np.ndarray, allocated: int) -> np.ndarray:
     return stored.astype("<i2").astype("<u2") if allocated == 16 else stored.astype(np.uint8)
+
+
+def _padded(words: np.ndarray) -> bytes:
+    """The bytes of Pixel Data, whose number is even."""
+    data = words.tobytes()
+    return data + b"\0" * (len(data) % 2)
 
 
 def _write_frames(
@@ -161,15 +220,16 @@ def _write_frames(
     values: np.ndarray,
     encodings: list[Encoding],
     derivation: Derivation,
-    series_uid: str,
     deidentify: Callable[[pydicom.Dataset], None] | None,
     grid: geometry.Grid,
 ) -> None:
     """One multi-frame file; frames keep their stored order."""
-    header = _header(series, 0, encodings[0], derivation, series_uid, deidentify, grid)
+    with contained("header"):
+        header = _source(series.paths[0], derivation, deidentify)
+        header = _header(header, series, 0, encodings[0], derivation, grid)
+        allocated = _allocated(header, encodings[0])
     order = sorted(range(series.length), key=lambda index: series.frames[index].number)
     low, high = 1 << 16, -(1 << 16)
-    allocated = _allocated(header, encodings[0])
     with tempfile.TemporaryFile(dir=path.parent) as pixels:
         for index in order:
             stored = _stored(series, index, values[index], encodings[index], derivation, grid)
@@ -177,22 +237,29 @@ def _write_frames(
             pixels.write(_words(stored, allocated).tobytes())
         pixels.write(b"\0" * (pixels.tell() % 2))
         pixels.seek(0)
-        _describe_pixels(header, [encodings[index] for index in order], low, high)
-        header.PixelData = pixels
-        _save(header, path)
+        with contained("header"):
+            _describe_pixels(header, [encodings[index] for index in order], low, high)
+            header.PixelData = pixels
+            header["PixelData"].VR = "OB" if allocated == 8 else "OW"
+            with replacing(path) as temporary, headers.quiet():
+                header.save_as(
+                    temporary, implicit_vr=False, little_endian=True, enforce_file_format=True
+                )
 
 
-def _header(
-    series: Series,
-    index: int,
-    encoding: Encoding,
-    derivation: Derivation,
-    series_uid: str,
-    deidentify: Callable[[pydicom.Dataset], None] | None,
-    grid: geometry.Grid,
+def _content(header: pydicom.Dataset) -> bytes:
+    """The file that a header with its pixels is."""
+    header["PixelData"].VR = "OB" if header.BitsAllocated == 8 else "OW"
+    file = io.BytesIO()
+    with headers.quiet():
+        header.save_as(file, implicit_vr=False, little_endian=True, enforce_file_format=True)
+    return file.getvalue()
+
+
+def _source(
+    path: Path, derivation: Derivation, deidentify: Callable[[pydicom.Dataset], None] | None
 ) -> pydicom.Dataset:
-    """The header of output slice `index`, less its pixels, made from the nearest input slice's."""
-    path = series.path(index // grid.depth)
+    """The header of an input file, less its pixels and what is true of them alone."""
     with headers.quiet():
         header = pydicom.dcmread(path, force=True, stop_before_pixels=True)
         headers.set_syntax(header)
@@ -200,15 +267,37 @@ def _header(
             header.walk(headers.swap_words)
             header.set_original_encoding(False, True, header.original_character_set)
         _remove(header, _STALE)
+        if header.file_meta.TransferSyntaxUID.is_encapsulated:
+            headers.remove_encapsulated(header)
         provenance.keep_lossy(header, path)
+        iods.complete(header, derivation.series_uid)
         if deidentify is not None:
             deidentify(header)
         _remove_empty_overlays(header)
-        provenance.derive(header, derivation, series_uid)
+    return header
+
+
+def _header(
+    header: pydicom.Dataset,
+    series: Series,
+    index: int,
+    encoding: Encoding,
+    derivation: Derivation,
+    grid: geometry.Grid,
+) -> pydicom.Dataset:
+    """The header of output slice `index`, less its pixels, made from the nearest input slice's."""
+    number = index // grid.depth
+    with headers.quiet():
+        frame = series.frames[number].number if len(series.paths) < series.length else None
+        origin = provenance.reference(header, frame if _changes(series, derivation) else None)
+        if _changes(series, derivation):
+            header = iods.flatten(header, series.frames[number].number)
+            iods.convert(header, derivation.target, series.length, number)
+        provenance.derive(header, derivation, origin)
         if not derivation.same_unit:
             header.remove_private_tags()  # they may hold scales of the old values
             _change_unit(header, derivation.target, encoding.rescaled)
-        if derivation.classes:
+        if derivation.classes or not derivation.same_unit:
             _remove(header, _PADDING)
         if grid.depth > 1:
             enlarge.interpolate(header, series, index, grid.depth)
@@ -240,7 +329,9 @@ def _change_unit(header: pydicom.Dataset, target: Domain, rescaled: bool) -> Non
         for keyword in ("WindowCenterWidthExplanation", "VOILUTSequence", "VOILUTFunction"):
             if keyword in dataset:
                 del dataset[keyword]
-    if rescaled:
+    if target.modality == "PT" and "Units" in header:
+        iods.set_pet_unit(header, target)
+    elif rescaled:
         for dataset in _value_groups(header, "PixelValueTransformationSequence"):
             dataset.RescaleType = "HU" if target.unit == "HU" else "US"
 
@@ -254,7 +345,9 @@ def _forget_real_world(header: pydicom.Dataset) -> None:
 def _value_groups(header: pydicom.Dataset, sequence: str) -> list[pydicom.Dataset]:
     """The functional group's items, or the header itself where there are none."""
     return [
-        item for group in headers.functional_groups(header) for item in group.get(sequence) or []
+        item
+        for group in headers.functional_groups(header)
+        for item in headers.items(group, sequence)
     ] or [header]
 
 
@@ -276,7 +369,7 @@ def _describe_pixels(
         del header.ModalityLUTSequence
         changed = True
     items = _value_groups(header, "PixelValueTransformationSequence")
-    own = header.get("PerFrameFunctionalGroupsSequence")
+    own = headers.items(header, "PerFrameFunctionalGroupsSequence")
     if len(set(encodings)) > 1 and len(items) != len(encodings) and own:
         shared = header.SharedFunctionalGroupsSequence[0]
         template = shared.get("PixelValueTransformationSequence", [pydicom.Dataset()])[0]
@@ -294,7 +387,7 @@ def _describe_pixels(
             changed = True
             item.RescaleSlope = pydicom.valuerep.format_number_as_ds(encoding.slope)
             item.RescaleIntercept = pydicom.valuerep.format_number_as_ds(encoding.intercept)
-            if "RescaleType" not in item:
+            if "RescaleType" not in item and "Units" not in header:  # PET has Units instead
                 item.RescaleType = "US"
     if changed:
         _forget_real_world(header)
@@ -306,10 +399,3 @@ def _describe_pixels(
         if keyword in header:
             value = int(np.clip(value, *first.limits))
             header[keyword] = pydicom.DataElement(keyword, vr, value)
-
-
-def _save(header: pydicom.Dataset, path: Path) -> None:
-    vr = "OB" if header.BitsAllocated == 8 else "OW"
-    header["PixelData"].VR = vr
-    with replacing(path) as temporary, headers.quiet():
-        header.save_as(temporary, implicit_vr=False, little_endian=True, enforce_file_format=True)

@@ -55,17 +55,19 @@ class Encoding:
     def fit(self, low: float, high: float) -> "Encoding":
         """The encoding closest to this one that stores `low` to `high` without saturation.
 
-        In this order: this one; 16 bits; signed, where the header states no rescale; the
-        intercept moved by whole steps, so that values on the old steps stay exact. Only where
-        the range takes more than 65535 steps does the step grow.
+        In this order: this one; 16 bits; those of the other signedness, where the header states
+        no rescale; unsigned with the intercept moved by whole steps, so that values on the old
+        steps stay exact. Only where the range takes more than 65535 steps does the step grow.
         """
         wide = dataclasses.replace(self, bits=16)
         candidates = [self, wide]
         if not self.rescaled:
-            candidates.append(dataclasses.replace(wide, signed=True))
+            candidates.append(dataclasses.replace(wide, signed=not self.signed))
         for candidate in candidates:
             if candidate.fits(low, high):
                 return candidate
+        # ITK refuses signed words that an intercept moves to 0 ... 65535
+        wide = dataclasses.replace(wide, signed=False)
         slope = self.slope
         first, last = sorted((end - self.intercept) / slope for end in (low, high))
         if np.rint(last) - np.rint(first) <= 65535:
@@ -76,6 +78,18 @@ class Encoding:
             start = low if slope > 0 else high
             intercept = start - slope * wide.limits[0]
         return dataclasses.replace(wide, slope=slope, intercept=decimal(intercept), rescaled=True)
+
+    def around_zero(self, low: float, high: float) -> "Encoding":
+        """This encoding where it stores `low` to `high`; else one without an intercept, as PET
+        asks for: of 16 signed bits, with greater steps where the range takes them.
+        """
+        if self.fits(low, high):
+            return self
+        needed = max(abs(low), abs(high)) / 32767
+        slope = abs(self.slope)
+        if needed > slope:  # rounded up to what a DS value holds
+            slope = float(f"{needed * (1 + 1e-8):.8e}")
+        return Encoding(slope=slope, bits=16, signed=True, rescaled=True)
 
 
 def decimal(value: float) -> float:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pydicom
@@ -23,22 +23,37 @@ def quiet() -> Iterator[None]:
         logger.disabled = disabled
 
 
+def items(dataset: pydicom.Dataset, keyword: str) -> Sequence[pydicom.Dataset]:
+    """The items of a sequence, none where it is not there.
+
+    Raises:
+        ValueError: for an element that a damaged file gives another type.
+    """
+    if keyword not in dataset:
+        return []
+    element = dataset[keyword]
+    if element.VR != "SQ":
+        raise ValueError(f"{keyword}: expected a sequence. Received: an element of VR {element.VR}")
+    return element.value or []
+
+
 def functional(dataset: pydicom.Dataset, frame: int, sequence: str) -> pydicom.Dataset | None:
     """The item of a functional group for `frame`: its own, or the one that all frames share."""
     for groups, number in (
-        (dataset.get("PerFrameFunctionalGroupsSequence"), frame),
-        (dataset.get("SharedFunctionalGroupsSequence"), 0),
+        (items(dataset, "PerFrameFunctionalGroupsSequence"), frame),
+        (items(dataset, "SharedFunctionalGroupsSequence"), 0),
     ):
-        if groups and number < len(groups) and groups[number].get(sequence):
-            return groups[number][sequence].value[0]
+        found = items(groups[number], sequence) if number < len(groups) else []
+        if found:
+            return found[0]
     return None
 
 
 def functional_groups(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
     """The functional groups of an enhanced object: the shared ones, then each frame's."""
     return [
-        *(dataset.get("SharedFunctionalGroupsSequence") or []),
-        *(dataset.get("PerFrameFunctionalGroupsSequence") or []),
+        *items(dataset, "SharedFunctionalGroupsSequence"),
+        *items(dataset, "PerFrameFunctionalGroupsSequence"),
     ]
 
 
@@ -59,6 +74,21 @@ def swap_words(dataset: pydicom.Dataset, element: pydicom.DataElement) -> None:
     size = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}.get(element.VR)
     if size and isinstance(element.value, bytes) and len(element.value) % size == 0:
         element.value = np.frombuffer(element.value, f">u{size}").astype(f"<u{size}").tobytes()
+
+
+def remove_encapsulated(dataset: pydicom.Dataset) -> None:
+    """Removes, in place, sequences with compressed pixels in an item, such as those of icons.
+
+    A native transfer syntax may hold compressed pixels nowhere (PS3.5 A.4).
+    """
+    for tag in list(dataset.keys()):
+        if dataset.get_item(tag).VR not in ("SQ", "UN") or dataset[tag].VR != "SQ":
+            continue
+        for item in dataset[tag].value:
+            if "PixelData" in item and item["PixelData"].is_undefined_length:
+                del dataset[tag]
+                break
+            remove_encapsulated(item)
 
 
 def padding_ends(header: pydicom.Dataset) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pydicom
 import pydicom.uid
 
-from zoo.imaging import headers
+from zoo.imaging import headers, iods
 from zoo.imaging.windows import Domain
 
 _LOSSY = {  # transfer syntaxes that lose information, and the method's name
@@ -17,11 +17,6 @@ _LOSSY = {  # transfer syntaxes that lose information, and the method's name
     pydicom.uid.JPEGLSNearLossless: "ISO_14495_1",
     pydicom.uid.JPEG2000: "ISO_15444_1",
 }
-_ENHANCED = (
-    pydicom.uid.EnhancedCTImageStorage,
-    pydicom.uid.EnhancedMRImageStorage,
-    pydicom.uid.EnhancedPETImageStorage,
-)
 # of enhanced MR: how original images were acquired; not allowed in derived ones
 # fmt: off
 _ORIGINAL_ONLY = (
@@ -34,6 +29,9 @@ _ORIGINAL_ONLY = (
 # fmt: on
 
 
+LARGEST_NUMBER = 2**31 - 1  # of an integer string
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Derivation:
     """What was done to the images, for the header.
@@ -41,20 +39,25 @@ class Derivation:
     Attributes:
         name, title: the model's name and its title for people.
         weights_hash: SHA-256 of the weights, hexadecimal.
+        precision: what the network computed in, "float32" or "bfloat16".
         description: free text of the user.
         target: the meaning of the new values.
         same_unit: whether they mean the same as the input's.
         moment: when; None leaves the input's dates.
         labels: of a label map, the names of the classes 0, 1, ... where they are known.
+        series_uid, series_number: of the new series.
     """
 
     name: str
     title: str
     weights_hash: str
+    precision: str
     description: str
     target: Domain
     same_unit: bool
     moment: datetime.datetime | None
+    series_uid: str
+    series_number: int
     labels: tuple[str, ...] = ()
 
     @property
@@ -74,14 +77,19 @@ def keep_lossy(header: pydicom.Dataset, path: Path) -> None:
         header.LossyImageCompressionMethod = _LOSSY[syntax]
 
 
-def derive(header: pydicom.Dataset, derivation: Derivation, series_uid: str) -> None:
-    """Makes a header that of a new instance derived from it, in series `series_uid`, in place."""
-    source = _reference(header)
-    enhanced = source.ReferencedSOPClassUID in _ENHANCED
-    # enhanced objects know no SECONDARY
-    kind = ["DERIVED", "PRIMARY" if enhanced else "SECONDARY"]
+def derive(header: pydicom.Dataset, derivation: Derivation, source: pydicom.Dataset | None) -> None:
+    """Makes a header that of a new instance, in place.
+
+    Args:
+        header: of the class that the new instance has.
+        derivation: what was done.
+        source: the reference to the instance that it was made from, where it has an identity.
+    """
+    primary = header.SOPClassUID in iods.PRIMARY_ONLY
+    kind = ["DERIVED", "PRIMARY" if primary else "SECONDARY"]
     header.ImageType = kind + list(header.get("ImageType") or [])[2:]
-    text = f"{derivation.title} ({derivation.name}), weights SHA-256 {derivation.weights_hash}"
+    text = f"{derivation.title} ({derivation.name}), weights SHA-256 {derivation.weights_hash}, "
+    text += derivation.precision
     if derivation.classes:
         text += ". Pixel values are class numbers"
         text += "".join(f", {k} {label}" for k, label in enumerate(derivation.labels))
@@ -91,15 +99,15 @@ def derive(header: pydicom.Dataset, derivation: Derivation, series_uid: str) -> 
     image.DerivationCodeSequence = [
         _code("TRANSLATION", "99ZOO", "Image translation by a neural network")
     ]
-    image.SourceImageSequence = [source]
-    if enhanced:
+    if source is not None:
+        image.SourceImageSequence = [source]
+    if header.SOPClassUID in iods.ENHANCED and source is not None:
         _derive_enhanced(header, source, image)
     else:
         header.update(image)
     header.SOPInstanceUID = pydicom.uid.generate_uid()
-    header.SeriesInstanceUID = series_uid
-    number = header.get("SeriesNumber")
-    header.SeriesNumber = (int(number) if number not in (None, "") else 0) + 1000
+    header.SeriesInstanceUID = derivation.series_uid
+    header.SeriesNumber = derivation.series_number
     name = f"{header.get('SeriesDescription') or ''} {derivation.title}".strip()
     name = f"Class numbers: {name}" if derivation.classes else name
     header.SeriesDescription = name.replace("\\", "/")[:64].strip()
@@ -115,10 +123,8 @@ def derive(header: pydicom.Dataset, derivation: Derivation, series_uid: str) -> 
         header.ContentTime = header.InstanceCreationTime = time
         header.SeriesDate, header.SeriesTime = date, time
         equipment.ContributionDateTime = date + time
-    header.ContributingEquipmentSequence = [
-        *(header.get("ContributingEquipmentSequence") or []),
-        equipment,
-    ]
+    earlier = headers.items(header, "ContributingEquipmentSequence")
+    header.ContributingEquipmentSequence = [*earlier, equipment]
     header.preamble = b"\0" * 128  # the input's may hold anything
     header.file_meta = pydicom.dataset.FileMetaDataset()
     header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
@@ -131,14 +137,14 @@ def _derive_enhanced(
     for keyword in _ORIGINAL_ONLY:
         if keyword in header:
             del header[keyword]
-    shared = header.get("SharedFunctionalGroupsSequence") or []
+    shared = headers.items(header, "SharedFunctionalGroupsSequence")
     if not shared:  # an old object that keeps all at the top
         header.update(image)
         return
     shared[0].DerivationImageSequence = [image]
     for group in headers.functional_groups(header):
         for keyword in ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence"):
-            for item in group.get(keyword) or []:
+            for item in headers.items(group, keyword):
                 item.FrameType = ["DERIVED", *list(item.get("FrameType") or [])[1:]]
         if group is not shared[0] and "DerivationImageSequence" in group:
             del group.DerivationImageSequence
@@ -152,21 +158,39 @@ def _derive_enhanced(
     study = pydicom.Dataset()
     study.StudyInstanceUID = header.get("StudyInstanceUID", "")
     study.ReferencedSeriesSequence = [evidence]
-    header.ReferencedSeriesSequence = [*(header.get("ReferencedSeriesSequence") or []), series]
-    header.SourceImageEvidenceSequence = [
-        *(header.get("SourceImageEvidenceSequence") or []),
-        study,
-    ]
+    for keyword, item in (
+        ("ReferencedSeriesSequence", series),
+        ("SourceImageEvidenceSequence", study),
+    ):
+        setattr(header, keyword, [*headers.items(header, keyword), item])
 
 
-def _reference(header: pydicom.Dataset) -> pydicom.Dataset:
+def reference(header: pydicom.Dataset, frame: int | None = None) -> pydicom.Dataset | None:
+    """The reference to an instance, or to a frame (from 0) of it; None where it has no identity."""
+    if not header.get("SOPClassUID") or not header.get("SOPInstanceUID"):
+        return None
     item = pydicom.Dataset()
-    item.ReferencedSOPClassUID = header.get("SOPClassUID", "")
-    item.ReferencedSOPInstanceUID = header.get("SOPInstanceUID", "")
+    item.ReferencedSOPClassUID = header.SOPClassUID
+    item.ReferencedSOPInstanceUID = header.SOPInstanceUID
+    if frame is not None:
+        item.ReferencedFrameNumber = frame + 1
     item.PurposeOfReferenceCodeSequence = [
         _code("121322", "DCM", "Source image for image processing operation")
     ]
     return item
+
+
+def series_number(path: Path) -> int:
+    """SeriesNumber of a file, 0 where it has none that is one whole number."""
+    try:
+        with headers.quiet():
+            header = pydicom.dcmread(
+                path, force=True, stop_before_pixels=True, specific_tags=["SeriesNumber"]
+            )
+            number = int(header.SeriesNumber)
+    except Exception:  # a damaged header raises errors of many types
+        return 0
+    return number if abs(number) <= LARGEST_NUMBER else 0
 
 
 def _code(value: str, scheme: str, meaning: str) -> pydicom.Dataset:

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 import PIL.Image
+import PIL.PngImagePlugin
 import tifffile
 
 from zoo.imaging import geometry
@@ -143,6 +144,7 @@ def write(
     slices: Iterable[tuple[int, np.ndarray]],
     grid: geometry.Grid = geometry.SAME,
     classes: int = 0,
+    description: str = "",
 ) -> None:
     """Writes `slices` in the input's format and, for PNG and TIFF, bit depth and resolution.
 
@@ -155,6 +157,7 @@ def write(
         slices: pairs of (index, float32 [H, W] or [H, W, 3]), ascending, without gaps.
         grid: how much finer the output's grid is.
         classes: of a label map, the number of classes.
+        description: of the origin, for PNG and TIFF, which have a place for it.
     """
     labels = "uint8" if classes <= 256 else "uint16"
     if isinstance(volume, ArrayVolume):
@@ -164,20 +167,25 @@ def write(
         shape = first[1].shape  # that of the image which a sinogram gives is another than its own
         shape = (volume.length * grid.depth, *shape) if stack else shape
         dtype = np.dtype(labels if classes else "float32")
-        array = np.lib.format.open_memmap(path, "w+", dtype, shape)
-        for index, data in itertools.chain([first], slices):
-            array[index if stack else ...] = saturate(data, dtype)
-        array.flush()
+        layout = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        with open(path, "wb") as file:  # a mapped file on a full disk would end the process
+            np.lib.format.write_array_header_1_0(file, layout)
+            for _, data in itertools.chain([first], slices):
+                file.write(saturate(data, dtype).tobytes())
         return
     dtype = labels if classes else volume.dtype
     if volume.paths[0].suffix.lower() in PNG_SUFFIXES:
         with PIL.Image.open(volume.paths[0]) as image:
             dots = image.info.get("dpi")
         kept = {"dpi": tuple(grid.scale * value for value in dots)} if dots else {}
+        note = PIL.PngImagePlugin.PngInfo()
+        note.add_itxt("Description", description)
         for _, data in slices:
-            PIL.Image.fromarray(saturate(data, dtype)).save(path, format="PNG", **kept)
+            PIL.Image.fromarray(saturate(data, dtype)).save(
+                path, format="PNG", pnginfo=note, **kept
+            )
     else:
-        _write_pages(volume, path, slices, grid, dtype)
+        _write_pages(volume, path, slices, grid, dtype, description)
 
 
 def _write_pages(
@@ -186,6 +194,7 @@ def _write_pages(
     slices: Iterable[tuple[int, np.ndarray]],
     grid: geometry.Grid,
     dtype: str,
+    description: str,
 ) -> None:
     pixels = int(np.prod(grid.shape(volume.shape))) * volume.channels
     count = volume.length * grid.depth
@@ -206,6 +215,7 @@ def _write_pages(
                 compression="deflate",
                 contiguous=False,
                 metadata=None,
+                description=description.encode("ascii", "replace") or None,
                 **kept,
             )
 
