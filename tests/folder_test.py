@@ -13,6 +13,7 @@ import skimage.transform
 import tifffile
 
 from zoo import pipeline
+from zoo.models.encoder_decoder import EncoderDecoderRecipe
 from zoo.recipe import Recipe
 from zoo_datasets.folder import folder_dataset_builder
 
@@ -362,3 +363,18 @@ def test_nothing_left(tmp_path):
         build(None, tmp_path / "data")
     with pytest.raises(FileNotFoundError, match="expected a folder"):
         build(tmp_path / "nowhere", tmp_path / "data")
+
+
+def test_a_palette_of_a_target_is_its_classes(tmp_path):
+    indices = np.arange(20, dtype=np.uint8).reshape(4, 5) % 3
+    for letter in "AB":
+        (tmp_path / f"in/train{letter}").mkdir(parents=True)
+    for number in range(3):
+        image = PIL.Image.fromarray(indices, "P")
+        image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+        image.save(tmp_path / f"in/trainB/{number}.png")
+        np.save(tmp_path / f"in/trainA/{number}.npy", np.ones((4, 5), np.float32))
+    recipe = EncoderDecoderRecipe(classes=3)
+    builder = pipeline.load_builder("folder", tmp_path / "data", recipe, tmp_path / "in")
+    target = examples(builder, "train")[0]["target"]
+    np.testing.assert_array_equal(target[..., 0], indices)

@@ -308,7 +308,7 @@ def _targets(
         kind = suffixes[volumes[0].paths[0]]
         if output.name.lower().endswith(kind.lower()) or volumes[0].kind == "dicom":
             return [[output]]
-        if output.suffix.lower() in (".dcm", ".nii", ".gz", ".png", ".tif", ".tiff", ".npy"):
+        if output.suffix.lower() in (".dcm", ".nii", ".gz", *raster.SUFFIXES):
             raise ValueError(f"output: expected a {kind} file, as the input. Received: {output}")
     if input.is_dir() and input.resolve() == output.resolve():
         raise ValueError(f"output: expected another folder than the input. Received: {output}")

@@ -1,6 +1,6 @@
 """Finds image volumes in a file or a folder.
 
-What becomes of each file:
+What becomes of each file (docs/files.md):
 
 - DICOM is told by its content, whatever the name; other images by their suffix.
 - Notes are ignored: names such as README, LICENSE or participants, suffixes of text, tables,

@@ -51,9 +51,28 @@ def contained(what: str) -> Iterator[None]:
         raise ValueError(f"{what}: {reason(error)}") from error
 
 
+def check_size(wanted: int, stored: int) -> None:
+    """Refuses pixels that a file cannot hold, before memory is asked for.
+
+    Deflate shrinks a thousandfold at most. What takes less than 64 MiB is believed.
+
+    Args:
+        wanted: bytes of the decoded pixels, by the header.
+        stored: bytes that the file has for them.
+
+    Raises:
+        ValueError: where they do not go together.
+    """
+    if wanted > max(2**26, 1100 * stored):
+        raise ValueError(
+            f"a damaged header: expected pixels that fit the file. Received: {wanted} bytes of "
+            f"pixels in {stored} bytes"
+        )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Volume:
-    """A DICOM series or a NIfTI, PNG, TIFF or NPY file; it holds no pixels.
+    """A DICOM series or a NIfTI, PNG, TIFF, JPEG or NPY file; it holds no pixels.
 
     Attributes:
         name: POSIX path relative to the searched folder: the file's, or the folder's for a
@@ -103,6 +122,10 @@ class Volume:
             IndexError: for an index outside 0 ... length - 1.
         """
         raise NotImplementedError
+
+    def as_labels(self) -> "Volume":
+        """This volume as a label map: of a file with a palette, its indices and not its colours."""
+        return self
 
     def path(self, index: int) -> Path:
         """The file that holds slice `index`."""

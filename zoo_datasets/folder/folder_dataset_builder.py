@@ -1,4 +1,4 @@
-"""`folder`: a user's own DICOM, NIfTI, PNG, TIFF or NPY files."""
+"""`folder`: a user's own DICOM, NIfTI, PNG, TIFF, JPEG or NPY files."""
 
 import dataclasses
 import functools
@@ -49,7 +49,11 @@ class FolderConfig(tfds.core.BuilderConfig):
     @functools.cached_property
     def layout(self) -> layout.Layout:
         """What is in the folder; reads the header of every file, once."""
-        return layout.read(self.path, self.allow_shared_patients)
+        found = layout.read(self.path, self.allow_shared_patients)
+        if self.classes and found.kind == "paired":
+            for split, items in found.domains[0].items():
+                found.domains[0][split] = [_of_labels(item) for item in items]
+        return found
 
 
 def configure(input: Path | None, recipe: Recipe) -> FolderConfig:
@@ -274,8 +278,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             return _CT_WINDOW, "the default for HU"
         types = {getattr(v, "dtype", "") if v.kind == "raster" else "" for v in volumes}
         if len(types) == 1 and types <= {"uint8", "uint16"}:
-            name = types.pop()
-            return (0.0, float(np.iinfo(name).max)), f"the range of {name}"
+            bits = max(v.bits for v in volumes)
+            return (0.0, float(2**bits - 1)), f"the range of {bits} bits"
         examples = _examples(self.builder_config.layout, "train")
         values = []
         for place in np.unique(np.linspace(0, len(examples) - 1, _SAMPLED).astype(int)):
@@ -325,6 +329,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _say(self, text: str) -> None:
         print(f"folder: {text}", file=sys.stderr, flush=True)
+
+
+def _of_labels(item: layout.Item) -> layout.Item:
+    """A pair whose target is read as a label map."""
+    source, target = item.volumes
+    return item._replace(volumes=(source, target.as_labels()))
 
 
 def _keys(found: layout.Layout) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from zoo.imaging import files
 from zoo.imaging.volume import Problem, Volume
 
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-_SUFFIX = re.compile(r"\.(nii\.gz|nii|dcm|dicom|ima|png|tiff?|npy)$", re.IGNORECASE)
+_SUFFIX = re.compile(r"\.(nii\.gz|nii|dcm|dicom|ima|png|jpe?g|tiff?|npy)$", re.IGNORECASE)
 _SHARED = "#[0-9a-f]{8}$"  # what the reader appends where several series share a folder
 
 
