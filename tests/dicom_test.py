@@ -7,6 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pydicom
+import pydicom.encaps
 import pydicom.uid
 import pytest
 from hypothesis import given
@@ -334,15 +335,204 @@ def test_another_unit_loses_hu(tmp_path):
     assert dciodvfy(result.paths[0]) - dciodvfy(bundled("CT_small")) == set()
 
 
-def test_synthetic_ct_from_mr_is_in_hu(tmp_path):
-    target = Domain(modality="CT", unit="HU", window=(-1000, 1000))
-    source = open_volume(bundled("MR_small"))
-    values = np.linspace(-1000, 1000, source.shape[0] * source.shape[1]).reshape(source.shape)
-    note = derivation(target, same_unit=False)
-    result = write(source, tmp_path, lambda _: values.astype(np.float32), note)
+CT = Domain(modality="CT", unit="HU", window=(-1000, 1000))
+MR = Domain(modality="MR", unit="signal", window=(0, 800))
+PT = Domain(modality="PT", unit="SUV", window=(0, 20))
+DX = Domain(modality="DX", unit="1", window=(0, 4095))
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A valid file of each modality, and an enhanced one."""
+    folder = tmp_path_factory.mktemp("sources")
+    ct = open_volume(bundled("CT_small"))
+    pet = write(ct, folder / "PT", lambda x: x * 0 + 3, derivation(PT, same_unit=False))
+    enhanced_ct, _ = enhanced(folder)
+    return {
+        "CT": bundled("CT_small"), "MR": bundled("MR_small"), "PT": pet.paths[0],
+        "enhanced CT": enhanced_ct,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        (source, target)
+        for source in ("CT", "MR", "PT", "enhanced CT")
+        for target in (CT, MR, PT, DX)
+        if target.modality not in source
+    ],
+)
+def test_an_image_of_another_modality_is_an_object_of_that_modality(
+    tmp_path, sources, source, target
+):
+    volume = open_volume(sources[source])
+    count = volume.length * volume.shape[0] * volume.shape[1]
+    values = np.linspace(*target.window, count).reshape(volume.length, *volume.shape)
+    slices = ((i, values[i].astype(np.float32)) for i in range(volume.length))
+    note, skipped = derivation(target, same_unit=False), []
+    paths = [tmp_path / f"{i}.dcm" for i in range(volume.length)]
+    written, said = derived.write(volume, paths, slices, note, skipped)
+    assert (written, skipped) == (paths, [])
+    name = {"CT": "CT Image Storage", "MR": "MR Image Storage"}.get(target.modality)
+    name = name or {"PT": "Positron Emission Tomography Image Storage"}.get(target.modality)
+    name = name or "Secondary Capture Image Storage"
+    assert said == [f"modality: {volume.modality} became {target.modality}, written as {name}"]
+    before = pydicom.dcmread(sources[source])
+    result = open_volume(tmp_path)
+    foreign = {"EchoTime", "ScanningSequence", "MagneticFieldStrength", "RepetitionTime"}
+    foreign |= {"KVP", "XRayTubeCurrent", "Units", "CountsSource", "NumberOfFrames"}
+    own = {"MR": {"EchoTime", "ScanningSequence", "RepetitionTime"}, "CT": {"KVP"}}
+    own["PT"] = {"Units", "CountsSource"}
+    for index, path in enumerate(paths):
+        header = pydicom.dcmread(path)
+        assert header.SOPClassUID.name == header.file_meta.MediaStorageSOPClassUID.name == name
+        assert (header.Modality, header.FrameOfReferenceUID) == (
+            target.modality, before.FrameOfReferenceUID,
+        )  # fmt: skip
+        present = {keyword for keyword in foreign if keyword in header}
+        assert present == own.get(target.modality, set())
+        assert header.SourceImageSequence[0].ReferencedSOPInstanceUID == before.SOPInstanceUID
+        assert not dciodvfy(path) - dciodvfy(sources[source])
+        frame = volume.frames[index]
+        np.testing.assert_allclose(header.ImagePositionPatient, frame.position)
+        np.testing.assert_allclose(header.PixelSpacing, volume.spacing)
+        inside = np.s_[6:-6, 6:-6] if volume.shape[0] > 100 else np.s_[:]  # free of padding
+        error = np.abs(result.read(index) - values[index])[inside].max()
+        assert error <= abs(result.frames[index].encoding.slope) * 0.5 + 1e-3
+    header = pydicom.dcmread(paths[0])
+    if target is CT:
+        assert list(header.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"]
+        assert (header.RescaleSlope, header.RescaleIntercept, header.RescaleType) == (1, 0, "HU")
+    if target is PT:
+        assert list(header.ImageType) == ["DERIVED", "PRIMARY"]
+        assert (header.Units, header.RescaleIntercept) == ("GML", 0)
+        gantry = header.PatientGantryRelationshipCodeSequence
+        expected = "headfirst" if source == "MR" else "feet-first"
+        assert [code.CodeMeaning for code in gantry] == [expected]
+    elif target is not DX:  # in codes, where the source is PET
+        assert header.PatientPosition == ("HFS" if source == "MR" else "FFS")
+
+
+def test_padding_is_the_least_value_of_another_modality(tmp_path):
+    pixels = np.full((8, 8), 40, np.int16)
+    pixels[0] = -2000
+    path = single(tmp_path, pixels=pixels, PixelPaddingValue=("SS", -2000))
+    note = derivation(MR, same_unit=False)
+    result = write(open_volume(path), tmp_path / "out", lambda x: x * 0 + 500, note)
+    assert "PixelPaddingValue" not in pydicom.dcmread(result.paths[0])
+    np.testing.assert_array_equal(result.read(0)[0], 0)
+    np.testing.assert_array_equal(result.read(0)[1:], 500)
+
+
+@given(st.floats(-50, 50), st.floats(0, 1e5), st.sampled_from([1e-3, 1.0, -1.0]))
+def test_pet_has_no_intercept(low, width, slope):
+    encoding = Encoding(slope=slope, bits=12, rescaled=True).around_zero(low, low + width)
+    values = np.linspace(low, low + width, 101)
+    error = np.abs(encoding.slope * encoding.encode(values) - values)
+    assert encoding.intercept == 0
+    assert error.max() <= abs(encoding.slope) * 0.51
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("CTImageStorage", "SECONDARY"),
+        ("MRImageStorage", "SECONDARY"),
+        ("SecondaryCaptureImageStorage", "SECONDARY"),
+        ("PositronEmissionTomographyImageStorage", "PRIMARY"),
+        ("NuclearMedicineImageStorage", "PRIMARY"),
+        ("LegacyConvertedEnhancedCTImageStorage", "PRIMARY"),
+        ("LegacyConvertedEnhancedMRImageStorage", "PRIMARY"),
+        ("LegacyConvertedEnhancedPETImageStorage", "PRIMARY"),
+        ("EnhancedMRColorImageStorage", "PRIMARY"),
+        ("VLWholeSlideMicroscopyImageStorage", "PRIMARY"),
+        ("BreastTomosynthesisImageStorage", "PRIMARY"),
+        ("XRay3DAngiographicImageStorage", "PRIMARY"),
+        ("OphthalmicPhotography16BitImageStorage", "PRIMARY"),
+    ],
+)
+def test_image_type_is_of_the_values_that_the_class_knows(tmp_path, kind, expected):
+    uid = getattr(pydicom.uid, kind)
+    path = single(tmp_path, SOPClassUID=uid, ImageType=["ORIGINAL", "PRIMARY", "X"])
+    result = write(open_volume(path), tmp_path / "out")
+    assert list(pydicom.dcmread(result.paths[0]).ImageType) == ["DERIVED", expected, "X"]
+    wrong = [line for line in dciodvfy(result.paths[0]) if f"<{expected}>" in line]
+    assert not wrong
+
+
+def test_compressed_pixels_in_sequences_go(tmp_path):
+    def icon(compressed):
+        item = pydicom.Dataset()
+        item.Rows = item.Columns = 2
+        item.BitsAllocated = 8
+        item.PixelData = pydicom.encaps.encapsulate([b"1234"]) if compressed else b"1234"
+        item["PixelData"].VR = "OB"
+        item["PixelData"].is_undefined_length = compressed
+        return item
+
+    header = pydicom.dcmread(bundled("MR_small_RLE"))
+    block = header.private_block(0x0045, "SOMEBODY", create=True)
+    block.add_new(0x01, "SQ", [icon(True)])
+    block.add_new(0x02, "SQ", [icon(False)])
+    outer = pydicom.Dataset()
+    outer.ReferencedSOPClassUID = pydicom.uid.MRImageStorage
+    outer.ReferencedSOPInstanceUID = "1.2.3"
+    outer.IconImageSequence = [icon(True)]
+    header.ReferencedImageSequence = [outer]
+    header.save_as(tmp_path / "in.dcm")
+    result = write(open_volume(tmp_path / "in.dcm"), tmp_path / "out")
+    after = pydicom.dcmread(result.paths[0])
+    assert b"\xfe\xff\x00\xe0\x04\x00\x00\x001234" not in result.paths[0].read_bytes()
+    kept = after.private_block(0x0045, "SOMEBODY")
+    assert 0x01 not in kept
+    assert kept[0x02].value[0].PixelData == b"1234"
+    assert after.ReferencedImageSequence[0].ReferencedSOPInstanceUID == "1.2.3"
+    assert "IconImageSequence" not in after.ReferencedImageSequence[0]
+    assert dciodvfy(result.paths[0]) - dciodvfy(bundled("MR_small_RLE")) == set()
+
+
+@pytest.mark.parametrize(
+    ("missing", "kind"),
+    [
+        ([], "CT Image Storage"),
+        (["ImagePositionPatient"], "Secondary Capture Image Storage"),
+        (["Modality"], "Secondary Capture Image Storage"),
+        (["SOPInstanceUID", "StudyInstanceUID", "PatientName"], "CT Image Storage"),
+    ],
+)
+def test_what_an_image_object_may_not_lack_is_given(tmp_path, missing, kind):
+    header = pydicom.dcmread(bundled("CT_small"))
+    for keyword in ["SOPClassUID", *missing]:
+        del header[keyword]
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    header.save_as(tmp_path / "in.dcm", enforce_file_format=False)
+    result = write(open_volume(tmp_path / "in.dcm"), tmp_path / "out")
+    after = pydicom.dcmread(result.paths[0])
+    assert after.SOPClassUID.name == kind
+    assert after.StudyInstanceUID
+    assert not dciodvfy(result.paths[0]) - dciodvfy(bundled("CT_small"))
+
+
+def test_stored_values_are_unsigned_where_an_intercept_moves_them(tmp_path):
+    # signed words with an intercept of 32768, which ITK refuses, hold 0 ... 65535 as well
+    table = pydicom.Dataset()
+    table.LUTDescriptor = [4, -2, 16]
+    table["LUTDescriptor"].VR = "SS"
+    table.ModalityLUTType = "US"
+    table.add_new("LUTData", "US", [0, 100, 1000, 65_535])
+    pixels = (np.arange(16, dtype=np.int16) % 4 - 2).reshape(4, 4)
+    path = single(
+        tmp_path, pixels=pixels, RescaleSlope=None, RescaleIntercept=None,
+        PixelPaddingValue=None, ModalityLUTSequence=[table],
+    )  # fmt: skip
+    result = write(open_volume(path), tmp_path / "out")
     header = pydicom.dcmread(result.paths[0])
-    assert (header.RescaleType, header.RescaleSlope) == ("HU", 1)
-    assert np.abs(result.read(0) - values).max() <= 0.5 + 1e-3
+    assert (header.PixelRepresentation, "RescaleIntercept" in header) == (0, False)
+    assert result.read(0)[0].tolist() == [0, 100, 1000, 65_535]
+    shifted = Encoding(signed=True, rescaled=True).fit(0, 65_535)
+    assert (shifted.signed, shifted.intercept) == (False, 0)
 
 
 def test_lossy_input_says_so(tmp_path):

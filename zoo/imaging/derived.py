@@ -119,7 +119,8 @@ def write(
     notes = []
     if written and _changes(series, derivation):
         name = next(iter(written.values())).name
-        notes = [f"modality: {series.modality} became {derivation.target.modality}, {name}"]
+        became = f"{series.modality} became {derivation.target.modality}"
+        notes = [f"modality: {became}, written as {name}"]
     return list(written), notes
 
 

@@ -9,6 +9,7 @@ become Secondary Capture images.
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pydicom
@@ -61,12 +62,11 @@ _REQUIRED: dict[UID, dict[str, Any]] = {
         "CountsSource": "EMISSION", "SeriesType": ["STATIC", "IMAGE"], "DecayCorrection": "NONE",
         "CorrectedImage": None, "CollimatorType": None, "FrameReferenceTime": 0,
         "ActualFrameDuration": None, "AcquisitionDate": None, "AcquisitionTime": None,
-        "RadiopharmaceuticalInformationSequence": [], "PatientOrientationCodeSequence": [],
-        "PatientGantryRelationshipCodeSequence": [],
+        "RadiopharmaceuticalInformationSequence": [],
         # where the patient's dates were removed; type 1
         "SeriesDate": "19000101", "SeriesTime": "000000",
     },
-    SECONDARY_CAPTURE: {"ConversionType": "WSD"},
+    SECONDARY_CAPTURE: {"ConversionType": "WSD", "PatientOrientation": None},
 }
 _IMAGE_KIND = {CLASSES["CT"]: ["AXIAL"], CLASSES["MR"]: ["OTHER"]}
 # of the place in the patient: type 1, and 2
@@ -94,6 +94,12 @@ _FOREIGN = (
     "DimensionOrganizationSequence", "ReferencedRawDataSequence",
     "PixelAspectRatio", "ImagesInAcquisition", "AnatomicRegionSequence",
 )
+# SNOMED codes of the patient's position, for PET, whose images may not state Patient Position
+_GANTRY = {"HF": ("102540008", "headfirst"), "FF": ("102541007", "feet-first")}
+_POSTURE = {
+    "S": ("40199007", "supine"), "P": ("1240000", "prone"),
+    "DL": ("102536004", "left lateral decubitus"), "DR": ("102535000", "right lateral decubitus"),
+}
 _UNITS = {"SUV": "GML", "Bq/ml": "BQML", "BQML": "BQML", "GML": "GML"}
 # fmt: on
 
@@ -117,6 +123,7 @@ def convert(header: pydicom.Dataset, target: Domain, count: int, index: int) -> 
         count: the slices of the series.
         index: the slice, from 0.
     """
+    position = _position(header)
     for tag in list(header.keys()):
         keyword = keyword_for_tag(tag) if dictionary_has_tag(tag) else ""
         # attributes of enhanced objects have element numbers from 9000 on
@@ -124,6 +131,8 @@ def convert(header: pydicom.Dataset, target: Domain, count: int, index: int) -> 
         if keyword not in _KEPT and (tag.group in _ACQUISITION or keyword in _FOREIGN or enhanced):
             del header[tag]
     header.Modality = target.modality
+    if position:
+        header.PatientPosition = position
     placed = all(header.get(keyword) for keyword in _PLACE)
     header.SOPClassUID = CLASSES.get(target.modality) if placed else None
     header.SOPClassUID = header.SOPClassUID or SECONDARY_CAPTURE
@@ -131,8 +140,11 @@ def convert(header: pydicom.Dataset, target: Domain, count: int, index: int) -> 
     if header.SOPClassUID == CLASSES["PT"]:
         header.NumberOfSlices, header.ImageIndex = count, index + 1
         set_pet_unit(header, target)
+        _set_pet_position(header)
     header.InstanceNumber = index + 1
     _fill(header)
+    if "PatientOrientationCodeSequence" in header:
+        del header.PatientPosition
 
 
 def set_pet_unit(header: pydicom.Dataset, target: Domain) -> None:
@@ -140,6 +152,47 @@ def set_pet_unit(header: pydicom.Dataset, target: Domain) -> None:
     header.Units = _UNITS.get(target.unit, "NONE")
     if "SUVType" in header and header.Units != "GML":
         del header.SUVType
+
+
+def _position(header: pydicom.Dataset) -> str:
+    """Patient Position, such as HFS, or what the codes of PET say instead; "" where unknown."""
+    stated = str(header.get("PatientPosition") or "")
+    if stated[:2] in _GANTRY and stated[2:] in _POSTURE:
+        return stated
+    found = ""
+    for codes, values in (
+        (headers.items(header, "PatientGantryRelationshipCodeSequence"), _GANTRY),
+        (_modifiers(header), _POSTURE),
+    ):
+        names = {value: name for name, (value, _) in values.items()}
+        found += names.get(codes[0].get("CodeValue"), "") if codes else ""
+    return found if found[:2] in _GANTRY and found[2:] in _POSTURE else ""
+
+
+def _modifiers(header: pydicom.Dataset) -> Sequence[pydicom.Dataset]:
+    postures = headers.items(header, "PatientOrientationCodeSequence")
+    return headers.items(postures[0], "PatientOrientationModifierCodeSequence") if postures else []
+
+
+def _set_pet_position(header: pydicom.Dataset) -> None:
+    """Says in codes what Patient Position says, which PET images may not have beside them."""
+    position = _position(header)
+    header.PatientOrientationCodeSequence = []
+    header.PatientGantryRelationshipCodeSequence = []
+    if position:
+        recumbent = code("102538003", "SCT", "recumbent")
+        modifier = code(_POSTURE[position[2:]][0], "SCT", _POSTURE[position[2:]][1])
+        recumbent.PatientOrientationModifierCodeSequence = [modifier]
+        header.PatientOrientationCodeSequence = [recumbent]
+        gantry = code(_GANTRY[position[:2]][0], "SCT", _GANTRY[position[:2]][1])
+        header.PatientGantryRelationshipCodeSequence = [gantry]
+
+
+def code(value: str, scheme: str, meaning: str) -> pydicom.Dataset:
+    """An item of a sequence of codes."""
+    item = pydicom.Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
 
 
 def complete(header: pydicom.Dataset, derived_uid: str) -> None:
@@ -167,6 +220,8 @@ def complete(header: pydicom.Dataset, derived_uid: str) -> None:
             if len(header.get("ImageType") or []) < 3:
                 kind = _IMAGE_KIND.get(header.SOPClassUID, [])
                 header.ImageType = ["DERIVED", "SECONDARY", *kind]
+            if "RescaleSlope" in header and not header.get("RescaleType"):
+                header.RescaleType = "HU" if header.get("Modality") == "CT" else "US"
             _fill(header)
     if not header.get("StudyInstanceUID"):
         header.StudyInstanceUID = _uid("study", derived_uid)
@@ -179,7 +234,7 @@ def complete(header: pydicom.Dataset, derived_uid: str) -> None:
 
 def flatten(header: pydicom.Dataset, frame: int) -> pydicom.Dataset:
     """The header of one frame of a multi-frame object, its place at the top; a copy."""
-    flat = copy.copy(header)
+    flat = header[:]
     for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
         if groups in flat:
             del flat[groups]

@@ -97,7 +97,7 @@ def derive(header: pydicom.Dataset, derivation: Derivation, source: pydicom.Data
     image = pydicom.Dataset()
     image.DerivationDescription = text.replace("\\", "/")[:1024]
     image.DerivationCodeSequence = [
-        _code("TRANSLATION", "99ZOO", "Image translation by a neural network")
+        iods.code("TRANSLATION", "99ZOO", "Image translation by a neural network")
     ]
     if source is not None:
         image.SourceImageSequence = [source]
@@ -112,7 +112,7 @@ def derive(header: pydicom.Dataset, derivation: Derivation, source: pydicom.Data
     name = f"Class numbers: {name}" if derivation.classes else name
     header.SeriesDescription = name.replace("\\", "/")[:64].strip()
     equipment = pydicom.Dataset()
-    equipment.PurposeOfReferenceCodeSequence = [_code("109102", "DCM", "Processing Equipment")]
+    equipment.PurposeOfReferenceCodeSequence = [iods.code("109102", "DCM", "Processing Equipment")]
     equipment.Manufacturer = "zoo"
     equipment.ManufacturerModelName = derivation.name.replace("\\", "/")[:64]
     equipment.SoftwareVersions = _version()
@@ -175,7 +175,7 @@ def reference(header: pydicom.Dataset, frame: int | None = None) -> pydicom.Data
     if frame is not None:
         item.ReferencedFrameNumber = frame + 1
     item.PurposeOfReferenceCodeSequence = [
-        _code("121322", "DCM", "Source image for image processing operation")
+        iods.code("121322", "DCM", "Source image for image processing operation")
     ]
     return item
 
@@ -191,12 +191,6 @@ def series_number(path: Path) -> int:
     except Exception:  # a damaged header raises errors of many types
         return 0
     return number if abs(number) <= LARGEST_NUMBER else 0
-
-
-def _code(value: str, scheme: str, meaning: str) -> pydicom.Dataset:
-    item = pydicom.Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
-    return item
 
 
 def _version() -> str:
