@@ -378,3 +378,13 @@ def test_a_palette_of_a_target_is_its_classes(tmp_path):
     builder = pipeline.load_builder("folder", tmp_path / "data", recipe, tmp_path / "in")
     target = examples(builder, "train")[0]["target"]
     np.testing.assert_array_equal(target[..., 0], indices)
+
+
+def test_a_file_behind_a_linked_folder_that_changes_makes_another_data_set(tmp_path):
+    save(tmp_path / "store/1.npy", image(1))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/linked").symlink_to(tmp_path / "store")
+    before = folder_dataset_builder.configure(tmp_path / "in", Recipe()).name
+    assert folder_dataset_builder.configure(tmp_path / "in", Recipe()).name == before
+    save(tmp_path / "store/1.npy", image(1, (13, 10)))
+    assert folder_dataset_builder.configure(tmp_path / "in", Recipe()).name != before

@@ -100,6 +100,11 @@ def open_volume(path: str | os.PathLike) -> Volume:
     return volumes[0]
 
 
+def every(path: str | os.PathLike) -> list[Path]:
+    """Every file that a search in `path` looks at, those that it ignores included."""
+    return list(_walk(Path(path), None, []))
+
+
 def _open(file: Path, name: str) -> Volume | None:
     """The volume in a file, None where it is DICOM, whose series are put together later.
 

@@ -14,6 +14,7 @@ import numpy as np
 import skimage.transform
 import tensorflow_datasets as tfds
 
+from zoo.imaging import files
 from zoo.imaging.volume import Volume
 from zoo.imaging.windows import Domain
 from zoo.recipe import Recipe
@@ -93,8 +94,7 @@ def configure(input: Path | None, recipe: Recipe) -> FolderConfig:
 def _stamps(roots: list[Path]) -> Iterator[tuple[str, int, int]]:
     """Path, size and time of change of every file."""
     for root in roots:
-        paths = sorted(root.rglob("*")) if root.is_dir() else [root]
-        for path in paths:
+        for path in files.every(root):
             if path.is_file():
                 status = path.stat()
                 yield os.fspath(path), status.st_size, status.st_mtime_ns
