@@ -1,6 +1,12 @@
 """The data set `folder`: layouts, pairing, splits, windows, resampling, privacy."""
 
+import dataclasses
 import hashlib
+import json
+import os
+import stat
+import unicodedata
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -12,10 +18,10 @@ import pytest
 import skimage.transform
 import tifffile
 
-from zoo import pipeline
+from zoo import command_line, pipeline
 from zoo.models.encoder_decoder import EncoderDecoderRecipe
 from zoo.recipe import Recipe
-from zoo_datasets.folder import folder_dataset_builder
+from zoo_datasets.folder import folder_dataset_builder, layout
 
 
 def image(number, shape=(12, 10)):
@@ -28,8 +34,17 @@ def save(path, array):
     np.save(path, array)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Recipe):
+    """A recipe with the fields that only some models have."""
+
+    classes: int = 0
+    scale: int = 1
+    dimensions: int = 2
+
+
 def build(path, data_dir, **options):
-    return pipeline.load_builder("folder", data_dir, Recipe(**options), path)
+    return pipeline.load_builder("folder", data_dir, Options(**options), path)
 
 
 def examples(builder, split="test"):
@@ -337,21 +352,74 @@ def test_raster_values_are_exact(tmp_path, dtype, high, suffix):
     assert digests == set(arrays)
 
 
+def bad_files(builder):
+    path = Path(builder.data_dir) / "bad_files.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
 def test_unreadable_files_are_left_out_and_counted(tmp_path, capfd):
     for number in range(4):
         for letter in "AB":
-            save(tmp_path / f"in/train{letter}/{number}.npy", image(number))
-    (tmp_path / "in/trainA/2.npy").write_bytes(b"\x93NUMPY broken")
-    save(tmp_path / "in/trainA/3.npy", np.full((12, 10), np.nan, "float32"))
+            save(tmp_path / f"in/train{letter}/Ann{number}.npy", image(number))
+    (tmp_path / "in/trainA/Ann2.npy").write_bytes(b"\x93NUMPY broken")
+    save(tmp_path / "in/trainA/Ann3.npy", np.full((12, 10), np.nan, "float32"))
+    (tmp_path / "in/trainA/README").write_text("notes")
     save(tmp_path / "in/testA/t.npy", image(20))
     save(tmp_path / "in/testB/t.npy", image(20))
     builder = build(tmp_path / "in", tmp_path / "data")
     assert len(examples(builder, "train")) == 2
     log = capfd.readouterr().err
-    assert "2.npy" in log
-    assert "3.npy" in log
-    assert "1 unreadable files or slices were left out" in log
+    assert "left out Ann2.npy: " in log
+    assert "left out Ann2.npy: its partner cannot be read" in log
+    assert "left out Ann3.npy: " in log
+    assert "1 files are no images, such as README" in log
     assert "window" in log
+    # Who they are is said here, and not stored.
+    bad = bad_files(builder)
+    assert len(bad) == 3
+    assert bad[2]["reason"] == "the file: expected finite values. Received: NaN or infinity"
+    assert "Ann" not in json.dumps(bad)
+    build(tmp_path / "in", tmp_path / "data")
+    assert "3 could not be read and were left out" in capfd.readouterr().err
+    flags = [f"--input={tmp_path / 'in'}", f"--data_dir={tmp_path / 'data'}"]
+    arguments = ["cli.py", "--dataset=folder", *flags, "prepare"]
+    assert command_line.main(arguments) == 1
+    (tmp_path / "in/trainA/Ann2.npy").unlink()
+    (tmp_path / "in/trainB/Ann2.npy").unlink()
+    save(tmp_path / "in/trainA/Ann3.npy", image(3))
+    assert command_line.main(arguments) == 0
+
+
+def test_what_a_damaged_file_throws_costs_that_file_alone(tmp_path, capfd):
+    """Compressed data that break off in the middle are found when the slice is read."""
+    (tmp_path / "in").mkdir()
+    volume = np.random.default_rng(0).integers(0, 4000, (40, 40, 6)).astype("int16")
+    for number in range(4):
+        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / f"in/{number}.nii.gz")
+    content = bytearray((tmp_path / "in/0.nii.gz").read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 40] = bytes(40)
+    (tmp_path / "in/0.nii.gz").write_bytes(content)
+    builder = build(tmp_path / "in", tmp_path / "data")
+    found = sum(every(builder).values(), [])
+    assert len(found) >= 18
+    assert sum(np.array_equal(e["image"][..., 0], volume[..., 0]) for e in found) >= 3
+    assert "left out 0.nii.gz: " in capfd.readouterr().err
+    assert 1 <= len(bad_files(builder)) <= 6
+
+
+def test_a_split_of_which_nothing_is_left(tmp_path, capfd):
+    for name, value in (("train/a", 1.0), ("val/b", 2.0), ("test/c", np.nan)):
+        save(tmp_path / f"in/{name}.npy", np.full((4, 4), value, "float32"))
+    builder = build(tmp_path / "in", tmp_path / "data")
+    assert {split: len(part) for split, part in every(builder).items()} == {
+        "train": 1,
+        "validation": 1,
+    }
+    assert "no readable image is left in the split test" in capfd.readouterr().err
+    assert len(bad_files(builder)) == 1
+    save(tmp_path / "in/train/a.npy", np.full((4, 4), np.nan, "float32"))
+    with pytest.raises(ValueError, match="no readable image is left"):
+        build(tmp_path / "in", tmp_path / "data")
 
 
 def test_nothing_left(tmp_path):
@@ -388,3 +456,356 @@ def test_a_file_behind_a_linked_folder_that_changes_makes_another_data_set(tmp_p
     assert folder_dataset_builder.configure(tmp_path / "in", Recipe()).name == before
     save(tmp_path / "store/1.npy", image(1, (13, 10)))
     assert folder_dataset_builder.configure(tmp_path / "in", Recipe()).name != before
+
+
+# Intensities.
+
+
+@pytest.mark.parametrize(
+    ("dtype", "most", "high"),
+    [("uint16", 4000, 4095), ("uint16", 300, 1023), ("uint16", 40_000, 65535), ("uint8", 3, 3)],
+)
+def test_bits_that_are_not_in_use_are_left_out_of_the_window(tmp_path, capfd, dtype, most, high):
+    for number in range(3):
+        for letter, part in (("A", 1), ("B", 2)):  # a darker target has the same window
+            array = np.random.default_rng(number).integers(0, most // part, (9, 11), endpoint=True)
+            array[0, 0] = most // part
+            path = tmp_path / f"in/train{letter}/{number}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(path, array.astype(dtype))
+    builder = build(tmp_path / "in", tmp_path / "data")
+    source, target = pipeline.domains(builder, Recipe())
+    assert source.window == target.window == (0.0, float(high))
+    said = f"--set source_window=0,{np.iinfo(dtype).max}"
+    assert (said in capfd.readouterr().err) == (high < np.iinfo(dtype).max)
+    source, target = pipeline.domains(builder, Recipe(source_window=(0.0, 7.0)))
+    assert source.window == (0.0, 7.0)
+
+
+def test_values_above_the_window_are_said(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(folder_dataset_builder, "_SAMPLED", 1)
+    for number in range(4):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        array = np.full((8, 8), 1000 if number < 3 else 5000, "uint16")
+        tifffile.imwrite(tmp_path / f"in/{number}.tif", array)
+    build(tmp_path / "in", tmp_path / "data")
+    log = capfd.readouterr().err
+    assert "values up to 5000 lie above the window, in 3.tif for one" in log
+    assert "--set source_window=LOW,HIGH" in log
+
+
+def nifti(path, array, affine=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.diag([0.7, 0.7, 3.0, 1.0]) if affine is None else affine
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+
+
+def test_the_unit_of_files_that_name_none(tmp_path):
+    for number in range(3):
+        volume = np.random.default_rng(number).normal(0, 300, (8, 8, 2)).astype("float32")
+        nifti(tmp_path / f"in/trainA/{number}.nii.gz", volume)
+        nifti(tmp_path / f"in/trainB/{number}.nii.gz", volume)
+    source, target = pipeline.domains(build(tmp_path / "in", tmp_path / "data"), Recipe())
+    assert (source.unit, target.unit, source.modality) == ("signal", "signal", "OT")
+    builder = build(tmp_path / "in", tmp_path / "data", source_unit="SUV", target_unit="HU")
+    source, target = pipeline.domains(builder, Recipe())
+    assert (source.unit, target.unit, target.modality) == ("SUV", "HU", "CT")
+    assert target.window == (-1024.0, 1500.0)
+    for wrong in ("hu", "class", "k-space"):
+        with pytest.raises(ValueError, match=f"source_unit: expected .* Received: {wrong}"):
+            build(tmp_path / "in", tmp_path / "data", source_unit=wrong)
+    with pytest.raises(ValueError, match="source_unit: only the data set `folder`"):
+        recipe = Recipe(source_unit="HU")
+        pipeline.load_builder("ldct/phantom_tiny", tmp_path / "data", recipe)
+
+
+def test_files_that_name_another_unit_are_refused(tmp_path):
+    for patient in "ab":
+        dicom(tmp_path / f"in/{patient}.dcm", patient=patient, series=patient)
+    for unit in ("", "HU"):
+        domain, _ = pipeline.domains(
+            build(tmp_path / "in", tmp_path / "data", source_unit=unit), Recipe()
+        )
+        assert domain.unit == "HU"
+    with pytest.raises(ValueError, match=r"expected files in SUV.*Received: \w\.dcm in HU"):
+        build(tmp_path / "in", tmp_path / "data", source_unit="SUV")
+    save(tmp_path / "in/c.npy", image(1))
+    with pytest.raises(ValueError, match=r"--set source_unit=HU.*dcm in HU, c.npy without a unit"):
+        build(tmp_path / "in", tmp_path / "data")
+    builder = build(tmp_path / "in", tmp_path / "data", source_unit="HU")
+    assert pipeline.domains(builder, Recipe())[0].unit == "HU"
+
+
+# Label maps.
+
+
+def with_labels(folder, arrays, suffix="npy"):
+    for number, array in enumerate(arrays):
+        for letter, content in (("A", image(number, array.shape)), ("B", array)):
+            path = folder / f"train{letter}/{number}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, content)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ([0, 255], "1.npy with 0, 255"),
+        ([0, 1, 2], "1.npy with 0, 1, 2"),
+        ([0.0, 0.5, 1.0], "1.npy with 0, 0.5, 1"),
+        ([-1, 0, 1], "1.npy with -1, 0, 1"),
+        (range(12), "1.npy with 0, 1, 2, …, 11"),
+    ],
+)
+def test_label_maps_with_values_that_are_no_class(tmp_path, values, named):
+    right = np.tile([0, 1], (12, 6))
+    with_labels(tmp_path / "in", [right, np.resize(list(values), (12, 12)), right])
+    with pytest.raises(ValueError, match=r"classes: expected .* 0 to 1.*Received") as caught:
+        build(tmp_path / "in", tmp_path / "data", classes=2)
+    assert named in str(caught.value)
+    assert not list((tmp_path / "data").rglob("*.tfrecord*"))
+    build(tmp_path / "in", tmp_path / "data")  # as images they are what they are
+
+
+def test_label_maps_stay_whole_numbers(tmp_path):
+    labels = np.random.default_rng(0).integers(0, 4, (16, 16)).astype("float32")
+    with_labels(tmp_path / "in", [labels, labels * 0.99999, labels])
+    builder = build(tmp_path / "in", tmp_path / "data", classes=4)
+    for example in sum(every(builder).values(), []):
+        np.testing.assert_array_equal(example["target"][..., 0], labels)
+    _, target = pipeline.domains(builder, Recipe())
+    assert (target.unit, target.modality, target.window) == ("class", "SEG", (0.0, 3.0))
+    turned = pipeline.train_dataset(builder, Recipe(rotation=30.0, zoom=0.2), batch_size=1)
+    for batch in turned.take(4):
+        assert set(np.unique(batch["target"])) <= {0, 1, 2, 3}
+
+
+# Pairs on different grids.
+
+
+def plane(shape, affine, slope=(3.0, -2.0, 5.0), offset=400.0):
+    """A linear function of the place in the patient, which interpolation gives back exactly."""
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    return (index @ affine[:3, :3].T + affine[:3, 3]) @ np.array(slope) + offset
+
+
+def grid(spacing, origin, turn=0.0):
+    cos, sin = np.cos(turn), np.sin(turn)
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) * np.array(spacing)
+    affine[:3, 3] = origin
+    return affine
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.2])
+def test_targets_are_resampled_onto_the_grids_of_their_sources(tmp_path, capfd, turn):
+    here, there = grid((1.0, 1.0, 2.0), (0, 0, 0)), grid((0.8, 1.3, 1.5), (2.0, -6.0, 1.5), turn)
+    shape = (20, 18, 6), (26, 26, 7)
+    for number in range(3):
+        nifti(tmp_path / f"in/trainA/{number}.nii.gz", plane(shape[0], here).astype("f4"), here)
+        nifti(tmp_path / f"in/trainB/{number}.nii.gz", plane(shape[1], there).astype("f4"), there)
+    builder = build(tmp_path / "in", tmp_path / "data", target_unit="HU")
+    assert "3 targets are resampled onto the grids of their sources" in capfd.readouterr().err
+    found = examples(builder, "train")
+    assert len(found) == 6
+    # Where the target reaches: of each place, its index in the target by the inverse affine.
+    index = np.stack(np.meshgrid(*map(np.arange, shape[0]), indexing="ij"), axis=-1)
+    world = index @ here[:3, :3].T + here[:3, 3]
+    places = (world - there[:3, 3]) @ np.linalg.inv(there[:3, :3]).T
+    last = np.array(shape[1]) - 1
+    inside = ((places >= 0) & (places <= last)).all(-1)
+    outside = ((places < -0.51) | (places > last + 0.51)).any(-1)
+    assert 0.4 < inside.mean() < 0.95 and outside.any()
+    for example in found:
+        k = int(example["name"][-6:]) % 6
+        for key in ("source", "target"):
+            stacked = example[key][..., 0]
+            expected = plane(shape[0], here)[..., k]
+            np.testing.assert_allclose(stacked[inside[..., k]], expected[inside[..., k]], atol=1e-3)
+        assert (example["target"][..., 0][outside[..., k]] == -1024).all()
+
+
+def test_label_maps_are_resampled_to_the_nearest_voxel(tmp_path):
+    here, there = grid((1.0, 1.0, 2.0), (0, 0, 0)), grid((1.0, 1.0, 2.0), (0.4, -0.3, 0.0))
+    labels = np.random.default_rng(1).integers(1, 5, (16, 16, 3)).astype("uint8")
+    for number in range(2):
+        nifti(tmp_path / f"in/trainA/{number}.nii", image(number, labels.shape), here)
+        nifti(tmp_path / f"in/trainB/{number}.nii", labels, there)
+    for example in examples(build(tmp_path / "in", tmp_path / "data", classes=5), "train"):
+        k = int(example["name"][-6:]) % 3
+        np.testing.assert_array_equal(example["target"][..., 0], labels[..., k])
+
+
+def test_pairs_on_one_grid_are_not_touched(tmp_path, capfd):
+    affine = grid((0.7, 0.9, 3.0), (-11.3, 4.1, 17.0), 0.3)
+    volume = np.random.default_rng(0).normal(0, 1, (9, 8, 3)).astype("float32")
+    for number in range(2):
+        nifti(tmp_path / f"in/trainA/{number}.nii", volume, affine)
+        nifti(tmp_path / f"in/trainB/{number}.nii", volume, affine + 1e-5)  # another's rounding
+    for part in every(build(tmp_path / "in", tmp_path / "data")).values():
+        for example in part:
+            np.testing.assert_array_equal(example["source"], example["target"])
+    assert "resampled" not in capfd.readouterr().err
+
+
+def test_pairs_that_lie_apart_are_refused(tmp_path):
+    volume = image(0, (10, 10, 4))
+    nifti(tmp_path / "in/trainA/p.nii", volume, grid((1, 1, 1), (0, 0, 0)))
+    nifti(tmp_path / "in/trainB/p.nii", volume, grid((1, 1, 1), (7, 0, 0)))
+    with pytest.raises(ValueError, match="p.nii and p.nii lie apart: the target covers 30%"):
+        build(tmp_path / "in", tmp_path / "data")
+
+
+def test_frames_of_reference_that_differ(tmp_path):
+    """Equal places mean nothing where the origins differ; on one grid there is nothing to do."""
+    for letter in "AB":
+        for position in range(2):
+            path = tmp_path / f"in/train{letter}/p/{position}.dcm"
+            dicom(path, series=letter, position=position)
+            dataset = pydicom.dcmread(path)
+            dataset.FrameOfReferenceUID = f"1.2.3.{letter == 'A':d}"
+            dataset.save_as(path)
+    build(tmp_path / "in", tmp_path / "data")
+    for path in (tmp_path / "in/trainB").rglob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        dataset.ImagePositionPatient = [3.5, 0, dataset.ImagePositionPatient[2]]
+        dataset.save_as(path)
+    with pytest.raises(ValueError, match="frames of reference differ"):
+        build(tmp_path / "in", tmp_path / "data")
+    for path in (tmp_path / "in").rglob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        dataset.FrameOfReferenceUID = "1.2.3"
+        dataset.save_as(path)
+    build(tmp_path / "in", tmp_path / "data")
+
+
+def test_large_targets_cover_what_their_sources_cover(tmp_path):
+    coarse, fine = grid((2, 2, 3), (0.5, 0.5, 0)), grid((1, 1, 3), (0, 0, 0))
+    nifti(tmp_path / "in/trainA/p.nii", image(0, (6, 6, 2)), coarse)
+    nifti(tmp_path / "in/trainB/p.nii", image(1, (12, 12, 2)), fine)
+    build(tmp_path / "in", tmp_path / "data", scale=2)
+    nifti(tmp_path / "in/trainB/p.nii", image(1, (12, 12, 2)), grid((1, 1, 3), (6, 0, 0)))
+    with pytest.raises(ValueError, match="cover different parts of the patient"):
+        build(tmp_path / "in", tmp_path / "data", scale=2)
+
+
+def test_a_series_with_a_gap_is_no_volume(tmp_path, capfd):
+    for case, positions in (("gap", (0, 1, 2, 9)), ("even", (0, 1, 2, 3)), ("too", (4, 5, 6, 7))):
+        for position in positions:
+            path = tmp_path / f"in/train/{case}/{position}.dcm"
+            dicom(path, patient=case, series=case, position=position)
+    builder = build(tmp_path / "in", tmp_path / "data", dimensions=3)
+    assert [e["image"].shape for e in examples(builder, "train")] == [(4, 128, 128, 1)]
+    assert "expected equal distances from each to the next" in capfd.readouterr().err
+    assert len(bad_files(builder)) == 4
+
+
+# Names, links and lists.
+
+
+def test_names_in_two_unicode_forms_are_one(tmp_path):
+    for letter, form in (("A", "NFC"), ("B", "NFD")):
+        for number in range(3):
+            name = unicodedata.normalize(form, f"müller_{number}.npy")
+            save(tmp_path / f"in/train{letter}/{name}", image(number))
+    builder = build(tmp_path / "in", tmp_path / "data")
+    assert builder.info.metadata["kind"] == "paired"
+    for example in sum(every(builder).values(), []):
+        np.testing.assert_array_equal(example["source"], example["target"])
+
+
+def test_names_that_almost_match_are_told(tmp_path, capfd):
+    for a, b in (("p/Case_01", "p/case_1"), ("x", "y")):
+        save(tmp_path / f"in/trainA/{a}.npy", image(1))
+        save(tmp_path / f"in/trainB/{b}.npy", image(1))
+    build(tmp_path / "in", tmp_path / "data")
+    message = "trainA/p/Case_01.npy and trainB/p/case_1.npy differ in capitals, separators"
+    assert message in capfd.readouterr().err
+    for letter in "AB":
+        save(tmp_path / f"in/train{letter}/same.npy", image(2))
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path / "in", tmp_path / "data")
+
+
+def test_a_file_behind_a_link_counts(tmp_path):
+    save(tmp_path / "elsewhere/0.npy", image(0))
+    save(tmp_path / "in/1.npy", image(1))
+    os.symlink(tmp_path / "elsewhere", tmp_path / "in/linked")
+    os.symlink(tmp_path / "in", tmp_path / "in/itself")
+    first = build(tmp_path / "in", tmp_path / "data")
+    assert sum(split.num_examples for split in first.info.splits.values()) == 2
+    save(tmp_path / "elsewhere/0.npy", image(5))
+    os.utime(tmp_path / "elsewhere/0.npy", (1, 1))
+    assert build(tmp_path / "in", tmp_path / "data").data_dir != first.data_dir
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'source\ttarget\n"a.npy\tb.npy\n', "line 2: expected fields between tabs"),
+        (b"image\n\na.npy\n" + b"x" * 200_000 + b"\n", "line 4"),
+        (b"image\n" + b"x" * 5000 + b"\n", "line 2: image: expected a path. Received: 5000"),
+        (b"image\na.npy\nb\0.npy\n", "line 3: expected text. Received: a NUL byte"),
+        (b"image\r\nm\xfcller.npy\r\n", "line 2: expected text in UTF-8. Received: byte 0xfc"),
+        ("image\na.npy\n".encode("utf-16"), "expected text in UTF-8. Received: UTF-16"),
+        (b"image\ta.npy\n", "expected a tab-separated header"),
+        (b"", "expected a tab-separated header"),
+        (b"image\timage\na.npy\tb.npy\n", "expected each column once"),
+        (b"image\tpatient\na.npy\n", "line 2: expected 2 fields, image, patient. Received: 1"),
+        (b"image\na.npy\tb.npy\n", "line 2: expected 1 fields, image. Received: 2"),
+        (b"image\na.npy\nb.npy\na.npy\n", "line 4: .*Received: a.npy in line 2 as well"),
+        (b"image\tsplit\na.npy\ttrain\n./a.npy\ttest\n", "line 3: .*a.npy in line 2 as well"),
+        (b"image\nc.npy\n", r"line 2: .*Received: .*c.npy"),
+        (b"image\n~nosuchuser1/c.npy\n", "line 2: image: expected a path"),
+        (b"image\nfolder\n", "line 2: expected one file or series .*Received: 2 volumes"),
+    ],
+)
+def test_a_list_that_is_wrong_names_the_line(tmp_path, content, message):
+    for name in ("a", "b", "folder/1", "folder/2"):
+        save(tmp_path / f"{name}.npy", image(1))
+    (tmp_path / "list.tsv").write_bytes(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        build(tmp_path / "list.tsv", tmp_path / "data")
+    assert len(str(caught.value)) < 500
+
+
+def test_a_list_as_a_spreadsheet_writes_it(tmp_path, monkeypatch):
+    """A byte-order mark, Windows' line ends, quoted fields, empty lines and a home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    save(tmp_path / "a b.npy", image(1))
+    save(tmp_path / "home/c.npy", image(2))
+    lines = ["\ufeffimage\tpatient", '"a b.npy"\t1', "", "~/c.npy\t2", f"{tmp_path}/d.npy\t3", ""]
+    save(tmp_path / "d.npy", image(3))
+    (tmp_path / "list.tsv").write_bytes("\r\n".join(lines).encode())
+    builder = build(tmp_path / "list.tsv", tmp_path / "data")
+    found = sum(every(builder).values(), [])
+    assert {e["image"].tobytes() for e in found} == {image(n).tobytes() for n in (1, 2, 3)}
+    assert len({e["patient"] for e in found}) == 3
+
+
+# Privacy.
+
+
+def test_pseudonyms_have_a_secret_key(tmp_path):
+    for number in range(2):
+        dicom(tmp_path / f"in/{number}.dcm", patient="0471199", series=f"{number}")
+        dicom(tmp_path / f"more/{number}.dcm", patient="0471199", series=f"{number}")
+    seen = {}
+    for place in ("data", "other"):
+        for folder in ("in", "more"):
+            builder = build(tmp_path / folder, tmp_path / place)
+            (seen[place, folder],) = {e["patient"] for e in sum(every(builder).values(), [])}
+    # One patient, in one data directory, is one; another directory has another key.
+    assert seen["data", "in"] == seen["data", "more"] != seen["other", "in"]
+    path = tmp_path / "data/.patient_key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    key = path.read_text()
+    dataset = pydicom.dcmread(tmp_path / "in/0.dcm")
+    identity = f"{dataset.get('IssuerOfPatientID', '')}|0471199"
+    assert layout.pseudonym(bytes.fromhex(key), identity) == seen["data", "in"]
+    for file in Path(builder.data_dir_root).parent.rglob("*"):
+        if file.is_file() and not file.name.startswith(".") and "data" in file.parts:
+            assert key.encode() not in file.read_bytes() and b"0471199" not in file.read_bytes()
+    path.write_text("short")
+    with pytest.raises(ValueError, match="expected 64 hexadecimal digits"):
+        folder_dataset_builder.patient_key(tmp_path / "data")

@@ -310,11 +310,11 @@ def _prepare() -> int:
     builder = pipeline.prepare_builder(builder, manual, options)
     counts = ", ".join(f"{n} {s.num_examples}" for n, s in builder.info.splits.items())
     print(f"{builder.info.full_name}: {counts} images in {builder.data_dir}")
-    bad = Path(builder.data_dir) / "bad_files.json"
-    if bad.exists():
-        found = json.loads(bad.read_text(encoding="utf-8"))
-        print(f"{len(found)} could not be read and were left out: {bad}", file=sys.stderr)
-    return 0
+    left_out = pipeline.bad_files(builder)
+    if left_out:
+        print(f"warning: {left_out}", file=sys.stderr)
+    # a publisher's data may have a few such cases; of the user's own files each one counts
+    return 1 if left_out and builder.name == "folder" else 0
 
 
 def _preview() -> int:

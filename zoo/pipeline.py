@@ -8,6 +8,7 @@ an undisturbed one would have seen, and several replicas see what one device wou
 import contextlib
 import dataclasses
 import importlib
+import json
 import os
 import shutil
 import sys
@@ -47,7 +48,8 @@ def load_builder(
     Args:
         dataset: registered name, or "name/config"; the default config works offline.
         data_dir: where prepared data sets live; None: `$TFDS_DATA_DIR` or ~/tensorflow_datasets.
-        recipe: `spacing`, `slices` and `allow_shared_patients` say how `folder` is prepared.
+        recipe: `spacing`, `slices`, `source_unit`, `target_unit` and `allow_shared_patients` say
+            how `folder` is prepared.
         input: the user's own folder or list of images, for the data set `folder` only.
         prepare: False only describes the data; `prepare_builder` then makes them ready.
 
@@ -65,7 +67,22 @@ def load_builder(
         _refuse_folder_options(name, recipe, input)
         config = config if module.Builder.BUILDER_CONFIGS else None
     builder = module.Builder(config=config, data_dir=data_root(data_dir))
-    return prepare_builder(builder) if prepare else builder
+    if not prepare:
+        return builder
+    builder = prepare_builder(builder)
+    left_out = bad_files(builder)
+    if left_out:
+        print(f"warning: {builder.info.full_name}: {left_out}", file=sys.stderr, flush=True)
+    return builder
+
+
+def bad_files(builder: tfds.core.DatasetBuilder) -> str:
+    """Says what could not be read when a data set was prepared; "" where all could."""
+    path = Path(builder.data_dir) / "bad_files.json"
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return f"{len(found)} could not be read and were left out: {path}"
 
 
 def data_root(data_dir: Path | None) -> Path:
@@ -136,6 +153,8 @@ def _refuse_folder_options(name: str, recipe: Recipe, input: Path | None) -> Non
         "input": input,
         "spacing": recipe.spacing or None,
         "slices": recipe.slices if recipe.slices > 1 else None,
+        "source_unit": recipe.source_unit or None,
+        "target_unit": recipe.target_unit or None,
         "allow_shared_patients": recipe.allow_shared_patients or None,
     }
     for option, value in given.items():
@@ -170,12 +189,25 @@ def _prepare(builder: tfds.core.DatasetBuilder, manual: Path, beam_options: Any)
         try_download_gcs=False, manual_dir=manual, beam_options=beam_options
     )
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), _bars_on_terminals():
             builder.download_and_prepare(download_config=options)
     except AssertionError as error:
         if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and "Manual directory" in str(error):
             raise FileNotFoundError(str(error)) from None
         raise
+
+
+@contextlib.contextmanager
+def _bars_on_terminals() -> Iterator[None]:
+    """No progress bars of TFDS where standard error is a file."""
+    if sys.stderr.isatty():
+        yield
+        return
+    tfds.disable_progress_bar()
+    try:
+        yield
+    finally:
+        tfds.enable_progress_bar()
 
 
 def domains(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> tuple[Domain, Domain]:

@@ -26,6 +26,8 @@ class Recipe:
         target_window: intensity window of the target domain; None: the data set's own.
         spacing: resample the user's files to this pixel spacing, in mm; 0 keeps their own.
         slices: neighbouring slices given as channels, an odd number (`folder` only).
+        source_unit, target_unit: what NIfTI, PNG, TIFF, NPY and other files hold that name no unit,
+            such as HU or SUV; source_unit is that of single images (`folder` only).
         tile: side of the tiles in which larger images are translated, in pixels.
         allow_shared_patients: permit one patient in both training and test (`folder` only).
         image_every: optimisation steps between image grids.
@@ -47,6 +49,8 @@ class Recipe:
     target_window: tuple[float, float] | None = None
     spacing: float = 0.0
     slices: int = 1
+    source_unit: str = ""
+    target_unit: str = ""
     tile: int = 512
     allow_shared_patients: bool = False
     image_every: int = 1000

@@ -145,8 +145,9 @@ def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
         raise refuse("the sources are smaller than the targets, which is for super-resolution")
     source, target = pipeline.domains(builder, recipe)
     if entry.source is not None:
-        source = _kept_window(source, entry.source, recipe.source_window)
-        target = _kept_window(target, entry.target, recipe.target_window or recipe.source_window)
+        source = _kept_window(source, entry.source, recipe.source_window, "source_unit")
+        window = recipe.target_window or recipe.source_window
+        target = _kept_window(target, entry.target, window, "target_unit")
     given = MEASUREMENTS.get(source.unit, "images")
     if given not in cls.takes:
         also = metadata.get("images", "")
@@ -184,7 +185,9 @@ def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
     )
 
 
-def _kept_window(domain: Domain, stored: dict, given: tuple[float, float] | None) -> Domain:
+def _kept_window(
+    domain: Domain, stored: dict, given: tuple[float, float] | None, field: str
+) -> Domain:
     """The data's domain with the window that stored weights were trained in.
 
     Raises:
@@ -192,7 +195,8 @@ def _kept_window(domain: Domain, stored: dict, given: tuple[float, float] | None
     """
     if domain.unit != stored["unit"]:
         raise ValueError(
-            f"init: its weights take {stored['unit']}, and a window in it. "
+            f"init: its weights take {stored['unit']}, and a window in it; "
+            f"`--set {field}={stored['unit']}` says that your own files hold it. "
             f"Received: data in {domain.unit}"
         )
     return domain if given else dataclasses.replace(domain, window=tuple(stored["window"]))

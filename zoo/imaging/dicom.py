@@ -356,7 +356,7 @@ def _common(header: pydicom.Dataset) -> dict[str, Any]:
         "shape": (int(header.Rows), int(header.Columns)),
         "modality": modality,
         "unit": unit,
-        "patient": _hash(patient)[:16] if patient else "",
+        "patient": patient,
         "uid": str(header.get("SeriesInstanceUID") or ""),
         "frame_of_reference": str(header.get("FrameOfReferenceUID") or ""),
     }

@@ -86,7 +86,8 @@ class Volume:
             say or they differ.
         modality: DICOM modality code, "OT" where the file does not say.
         unit: "HU", "signal", "k-space", or "1" for plain stored values.
-        patient: a hash that is equal for one patient's files, "" where unknown.
+        patient: who it is, equal for one patient's files, "" where unknown. It is the identity
+            itself, to be compared in memory and never to be written or shown.
         frame_of_reference: equal for volumes whose millimetres have one origin and axes, such as
             DICOM's FrameOfReferenceUID; "" where unknown.
     """
@@ -102,7 +103,7 @@ class Volume:
     slice_spacing: float | None = None
     modality: str = "OT"
     unit: str = "1"
-    patient: str = ""
+    patient: str = dataclasses.field(default="", repr=False)
     frame_of_reference: str = ""
 
     @property

@@ -3,9 +3,13 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import os
+import re
+import secrets
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,15 +18,21 @@ import numpy as np
 import skimage.transform
 import tensorflow_datasets as tfds
 
-from zoo.imaging import files
-from zoo.imaging.volume import Volume
+from zoo.atomic import write_json
+from zoo.imaging import files, geometry
+from zoo.imaging.volume import Volume, contained
 from zoo.imaging.windows import Domain
 from zoo.recipe import Recipe
-from zoo_datasets.folder import layout
+from zoo_datasets.folder import grids, layout
 
 _CT_WINDOW = (-1024.0, 1500.0)  # that of the data set `ldct`
 _PERCENTILES = (0.5, 99.5)
 _SAMPLED = 64  # training images that a window is measured on
+_DEPTHS = (1, 2, 4, 8, 10, 12, 14, 16)  # bits that detectors and label maps fill
+_UNITS = ("HU", "SUV", "signal", "line integral", "1")  # known ones, whose spelling matters
+_SHOWN = 20  # of the files that are left out, these are named
+_TOLERANCE = 1e-3  # of label maps in files of floating-point numbers
+_FIELDS = {"source": "source_window", "image": "source_window", "target": "target_window"}
 
 
 @dataclasses.dataclass(eq=False)
@@ -37,6 +47,7 @@ class FolderConfig(tfds.core.BuilderConfig):
         scale: sides of a target over those of its source, for super-resolution.
         dimensions: 3 makes each file or series one example, a volume.
         classes: of targets that are label maps; they are never interpolated.
+        source_unit, target_unit: of the values in files that name none; "" leaves them without.
     """
 
     path: Path | None = None
@@ -46,14 +57,15 @@ class FolderConfig(tfds.core.BuilderConfig):
     scale: int = 1
     dimensions: int = 2
     classes: int = 0
+    source_unit: str = ""
+    target_unit: str = ""
 
     @functools.cached_property
     def layout(self) -> layout.Layout:
-        """What is in the folder; reads the header of every file, once."""
-        found = layout.read(self.path, self.allow_shared_patients)
-        if self.classes and found.kind == "paired":
-            for split, items in found.domains[0].items():
-                found.domains[0][split] = [_of_labels(item) for item in items]
+        """What is in the folder, targets on their sources' grids; reads every header, once."""
+        found = layout.read(self.path, self.allow_shared_patients, self.dimensions)
+        if found.kind == "paired":
+            _match_grids(found, self)
         return found
 
 
@@ -79,25 +91,103 @@ def configure(input: Path | None, recipe: Recipe) -> FolderConfig:
         "scale": recipe.scale,
         "dimensions": recipe.dimensions,
         "classes": getattr(recipe, "classes", 0),
+        "source_unit": _unit("source_unit", recipe.source_unit),
+        "target_unit": _unit("target_unit", recipe.target_unit),
     }
     if recipe.dimensions == 3 and (recipe.spacing or recipe.slices > 1):
         raise ValueError(
             "spacing, slices: volumes are taken as they are. "
             f"Received: spacing={recipe.spacing}, slices={recipe.slices}"
         )
-    roots = [path, *(layout.listed_paths(path) if path.suffix.lower() == ".tsv" else [])]
+    roots = [path, *(layout.listed_paths(path) if layout.is_list(path) else [])]
     content = json.dumps([os.fspath(path), options, sorted(set(_stamps(roots)))])
     digest = hashlib.sha256(content.encode()).hexdigest()[:16]
     return FolderConfig(name=f"files-{digest}", path=path, **options)
 
 
+def _match_grids(found: layout.Layout, config: FolderConfig) -> None:
+    """Puts targets that lie elsewhere in the patient onto the grids of their sources.
+
+    Raises:
+        ValueError: naming the pairs of which nobody knows how they lie, or that lie apart.
+    """
+    grid = geometry.Grid(scale=config.scale, depth=config.scale if config.dimensions == 3 else 1)
+    wrong, shares = [], []
+    for items in found.domains[0].values():
+        for number, item in enumerate(items):
+            source, target = item.volumes
+            try:
+                if config.classes:
+                    target = target.as_labels()
+                    items[number] = item._replace(volumes=(source, target))
+                if config.scale > 1:
+                    grids.check_extent(source, target, grid)
+                    continue
+                matched, share = grids.on_source(source, target, bool(config.classes))
+            except ValueError as error:
+                wrong.append(f"{source.name} and {target.name} {error}")
+                continue
+            if matched is not target:
+                items[number] = item._replace(volumes=(source, matched))
+                shares.append(share)
+    if wrong:
+        raise ValueError(
+            "input: expected pairs that show one part of one patient. "
+            f"Received: {layout.some(wrong)}"
+        )
+    if shares:
+        found.notes.append(
+            f"{len(shares)} targets are resampled onto the grids of their sources, of which "
+            f"they cover {min(shares):.0%} or more; the rest is filled with the low end of "
+            "the window"
+        )
+
+
+def _unit(field: str, unit: str) -> str:
+    """A unit as a recipe gives it, refused where it is none of a user's images."""
+    known = {name.lower(): name for name in _UNITS}
+    if known.get(unit.lower(), unit) != unit or unit in ("class", "k-space"):
+        right = known.get(unit.lower(), "a unit of images; complex files are k-space by themselves")
+        raise ValueError(f"{field}: expected {right}. Received: {unit}")
+    return unit
+
+
 def _stamps(roots: list[Path]) -> Iterator[tuple[str, int, int]]:
-    """Path, size and time of change of every file."""
+    """Path, size and time of change of every file that a search comes upon."""
     for root in roots:
         for path in files.every(root):
             if path.is_file():
                 status = path.stat()
                 yield os.fspath(path), status.st_size, status.st_mtime_ns
+
+
+def patient_key(data_dir: Path) -> bytes:
+    """The secret behind the pseudonyms of a data directory, in its file `.patient_key`.
+
+    It is made by the first data set that needs it, is the same for all of them, so that a patient
+    keeps the pseudonym, and only its owner can read it.
+
+    Raises:
+        ValueError: for a file that holds no such key.
+    """
+    path = data_dir / ".patient_key"
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        for _ in range(20):  # another process may be writing it
+            text = path.read_text(encoding="ascii", errors="replace").strip()
+            if len(text) == 64 and set(text) <= set("0123456789abcdef"):
+                return bytes.fromhex(text)
+            time.sleep(0.05)
+        raise ValueError(
+            f"{path}: expected 64 hexadecimal digits; without the file a new key is made. "
+            f"Received: {len(text)} other characters"
+        ) from None
+    key = secrets.token_bytes(32)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key.hex())
+    return key
 
 
 class _Example(NamedTuple):
@@ -110,14 +200,22 @@ class _Example(NamedTuple):
     patient: str
 
 
+class _WrongLabels(ValueError):
+    """Pixels of a label map that are no class; says which."""
+
+
 class Builder(tfds.core.GeneratorBasedBuilder):
     """Examples {"source", "target"} or {"image"}, float32 `[H, W, C]`, "patient", "name".
 
-    "patient" is a hash and "name" a number: no name of a file or a patient is stored.
+    "patient" is a hash with a secret key and "name" a number: no name of a file or a patient is
+    stored. Files that are left out are counted in `bad_files.json`, also without their names.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES = {
+        "2.0.0": "Pseudonyms have a secret key; targets lie on the grids of their sources.",
+        "1.0.0": "First release.",
+    }
     BUILDER_CONFIGS = [FolderConfig(name="files", description="Your own files.")]
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -154,54 +252,121 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         order = ("train", "validation", "test")
         counts = {split: len(_examples(config.layout, split, config.dimensions)) for split in order}
         counts = {split: count for split, count in counts.items() if count}
-        self._skipped = [
-            f"{p.path.name}: {p.reason}" for p in config.layout.problems if not p.harmless
-        ]
         self._say(f"{config.layout.kind} images, {counts}")
+        for note in config.layout.notes:
+            self._say(note)
         for key in _keys(config.layout):
             domain = self.info.metadata[key]
             how = self.info.metadata["windows"][key]
             self._say(f"{key}: {domain['modality']}, window {domain['window']} ({how})")
-        self._report()
-        return {split: self._generate_examples(split) for split in counts}
+        self._key, self._bad, self._above = patient_key(Path(self.data_dir_root)), [], {}
+        harmless = [p for p in config.layout.problems if p.harmless]
+        if harmless:
+            self._say(f"{len(harmless)} files are no images, such as {harmless[0].path.name}")
+        for problem in config.layout.problems:
+            if not problem.harmless:
+                self._leave_out(f"file {len(self._bad)}", "", problem.path.name, problem.reason)
+        generators = {}
+        for split in counts:
+            examples = self._generate_examples(split)
+            first = next(examples, None)
+            if first:
+                generators[split] = itertools.chain([first], examples)
+            else:  # TFDS takes no empty ones
+                self._say(f"warning: no readable image is left in the split {split}")
+        return generators
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         config = self.builder_config
         keys = _keys(config.layout)
-        self._skipped, written = [], 0
+        wrong: dict[str, str] = {}  # label maps
+        written = 0
         for number, example in enumerate(_examples(config.layout, split, config.dimensions)):
-            try:
-                images = [
-                    self._image(key, *part) for key, part in zip(keys, example.slices, strict=True)
-                ]
-            except (ValueError, OSError) as error:
-                self._skipped.append(str(error))
-                continue
-            written += 1
             name = f"{split}/{number:06d}"
-            fields = {"patient": example.patient, "name": name}
-            yield name, dict(zip(keys, images, strict=True)) | fields
-        self._report()
-        if not written:
+            patient = layout.pseudonym(self._key, example.patient)
+            images = {}
+            for key, (volume, index) in zip(keys, example.slices, strict=True):
+                try:
+                    images[key] = self._image(key, volume, index)
+                except _WrongLabels as error:
+                    wrong.setdefault(volume.name, str(error))
+                    break
+                except (ValueError, OSError) as error:
+                    self._leave_out(name, patient, volume.name, str(error))
+                    break
+            if len(wrong) == 3:
+                break
+            if len(images) == len(keys):
+                written += 1
+                yield name, images | {"patient": patient, "name": name}
+        if wrong:
+            found = "; ".join(f"{name} with {what}" for name, what in wrong.items())
             raise ValueError(
-                f"input: no readable image is left in the split {split}. "
-                f"Received: {self.builder_config.path}"
+                f"classes: expected label maps whose pixels are the numbers 0 to "
+                f"{config.classes - 1} of --set classes={config.classes}. Write every class as its "
+                "number (a mask of 0 and 255 as 0 and 1), or set classes to how many there are. "
+                f"Received: {found}"
             )
+        if not written and split == "train":
+            raise ValueError(
+                f"input: no readable image is left for training. Received: {config.path}"
+            )
+        self._finish()
+
+    def _finish(self) -> None:
+        """Says at the end of a split what its images had that the user should know."""
+        for key, (most, name) in self._above.items():
+            self._say(
+                f"warning: {key}: values up to {most:g} lie above the window, in {name} for one; "
+                f"`--set {_FIELDS[key]}=LOW,HIGH` sets it"
+            )
+        self._above.clear()
+        if self._bad:
+            write_json(self.data_path / "bad_files.json", self._bad)
+
+    def _leave_out(self, case: str, patient: str, name: str, reason: str) -> None:
+        """Names what cannot be used here, and counts it in `bad_files.json` without its name."""
+        if len(self._bad) < _SHOWN:
+            self._say(f"left out {name}: {reason}")
+        elif len(self._bad) == _SHOWN:
+            self._say("more are left out, without a line each")
+        # names of files and folders, which may tell who the patient is, and what headers hold
+        told = re.sub(r"'[^']*'|\"[^\"]*\"|\S*/\S*", "…", reason.replace(name, "the file"))
+        told = told.replace(Path(name).name, "the file")
+        self._bad.append({"case": case, "patient": patient, "reason": told})
 
     def _image(self, key: str, volume: Volume, index: int) -> np.ndarray:
-        """float32 `[H, W, C]`, resampled, with its neighbours as channels; or `[D, H, W, C]`."""
+        """float32 `[H, W, C]`, resampled, with its neighbours as channels; or `[D, H, W, C]`.
+
+        Raises:
+            ValueError: for a file that cannot be read, or holds values that are not finite.
+            _WrongLabels: for values that are no class.
+        """
         config = self.builder_config
-        if config.dimensions == 3:
-            image = np.stack([volume.read(i) for i in range(volume.length)])
-            image = image[..., None] if image.ndim == 3 else image
-        else:
-            image = volume.stack(index, 1 if key == "target" else config.slices)
-            image = image[..., None] if image.ndim == 2 else image
+        # read
+        with contained(volume.name):
+            if config.dimensions == 3:
+                image = np.stack([volume.read(i) for i in range(volume.length)])
+                rank = 4
+            else:
+                image = volume.stack(index, 1 if key == "target" else config.slices)
+                rank = 3
+        image = image.astype(np.float32, copy=False)
+        image = image if image.ndim == rank else image[..., None]
+        # check
+        labels = key == "target" and config.classes
+        low, high = self.info.metadata[key]["window"]
+        if isinstance(volume, grids.OnGrid):
+            image = np.where(np.isnan(image), np.float32(0 if labels else low), image)
         if not np.isfinite(image).all():
             raise ValueError(f"{volume.name}: expected finite values. Received: NaN or infinity")
+        if labels:
+            image = _checked_labels(image, config.classes)
+        elif _stored_type(volume) in ("uint8", "uint16") and image.max() > high:
+            self._above[key] = max(self._above.get(key, (0.0, "")), (image.max(), volume.name))
+        # resample
         shape = self._shape(key, volume)
         if config.dimensions == 2 and shape != tuple(image.shape[:2]):
-            labels = key == "target" and config.classes
             image = skimage.transform.resize(
                 image,
                 shape,
@@ -233,21 +398,26 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             metadata["dimensions"] = 3
         if found.kind != "single":
             metadata["aligned"] = found.kind == "paired"
-        for number, key in enumerate(keys):
-            volumes = [
-                v
-                for domain in found.domains
-                for i in sum(domain.values(), [])
-                for v in i.volumes[number : number + 1]
-            ]
-            if found.kind == "unpaired":
-                volumes = [i.volumes[0] for i in sum(found.domains[number].values(), [])]
-            metadata[key], metadata["windows"][key] = self._domain(key, number, volumes)
+        everything = []
+        for number in range(len(keys)):
+            unpaired = found.kind == "unpaired"
+            items = sum(found.domains[number if unpaired else 0].values(), [])
+            everything.append([item.volumes[0 if unpaired else number] for item in items])
+        for key, volumes in zip(keys, everything, strict=True):
+            others = [v for part in everything for v in part if found.kind == "paired"]
+            metadata[key], metadata["windows"][key] = self._domain(key, volumes, others)
         if found.kind == "paired":
             self._check_shapes()
         return metadata
 
-    def _domain(self, key: str, number: int, volumes: list[Volume]) -> tuple[dict, str]:
+    def _domain(self, key: str, volumes: list[Volume], pairs: list[Volume]) -> tuple[dict, str]:
+        """What the numbers of an image mean, and where its window comes from.
+
+        Args:
+            key: of the image.
+            volumes: all that are such images.
+            pairs: all sources and targets of paired data.
+        """
         config = self.builder_config
         channels = {v.channels for v in volumes}
         if len(channels) > 1 or (channels != {1} and config.slices > 1 and key != "target"):
@@ -256,14 +426,22 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 f"input: expected grey images, or (with slices=1) all of them in colour. "
                 f"Received: {colour} in colour with slices={config.slices}"
             )
+        if key == "target" and config.classes and channels != {1}:
+            raise ValueError(
+                "classes: expected grey label maps, of one class number a pixel. "
+                f"Received: {volumes[0].name} in colour"
+            )
         if config.spacing:
             for volume in volumes:
                 _resampled(volume, config.spacing)
-        modality, unit = ({getattr(v, name) for v in volumes} for name in ("modality", "unit"))
-        window, how = self._window(number, volumes)
+        unit, modalities = self._common_unit(key, volumes), {v.modality for v in volumes}
+        if key == "target" and config.classes:
+            unit, modalities = "class", {"SEG"}
+        modality = modalities.pop() if len(modalities) == 1 else "OT"
+        window, how = self._window(key, unit, volumes, pairs)
         domain = Domain(
-            modality=modality.pop() if len(modality) == 1 else "OT",
-            unit=unit.pop() if len(unit) == 1 else "1",
+            modality="CT" if (modality, unit) == ("OT", "HU") else modality,
+            unit=unit,
             window=window,
             channels=channels.pop() if config.slices == 1 or key == "target" else config.slices,
             spacing=(config.spacing / (config.scale if key == "target" else 1),) * 2
@@ -272,21 +450,71 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         )
         return domain.to_dict(), how
 
-    def _window(self, number: int, volumes: list[Volume]) -> tuple[tuple[float, float], str]:
+    def _common_unit(self, key: str, volumes: list[Volume]) -> str:
+        """The unit of all values: what the files say, or else the recipe.
+
+        Raises:
+            ValueError: for files that say different things, or another thing than the recipe.
+        """
+        field = _FIELDS[key].replace("window", "unit")
+        given = getattr(self.builder_config, field)
+        stated = {v.unit: v for v in volumes if _states_unit(v)}
+        silent = [v for v in volumes if not _states_unit(v)]
+        for unit, volume in stated.items():
+            if given and unit != given:
+                raise ValueError(
+                    f"{field}: expected files in {given}, as --set {field} says. "
+                    f"Received: {volume.name} in {unit}"
+                )
+        if given:
+            return given
+        if len(stated) > 1 or (stated and silent):
+            texts = [f"{volume.name} in {unit}" for unit, volume in stated.items()]
+            texts += [f"{volume.name} without a unit" for volume in silent[:1]]
+            raise ValueError(
+                f"input: expected one unit for all images of a domain (--set {field}=HU, or "
+                f"another, says what files hold that name none). Received: {', '.join(texts)}"
+            )
+        units = {v.unit for v in volumes}
+        return units.pop() if len(units) == 1 else "1"
+
+    def _window(
+        self, key: str, unit: str, volumes: list[Volume], pairs: list[Volume]
+    ) -> tuple[tuple[float, float], str]:
         """An intensity window where the recipe names none, and where it comes from."""
-        if {v.unit for v in volumes} == {"HU"}:
+        if unit == "class":
+            return (0.0, float(self.builder_config.classes - 1)), "the classes"
+        if unit == "HU":
             return _CT_WINDOW, "the default for HU"
-        types = {getattr(v, "dtype", "") if v.kind == "raster" else "" for v in volumes}
-        if len(types) == 1 and types <= {"uint8", "uint16"}:
+        values = self._sample(key)
+        types = {_stored_type(v) for v in volumes}
+        if types in ({"uint8"}, {"uint16"}):
+            if pairs and {_stored_type(v) for v in pairs} == types:  # one window for both sides
+                values = np.concatenate([self._sample("source"), self._sample("target")])
             bits = max(v.bits for v in volumes)
-            return (0.0, float(2**bits - 1)), f"the range of {bits} bits"
-        examples = _examples(self.builder_config.layout, "train")
+            return _window_of_bits(values.max(), bits, _FIELDS[key])
+        low, high = (float(v) for v in np.percentile(values, _PERCENTILES))
+        return (low, high if high > low else low + 1.0), "percentiles 0.5 to 99.5 of training"
+
+    def _sample(self, key: str) -> np.ndarray:
+        """Some values of some training images.
+
+        Raises:
+            ValueError: where none of these images can be read.
+        """
+        found = self.builder_config.layout
+        number = _keys(found).index(key)
+        items = found.domains[number if found.kind == "unpaired" else 0]["train"]
+        volumes = [item.volumes[0 if found.kind == "unpaired" else number] for item in items]
+        volumes = [v.target if isinstance(v, grids.OnGrid) else v for v in volumes]
+        planes = [(volume, index) for volume in volumes for index in range(volume.length)]
         values = []
-        for place in np.unique(np.linspace(0, len(examples) - 1, _SAMPLED).astype(int)):
-            volume, index = examples[place].slices[number]
+        for place in np.unique(np.linspace(0, len(planes) - 1, _SAMPLED).astype(int)):
+            volume, index = planes[place]
             try:
-                image = volume.read(index).ravel()
-            except (ValueError, OSError):
+                with contained(volume.name):
+                    image = volume.read(index).ravel()
+            except ValueError:
                 continue  # reported when its turn comes
             values.append(image[np.isfinite(image)][:: 1 + image.size // 2**16])
         pool = np.concatenate(values) if values else np.zeros(0)
@@ -294,8 +522,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             raise ValueError(
                 f"input: no readable image is left. Received: {self.builder_config.path}"
             )
-        low, high = (float(v) for v in np.percentile(pool, _PERCENTILES))
-        return (low, high if high > low else low + 1.0), "percentiles 0.5 to 99.5 of training"
+        return pool
 
     def _check_shapes(self) -> None:
         config = self.builder_config
@@ -321,20 +548,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 wanted = f"targets {config.scale} times as large as their sources"
             raise ValueError(f"input: expected {wanted}. Received: {layout.some(wrong)}")
 
-    def _report(self) -> None:
-        for reason in self._skipped[:5]:
-            self._say(f"skipped {reason}")
-        if self._skipped:
-            self._say(f"{len(self._skipped)} unreadable files or slices were left out")
-
     def _say(self, text: str) -> None:
         print(f"folder: {text}", file=sys.stderr, flush=True)
-
-
-def _of_labels(item: layout.Item) -> layout.Item:
-    """A pair whose target is read as a label map."""
-    source, target = item.volumes
-    return item._replace(volumes=(source, target.as_labels()))
 
 
 def _keys(found: layout.Layout) -> tuple[str, ...]:
@@ -385,3 +600,37 @@ def _common_spacing(volumes: list[Volume]) -> tuple[float, float] | None:
         return None
     same = all(np.allclose(v.spacing, first, rtol=1e-3, atol=0) for v in volumes)
     return first if same else None
+
+
+def _states_unit(volume: Volume) -> bool:
+    """Whether the file itself says what its values are: only DICOM does, and complex arrays."""
+    return volume.unit == "k-space" or (volume.kind == "dicom" and volume.unit != "1")
+
+
+def _stored_type(volume: Volume) -> str:
+    """The type of pixels whose range means something: that of PNG and TIFF files, or ""."""
+    return getattr(volume, "dtype", "") if volume.kind == "raster" else ""
+
+
+def _window_of_bits(most: float, bits: int, field: str) -> tuple[tuple[float, float], str]:
+    """The window of files of so many bits, or of those bits that values up to `most` fill."""
+    used = next(depth for depth in (*_DEPTHS, bits) if most < 2**depth)
+    if used >= bits or most == 0:
+        return (0.0, 2.0**bits - 1), f"the range of {bits} bits"
+    whole = f"`--set {field}=0,{2**bits - 1}` takes them all"
+    return (0.0, 2.0**used - 1), f"{used} of {bits} bits are in use; {whole}"
+
+
+def _checked_labels(image: np.ndarray, classes: int) -> np.ndarray:
+    """A label map, rounded to its whole numbers.
+
+    Raises:
+        _WrongLabels: where a value is none of 0 ... classes - 1.
+    """
+    labels = np.rint(image)
+    if np.abs(image - labels).max() <= _TOLERANCE and 0 <= labels.min() <= labels.max() < classes:
+        return labels
+    values = [f"{value:g}" for value in np.unique(image)]
+    if len(values) > 6:
+        values = [*values[:3], "…", values[-1]]
+    raise _WrongLabels(", ".join(values))

@@ -3,17 +3,21 @@
 import csv
 import dataclasses
 import hashlib
+import os
 import re
+import unicodedata
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from zoo.imaging import files
+from zoo.imaging import dicom, files, geometry
 from zoo.imaging.volume import Problem, Volume
 
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 _SUFFIX = re.compile(r"\.(nii\.gz|nii|dcm|dicom|ima|png|jpe?g|tiff?|npy)$", re.IGNORECASE)
 _SHARED = "#[0-9a-f]{8}$"  # what the reader appends where several series share a folder
+_LONGEST = 4096  # characters of a path in a list
 
 
 class Item(NamedTuple):
@@ -21,7 +25,7 @@ class Item(NamedTuple):
 
     Attributes:
         volumes: one or two volumes.
-        patient: hash of who it is.
+        patient: who it is, as files or list say; never written as it is.
         known: False where no file and no list says who it is: then each item is a patient.
     """
 
@@ -37,7 +41,8 @@ class Layout:
     Attributes:
         kind: "paired", "unpaired" or "single".
         domains: split name to items; one dictionary, or for unpaired data one a domain.
-        problems: files that cannot be read and are left out.
+        problems: files that cannot be read and are left out; harmless ones too.
+        notes: what else the user should know, a line each.
         shared_patients: whether a patient is in more than one split.
     """
 
@@ -45,9 +50,10 @@ class Layout:
     domains: list[dict[str, list[Item]]]
     problems: list[Problem]
     shared_patients: bool = False
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
-def read(path: Path, allow_shared_patients: bool = False) -> Layout:
+def read(path: Path, allow_shared_patients: bool = False, dimensions: int = 2) -> Layout:
     """Find out what the user's folder or list holds.
 
     Args:
@@ -55,25 +61,27 @@ def read(path: Path, allow_shared_patients: bool = False) -> Layout:
             of images; or a .tsv list with the columns source and target (or image) and possibly
             split and patient.
         allow_shared_patients: permit one patient in several splits.
+        dimensions: 3 takes whole volumes, and leaves out series whose slices are not evenly spaced.
 
     Raises:
         FileNotFoundError: for files that are not there.
         ValueError: for files that do not pair, a patient in several splits, or no image at all.
     """
-    if path.suffix.lower() == ".tsv":
-        layout = _from_list(path)
+    if is_list(path):
+        layout = _from_list(path, dimensions)
     else:
         folders = {p.name.lower(): p for p in path.iterdir()} if path.is_dir() else {}
         if "traina" in folders or "trainb" in folders:
-            layout = _from_two_domains(path, folders)
+            layout = _from_two_domains(path, folders, dimensions)
         elif "train" in folders:
-            layout = _from_splits(folders)
+            layout = _from_splits(folders, dimensions)
         else:
-            found = files.find(path)
+            found = _find(path, dimensions)
             layout = Layout("single", [{"": _items(found.volumes, "")}], found.problems)
     for domain in layout.domains:
         if not any(domain.values()):
-            reasons = "; ".join(f"{p.path.name}: {p.reason}" for p in layout.problems[:3])
+            lost = [p for p in layout.problems if not p.harmless] or layout.problems
+            reasons = "; ".join(f"{p.path.name}: {p.reason}" for p in lost[:3])
             raise ValueError(f"input: no readable image is left. Received: {path} ({reasons})")
     _carve(layout.domains)
     if not all(domain.get("train") for domain in layout.domains):
@@ -82,22 +90,46 @@ def read(path: Path, allow_shared_patients: bool = False) -> Layout:
     return layout
 
 
+def is_list(path: Path) -> bool:
+    """Whether the input is a .tsv list."""
+    return path.suffix.lower() == ".tsv" and not path.is_dir()
+
+
 def listed_paths(path: Path) -> list[Path]:
     """Files and folders that a .tsv list names, for a digest; missing ones included."""
-    return [p for row in _rows(path)[1] for p in row["paths"]]
+    return [p for row in _rows(path)[1] for p in row.paths]
 
 
-def anonymous(text: str) -> str:
-    """16 hexadecimal digits that stand for a patient."""
-    return hashlib.sha256(f"patient:{text}".encode()).hexdigest()[:16]
+def pseudonym(key: bytes, text: str) -> str:
+    """16 hexadecimal digits that stand for a patient, and cannot be found again without the key."""
+    content = f"patient:{text}".encode("utf-8", "surrogateescape")
+    return hashlib.blake2b(content, key=key, digest_size=8).hexdigest()
+
+
+def _find(path: Path, dimensions: int) -> files.Found:
+    """The volumes in a file or folder; series that are no even volume are problems where it asks
+    for volumes.
+    """
+    found = files.find(path)
+    if dimensions == 2:
+        return found
+    whole, problems = [], list(found.problems)
+    for volume in found.volumes:
+        try:
+            if isinstance(volume, dicom.Series):
+                geometry.slice_step([frame.position for frame in volume.frames])
+            whole.append(volume)
+        except ValueError as error:
+            problems += [Problem(file, f"no volume: {error}") for file in volume.paths]
+    return files.Found(whole, problems)
 
 
 # Folders.
 
 
-def _from_two_domains(root: Path, folders: dict[str, Path]) -> Layout:
+def _from_two_domains(root: Path, folders: dict[str, Path], dimensions: int) -> Layout:
     found: dict[str, list[files.Found]] = {}
-    matches = {}
+    matches, problems = {}, []
     for name, split in _SPLITS.items():
         places = [folders[name + letter] for letter in "ab" if name + letter in folders]
         if len(places) == 1:
@@ -106,49 +138,75 @@ def _from_two_domains(root: Path, folders: dict[str, Path]) -> Layout:
                 f"Received: {places[0].name} alone"
             )
         if places:
-            found[split] = [files.find(place) for place in places]
+            found[split] = [_find(place, dimensions) for place in places]
+            problems += found[split][0].problems + found[split][1].problems
             matches[split] = _match(found[split], places)
-    problems = [problem for both in found.values() for part in both for problem in part.problems]
     if not matches["train"][0]:
         domains = [
             {split: _items(both[i].volumes, f"{split}{'AB'[i]}") for split, both in found.items()}
             for i in range(2)
         ]
-        return Layout("unpaired", domains, problems)
-    unmatched = [name for _, names in matches.values() for name in names]
+        alike = _alike([name for _, names, _ in matches.values() for name in names])
+        notes = [f"no image of A has its name in B, so they are unpaired{alike}"] if alike else []
+        return Layout("unpaired", domains, problems, notes=notes)
+    unmatched = [name for _, names, _ in matches.values() for name in names]
     if unmatched:
         raise ValueError(
             "input: expected each image of A to have one of its name in B and each of B one in A "
-            f"(or, for unpaired domains, none at all). Received, without: {some(unmatched)}"
+            f"(or, for unpaired domains, none at all). "
+            f"Received, without: {some(unmatched)}{_alike(unmatched)}"
         )
-    pairs = {split: _pairs(matched, split) for split, (matched, _) in matches.items()}
+    pairs = {split: _pairs(matched, split) for split, (matched, _, _) in matches.items()}
+    for _, _, alone in matches.values():
+        problems += [Problem(volume.path(0), "its partner cannot be read") for volume in alone]
     return Layout("paired", [pairs], problems)
 
 
-def _from_splits(folders: dict[str, Path]) -> Layout:
+def _from_splits(folders: dict[str, Path], dimensions: int) -> Layout:
     domain, problems = {}, []
     for name, split in _SPLITS.items():
         if name in folders:
-            found = files.find(folders[name])
+            found = _find(folders[name], dimensions)
             domain[split] = _items(found.volumes, split)
             problems += found.problems
     return Layout("single", [domain], problems)
 
 
 def _items(volumes: list[Volume], salt: str) -> list[Item]:
-    return [
-        Item((v,), v.patient or anonymous(f"{salt}/{v.name}"), bool(v.patient)) for v in volumes
-    ]
+    return [Item((v,), v.patient or f"{salt}/{v.name}", bool(v.patient)) for v in volumes]
 
 
 def _key(volume: Volume, alone: bool) -> str:
     """What a volume is called when it looks for its partner."""
-    if volume.kind != "dicom":
-        return _SUFFIX.sub("", volume.name)
-    if len(volume.paths) > 1:
-        return re.sub(_SHARED, "", volume.name)
-    # A series of one file, whose name is often a mere identifier, is its folder where it can be.
-    return Path(volume.name).parent.as_posix() if alone else _SUFFIX.sub("", volume.name)
+    if volume.kind == "dicom" and len(volume.paths) > 1:
+        return _composed(re.sub(_SHARED, "", volume.name))
+    if volume.kind == "dicom" and alone:
+        # A series of one file, whose name is often a mere identifier, is its folder.
+        return _composed(Path(volume.name).parent.as_posix())
+    return _composed(_SUFFIX.sub("", volume.name))
+
+
+def _composed(name: str) -> str:
+    """A name in Unicode's composed form: macOS writes decomposed ones, which look the same."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _alike(names: list[str]) -> str:
+    """What to say of names "trainA/..." and "trainB/..." that a reader would take for one."""
+
+    def loose(name: str) -> str:
+        name = unicodedata.normalize("NFKC", _SUFFIX.sub("", name.partition("/")[2])).casefold()
+        return re.sub(r"0+(?=\d)|[\s_.-]+", "", name)
+
+    groups = defaultdict(list)
+    for name in names:
+        groups[loose(name)].append(name)
+    for group in groups.values():
+        for one in group:
+            others = [name for name in group if name.split("/")[0] != one.split("/")[0]]
+            if others:
+                return f"; {one} and {others[0]} differ in capitals, separators or leading zeros"
+    return ""
 
 
 def _keyed(volumes: list[Volume]) -> dict[str, list[Volume]]:
@@ -161,15 +219,22 @@ def _keyed(volumes: list[Volume]) -> dict[str, list[Volume]]:
     return keyed
 
 
-def _match(found: list[files.Found], roots: list[Path]) -> tuple[list, list[str]]:
-    """Pairs (source, target) of two folders, and the names that have no partner."""
+def _match(
+    found: list[files.Found], roots: list[Path]
+) -> tuple[list[tuple[Volume, Volume]], list[str], list[Volume]]:
+    """Pairs (source, target) of two folders, the names that have no partner, and the volumes whose
+    partner cannot be read.
+    """
     sides = [_keyed(part.volumes) for part in found]
-    lost = {  # partners of unreadable files are left out with them
-        _SUFFIX.sub("", p.path.relative_to(root).as_posix())
+    lost = {
+        _composed(_SUFFIX.sub("", p.path.relative_to(root).as_posix()))
         for part, root in zip(found, roots, strict=True)
         for p in part.problems
+        if not p.harmless
     }
-    pairs, unmatched = [], []
+    # so are those of series, which are called after their folder
+    lost |= {Path(name).parent.as_posix() for name in lost if "/" in name}
+    pairs, unmatched, alone = [], [], []
     for key in sorted(set(sides[0]) | set(sides[1])):
         both = [side.get(key, []) for side in sides]
         if all(len(volumes) == 1 for volumes in both):
@@ -178,9 +243,11 @@ def _match(found: list[files.Found], roots: list[Path]) -> tuple[list, list[str]
             matched = _by_patient(both, roots)
             pairs += matched
             unmatched += [] if matched else _names(both, roots)
-        elif key not in lost:
+        elif key in lost:
+            alone += both[0] + both[1]
+        else:
             unmatched += _names(both, roots)
-    return pairs, unmatched
+    return pairs, unmatched, alone
 
 
 def _by_patient(both: list[list[Volume]], roots: list[Path]) -> list[tuple[Volume, Volume]]:
@@ -225,7 +292,7 @@ def _pairs(pairs: list[tuple[Volume, Volume]], salt: str) -> list[Item]:
     items = []
     for pair in pairs:
         patient = pair[0].patient or pair[1].patient
-        items.append(Item(pair, patient or anonymous(f"{salt}/{pair[0].name}"), bool(patient)))
+        items.append(Item(pair, patient or f"{salt}/{pair[0].name}", bool(patient)))
     return items
 
 
@@ -237,71 +304,141 @@ def some(names: list[str], most: int = 8) -> str:
 # Lists.
 
 
-def _rows(path: Path) -> tuple[list[str], list[dict]]:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        table = list(csv.DictReader(file, delimiter="\t", strict=True))
-    columns = list(table[0]) if table else []
+class _Row(NamedTuple):
+    """A line of a list: its number in the file, its image or source and target, and what else."""
+
+    line: int
+    paths: list[Path]
+    split: str
+    patient: str
+
+
+def _rows(path: Path) -> tuple[list[str], list[_Row]]:
+    """The columns that name images, and the lines of a list.
+
+    Raises:
+        ValueError: for what is no such list; names the line.
+    """
+    table = list(_fields(path))
+    columns = [name.strip() for name in table[0][1]] if table else []
     keys = ["source", "target"] if "source" in columns else ["image"]
     allowed = {*keys, "split", "patient"}
-    if not set(keys) <= set(columns) or set(columns) - allowed:
+    if not set(keys) <= set(columns) or not set(columns) <= allowed:
         raise ValueError(
             f"{path.name}: expected a tab-separated header with source and target (or image), and "
             f"possibly split and patient, and one line an example. Received: {columns}"
         )
-    for number, row in enumerate(table, 2):
-        if any(not isinstance(row[key], str) or not row[key].strip() for key in keys):
-            raise ValueError(f"{path.name}, line {number}: expected {keys}. Received: {row}")
-        row["paths"] = [_resolve(path, row[key].strip(), number) for key in keys]
-        split = (row.get("split") or "").strip().lower()
-        if (split and split not in _SPLITS) or ("split" in columns and not split):
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"{path.name}: expected each column once. Received: {columns}")
+    rows: list[_Row] = []
+    seen: dict[Path, _Row] = {}
+    for line, fields in table[1:]:
+        where = f"{path.name}, line {line}"
+        if len(fields) != len(columns):
             raise ValueError(
-                f"{path.name}, line {number}: split: expected train, validation or test. "
-                f"Received: {split!r}"
+                f"{where}: expected {len(columns)} fields, {', '.join(columns)}. "
+                f"Received: {len(fields)}"
             )
-        row["split"] = _SPLITS.get(split, "")
-    return keys, table
+        row = dict(zip(columns, map(str.strip, fields), strict=True))
+        split = row.get("split", "").lower()
+        if split not in _SPLITS and "split" in columns:
+            raise ValueError(
+                f"{where}: split: expected train, validation or test. Received: {split[:40]!r}"
+            )
+        paths = [_resolve(path.parent.resolve(), row[key], f"{where}: {key}") for key in keys]
+        read = _Row(line, paths, _SPLITS.get(split, ""), row.get("patient", ""))
+        for file in paths:
+            before = seen.setdefault(file, read)
+            if before is not read and (before.paths == paths or before.split != read.split):
+                raise ValueError(
+                    f"{where}: expected each file once, or in one split only. "
+                    f"Received: {file.name} in line {before.line} as well"
+                )
+        rows.append(read)
+    return keys, rows
 
 
-def _resolve(listing: Path, text: str, number: int) -> Path:
-    folder = listing.parent.resolve()
-    path = (folder / text).resolve()
-    if not Path(text).is_absolute() and not path.is_relative_to(folder):
+def _fields(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a tab-separated file that are not empty: number, and fields."""
+    content = path.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError(f"{path.name}: expected text in UTF-8. Received: UTF-16")
+    for number, line in enumerate(re.split(rb"\r\n|\r|\n", content), 1):
+        where = f"{path.name}, line {number}"
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{where}: expected text in UTF-8. Received: byte {line[error.start]:#04x}"
+            ) from error
+        if "\0" in text:
+            raise ValueError(f"{where}: expected text. Received: a NUL byte")
+        if not text.strip():
+            continue
+        # Line by line: a stray quotation mark would swallow the following ones.
+        try:
+            yield number, next(csv.reader([text], delimiter="\t", strict=True))
+        except csv.Error as error:
+            raise ValueError(
+                f"{where}: expected fields between tabs, quoted as a whole or not at all. "
+                f"Received: {error}"
+            ) from error
+
+
+def _resolve(folder: Path, text: str, where: str) -> Path:
+    """The path that a field of a list in `folder` names."""
+    if not text or len(text) > _LONGEST:
+        raise ValueError(f"{where}: expected a path. Received: {len(text)} characters")
+    try:
+        named = Path(text).expanduser()
+    except RuntimeError as error:  # no such user
+        raise ValueError(f"{where}: expected a path. Received: {text} ({error})") from error
+    path = Path(os.path.normpath(folder / named))
+    if not named.is_absolute() and not path.is_relative_to(folder):
         raise ValueError(
-            f"{listing.name}, line {number}: expected a path inside the list's folder, or an "
-            f"absolute one. Received: {text}"
+            f"{where}: expected a path inside the list's folder, or an absolute one. "
+            f"Received: {text}"
         )
     return path
 
 
-def _from_list(path: Path) -> Layout:
-    keys, table = _rows(path)
+def _from_list(path: Path, dimensions: int) -> Layout:
+    keys, rows = _rows(path)
     domain: dict[str, list[Item]] = defaultdict(list)
     problems = []
-    for number, row in enumerate(table, 2):
-        found = [files.find(p) for p in row["paths"]]
+    for row in rows:
+        where = f"{path.name}, line {row.line}"
+        try:
+            found = [_find(p, dimensions) for p in row.paths]
+        except OSError as error:
+            raise FileNotFoundError(f"{where}: {error}") from error
         bad = [p for part in found for p in part.problems]
         problems += bad
         counts = [len(part.volumes) for part in found]
-        if 0 in counts and bad:
+        if 0 in counts and any(not p.harmless for p in bad):
             continue
         if counts != [1] * len(keys):
             raise ValueError(
-                f"{path.name}, line {number}: expected one file or series under each path. "
-                f"Received: {counts} volumes"
+                f"{where}: expected one file or series under each path. "
+                f"Received: {' and '.join(map(str, counts))} volumes"
             )
         volumes = tuple(part.volumes[0] for part in found)
-        named = (row.get("patient") or "").strip()
-        if named:
-            item = Item(volumes, anonymous(named), True)
+        if row.patient:
+            item = Item(volumes, f"list:{row.patient}", True)
         elif len(volumes) == 2:
-            item = _pairs([volumes], f"{row['paths'][0]}")[0]
+            item = _pairs([volumes], f"{row.paths[0]}")[0]
         else:
-            item = _items(list(volumes), f"{row['paths'][0]}")[0]
-        domain[row["split"]].append(item)
+            item = _items(list(volumes), f"{row.paths[0]}")[0]
+        domain[row.split].append(item)
     return Layout("paired" if len(keys) == 2 else "single", [dict(domain)], problems)
 
 
 # Splits.
+
+
+def _shuffled(patient: str) -> str:
+    """An order of patients that has nothing to do with their names; it is never written."""
+    return hashlib.sha256(patient.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _carve(domains: list[dict[str, list[Item]]]) -> None:
@@ -320,7 +457,7 @@ def _carve(domains: list[dict[str, list[Item]]]) -> None:
         groups[tuple(patient in some for some in patients)].append(patient)
     split_of = {}
     for members in groups.values():
-        members.sort(key=anonymous)  # not the hash itself: a user might have sorted by it
+        members.sort(key=_shuffled)
         tenth = max(1, round(len(members) / 10))
         names = ["test"] + ([] if "validation" in given else ["validation"])
         # Three patients are the fewest for three splits, two for two; one stays in training.
