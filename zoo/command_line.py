@@ -33,7 +33,7 @@ Commands
   preview    write a picture of some training images (--dataset, --output=FILE.png)
   train      train a model on a data set, or go on with an interrupted run
   evaluate   measure a trained model: metrics.json and report.html
-  predict    translate DICOM, NIfTI, PNG, TIFF, JPEG or NPY files
+  predict    translate DICOM, NIfTI, MetaImage, NRRD, PNG, TIFF, JPEG or NPY files
   generate   write new images from a generator
   export     write a SavedModel for TF Serving
 

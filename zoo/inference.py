@@ -19,11 +19,12 @@ import tqdm
 
 from zoo import guards
 from zoo.atomic import replacing, write_json
-from zoo.imaging import derived, geometry, iods, nifti, provenance, raster
+from zoo.imaging import derived, geometry, iods, provenance, raster
 from zoo.imaging.deidentify import Deidentifier
 from zoo.imaging.dicom import Series
-from zoo.imaging.files import find
+from zoo.imaging.files import SUFFIXES, ending, find
 from zoo.imaging.geometry import Grid
+from zoo.imaging.oriented import Oriented
 from zoo.imaging.resampling import resampling
 from zoo.imaging.volume import Problem, Volume, contained, reason
 
@@ -130,6 +131,10 @@ def translate(
     grid = Grid(scale=model.scale, depth=model.scale if model.dimensions == 3 else 1)
     counts = [_file_count(model, volume, grid) for volume in found.volumes]
     targets = _targets(found.volumes, counts, input, output, deidentify)
+    # a header's voxels lie beside it
+    for place, (volume, paths) in enumerate(zip(found.volumes, targets, strict=True)):
+        if len(paths) == 1:
+            targets[place] = volume.files(paths[0])
     _check_targets(found.volumes, targets, overwrite)
     report = Report(
         skipped=[problem for problem in found.problems if not problem.harmless],
@@ -299,16 +304,12 @@ def _targets(
     volumes: list[Volume], counts: list[int], input: Path, output: Path, deidentify: bool
 ) -> list[list[Path]]:
     """Where each volume goes, to as many files as `counts` says."""
-    suffixes = {
-        path: ".nii.gz" if path.name.lower().endswith(".nii.gz") else path.suffix
-        for volume in volumes
-        for path in volume.paths
-    }
+    suffixes = {path: ending(path) for volume in volumes for path in volume.paths}
     if input.is_file() and not output.is_dir() and output.suffix and counts == [1]:
         kind = suffixes[volumes[0].paths[0]]
         if output.name.lower().endswith(kind.lower()) or volumes[0].kind == "dicom":
             return [[output]]
-        if output.suffix.lower() in (".dcm", ".nii", ".gz", *raster.SUFFIXES):
+        if ending(output).lower() in (".dcm", ".gz", *SUFFIXES):
             raise ValueError(f"output: expected a {kind} file, as the input. Received: {output}")
     if input.is_dir() and input.resolve() == output.resolve():
         raise ValueError(f"output: expected another folder than the input. Received: {output}")
@@ -344,7 +345,7 @@ def _numbered(path: Path, number: int) -> Path:
 
 
 def _check_targets(volumes: list[Volume], targets: list[list[Path]], overwrite: bool) -> None:
-    inputs = {os.path.realpath(path) for volume in volumes for path in volume.paths}
+    inputs = {os.path.realpath(path) for v in volumes for path in (*v.paths, *v.companions)}
     for path in itertools.chain.from_iterable(targets):
         if os.path.realpath(path) in inputs:
             raise ValueError(f"output: would replace an input file. Received: {path}")
@@ -574,15 +575,15 @@ def _write(
         )
         return derived.write(volume, paths, slices, derivation, skipped, run.deidentifier, run.grid)
     origin = f"{model.name}, weights SHA-256 {model.weights_hash}, {_precision(model)}"
+    if isinstance(volume, Oriented):
+        # what fits into 79 characters
+        text = f"{model.name[:40]} {model.weights_hash[:16]} {_precision(model)}"
+        text = f"{text}. {run.description}" if run.description else text
+        volume.write(paths[0], slices, text, anonymous, run.grid, model.classes)
+        return paths, []
     with replacing(paths[0]) as temporary:
-        if volume.kind == "nifti":
-            # what fits into 79 characters
-            text = f"{model.name[:40]} {model.weights_hash[:16]} {_precision(model)}"
-            text = f"{text}. {run.description}" if run.description else text
-            nifti.write(volume, temporary, slices, text, anonymous, run.grid, model.classes)
-        else:
-            origin = f"{origin}. {run.description}" if run.description else origin
-            raster.write(volume, temporary, slices, run.grid, model.classes, origin)
+        origin = f"{origin}. {run.description}" if run.description else origin
+        raster.write(volume, temporary, slices, run.grid, model.classes, origin)
     return paths, []
 
 

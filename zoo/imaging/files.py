@@ -18,14 +18,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from zoo.imaging import dicom, nifti, raster
+from zoo.imaging import dicom, metaimage, mgh, nifti, nrrd, raster
 from zoo.imaging.volume import NOT_AN_IMAGE, Problem, Volume, contained, reason
 
 # What reads the files of a suffix; a suffix may be the end of another, the first that fits counts.
 _READERS = (
     (nifti.SUFFIXES, nifti.open_volume),
+    (mgh.SUFFIXES, mgh.open_volume),
+    (metaimage.SUFFIXES, metaimage.open_volume),
+    (nrrd.SUFFIXES, nrrd.open_volume),
     (raster.SUFFIXES, raster.open_volume),
 )
+SUFFIXES = tuple(suffix for suffixes, _ in _READERS for suffix in suffixes)  # but for DICOM's
 _DICOM = (".dcm", ".dicom", ".ima")
 _NOTES = (
     *(".txt", ".md", ".rst", ".log", ".pdf", ".rtf", ".doc", ".docx", ".odt", ".tex", ".bib"),
@@ -80,6 +84,11 @@ def find(path: str | os.PathLike, *, exclude: Path | None = None) -> Found:
                 volumes.append(volume)
         except ValueError as error:
             problems.append(Problem(file, str(error)))
+    owners = {file: volume.name for volume in volumes for file in volume.companions}
+    for place, problem in enumerate(problems):
+        if problem.path in owners:
+            owned = f"{NOT_AN_IMAGE}: the voxels of {owners[problem.path]}"
+            problems[place] = Problem(problem.path, owned)
     series, failed = dicom.find_series(candidates)
     volumes = sorted(volumes + series, key=lambda volume: volume.name)
     problems = sorted(problems + failed, key=lambda problem: (problem.harmless, problem))
@@ -130,9 +139,16 @@ def _open(file: Path, name: str) -> Volume | None:
         raise ValueError(note)
     if not file.suffix or lower.endswith(_DICOM):
         raise ValueError("not a DICOM file")
-    kinds = ", ".join(suffix for suffixes, _ in _READERS for suffix in suffixes)
     kind = "".join(file.suffixes[-2:]).lower()
-    raise ValueError(f"a kind that is not read: expected DICOM, {kinds}. Received: {kind}")
+    raise ValueError(
+        f"a kind that is not read: expected DICOM, {', '.join(SUFFIXES)}. Received: {kind}"
+    )
+
+
+def ending(path: Path) -> str:
+    """The end of a name that says of what kind the file is, such as ".nii.gz", as it is written."""
+    ends = [end for end in SUFFIXES if path.name.lower().endswith(end)]
+    return path.name[-max(map(len, ends)) :] if ends else path.suffix
 
 
 def _is_text(file: Path) -> bool:

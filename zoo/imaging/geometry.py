@@ -8,6 +8,7 @@ the patient, and the centre of the first pixel moves by (1/s - 1) / 2 input pixe
 import dataclasses
 from collections.abc import Sequence
 
+import nibabel
 import numpy as np
 
 
@@ -27,25 +28,40 @@ class Grid:
         """Height and width of the output's slices."""
         return shape[0] * self.scale, shape[1] * self.scale
 
-    def to_input(self) -> np.ndarray:
-        """Affine [4, 4] from output indices (row, column, slice) to those of the input."""
-        steps = (self.scale, self.scale, self.depth)
-        affine = np.diag([*(1 / step for step in steps), 1.0])
-        affine[:3, 3] = [centre(0, step) for step in steps]
-        return affine
-
     def repeat(self, image: np.ndarray) -> np.ndarray:
         """A slice of the input [H, W] on the output's grid, by the nearest pixel."""
         return image.repeat(self.scale, 0).repeat(self.scale, 1)
 
 
 SAME = Grid()
+
+# Where rows, columns and slices run to (Right, Left, Anterior, Posterior, Superior, Inferior): as
+# radiologists hang each plane, slices along the normal of DICOM's row and column directions.
+HANGS = {"axial": "PLS", "coronal": "ILP", "sagittal": "IPR"}
+_ACROSS = {"S": "axial", "I": "axial", "A": "coronal", "P": "coronal"}
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # from DICOM's axes (left, back, up) to (right, front, up)
 
 
 def centre(index: int, scale: int) -> float:
     """Where the centre of pixel `index` of the finer grid lies, in the input's pixels."""
     return (index + 0.5) / scale - 0.5
+
+
+def to_coarse(finer: Sequence[int]) -> np.ndarray:
+    """Affine [4, 4] from the indices of a grid that is finer by these counts to those of the old.
+
+    Args:
+        finer: voxels for one of the old grid, along each of three axes.
+    """
+    affine = np.diag([*(1 / count for count in finer), 1.0])
+    affine[:3, 3] = [centre(0, count) for count in finer]
+    return affine
+
+
+def planes_across(affine: np.ndarray) -> tuple[str, str, str]:
+    """The anatomical plane nearest to those across each axis of an affine to (right, front, up)."""
+    codes = nibabel.aff2axcodes(affine)
+    return tuple(_ACROSS.get(code, "sagittal") for code in codes)
 
 
 def slice_step(positions: Sequence[tuple[float, float, float] | None]) -> np.ndarray:

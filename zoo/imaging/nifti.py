@@ -1,12 +1,14 @@
-"""NIfTI volumes: read and written slice by slice, in the place of the input.
+"""NIfTI-1 and NIfTI-2, as one file or as a pair, and Analyze 7.5; read and written plane by plane.
 
-Slices lie along the third axis, in stored order; H is the first axis and W the second.
+An Analyze file does not say how it lies in the patient: programs have never agreed on it.
 """
 
+import contextlib
 import dataclasses
-import functools
-import gzip
-from collections.abc import Iterable
+import itertools
+import re
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,160 +16,261 @@ import nibabel
 import numpy as np
 
 from zoo.imaging import geometry
-from zoo.imaging.volume import Volume
+from zoo.imaging.oriented import Oriented, described
+from zoo.imaging.volume import NOT_AN_IMAGE, contained
+from zoo.imaging.voxels import Voxels, codec_of, head, in_order, named_codec, save
 
-SUFFIXES = (".nii", ".nii.gz")
+SUFFIXES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz")
+
+_LARGEST_HEADER = 1 << 26  # bytes, with extensions
+_MILLIMETRES = {1: 1e3, 2: 1.0, 3: 1e-3}  # by the code of a unit of space
+_TEXTS = (
+    *("data_type", "db_name", "descrip", "aux_file", "intent_name"),
+    # of Analyze
+    *("generated", "scannum", "patient_id", "exp_date", "exp_time", "originator"),
+)
+_ANALYZE = nibabel.spm2analyze.Spm2AnalyzeHeader  # its fields are a superset
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NiftiVolume(Volume):
-    """A NIfTI-1 or NIfTI-2 file of 2 or 3 dimensions."""
+class NiftiVolume(Oriented):
+    """A NIfTI or Analyze volume of 2 or 3 dimensions."""
 
     kind: ClassVar[str] = "nifti"
 
-    place: tuple[float, ...] | None = None  # the affine's 16 numbers, row by row
+    def files(self, path: Path) -> list[Path]:
+        """See `Volume.files`."""
+        return [path, path.with_name(_renamed(path, "img"))] if self.companions else [path]
 
-    @property
-    def affine(self) -> np.ndarray | None:
-        """See `Volume.affine`; None where the header declares neither transform valid."""
-        return None if self.place is None else np.array(self.place, np.float64).reshape(4, 4)
+    def _save(
+        self,
+        path: Path,
+        planes: Iterator[np.ndarray],
+        dtype: np.dtype,
+        description: str,
+        anonymous: bool,
+        finer: tuple[int, int, int],
+    ) -> None:
+        header, extensions = _header(self.paths[0])
+        header.set_data_dtype(dtype)
+        is_nifti = isinstance(header, nibabel.Nifti1Header)
+        if anonymous:
+            extensions = b"\0" * 4 if is_nifti else b""
+            for field in set(_TEXTS) & set(header.keys()):
+                header[field] = np.zeros_like(header[field])
+        if is_nifti and np.issubdtype(dtype, np.integer):
+            header.set_intent("label")
+        if finer != (1, 1, 1):
+            _refine(header, finer)
+        header["scl_slope"] = 1.0
+        if is_nifti:
+            header["scl_inter"] = 0.0
+        header["cal_min"] = header["cal_max"] = 0  # described the input's intensities
+        header["descrip"] = description.encode("ascii", "replace")[:79]
+        voxels = in_order(planes, header.get_data_dtype())  # with the header's byte order
+        if not self.companions:
+            header["vox_offset"] = header.template_dtype.itemsize + len(extensions)
+            parts = itertools.chain([header.binaryblock, extensions], voxels)
+            save(path, named_codec(path), parts)
+            return
+        header["vox_offset"] = 0
+        _, data = self.files(path)
+        save(data, named_codec(data), voxels)
+        save(path, named_codec(path), [header.binaryblock, extensions])
 
-    def read(self, index: int) -> np.ndarray:
-        """See `Volume.read`; `scl_slope` and `scl_inter` are applied."""
-        self._check(index)
-        try:
-            return _plane(self.paths[0], index).astype(np.float32)
-        except (OSError, EOFError, ValueError, gzip.BadGzipFile) as error:
-            raise ValueError(f"{self.name}: unreadable NIfTI data: {error}") from error
 
-
+@contained("cannot be read")
 def open_volume(path: Path, name: str) -> NiftiVolume:
-    """The volume in the file at `path`.
+    """The volume in the file at `path`, or in the pair whose header it is.
 
     Raises:
-        ValueError: for a damaged file, colour or complex voxels, or more than 3 dimensions.
+        ValueError: for a damaged file, colour or complex voxels, more than 3 dimensions, and the
+            voxels of a pair, whose header is the volume.
     """
-    try:
-        image = nibabel.load(path)
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
-        raise ValueError(f"unreadable NIfTI: {error}") from error
-    if not isinstance(image, nibabel.Nifti1Image):
-        raise ValueError(f"expected NIfTI. Received: {type(image).__name__}")
-    shape = image.shape
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) not in (2, 3) or 0 in shape:
-        raise ValueError(f"expected a volume of 2 or 3 dimensions. Received: {image.shape}")
-    dtype = image.get_data_dtype()
-    if dtype.kind not in "iuf":
-        raise ValueError(f"expected integer or real voxels. Received: {dtype}")
-    factor = {"meter": 1e3, "micron": 1e-3}.get(image.header.get_xyzt_units()[0], 1.0)
-    zooms = image.header.get_zooms()
-    spacing = (float(zooms[0]) * factor, float(zooms[1]) * factor)
-    between = float(zooms[2]) * factor if len(shape) == 3 else 0.0
-    return NiftiVolume(
-        name=name,
-        paths=(path,),
-        length=shape[2] if len(shape) == 3 else 1,
-        shape=(shape[0], shape[1]),
-        spacing=spacing if min(spacing) > 0 else None,
-        slice_spacing=between if between > 0 else None,
-        unit="signal",
-        place=_place(image.header, factor),
+    if re.search(r"\.img(\.gz)?$", path.name, re.IGNORECASE):
+        header = _beside(path, "hdr")
+        if header is None:
+            raise ValueError(f"header: expected {_renamed(path, 'hdr')} beside it. Received: none")
+        raise ValueError(f"{NOT_AN_IMAGE}: the voxels of {header.name}")
+    header, _ = _header(path)
+    data, offset = path, 0
+    if not getattr(header, "is_single", False):
+        data = _beside(path, "img")
+        if data is None:
+            raise ValueError(f"voxels: expected {_renamed(path, 'img')} beside it. Received: none")
+    shape = _shape(header)
+    dtype = _dtype(header)
+    offset = _offset(header)
+    slope, intercept = _scaling(header)
+    codec = codec_of(data)
+    voxels = Voxels(
+        path=data,
+        shape=shape,
+        dtype=dtype.str,
+        start=0 if codec else offset,
+        offset=offset if codec else 0,
+        codec=codec,
+        slope=slope,
+        intercept=intercept,
     )
+    factor = 1.0
+    if isinstance(header, nibabel.Nifti1Header):
+        factor = _MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
+    place = _place(header, factor)
+    steps = header["pixdim"][1:4].astype(np.float64) * factor
+    steps[int(header["dim"][0]) :] = 0.0
+    fields = described(voxels, place, steps)
+    voxels.check()
+    companions = () if data is path else (data,)
+    return NiftiVolume(name=name, paths=(path,), companions=companions, **fields)
 
 
-def _place(header: nibabel.Nifti1Header, factor: float) -> tuple[float, ...] | None:
-    """The affine to millimetres, of the transform that the codes declare valid."""
-    if not header["sform_code"] > 0 and not header["qform_code"] > 0:
-        return None
-    affine = np.diag([factor, factor, factor, 1.0]) @ header.get_best_affine()
-    return tuple(affine.ravel().tolist()) if np.isfinite(affine).all() else None
+def _header(path: Path) -> tuple[nibabel.analyze.AnalyzeHeader, bytes]:
+    """A file's header, not yet believed, and the bytes of its extensions as they are."""
+    is_single = not re.search(r"\.hdr(\.gz)?$", path.name, re.IGNORECASE)
+    start = head(path, 544)
+    sizes = {form: struct.unpack(f"{form}i", start[:4])[0] for form in "<>" if len(start) >= 4}
+    order = next((form for form, size in sizes.items() if size in (348, 540)), "")
+    size = sizes.get(order, 0)
+    if not order or len(start) < size:
+        received = f"{sizes.get('<', 'none')} in {len(start)} bytes"
+        raise ValueError(f"sizeof_hdr: expected 348 or 540 (NIfTI). Received: {received}")
+    magic = start[344:348] if size == 348 else start[4:8]
+    kinds = {
+        b"n+1\0": nibabel.Nifti1Header,
+        b"ni1\0": nibabel.nifti1.Nifti1PairHeader,
+        b"n+2\0": nibabel.Nifti2Header,
+        b"ni2\0": nibabel.nifti2.Nifti2PairHeader,
+    }
+    kind = kinds.get(magic, None if is_single or size != 348 else _ANALYZE)
+    if kind is None or getattr(kind, "is_single", False) != is_single:
+        expected = "n+1 or n+2" if is_single else "ni1 or ni2, as of a pair"
+        raise ValueError(f"magic: expected {expected}. Received: {magic!r}")
+    header = kind(start[:size], order, check=False)
+    if kind is _ANALYZE:
+        return header, b""
+    end = _offset(header) if is_single else _LARGEST_HEADER
+    extensions = head(path, end)[size:]
+    _check_extensions(extensions, order)
+    return header, extensions or b"\0" * 4
 
 
-def write(
-    volume: NiftiVolume,
-    path: Path,
-    slices: Iterable[tuple[int, np.ndarray]],
-    description: str = "",
-    anonymous: bool = False,
-    grid: geometry.Grid = geometry.SAME,
-    classes: int = 0,
-) -> None:
-    """Writes `slices`, one after the other, with the input's header, in the input's place.
+def _check_extensions(content: bytes, order: str) -> None:
+    """Raises a ValueError where their sizes do not lead to the end of what is there."""
+    place = 4
+    while content[:1] not in (b"", b"\0") and place + 16 <= len(content):
+        size = struct.unpack(f"{order}i", content[place : place + 4])[0]
+        if not 8 <= size <= len(content) - place:
+            raise ValueError(
+                f"esize: expected an extension of 8 to {len(content) - place} bytes. "
+                f"Received: {size}"
+            )
+        place += size
 
-    Args:
-        volume: the input; geometry, codes, units and extensions are taken from it.
-        path: the file to write, compressed if the input is.
-        slices: pairs of (index, float32 [H, W]), in ascending order, without gaps.
-        description: goes into `descrip` (79 characters).
-        anonymous: leave out free text and header extensions.
-        grid: how much finer the output's grid is.
-        classes: of a label map, the number of classes; it is written as uint8 or int16, with the
-            intent of a label. Images are float32.
 
-    Raises:
-        ValueError: for a grid with more voxels along an axis than the format can state.
+def _shape(header: nibabel.analyze.AnalyzeHeader) -> tuple[int, int, int]:
+    dim = [int(side) for side in header["dim"]]
+    sides = dim[1 : dim[0] + 1]
+    while len(sides) > 3 and sides[-1] == 1:
+        sides.pop()
+    if not 1 <= dim[0] <= 7 or len(sides) not in (2, 3) or min(sides) < 1:
+        raise ValueError(f"dim: expected a volume of 2 or 3 dimensions. Received: {dim}")
+    return sides[0], sides[1], (*sides, 1)[2]
+
+
+def _dtype(header: nibabel.analyze.AnalyzeHeader) -> np.dtype:
+    code = int(header["datatype"])
+    try:
+        dtype = header.get_data_dtype()
+    except KeyError:
+        raise ValueError(f"datatype: expected a code of the format. Received: {code}") from None
+    if dtype.kind not in "iuf" or not dtype.itemsize:
+        raise ValueError(f"datatype: expected integer or real voxels. Received: {dtype}")
+    return dtype
+
+
+def _offset(header: nibabel.analyze.AnalyzeHeader) -> int:
+    offset = float(header["vox_offset"])
+    is_single = getattr(header, "is_single", False)
+    least = header.single_vox_offset if is_single else 0
+    if offset == 0:  # not set
+        return least
+    if not offset.is_integer() or not least <= offset <= (_LARGEST_HEADER if is_single else 2**62):
+        expected = f"{least} to {_LARGEST_HEADER}" if is_single else f"{least} or more"
+        raise ValueError(f"vox_offset: expected {expected}. Received: {offset:g}")
+    return int(offset)
+
+
+def _scaling(header: nibabel.analyze.AnalyzeHeader) -> tuple[float, float]:
+    """Slope and intercept; a slope of 0 or NaN says that there are none."""
+    if isinstance(header, _ANALYZE):
+        slope, intercept = header.get_slope_inter()
+        return (1.0, 0.0) if slope is None else (float(slope), float(intercept or 0.0))
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or np.isnan(slope):
+        return 1.0, 0.0
+    if not np.isfinite([slope, intercept]).all():
+        raise ValueError(
+            f"scl_slope, scl_inter: expected finite numbers. Received: {slope:g}, {intercept:g}"
+        )
+    return slope, intercept
+
+
+def _place(header: nibabel.analyze.AnalyzeHeader, factor: float) -> np.ndarray | None:
+    """The affine to millimetres of the transform that the codes declare valid, if one is.
+
+    A form of zeros was never filled in, whatever its code.
     """
-    image = nibabel.load(volume.paths[0])
-    header = image.header.copy()
-    header.set_data_dtype(np.float32)
-    if classes:
-        header.set_data_dtype(np.uint8 if classes <= 256 else np.int16)
-        header.set_intent("label")
-    if grid != geometry.SAME:
-        _refine(header, grid)
-    header.set_slope_inter(1.0, 0.0)
-    header["cal_min"] = header["cal_max"] = 0  # described the input's intensities
-    header["descrip"] = description.encode("ascii", "replace")[:79]
-    if anonymous:
-        header.extensions.clear()
-        for field in ("db_name", "aux_file", "intent_name"):
-            if field in header:
-                header[field] = b""
-    header["vox_offset"] = 0
-    compressed = volume.paths[0].name.endswith(".gz")
-    opener = functools.partial(gzip.open, compresslevel=6) if compressed else open
-    with opener(path, "wb") as file:
-        header.write_to(file)
-        # write_to sets vox_offset to where the extensions end (352 where there are none)
-        file.write(b"\0" * (int(header["vox_offset"]) - file.tell()))
-        for _, array in slices:
-            data = np.asarray(np.rint(array) if classes else array, header.get_data_dtype())
-            file.write(data.tobytes(order="F"))
+    if not isinstance(header, nibabel.Nifti1Header):
+        return None
+    affine = None
+    if header["sform_code"] > 0 and header.get_sform()[:3, :3].any():
+        affine = header.get_sform()
+    elif header["qform_code"] > 0:
+        affine = _qform(header)
+    return None if affine is None else np.diag([factor, factor, factor, 1.0]) @ affine
 
 
-def _refine(header: nibabel.Nifti1Header, grid: geometry.Grid) -> None:
+def _qform(header: nibabel.Nifti1Header) -> np.ndarray:
+    header = header.copy()
+    header["pixdim"][0] = -1.0 if header["pixdim"][0] < 0 else 1.0  # 0 means 1
+    header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
+    if header["dim"][0] == 2 and not header["pixdim"][3] > 0:
+        header["pixdim"][3] = 1.0
+    return header.get_qform()
+
+
+def _refine(header: nibabel.analyze.AnalyzeHeader, finer: tuple[int, int, int]) -> None:
     """Makes a header that of a finer grid whose voxels lie in those of the old one."""
-    steps = np.array([grid.scale, grid.scale, grid.depth])
-    sides = header["dim"][1:4].astype(np.int64) * steps
+    sides = header["dim"][1:4].astype(np.int64) * finer
     largest = np.iinfo(header["dim"].dtype).max
     if sides.max() > largest:
         raise ValueError(f"dim: expected up to {largest} voxels. Received: {sides.tolist()}")
-    # Both transforms, whichever of them the codes declare valid.
-    sform, qform = header.get_sform(), header.get_qform()
-    for name, row in zip(("srow_x", "srow_y", "srow_z"), sform @ grid.to_input(), strict=False):
-        header[name] = row
-    for axis, value in enumerate((qform @ grid.to_input())[:3, 3]):
-        header["qoffset_" + "xyz"[axis]] = value
+    if isinstance(header, nibabel.Nifti1Header):
+        # Both transforms, whichever of them the codes declare valid.
+        sform, step = header.get_sform(), geometry.to_coarse(finer)
+        for name, row in zip(("srow_x", "srow_y", "srow_z"), sform @ step, strict=False):
+            header[name] = row
+        with contextlib.suppress(nibabel.spatialimages.HeaderDataError):  # never filled in
+            for axis, value in enumerate((_qform(header) @ step)[:3, 3]):
+                header["qoffset_" + "xyz"[axis]] = value
+        if finer[2] > 1:  # the times of the old slices
+            for field in ("slice_start", "slice_end", "slice_code", "slice_duration"):
+                header[field] = 0
     header["dim"][1:4] = sides
-    header["pixdim"][1:4] /= steps
-    if grid.depth > 1:  # the times of the old slices
-        for field in ("slice_start", "slice_end", "slice_code", "slice_duration"):
-            header[field] = 0
+    header["pixdim"][1:4] /= finer
 
 
-@functools.lru_cache(maxsize=2)
-def _proxy(path: Path, stamp: tuple[int, int]):
-    """The file's data, kept open: one slice after another of a compressed file then takes one
-    pass over it, where a fresh start for every slice would be quadratic.
-    """
-    return nibabel.load(path, keep_file_open=True).dataobj
+def _renamed(path: Path, kind: str) -> str:
+    """The name of the other file of a pair."""
+    return re.sub(r"\.(hdr|img)(?=(\.gz)?$)", f".{kind}", path.name, flags=re.IGNORECASE)
 
 
-def _plane(path: Path, index: int) -> np.ndarray:
-    status = path.stat()
-    data = _proxy(path, (status.st_mtime_ns, status.st_size))
-    if data.ndim == 2:
-        return np.asarray(data)
-    return np.asarray(data[(slice(None), slice(None), index) + (0,) * (data.ndim - 3)])
+def _beside(path: Path, kind: str) -> Path | None:
+    """The other file of a pair, compressed or not, in any case."""
+    stem = re.sub(r"\.(hdr|img)(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+    for suffix in (kind, f"{kind}.gz", kind.upper(), f"{kind}.gz".upper()):
+        other = path.with_name(f"{stem}.{suffix}")
+        if other.is_file():
+            return other
+    return None

@@ -8,6 +8,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from zoo.imaging import geometry
+
 NOT_AN_IMAGE = "not an image"
 
 
@@ -72,7 +74,7 @@ def check_size(wanted: int, stored: int) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Volume:
-    """A DICOM series or a NIfTI, PNG, TIFF, JPEG or NPY file; it holds no pixels.
+    """A DICOM series, or a file of another kind; it holds no pixels.
 
     Attributes:
         name: POSIX path relative to the searched folder: the file's, or the folder's for a
@@ -90,9 +92,11 @@ class Volume:
             itself, to be compared in memory and never to be written or shown.
         frame_of_reference: equal for volumes whose millimetres have one origin and axes, such as
             DICOM's FrameOfReferenceUID; "" where unknown.
+        companions: other files that belong to it, such as the voxels of a header.
     """
 
-    kind: ClassVar[str] = ""  # "dicom", "nifti", "raster" or "array"
+    # "dicom", "nifti", "mgh", "metaimage", "nrrd", "raster" or "array"
+    kind: ClassVar[str] = ""
 
     name: str
     paths: tuple[Path, ...]
@@ -105,6 +109,7 @@ class Volume:
     unit: str = "1"
     patient: str = dataclasses.field(default="", repr=False)
     frame_of_reference: str = ""
+    companions: tuple[Path, ...] = ()
 
     @property
     def affine(self) -> np.ndarray | None:
@@ -114,6 +119,26 @@ class Volume:
         single slice the third column is as long as the slice is thick, or 1 mm.
         """
         return None
+
+    @property
+    def plane(self) -> str | None:
+        """The plane that its slices are nearest to: "axial", "coronal" or "sagittal"."""
+        affine = self.affine
+        return None if affine is None else geometry.planes_across(affine)[2]
+
+    @property
+    def acquired(self) -> str | None:
+        """The plane that it was acquired in, which need not be that of its slices."""
+        return self.plane
+
+    def presented(self, plane: str | None) -> "Volume":
+        """The volume with the slices of a plane, hung as radiologists do, whatever the file's axes.
+
+        Axes are exchanged and mirrored, never resampled; of an oblique volume the nearest are
+        taken. DICOM series, volumes whose file does not say how they lie, and with None all
+        volumes are as they are stored.
+        """
+        return self
 
     def read(self, index: int) -> np.ndarray:
         """Slice `index` in physical units: float32 [H, W], or [H, W, channels] of several.
@@ -152,6 +177,10 @@ class Volume:
             return self.read(index)
         around = range(index - slices // 2, index + slices // 2 + 1)
         return np.stack([self.read(min(max(i, 0), self.length - 1)) for i in around], axis=-1)
+
+    def files(self, path: Path) -> list[Path]:
+        """What is written to put it into the file `path`: a header has its voxels beside it."""
+        return [path]
 
     def _check(self, index: int) -> None:
         if not 0 <= index < self.length:

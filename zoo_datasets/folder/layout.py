@@ -15,7 +15,8 @@ from zoo.imaging import dicom, files, geometry
 from zoo.imaging.volume import Problem, Volume
 
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-_SUFFIX = re.compile(r"\.(nii\.gz|nii|dcm|dicom|ima|png|jpe?g|tiff?|npy)$", re.IGNORECASE)
+_ENDS = "|".join(map(re.escape, sorted((".dcm", ".dicom", ".ima", *files.SUFFIXES), key=len)[::-1]))
+_SUFFIX = re.compile(f"({_ENDS})$", re.IGNORECASE)
 _SHARED = "#[0-9a-f]{8}$"  # what the reader appends where several series share a folder
 _LONGEST = 4096  # characters of a path in a list
 

@@ -1,0 +1,131 @@
+"""MGH, MetaImage, NRRD, Analyze and pairs: read as ITK and nibabel do, and written back."""
+
+import itertools
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+
+from zoo.imaging.files import find, open_volume
+from zoo.imaging.geometry import Grid
+
+SHAPE = (5, 6, 4)
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def voxels(dtype="int16", shape=SHAPE):
+    return np.random.default_rng(0).permutation(int(np.prod(shape))).reshape(shape).astype(dtype)
+
+
+def tilted():
+    """[4, 4], indices to mm (right, front, up): an oblique volume of axes that run P, S, L."""
+    angle = np.deg2rad(20)
+    turn = np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.array([[0, 0, -3.0], [-0.7, 0, 0], [0, 0.9, 0]])
+    affine[:3, 3] = 12.5, -80.25, 300
+    return affine
+
+
+def itk_image(values, affine):
+    image = SimpleITK.GetImageFromArray(values.transpose())
+    lps = LPS @ affine
+    steps = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(steps.tolist())
+    image.SetDirection((lps[:3, :3] / steps).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    return image
+
+
+def itk_affine(image):
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    return LPS @ affine
+
+
+def stored(volume):
+    return np.stack([volume.read(i) for i in range(volume.length)], axis=-1)
+
+
+ITK = [
+    *itertools.product(["a.mha", "a.mhd", "a.nrrd", "a.nhdr"], [False, True]),
+]
+
+
+@pytest.mark.parametrize(("name", "compressed"), ITK)
+@pytest.mark.parametrize("dtype", ["int16", "uint8", "float32", "float64", "int32"])
+def test_itk_files_are_read_and_written_as_itk_does(tmp_path, name, compressed, dtype):
+    values, affine = voxels(dtype), tilted()
+    (tmp_path / "in").mkdir()
+    image = itk_image(values, affine)
+    image.SetMetaData("0010|0010", "Doe^Jane")
+    SimpleITK.WriteImage(image, tmp_path / "in" / name, compressed)
+    found = find(tmp_path / "in")
+    assert [p for p in found.problems if not p.harmless] == []
+    (volume,) = found.volumes
+    np.testing.assert_array_equal(stored(volume), values.astype(np.float32))
+    np.testing.assert_allclose(volume.affine, affine, atol=1e-6)
+    np.testing.assert_allclose((*volume.spacing, volume.slice_spacing), (0.7, 0.9, 3))
+    assert (volume.unit, volume.modality) == ("signal", "OT")
+    assert sorted([*volume.paths, *volume.companions]) == sorted((tmp_path / "in").iterdir())
+
+    hung = volume.presented("sagittal")
+    assert hung.plane == "sagittal"
+    (tmp_path / "out").mkdir()
+    slices = ((i, hung.read(i) + 0.5) for i in range(hung.length))
+    hung.write(tmp_path / "out" / name, slices, "a description", anonymous=True)
+    written = sorted((tmp_path / "out").iterdir())
+    assert sorted(hung.files(tmp_path / "out" / name)) == written
+    result = SimpleITK.ReadImage(tmp_path / "out" / name)
+    array = SimpleITK.GetArrayFromImage(result).transpose()
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(array, values.astype(np.float32) + 0.5)
+    np.testing.assert_allclose(itk_affine(result), affine, atol=1e-6)
+    assert not any(b"Jane" in path.read_bytes() for path in written)
+    again = open_volume(tmp_path / "out" / name)
+    np.testing.assert_array_equal(stored(again), array)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.mha", "a.mhd", "a.nrrd", "a.nhdr", "a.mgz", "a.nii", "a.nii.gz", "a.hdr"]
+)
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_a_finer_grid_keeps_its_place_in_every_format(tmp_path, name, plane):
+    values, affine = voxels(), tilted()
+    (tmp_path / "in").mkdir()
+    if name in ("a.mgz", "a.nii", "a.nii.gz"):
+        kind = nibabel.MGHImage if name == "a.mgz" else nibabel.Nifti1Image
+        nibabel.save(kind(values, affine), tmp_path / "in" / name)
+    elif name == "a.hdr":
+        nibabel.save(nibabel.Nifti1Pair(values, affine), tmp_path / "in" / name)
+    else:
+        SimpleITK.WriteImage(itk_image(values, affine), tmp_path / "in" / name)
+    hung = open_volume(tmp_path / "in").presented(plane)
+    grid = Grid(scale=2, depth=3)
+    finer = (
+        (3 * i + k, hung.read(i).repeat(2, 0).repeat(2, 1) + 0)
+        for i in range(hung.length)
+        for k in range(3)
+    )
+    (tmp_path / "out").mkdir()
+    hung.write(tmp_path / "out" / name, finer, grid=grid)
+    result = open_volume(tmp_path / "out" / name).presented(plane)
+    assert result.shape == (2 * hung.shape[0], 2 * hung.shape[1])
+    assert result.length == 3 * hung.length
+    for index in range(hung.length):
+        whole = hung.read(index).repeat(2, 0).repeat(2, 1)
+        np.testing.assert_array_equal(result.read(3 * index + 2), whole)
+    # output voxel (2r + a, 2c + b, 3s + d) lies in input voxel (r, c, s)
+    for index in ((0, 0, 0), (1, 3, 2)):
+        centre = hung.affine @ [*index, 1]
+        block = [
+            result.affine @ [2 * index[0] + a, 2 * index[1] + b, 3 * index[2] + d, 1]
+            for a in (0, 1)
+            for b in (0, 1)
+            for d in (0, 1, 2)
+        ]
+        np.testing.assert_allclose(np.mean(block, 0), centre, atol=1e-4)
