@@ -11,6 +11,7 @@ import pytest
 
 import dicom_files
 import zoo
+from stand_in import Model
 from zoo import command_line
 
 ROOT = Path(__file__).parent.parent
@@ -142,3 +143,31 @@ def test_fine_tuning_refuses_another_unit(tmp_path, monkeypatch, capsys):
     assert command_line.main(["zoo", *command]) == 1
     assert "its weights take HU" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_predict_says_what_it_did(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command_line, "_trained", lambda: None)
+    monkeypatch.setattr(command_line, "_model", lambda entry: Model())
+    folder = dicom_files.series(tmp_path / "in", 3)
+    options = [f"--input={folder}", "predict"]
+    assert command_line.main(["zoo", f"--output={tmp_path}/a", *options]) == 0
+    said = capsys.readouterr()
+    counts = "0 skipped, 0 ignored, 0 warnings"
+    assert said.out == f"Translated 1 series, 3 slices, into {tmp_path}/a: {counts}\n"
+    assert said.err == ""  # no terminal, no bar
+    np.save(folder / "one.npy", np.zeros((4, 4)))
+    # a name that is no UTF-8, and one of two lines
+    for name in (b"\xff.npy", b"a\nb.npy"):
+        (folder / os.fsdecode(name)).write_bytes(b"nothing")
+    (folder / "plan.dcm").write_bytes(dicom_files.bundled("rtstruct").read_bytes())
+    output = tmp_path / os.fsdecode(b"out\xff")
+    assert command_line.main(["zoo", f"--output={output}", *options]) == 1
+    said = capsys.readouterr()
+    counts = "2 skipped, 1 ignored, 0 warnings"
+    assert said.out == (
+        f"Translated 1 series and 1 file, 4 slices, into {tmp_path}/out\\udcff: {counts}\n"
+    )
+    assert "ignored: 1 file: not an image (RT Structure Set Storage)\n" in said.err
+    assert len(said.err.splitlines()) == 3
+    assert "/\\udcff.npy: " in said.err
+    assert "/a\\nb.npy: " in said.err

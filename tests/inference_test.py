@@ -1,11 +1,14 @@
 """Tests of zoo.inference."""
 
 import json
+import os
+import resource
 import shutil
 
 import nibabel
 import numpy as np
 import PIL.Image
+import PIL.PngImagePlugin
 import pydicom
 import pytest
 import skimage.io
@@ -14,6 +17,7 @@ import tifffile
 from dicom_files import bundled, series
 from stand_in import Model
 from zoo import inference
+from zoo.imaging import derived
 from zoo.imaging.files import find, open_volume
 from zoo.imaging.windows import Domain
 
@@ -100,6 +104,262 @@ def test_one_bad_file_among_many_does_not_stop_the_run(tmp_path, mixed):
     assert [problem.path.name for problem in report.ignored] == ["rtstruct.dcm"]
 
 
+class Panic(BaseException):
+    """What a decoder written in Rust raises."""
+
+
+@pytest.mark.parametrize("error", [MemoryError("no memory\nat all"), KeyError("x"), Panic("p")])
+def test_whatever_one_volume_throws_the_others_go_on(tmp_path, mixed, error, monkeypatch):
+    class Failing(Model):
+        def translate(self, images, batch_size=1):
+            if images.shape[1:3] == (12, 10):  # the PNG
+                raise error
+            return super().translate(images, batch_size)
+
+    report = translate(Failing(), mixed, tmp_path / "out")
+    (problem,) = report.skipped
+    assert problem.path.name == "grey.png"
+    assert problem.reason.startswith("model: ")
+    assert "\n" not in problem.reason
+    assert (report.done, report.series, report.slices) == (4, 1, 3 + 4 + 3 + 2)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".")]
+    assert not (tmp_path / "out/grey.png").exists()
+    monkeypatch.setenv("ZOO_DEBUG", "1")
+    with pytest.raises(ValueError, match="model: ") as raised:
+        translate(Failing(), mixed, tmp_path / "debug")
+    assert raised.value.__cause__ is error
+
+
+def test_memory_that_tensorflow_does_not_have(tmp_path, mixed):
+    tf = pytest.importorskip("tensorflow")
+
+    class Large(Model):
+        def translate(self, images, batch_size=1):
+            if images.shape[1:3] == (12, 10):
+                raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\n\nhint")
+            return super().translate(images, batch_size)
+
+    report = translate(Large(), mixed, tmp_path / "out")
+    assert [problem.reason for problem in report.skipped] == ["model: OOM when allocating"]
+    assert report.done == 4
+
+
+def test_a_file_that_goes_away_is_reported(tmp_path, mixed):
+    class Deleting(Model):
+        def translate(self, images, batch_size=1):
+            for path in mixed.glob("*.png"):
+                path.unlink()
+            (mixed / "ct/2.dcm").unlink(missing_ok=True)
+            return super().translate(images, batch_size)
+
+    report = translate(Deleting(), mixed, tmp_path / "out")
+    skipped = [problem.path.name for problem in report.skipped]
+    assert sorted(skipped) == ["2.dcm", "grey.png"]
+    assert report.done == 4
+    assert (tmp_path / "out/ct/1.dcm").exists()
+
+
+def test_a_header_that_cannot_be_written_costs_its_slice(tmp_path):
+    folder = series(tmp_path / "in", 3)
+    header = pydicom.dcmread(folder / "1.dcm")
+    header.add_new("ContributingEquipmentSequence", "LO", "text")
+    header.save_as(folder / "1.dcm")
+    report = translate(Model(), folder, tmp_path / "out")
+    assert [problem.path.name for problem in report.skipped] == ["1.dcm"]
+    assert report.skipped[0].reason == (
+        "ContributingEquipmentSequence: expected a sequence. Received: an element of VR LO"
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.dcm", "2.dcm"]
+    assert (report.done, report.slices) == (1, 2)
+
+
+def test_a_wrong_pixel_spacing_is_refused_before_memory_is_asked_for(tmp_path):
+    (tmp_path / "in").mkdir()
+    image = nibabel.Nifti1Image(np.zeros((64, 64, 3), np.int16), np.eye(4))
+    nibabel.save(image, tmp_path / "in/good.nii")
+    image.header.set_xyzt_units("meter")
+    nibabel.save(image, tmp_path / "in/metres.nii")
+    image = nibabel.Nifti1Image(np.zeros((64, 64, 3), np.int16), np.diag([1e-3, 1e-3, 1, 1]))
+    nibabel.save(image, tmp_path / "in/small.nii")
+    report = translate(Model(spacing=1.0), tmp_path / "in", tmp_path / "out")
+    assert [path.name for path in report.outputs] == ["good.nii"]
+    reasons = {problem.path.name: problem.reason for problem in report.skipped}
+    assert reasons == {
+        "metres.nii": "spacing: expected up to 67108864 pixels at the model's 1 mm. "
+        "Received: 64000 x 64000 of a file with 1000 x 1000 mm",
+        "small.nii": "spacing: expected an image of two or more pixels at the model's 1 mm. "
+        "Received: 1 x 1 of a file with 0.001 x 0.001 mm",
+    }
+
+
+def test_without_room_on_the_disk_a_series_is_reported_and_what_fits_goes_on(tmp_path):
+    series(tmp_path / "in/large", 3)
+    header = pydicom.dcmread(bundled("CT_small"))
+    header.SeriesInstanceUID = "1.2.99"
+    header.save_as(tmp_path / "in/small.dcm")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # the three slices in float32 take twice as much
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        report = translate(Model(), tmp_path / "in", tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (problem,) = report.skipped
+    assert problem.reason.startswith("output: ")
+    assert "large" in problem.reason
+    assert [path.name for path in report.outputs] == ["small.dcm"]
+    assert [path.name for path in (tmp_path / "out").rglob("*.*")] == ["small.dcm"]
+
+
+def test_a_series_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    series(tmp_path / "in", 4)
+    monkeypatch.setattr(derived, "_content", interrupted_after(2, derived._content))
+    with pytest.raises(KeyboardInterrupt):
+        translate(Model(), tmp_path / "in", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def interrupted_after(count, function):
+    calls = iter(range(count))
+
+    def changed(*arguments):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    return changed
+
+
+def test_no_link_leads_out_of_the_output_folder(tmp_path, mixed):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/ct").symlink_to(tmp_path / "elsewhere")
+    report = translate(Model(), mixed, tmp_path / "out")
+    (problem,) = report.skipped
+    assert problem.reason.startswith("output: expected a folder within ")
+    assert report.done == 4
+    assert not list((tmp_path / "elsewhere").iterdir())
+    # the folder itself may be a link
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    assert translate(Model(), mixed, tmp_path / "link").done == 5
+
+
+def test_a_file_behind_a_link_is_not_written_over(tmp_path, mixed):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/grey.png").symlink_to(tmp_path / "precious")
+    with pytest.raises(FileExistsError):
+        translate(Model(), mixed, tmp_path / "out")
+    assert translate(Model(), mixed, tmp_path / "out", overwrite=True).done == 5
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_an_output_that_cannot_be_written_is_found_first(tmp_path, mixed):
+    (tmp_path / "file").write_text("")
+    model = Model()
+    with pytest.raises(OSError, match="file"):
+        translate(model, mixed, tmp_path / "file/out")
+    assert model.shapes == []
+
+
+def test_names_as_long_as_the_system_takes(tmp_path):
+    dataset = pydicom.dcmread(bundled("MR_small"))
+    dataset.NumberOfFrames = 3
+    dataset.PixelData = dataset.PixelData * 3
+    inputs = ("n" * 251 + ".dcm", "a.dcm", "1.2.840." + "1" * 20)
+    for number, name in enumerate(inputs):
+        dataset.SeriesInstanceUID = f"1.2.{number}"
+        dataset.save_as(tmp_path / name)
+    model = Model(
+        source=Domain(modality="MR", unit="signal", window=(0, 800)),
+        target=Domain(modality="CT", unit="HU", window=(-1000, 1000)),
+    )
+    report = translate(model, tmp_path, tmp_path / "out")
+    assert report.skipped == []
+    expected = {f"a-{k}.dcm" for k in (1, 2, 3)}
+    expected |= {"1.2.840." + "1" * 20 + f"-{k}" for k in (1, 2, 3)}
+    expected |= {"n" * 249 + f"-{k}.dcm" for k in (1, 2, 3)}
+    assert {path.name for path in report.outputs} == expected
+
+
+def test_a_name_is_given_once(tmp_path):
+    dataset = pydicom.dcmread(bundled("MR_small"))
+    dataset.SeriesInstanceUID = "1.2.1"
+    dataset.save_as(tmp_path / "a-2.dcm")
+    dataset.NumberOfFrames = 3
+    dataset.PixelData = dataset.PixelData * 3
+    dataset.SeriesInstanceUID = "1.2.2"
+    dataset.save_as(tmp_path / "a.dcm")
+    model = Model(
+        source=Domain(modality="MR", unit="signal", window=(0, 800)),
+        target=Domain(modality="CT", unit="HU", window=(-1000, 1000)),
+    )
+    report = translate(model, tmp_path, tmp_path / "out")
+    (problem,) = report.skipped
+    assert problem.path.name == "a.dcm"
+    assert problem.reason == "output: expected a name of its own. Received: a-2.dcm again"
+    assert [path.name for path in report.outputs] == ["a-2.dcm"]
+
+
+def test_names_that_are_not_utf_8(tmp_path, mixed):
+    for path in [mixed / "ct/1.dcm", *mixed.glob("*.*")]:
+        path.rename(path.with_name(os.fsdecode(b"\xff\xe9") + path.name))
+    (mixed / "ct").rename(mixed / os.fsdecode(b"ct\xfc"))
+    (mixed / os.fsdecode(b"bad\xff.png")).write_bytes(b"nothing")
+    report = translate(Model(), mixed, tmp_path / "out")
+    assert report.done == 5
+    assert [os.fsencode(problem.path.name) for problem in report.skipped] == [b"bad\xff.png"]
+    assert len(report.outputs) == 7
+    assert (tmp_path / "out" / os.fsdecode(b"ct\xfc") / "0.dcm").exists()
+
+
+def test_series_numbers_are_new_and_in_range(tmp_path):
+    numbers = [3, 1003, 2**31 - 1, None, "7\\8"]
+    for index, number in enumerate(numbers):
+        dataset = pydicom.dcmread(bundled("CT_small"))
+        dataset.SeriesInstanceUID = f"1.2.{index}"
+        with pydicom.config.disable_value_validation():
+            dataset.SeriesNumber = number
+        dataset.save_as(tmp_path / f"{index}.dcm")
+    report = translate(Model(), tmp_path, tmp_path / "out")
+    assert report.skipped == []
+    found = [pydicom.dcmread(path).SeriesNumber for path in report.outputs]
+    assert len({*found, 3, 1003, 2**31 - 1}) == 8
+    assert found[0] == 1004
+    assert all(0 < number < 2**31 for number in found)
+
+
+def test_neighbours_that_lie_apart_are_said(tmp_path):
+    folder = series(tmp_path / "in", 5)
+    (folder / "2.dcm").unlink()
+    domain = Domain(modality="CT", unit="HU", window=(-1000, 1000))
+    report = translate(Model(slices=3, source=domain, target=domain), folder, tmp_path / "a")
+    text = "slices: expected equal distances from each to the next. Received: from 1 to 2 mm"
+    assert [warning.reason for warning in report.warnings] == [text]
+    header = pydicom.dcmread(report.outputs[0])
+    assert f"Warning: {text}." in header.DerivationDescription
+    assert translate(Model(), folder, tmp_path / "b").warnings == []
+
+
+def test_every_output_says_where_it_is_from(tmp_path, mixed):
+    model = Model(precision="bfloat16")
+    report = translate(model, mixed, tmp_path / "out", description="for a test")
+    texts = {
+        ".dcm": lambda path: pydicom.dcmread(path).DerivationDescription,
+        ".gz": lambda path: nibabel.load(path).header["descrip"].item().decode(),
+        ".png": lambda path: PIL.Image.open(path).info["Description"],
+        ".tif": lambda path: tifffile.TiffFile(path).pages[0].description,
+    }
+    seen = set()
+    for path in report.outputs:
+        if path.suffix in texts:
+            text = texts[path.suffix](path)
+            for part in ("stand-in", "cd" * 8, "bfloat16", "for a test"):
+                assert part in text, path.name
+            seen.add(path.suffix)
+    assert seen == set(texts)
+
+
 def test_an_image_of_another_modality_is_refused(tmp_path):
     model = Model(source=Domain(modality="CT", unit="HU", window=(-1000, 1000)))
     report = translate(model, bundled("MR_small"), tmp_path / "out")
@@ -172,6 +432,12 @@ def test_single_file_to_file(tmp_path, mixed):
 def test_deidentified_names_and_headers(tmp_path, mixed):
     (mixed / "grey.png").rename(mixed / "Doe_Jane.png")
     (mixed / "ct").rename(mixed / "Doe")
+    note = PIL.PngImagePlugin.PngInfo()
+    note.add_text("Comment", "Doe")
+    with PIL.Image.open(mixed / "Doe_Jane.png") as picture:
+        picture.save(mixed / "Doe_Jane.png", pnginfo=note)
+    pages = tifffile.imread(mixed / "pages.tif")
+    tifffile.imwrite(mixed / "pages.tif", pages, photometric="minisblack", description="Doe")
     image = nibabel.load(mixed / "brain.nii.gz")
     image.header["descrip"] = b"Doe"
     nibabel.save(image, mixed / "brain.nii.gz")
@@ -229,7 +495,7 @@ def test_generated_images(tmp_path):
     arrays = inference.generate(model, 5, tmp_path / "npy", seed=3, batch_size=2, format="npy")
     note = json.loads((tmp_path / "png/images.json").read_text())
     assert (note["unit"], note["window"], note["seed"]) == ("HU", [-1000, 400], 3)
-    assert note["weights_sha256"] == model.weights_hash
+    assert (note["weights_sha256"], note["precision"]) == (model.weights_hash, "float32")
     images = []
     for png, npy in zip(paths[:5], arrays[:5], strict=True):
         levels = skimage.io.imread(png)
