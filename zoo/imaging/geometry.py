@@ -28,6 +28,10 @@ class Grid:
         """Height and width of the output's slices."""
         return shape[0] * self.scale, shape[1] * self.scale
 
+    def to_input(self) -> np.ndarray:
+        """Affine [4, 4] from output indices (row, column, slice) to those of the input."""
+        return to_coarse((self.scale, self.scale, self.depth))
+
     def repeat(self, image: np.ndarray) -> np.ndarray:
         """A slice of the input [H, W] on the output's grid, by the nearest pixel."""
         return image.repeat(self.scale, 0).repeat(self.scale, 1)
