@@ -177,16 +177,16 @@ def test_a_wrong_pixel_spacing_is_refused_before_memory_is_asked_for(tmp_path):
     (tmp_path / "in").mkdir()
     image = nibabel.Nifti1Image(np.zeros((64, 64, 3), np.int16), np.eye(4))
     nibabel.save(image, tmp_path / "in/good.nii")
-    image.header.set_xyzt_units("meter")
-    nibabel.save(image, tmp_path / "in/metres.nii")
+    image = nibabel.Nifti1Image(np.zeros((64, 64, 3), np.int16), np.diag([150, 150, 1, 1]))
+    nibabel.save(image, tmp_path / "in/large.nii")
     image = nibabel.Nifti1Image(np.zeros((64, 64, 3), np.int16), np.diag([1e-3, 1e-3, 1, 1]))
     nibabel.save(image, tmp_path / "in/small.nii")
     report = translate(Model(spacing=1.0), tmp_path / "in", tmp_path / "out")
     assert [path.name for path in report.outputs] == ["good.nii"]
     reasons = {problem.path.name: problem.reason for problem in report.skipped}
     assert reasons == {
-        "metres.nii": "spacing: expected up to 67108864 pixels at the model's 1 mm. "
-        "Received: 64000 x 64000 of a file with 1000 x 1000 mm",
+        "large.nii": "spacing: expected up to 67108864 pixels at the model's 1 mm. "
+        "Received: 9600 x 9600 of a file with 150 x 150 mm",
         "small.nii": "spacing: expected an image of two or more pixels at the model's 1 mm. "
         "Received: 1 x 1 of a file with 0.001 x 0.001 mm",
     }
