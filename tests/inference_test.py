@@ -205,8 +205,9 @@ def test_without_room_on_the_disk_a_series_is_reported_and_what_fits_goes_on(tmp
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     (problem,) = report.skipped
+    assert problem.path.parent.name == "large"
     assert problem.reason.startswith("output: ")
-    assert "large" in problem.reason
+    assert problem.reason.endswith(" (a series of 3 files)")
     assert [path.name for path in report.outputs] == ["small.dcm"]
     assert [path.name for path in (tmp_path / "out").rglob("*.*")] == ["small.dcm"]
 
@@ -475,6 +476,36 @@ def test_memory_does_not_grow_with_the_volume(tmp_path):
 
     peak(2)
     assert peak(64) < 1.2 * peak(8)
+
+
+def test_where_every_file_is_bad_each_is_named(tmp_path):
+    for name in ("a.png", "b.nii.gz", "c.dcm"):
+        (tmp_path / name).write_bytes(b"\0nothing")
+    (tmp_path / "README").write_text("notes")
+    report = translate(Model(), tmp_path, tmp_path / "out")
+    assert [problem.path.name for problem in report.skipped] == ["a.png", "b.nii.gz", "c.dcm"]
+    assert (report.done, len(report.ignored)) == (0, 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pair_of_files_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    data = np.zeros((8, 8, 3), np.int16)
+    nibabel.save(nibabel.Nifti1Pair(data, np.eye(4)), tmp_path / "a.hdr")
+    report = translate(Model(), tmp_path / "a.hdr", tmp_path / "out/b.hdr")
+    assert {path.name for path in report.outputs} == {"b.hdr", "b.img"}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.hdr", "b.img"]
+    replace, calls = os.replace, []
+
+    def full(source, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    report = translate(Model(), tmp_path / "a.hdr", tmp_path / "c")
+    assert len(report.skipped) == 1
+    assert not list((tmp_path / "c").iterdir())
 
 
 def test_nothing_to_translate(tmp_path):

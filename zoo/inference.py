@@ -68,7 +68,6 @@ class _Run:
     """
 
     model: Any
-    output: Path
     grid: Grid
     batch_size: int
     description: str
@@ -118,29 +117,31 @@ def translate(
     Raises:
         FileNotFoundError: where `input` does not exist.
         FileExistsError: where an output file exists and `overwrite` is False.
-        ValueError: where there is nothing to translate, or an output would replace an input.
+        ValueError: where there is no image, good or bad, or an output would replace an input.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: expected 1 or more. Received: {batch_size}")
     input, output = Path(input), Path(output)
     deidentifier = Deidentifier() if deidentify else None
     found = find(input, exclude=output)
+    report = Report(
+        skipped=[problem for problem in found.problems if not problem.harmless],
+        ignored=[problem for problem in found.problems if problem.harmless],
+    )
     if not found.volumes:
-        first = f" ({found.problems[0].reason})" if found.problems else ""
+        if report.skipped:
+            return report
+        first = f" ({report.ignored[0].reason})" if report.ignored else ""
         raise ValueError(f"input: expected image files{first}. Received: {input}")
     grid = Grid(scale=model.scale, depth=model.scale if model.dimensions == 3 else 1)
     counts = [_file_count(model, volume, grid) for volume in found.volumes]
     targets = _targets(found.volumes, counts, input, output, deidentify)
+    root = output.parent if targets == [[output]] else output
     # a header's voxels lie beside it
     for place, (volume, paths) in enumerate(zip(found.volumes, targets, strict=True)):
         if len(paths) == 1:
             targets[place] = volume.files(paths[0])
     _check_targets(found.volumes, targets, overwrite)
-    report = Report(
-        skipped=[problem for problem in found.problems if not problem.harmless],
-        ignored=[problem for problem in found.problems if problem.harmless],
-    )
-    root = output.parent if targets == [[output]] else output
     _check_writable(root)
     total = sum(volume.length for volume in found.volumes)
     claimed: set[Path] = set()
@@ -148,7 +149,6 @@ def translate(
     with tqdm.tqdm(total=total, unit="slice", disable=None if progress else True) as bar:
         run = _Run(
             model=model,
-            output=root,
             grid=grid,
             batch_size=batch_size,
             description=description,
@@ -166,7 +166,9 @@ def translate(
                     _translate_one(run, volume, paths)
                 claimed.update(paths)
             except ValueError as error:
-                _skip(volume.paths[0], error, report.skipped)
+                count = len(volume.paths)
+                whole = f" (a series of {count} files)" if count > 1 else ""
+                _skip(volume.paths[0], error, report.skipped, whole)
             bar.update(before + volume.length - bar.n)
     return report
 
@@ -275,11 +277,11 @@ def _translate_one(run: _Run, volume: Volume, paths: list[Path]) -> None:
         report.warnings += [Problem(volume.paths[0], note) for note in [*reasons, *notes]]
 
 
-def _skip(path: Path, error: ValueError, skipped: list[Problem]) -> None:
+def _skip(path: Path, error: ValueError, skipped: list[Problem], end: str = "") -> None:
     """Reports a file that could not be translated; with ZOO_DEBUG in the environment, raises."""
     if os.environ.get("ZOO_DEBUG"):
         raise error
-    skipped.append(Problem(path, reason(error)))
+    skipped.append(Problem(path, reason(error) + end))
 
 
 def _file_count(model: Any, volume: Volume, grid: Grid) -> int:
@@ -579,7 +581,13 @@ def _write(
         # what fits into 79 characters
         text = f"{model.name[:40]} {model.weights_hash[:16]} {_precision(model)}"
         text = f"{text}. {run.description}" if run.description else text
-        volume.write(paths[0], slices, text, anonymous, run.grid, model.classes)
+        new = [path for path in paths if not os.path.lexists(path)]
+        try:
+            volume.write(paths[0], slices, text, anonymous, run.grid, model.classes)
+        except BaseException:
+            for path in new:  # of a pair of files
+                path.unlink(missing_ok=True)
+            raise
         return paths, []
     with replacing(paths[0]) as temporary:
         origin = f"{origin}. {run.description}" if run.description else origin
