@@ -5,11 +5,14 @@ import functools
 import hashlib
 import json
 import os
+import struct
 import subprocess
 import sys
 import textwrap
+import zlib
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -18,7 +21,7 @@ from hypothesis import strategies as st
 
 import source_harness
 from zoo.imaging.windows import Domain
-from zoo_datasets import sources
+from zoo_datasets import sources, volumes
 
 # A small data set of text files: "<patient>.txt" holds the values of its two images.
 
@@ -332,3 +335,35 @@ def test_beam_options_choose_beam(tmp_path):
     assert builder._on_beam
     assert digest(builder) == digest(prepare(root, tmp_path / "plain"))
     assert not (Path(builder.data_dir) / "bad_files.json").exists()
+
+
+# Damaged files.
+
+
+@pytest.mark.parametrize(
+    "error", [zlib.error("Error -3"), struct.error("unpack"), TypeError("None"), ValueError("x\ny")]
+)
+def test_whatever_a_library_throws_at_a_damaged_file_is_a_bad_file(error):
+    def read(case, config):
+        with sources.reading("a.nii.gz"):
+            raise error
+        yield
+
+    case = sources.Case(key="a", patient="a")
+    found = sources.read_case(case, sources.SourceConfig(name="c", read=read))
+    assert isinstance(found, ValueError)
+    assert str(found).startswith("a.nii.gz: cannot be read: ")
+    assert "\n" not in str(found)
+
+
+@pytest.mark.parametrize("place", [0.5, -6])
+def test_a_scan_whose_compressed_data_are_damaged_is_a_bad_file(tmp_path, place):
+    """In the middle, where decompression breaks off, and in the checksum at the end."""
+    values = np.random.default_rng(0).integers(0, 4000, (40, 40, 6)).astype("int16")
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii.gz")
+    content = bytearray((tmp_path / "a.nii.gz").read_bytes())
+    start = int(place * len(content)) if place > 0 else len(content) + place
+    content[start : start + 40] = bytes(len(content[start : start + 40]))
+    (tmp_path / "a.nii.gz").write_bytes(content)
+    with pytest.raises(ValueError, match="a.nii.gz: cannot be read: "):
+        volumes.read_nifti(tmp_path / "a.nii.gz")

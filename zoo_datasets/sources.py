@@ -14,8 +14,10 @@ import hashlib
 import json
 import multiprocessing
 import os
+import struct
 import sys
 import types
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,13 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from zoo.imaging.volume import contained, reason
+
 SPLITS = ("train", "validation", "test")
 
 # What a damaged or missing file raises; other exceptions are faults of the reader and stop it.
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError)
+# Readers put the calls that open and decode files into `reading`.
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, zlib.error, struct.error)
 _READERS = 4  # worker processes that read; each holds a case or two
 _FEW = 8  # cases that are read before workers have started
 
@@ -185,8 +190,7 @@ class BadFiles:
 
 def bad_file(case: Case, error: Exception) -> dict[str, str]:
     """The entry of `bad_files.json` for a case."""
-    reason = str(error) or type(error).__name__
-    return {"case": case.key, "patient": case.patient, "reason": reason}
+    return {"case": case.key, "patient": case.patient, "reason": reason(error)}
 
 
 def read_case(case: Case, config: SourceConfig) -> list[tuple[str, dict[str, Any]]] | Exception:
@@ -210,6 +214,23 @@ def read_all(config: SourceConfig, cases: list[Case]) -> Iterator[tuple[Case, An
         workers = min(os.cpu_count() or 1, _READERS)
         results = map_in_order(read, cases, workers, waiting=workers + 1)
     yield from zip(cases, results, strict=True)
+
+
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Whatever a damaged file makes a library raise, as a ValueError "name: cannot be read: why".
+
+    A TypeError of nibabel on damaged data is a bad file; one of a builder's own code, outside, is
+    not and stops the build.
+    """
+    what = f"{name}: cannot be read"
+    try:
+        with contained(what):
+            yield
+    except ValueError as error:
+        if str(error).startswith(what):
+            raise
+        raise ValueError(f"{what}: {reason(error)}") from error
 
 
 # Splits.

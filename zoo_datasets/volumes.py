@@ -5,6 +5,7 @@ the feet), whatever the file's own axes are: axial slices look as radiologists h
 """
 
 import dataclasses
+import gzip
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import nibabel
 import numpy as np
 
 from zoo.imaging import dicom, geometry
+from zoo_datasets.sources import reading
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,11 +54,13 @@ def read_nifti(path: Path) -> Scan:
     Raises:
         ValueError: for a file that is no volume of three axes, or that cannot be read to its end.
     """
-    try:
+    with reading(path.name):
+        if path.suffix.lower() == ".gz":  # nibabel stops before the checksum
+            with gzip.open(path) as file:
+                while file.read(1 << 20):
+                    pass
         image = nibabel.load(path)
         values = np.asarray(image.dataobj, np.float32)
-    except Exception as error:  # nibabel, gzip and zlib raise errors of many types
-        raise ValueError(f"{path.name}: cannot be read: {error}") from error
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
     if values.ndim != 3:
@@ -99,7 +103,8 @@ def read_dicom(paths: Iterable[Path], modality: str = "") -> Scan:
             raise ValueError(f"{one.name}: {error}") from error
     values = np.empty((*one.shape, one.length), np.float32)
     for i in range(one.length):
-        values[..., i] = one.read(i)
+        with reading(one.name):
+            values[..., i] = one.read(i)
     scan = _hung(values, one.affine)
     return dataclasses.replace(scan, modality=one.modality, unit=one.unit)
 

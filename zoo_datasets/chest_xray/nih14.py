@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from zoo_datasets.sources import Case, Examples, by_patient, hashed_split, need
+from zoo_datasets.sources import Case, Examples, by_patient, hashed_split, need, reading
 
 SIZE = 1024  # rows and columns of every PNG
 TABLE = "Data_Entry_2017_v2020.csv"
@@ -142,11 +142,8 @@ def read_grey(path: Path) -> np.ndarray:
     Raises:
         ValueError: for a file that cannot be read, or of another size or depth.
     """
-    try:
-        with PIL.Image.open(path, formats=["PNG"]) as image:
-            mode, pixels = image.mode, np.asarray(image)
-    except Exception as error:  # damaged files raise errors of many types
-        raise ValueError(f"{path.name}: cannot be read: {error}") from error
+    with reading(path.name), PIL.Image.open(path, formats=["PNG"]) as image:
+        mode, pixels = image.mode, np.asarray(image)
     if mode in ("RGB", "RGBA"):
         if (pixels[..., :3] != pixels[..., :1]).any():
             raise ValueError(f"{path.name}: expected grey pixels. Received: colours")

@@ -29,7 +29,7 @@ import h5py
 import numpy as np
 
 from zoo.physics import radon
-from zoo_datasets.sources import SPLITS, Case, Examples
+from zoo_datasets.sources import SPLITS, Case, Examples, reading
 
 SIZE, VIEWS, DETECTORS = 362, 1000, 513
 MU_WATER, MU_AIR = 20.0, 0.02  # 1/m
@@ -152,14 +152,11 @@ def _patients(path: Path) -> list[int]:
 
 def _samples(path: Path, first: int, last: int, shape: tuple[int, int]) -> np.ndarray:
     """Samples `first` to `last` of a file, float32."""
-    try:
-        with h5py.File(path) as file:
-            data = file["data"]
-            received = data.shape
-            if len(received) == 3 and received[0] >= last and received[1:] == shape:
-                return data[first:last].astype(np.float32, copy=False)
-    except (OSError, KeyError) as error:  # of a damaged file, and of one without "data"
-        raise ValueError(f"{path.name}: cannot be read: {error}") from error
+    with reading(path.name), h5py.File(path) as file:
+        data = file["data"]
+        received = data.shape
+        if len(received) == 3 and received[0] >= last and received[1:] == shape:
+            return data[first:last].astype(np.float32, copy=False)
     raise ValueError(
         f"{path.name}: expected {last} samples or more of {shape[0]} x {shape[1]}. "
         f"Received: {received}"

@@ -86,8 +86,9 @@ def _first_header(files: list[Path]) -> pydicom.Dataset | None:
     """The first header that can be read; a damaged file is for `read` to report."""
     for path in files:
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-        except (OSError, ValueError, pydicom.errors.InvalidDicomError):
+            with sources.reading(path.name):
+                header = pydicom.dcmread(path, stop_before_pixels=True)
+        except ValueError:
             continue
         if header.get("SeriesInstanceUID") and header.get("PatientID"):
             return header

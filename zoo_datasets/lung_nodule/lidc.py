@@ -22,7 +22,7 @@ from scipy.spatial import distance
 from zoo.imaging import geometry
 from zoo_datasets import patches
 from zoo_datasets.lung_nodule import phantom
-from zoo_datasets.sources import Case, Examples, by_patient
+from zoo_datasets.sources import Case, Examples, by_patient, reading
 from zoo_datasets.volumes import Scan, read_dicom, to_int16
 
 MALIGNANCY = ("no_nodule", "benign", "indeterminate", "malignant")
@@ -101,11 +101,9 @@ def _series(root: Path) -> list[Case]:
             file = next(iter(sorted(folder.glob("*.dcm"))), None)
             if file is None:
                 continue
-            try:
+            with reading(f"{patient.name}: {file.name}"):
                 header = pydicom.dcmread(file, specific_tags=["Modality", "SeriesInstanceUID"])
                 modality, uid = header.Modality, str(header.SeriesInstanceUID)
-            except Exception as error:  # a damaged header raises errors of many types
-                raise ValueError(f"{patient.name}: {file.name}: cannot be read: {error}") from error
             if modality not in _OTHERS:  # what is neither is refused when it is read
                 found[uid] = folder
         for number, uid in enumerate(sorted(found), 1):
@@ -226,10 +224,8 @@ def marks(xml: Path, series: list[Slice]) -> list[Mark]:
     Raises:
         ValueError: a file that is no reading of a CT, or a contour in a slice that is not there.
     """
-    try:
+    with reading(xml.name):
         tree = ElementTree.parse(xml).getroot()
-    except ElementTree.ParseError as error:
-        raise ValueError(f"{xml.name}: cannot be read: {error}") from error
     for element in tree.iter():  # the namespace says nothing
         element.tag = element.tag.rpartition("}")[2]
     if tree.tag != "LidcReadMessage":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pydicom
 
-from zoo_datasets.sources import Case, Examples
+from zoo_datasets.sources import Case, Examples, reading
 
 TABLES = {
     "train": ("mass_case_description_train_set.csv", "calc_case_description_train_set.csv"),
@@ -241,11 +241,9 @@ def _grey(file: pathlib.Path) -> tuple[np.ndarray, str]:
         ValueError: for another modality, for what is not a single grey frame or cannot be read.
     """
     name = f"{file.parent.name}/{file.name}"
-    try:
+    with reading(name):
         data = pydicom.dcmread(file)
         pixels = data.pixel_array.astype(np.float64)
-    except Exception as error:  # damaged files raise errors of many types
-        raise ValueError(f"{name}: cannot be read: {error}") from error
     if data.get("Modality") != "MG":
         raise ValueError(f"{name}: expected modality MG. Received: {data.get('Modality')}")
     if pixels.ndim != 2:

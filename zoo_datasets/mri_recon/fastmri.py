@@ -15,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from zoo.imaging.volume import reason
 from zoo.physics import fourier
 from zoo_datasets.sources import SPLITS, Case, Examples, SourceConfig, by_patient, need
 
@@ -23,6 +24,8 @@ _SIZES = {
     "singlecoil": "knee_singlecoil_train (about 73 GB) and knee_singlecoil_val (about 15 GB)",
     "multicoil": "the train and val files of knees (about 1.1 TB) or of brains (about 1.6 TB)",
 }
+# of damaged files and of what they lack
+_FAULTS = (OSError, KeyError, RuntimeError, UnicodeError, ElementTree.ParseError)
 LICENCE = "fastMRI Dataset Sharing Agreement: research and education, not to be passed on"
 MANUAL = """
 1. Open https://fastmri.med.nyu.edu/, read the fastMRI Dataset Sharing Agreement (research and
@@ -122,7 +125,7 @@ def _patient(path: Path) -> str:
     try:
         with h5py.File(path, "r") as file:
             return _text(file.attrs["patient_id"])[:16]
-    except (OSError, KeyError):  # `read` tells of it
+    except _FAULTS:  # `read` tells of it
         return path.stem
 
 
@@ -137,8 +140,8 @@ def read(case: Case, config: SourceConfig) -> Examples:
     try:
         with h5py.File(path, "r") as file:
             yield from _slices(file, case, config)
-    except (OSError, KeyError, ElementTree.ParseError) as error:
-        raise ValueError(f"{path.name}: cannot be read as fastMRI: {error}") from error
+    except _FAULTS as error:
+        raise ValueError(f"{path.name}: cannot be read as fastMRI: {reason(error)}") from error
 
 
 def _slices(file: h5py.File, case: Case, config: SourceConfig) -> Examples:
