@@ -16,6 +16,8 @@ HU = Domain(modality="CT", unit="HU", window=(-1000.0, 1000.0))
 
 Batch = dict[str, tf.Tensor]
 
+SLOW_RATE = 1e-6  # of `use_sgd`: a step moves a weight by less than a millionth of its gradient
+
 
 def build(name: str, overrides: dict, source: Domain = HU, target: Domain = HU):
     entry = registry.lookup(name, overrides={"precision": "float32"} | overrides)
@@ -162,13 +164,30 @@ def _round_trips(model, batch: Batch, tmp_path) -> None:
 
 
 def use_sgd(monkeypatch) -> None:
-    """Adam and RMSprop divide by the gradient's size, so that a wrong scale would not show."""
+    """Plain descent, so slow that the weights hardly move, which adds the gradients up.
+
+    Adam and RMSprop divide by the gradient's size, so that a wrong scale would not show; and steps
+    of a size that trains let two runs' rounding errors grow, on some processors beyond any bound.
+    """
     sgd = keras.optimizers.SGD
     for name in ("Adam", "AdamW", "RMSprop", "SGD"):
-        monkeypatch.setattr(keras.optimizers, name, lambda *_, **__: sgd(1e-2))
+        monkeypatch.setattr(keras.optimizers, name, lambda *_, **__: sgd(SLOW_RATE, momentum=1.0))
+
+
+def gradient_sums(model) -> list[tuple[str, np.ndarray]]:
+    """What each of a model's optimizers has added up of a weight's gradients, after `use_sgd`."""
+    optimizers = [v for v in vars(model).values() if hasattr(v, "momentums")]
+    return [
+        (weight.path, momentum.numpy() / -SLOW_RATE)
+        for optimizer in optimizers
+        for weight, momentum in zip(
+            optimizer._trainable_variables, optimizer.momentums, strict=True
+        )
+    ]
 
 
 def _two_replicas_equal_one(make, batch, monkeypatch, two_replicas) -> None:
+    """Of three steps the gradients, the state and the losses; float32 allows 1e-3 of each."""
     use_sgd(monkeypatch)
     batches = [batch(4, seed) for seed in range(3)]
     results = []
@@ -189,13 +208,17 @@ def _two_replicas_equal_one(make, batch, monkeypatch, two_replicas) -> None:
         for global_batch in strategy.experimental_distribute_dataset(dataset):
             losses = step(global_batch)
         weights = [v.numpy() for v in model.variables]
-        results.append((weights, start, {k: float(v) for k, v in losses.items()}))
-    (one, start, losses_one), (two, start_two, losses_two) = results
+        losses = {k: float(v) for k, v in losses.items()}
+        results.append((weights, start, gradient_sums(model), losses))
+    (one, start, sums_one, losses_one), (two, start_two, sums_two, losses_two) = results
     names = [v.path for v in model.variables]
     for path, a, b, s, t in zip(names, one, two, start, start_two, strict=True):
         np.testing.assert_array_equal(s, t)
         moved = np.abs(a.astype(float) - s).max()
         assert np.abs(a.astype(float) - b).max() <= 1e-3 * moved + 1e-6, path
+    largest = max(np.abs(a).max() for _, a in sums_one)
+    for (path, a), (_, b) in zip(sums_one, sums_two, strict=True):
+        assert np.abs(a - b).max() <= 1e-3 * np.abs(a).max() + 2e-6 * largest, path
     for key, value in losses_one.items():
         np.testing.assert_allclose(losses_two[key], value, rtol=1e-3, atol=1e-6)
 
