@@ -74,6 +74,8 @@ def test_conditional_model_takes_latents_and_labels():
     assert np.abs(images - others).max(axis=(1, 2, 3)).min() > 0.0
     with pytest.raises(ValueError, match=r"takes \[latents, labels\]. Received: latents alone"):
         model(z)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="labels: expected 0 to 1. Received"):
+        tf.function(model)([z, tf.constant([0, 1, 2], tf.int64)])
     with pytest.raises(ValueError, match=r"takes latents alone. Received: \[latents, labels\]"):
         harness.build("dcgan", TINY)([z, labels])
 

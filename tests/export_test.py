@@ -3,6 +3,8 @@ import dataclasses
 import json
 import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -257,6 +259,63 @@ def test_a_model_that_enlarges(tmp_path, in_this_process, monkeypatch, capsys, d
         assert "One image of 64 × 64 took about 3 MiB" in card
         expected = "(1, 128, 128, 1)"
     assert run_example(folder, card, monkeypatch, capsys) == expected
+
+
+_SHAPES = {  # what is asked of a signature, and what it should answer: a shape, or refuse
+    "images": {(0, 12, 10, 1): (0, 12, 10, 1), (2, 12, 10, 3): None, (12, 10): None},
+    "volumes": {(0, 5, 4, 6, 1): (0, 10, 8, 12, 1), (1, 5, 4, 6, 2): None, (1, 5, 4, 1): None},
+    "k-space": {(0, 8, 8, 2): (0, 8, 8, 1), (1, 8, 8, 1): None, (1, 16, 16, 2): None},
+    "latents": {(0, 6): (0, 8, 8, 1), (2, 7): None, (6,): None},
+}
+_ASK = """
+import ast, sys
+import tensorflow as tf
+for folder, name, shapes in ast.literal_eval(sys.argv[1]):
+    serve = tf.saved_model.load(folder).signatures["serving_default"]
+    for shape, expected in shapes.items():
+        try:
+            answer = tuple(serve(**{name: tf.zeros(shape)})["images"].shape)
+        except tf.errors.InvalidArgumentError:
+            answer = None
+        print(folder, shape, "answered", answer, "expected", expected)
+        assert answer == expected
+"""
+
+
+def test_signatures_refuse_what_they_cannot_take_and_take_nothing(tmp_path, in_this_process):
+    kspace = Domain(modality="MR", unit="k-space", window=(-5.0, 5.0), channels=2)
+    models = {
+        "images": tiny(),
+        "volumes": tiny(Finer, CT, dimensions=3),
+        "k-space": tiny(Reconstruction, kspace),
+        "latents": tiny(TinyGenerator),
+    }
+    questions = [
+        (
+            str(export(model, tmp_path / kind)),
+            "latents" if kind == "latents" else "images",
+            _SHAPES[kind],
+        )
+        for kind, model in models.items()
+    ]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _ASK, str(questions)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_empty_batch_is_translated_to_one():
+    labels = Domain(modality="SEG", unit="class", window=(0, 2))
+    assert tiny().translate(np.zeros([0, 9000, 12])).shape == (0, 9000, 12)
+    assert tiny().translate(np.zeros([0, 9, 12, 1], "int16")).shape == (0, 9, 12, 1)
+    assert tiny(Classifier, target=labels).translate(np.zeros([0, 9, 12])).shape == (0, 9, 12)
+    volumes = tiny(Finer, CT, dimensions=3)
+    assert volumes.translate(np.zeros([0, 3, 4, 5])).shape == (0, 6, 8, 10)
+    with pytest.raises(ValueError, match=r"images with pixels. Received: shape \(2, 0, 5\)"):
+        tiny().translate(np.zeros([2, 0, 5]))
 
 
 def test_a_classifier_serves_class_numbers(tmp_path, in_this_process):

@@ -39,8 +39,9 @@ def export(
     The signature `serving_default` takes and gives float32 images in physical units: "images"
     `[N, H, W, C]` to "images" `[N, H', W', C']`, padding and intensity windows in the graph. A
     model of volumes has `[N, D, H, W, C]`; a classifier gives class numbers; a generator takes
-    "latents" `[N, latent]` and, where it is conditional, "labels" int64 `[N]`. `assets.extra/`
-    holds `model_card.md` for people and `intensity.json`, the intensity contract, for clients.
+    "latents" `[N, latent]` and, where it is conditional, "labels" int64 `[N]`. Another rank, other
+    channels and labels that no class has are errors; no images give none. `assets.extra/` holds
+    `model_card.md` for people and `intensity.json`, the intensity contract, for clients.
 
     The folder appears complete or not at all: before it gets its number it is loaded by a fresh
     process, without this package, and must answer as the Keras model does.
@@ -137,10 +138,19 @@ def _next_version(output: Path) -> int:
 
 def _endpoint(model: Translator, specs: dict[str, tf.TensorSpec]):
     def serve(*inputs):
-        return {"images": tf.cast(_call(model, inputs), tf.float32)}
+        # A signature's shape binds no caller: of other channels the network would make nonsense.
+        given = [tf.ensure_shape(x, s.shape) for x, s in zip(inputs, specs.values(), strict=True)]
+        count = tf.shape(given[0])[0]
+        # Some operations take no empty batch: it is served as one of zeros, which is left out.
+        padded = [tf.cond(count > 0, lambda x=x: x, lambda x=x: _one_like(x)) for x in given]
+        return {"images": tf.cast(_call(model, padded), tf.float32)[:count]}
 
     # The names of the specs become the signature's.
     return tf.function(serve, input_signature=list(specs.values()), autograph=False)
+
+
+def _one_like(batch: tf.Tensor) -> tf.Tensor:
+    return tf.zeros(tf.concat([[1], tf.shape(batch)[1:]], axis=0), batch.dtype)
 
 
 def _call(model: Translator, inputs: Sequence[Any]) -> tf.Tensor:

@@ -280,7 +280,7 @@ class Translator(keras.Model):
 
         Args:
             array: `[H, W]`, `[N, H, W]` or `[N, H, W, C]` in the source's unit; for a model of
-                volumes `[D, H, W]`, `[N, D, H, W]` or `[N, D, H, W, C]`.
+                volumes `[D, H, W]`, `[N, D, H, W]` or `[N, D, H, W, C]`. N may be 0.
             batch_size: tiles or images that go through the network at once.
 
         Returns:
@@ -288,7 +288,8 @@ class Translator(keras.Model):
             input's.
 
         Raises:
-            ValueError: for another rank, other channels, or values that are not finite.
+            ValueError: for another rank, other channels, images without pixels, or values that are
+                not finite.
         """
         array = np.asarray(array)
         channels, rank = self.source.channels, self.dimensions
@@ -308,8 +309,21 @@ class Translator(keras.Model):
         images = array.astype("float32")
         images = images[None, ..., None] if array.ndim == rank else images
         images = images[..., None] if array.ndim == rank + 1 else images
+        if len(images) and not images.size:
+            raise ValueError(f"array: expected images with pixels. Received: shape {array.shape}")
+        result = self._translated_images(images, batch_size)
+        if array.ndim == rank:
+            return result[0, ..., 0]
+        return result[..., 0] if array.ndim == rank + 1 else result
+
+    def _translated_images(self, images: np.ndarray, batch_size: int) -> np.ndarray:
+        """float32 `[N, H', W', C']` of float32 `[N, H, W, C]`, volumes likewise."""
+        if not len(images):
+            sides = [side * self.scale for side in images.shape[1:-1]]
+            sides = sides if self.tiles else self.network.output_shape[1:-1]
+            return np.zeros([0, *sides, self.target.channels], np.float32)
         for reason in guards.reasons(self, images):
-            warnings.warn(reason, guards.UntrainedInput, stacklevel=2)
+            warnings.warn(reason, guards.UntrainedInput, stacklevel=3)
         multiple = self.size_multiple
         margin = -(-self.tile_margin // multiple) * multiple
         tile = max(self.recipe.tile, 6 * margin) // multiple * multiple
@@ -329,9 +343,7 @@ class Translator(keras.Model):
             )
         if self.classes:  # labels cannot be blended where tiles overlap: probabilities can
             result = result.argmax(-1)[..., None].astype("float32")
-        if array.ndim == rank:
-            return result[0, ..., 0]
-        return result[..., 0] if array.ndim == rank + 1 else result
+        return result
 
     def generate(self, n: int, seed: int = 0, first: int = 0) -> np.ndarray:
         """New images `[n, H, W, C]` in the target's unit; only generators have them.

@@ -340,6 +340,11 @@ class DCGAN(Translator):
             wanted = "[latents, labels]" if self.recipe.conditional else "latents alone"
             got = "latents alone" if self.recipe.conditional else "[latents, labels]"
             raise ValueError(f"latents: {self.name} takes {wanted}. Received: {got}")
+        if labels is not None:
+            labels = tf.convert_to_tensor(labels)
+            known = (labels >= 0) & (labels < self.recipe.label_values)
+            expected = f"labels: expected 0 to {self.recipe.label_values - 1}. Received:"
+            tf.debugging.Assert(tf.reduce_all(known), [expected, labels])
         given = self._with_labels(tf.cast(latents, tf.float32), labels)
         values = tf.cast(self.network(given, training=training), tf.float32)
         return self.target.clip(self.target.decode(values))
