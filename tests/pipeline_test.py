@@ -17,6 +17,7 @@ from zoo import pipeline, registry
 from zoo.recipe import Recipe
 
 EVERYTHING = {"crop": 12, "flip": True, "shift": 3.0, "rotation": 10.0, "zoom": 0.1, "noise": 2.0}
+EVERYTHING |= {"flip_up_down": True, "turn": True}
 
 
 def picture(number, height=16, width=20):
@@ -211,6 +212,81 @@ def test_flip_and_shift_move_pixels_exactly():
     }
     assert shifts <= moved
     assert len(shifts) > 25
+
+
+def turns(values: np.ndarray) -> list[np.ndarray]:
+    """An image, or the slices of a volume, turned and mirrored in every way."""
+    quarters = [np.rot90(values, k, axes=(-3, -2)) for k in range(4)]
+    return quarters + [np.flip(turned, -3) for turned in quarters]
+
+
+@pytest.mark.parametrize("shape", [(6, 6, 1), (2, 6, 6, 1)])
+def test_turns_and_flips_up_down_move_pixels_exactly(shape):
+    rng = np.random.default_rng(0)
+    values = rng.normal(0, 100, shape).astype("float32")
+    finer = np.repeat(np.repeat(values, 2, -3), 2, -2)  # with each pixel a block of four
+    finer = finer if len(shape) == 3 else np.repeat(finer, 2, 0)
+    labels = rng.integers(0, 200, shape).astype("uint8")
+
+    def augmented(seed, **fields):
+        given = [tf.constant(values), tf.constant(finer), tf.constant(labels)]
+        changed = pipeline.augment(
+            given, Recipe(**fields), seed, factors=[1, 2, 1], labels=[False, False, True]
+        )
+        return [image.numpy() for image in changed]
+
+    found = set()
+    for seed in seeds(60):
+        one, large, label = augmented(seed, turn=True, flip_up_down=True)
+        (k,) = [k for k, turned in enumerate(turns(values)) if np.array_equal(turned, one)]
+        np.testing.assert_array_equal(large, turns(finer)[k])
+        np.testing.assert_array_equal(label, turns(labels)[k])
+        assert label.dtype == np.uint8
+        found.add(k)
+        for again, before in zip(
+            augmented(seed, turn=True, flip_up_down=True), (one, large, label), strict=True
+        ):
+            np.testing.assert_array_equal(again, before)
+    assert found == set(range(8))
+    flips = {augmented(seed, flip_up_down=True)[0].tobytes() for seed in seeds(20)}
+    assert flips == {values.tobytes(), np.flip(values, -3).tobytes()}
+    counts = [augmented(seed, turn=True)[0].tobytes() for seed in seeds(80)]
+    assert min(counts.count(turned.tobytes()) for turned in turns(values)[:4]) > 8
+
+
+def test_only_rotation_and_zoom_take_noise_away():
+    noise = np.random.default_rng(0).normal(0, 20, (96, 96, 1)).astype("float32")
+
+    def left(**fields):
+        images = [
+            pipeline.augment([tf.constant(noise)], Recipe(**fields), seed)[0] for seed in seeds(8)
+        ]
+        return np.std(images) / noise.std()
+
+    exact = left(flip=True, flip_up_down=True, turn=True)
+    assert exact == pytest.approx(1.0, abs=1e-5)
+    assert left(rotation=20) == pytest.approx(2 / 3, abs=0.05)
+    assert left(zoom=0.2) == pytest.approx(2 / 3, abs=0.08)
+
+
+def test_turns_need_squares(builders):
+    with pytest.raises(ValueError, match="turn: expected square.*Received: crop=0.* 16x20 pixels"):
+        batches(builders["paired"], 1, batch_size=1, turn=True)
+    assert batches(builders["paired"], 1, turn=True, crop=12)[0]["source"].shape == (4, 12, 12, 1)
+    assert batches(builders["paired"], 1, turn=True, size=8)[0]["source"].shape == (4, 8, 8, 1)
+
+
+def test_the_loss_of_noise_is_said_where_noise_is_to_be_learned(tmp_path):
+    def said(dataset, **fields):
+        recipe = Recipe(**fields)
+        builder = pipeline.load_builder(dataset, tmp_path, recipe, prepare=False)
+        return pipeline.noise_lost(builder, recipe)
+
+    assert "rotation and zoom interpolate" in said("ldct/phantom_tiny", rotation=5, zoom=0.1)
+    assert "third of the noise" in said("ldct/phantom_tiny", zoom=0.1)
+    assert said("ldct/phantom_tiny", turn=True, flip_up_down=True, shift=4, flip=True) == ""
+    assert said("mri_contrast/phantom_tiny", rotation=5) == ""
+    assert said("mammo/phantom_tiny", rotation=5) == ""
 
 
 @pytest.mark.parametrize("angle", [0.0, 7.0, -30.0])
@@ -556,7 +632,7 @@ def test_a_label_map_goes_with_its_image_and_is_not_interpolated(scales):
 
 def test_volumes_are_not_turned(scales):
     if scales.AXES == 3:
-        with pytest.raises(ValueError, match="volumes are only cropped and mirrored"):
+        with pytest.raises(ValueError, match="volumes are only cropped, mirrored and turned in"):
             drawn(scales, rotation=5.0)
     with pytest.raises(ValueError, match="crop: expected a multiple of the scale 2"):
         drawn(scales, crop=7)

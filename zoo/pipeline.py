@@ -30,6 +30,7 @@ _READERS = 16  # files of one split read in turn, `_READERS` records from each
 _LAST_EPOCH = 2**31
 
 _NOISE = 2  # beside the streams 0 and 1: what a seed folded into the example's is for
+_EXACT = 3  # folded into a stream's seed: for flips up-down and turns
 
 
 # Data sets.
@@ -351,7 +352,7 @@ def train_dataset(
 
     Args:
         builder: a prepared data set.
-        recipe: crop, flip, shift, rotation, zoom, noise and seed.
+        recipe: crop, flip, flip_up_down, turn, shift, rotation, zoom, noise and seed.
         batch_size: examples in a batch, over all replicas.
         size: height and width to which images are averaged down; 0 leaves them. Without a crop
             the central square is taken.
@@ -364,7 +365,8 @@ def train_dataset(
         `extra_features`; and "seed", int32 `[batch_size, 2]`, that no other example of the run has.
 
     Raises:
-        ValueError: for images of several sizes without a crop, and images smaller than `size`.
+        ValueError: for images of several sizes without a crop, images smaller than `size`, and
+            for `turn` of images that are not square without a crop.
     """
     example_count(builder, "train")
     kind = _metadata(builder)["kind"]
@@ -495,8 +497,11 @@ def _check_sizes(
             f"crop: expected a multiple of the scale {recipe.scale}, or 0. Received: {crop}"
         )
     if recipe.dimensions == 3 and (recipe.shift or recipe.rotation or recipe.zoom):
-        raise ValueError("shift, rotation, zoom: volumes are only cropped and mirrored.")
-    if not size and (crop or batch_size == 1):
+        raise ValueError(
+            "shift, rotation, zoom: volumes are only cropped, mirrored and turned in their slices. "
+            f"Received: shift={recipe.shift}, rotation={recipe.rotation}, zoom={recipe.zoom}"
+        )
+    if not size and (crop or (batch_size == 1 and not recipe.turn)):
         return
     for key in keys:
         sizes = _sizes(builder, key)
@@ -505,7 +510,13 @@ def _check_sizes(
                 f"size: {builder.info.full_name} has images smaller than {size} x {size} pixels. "
                 f"Received: {min(sizes)}"
             )
-        if not crop and not size and len(sizes) > 1:
+        oblong = [sides for sides in sorted(sizes) if sides[-2] != sides[-1]]
+        if recipe.turn and oblong and not crop and not size:
+            raise ValueError(
+                "turn: expected square images, or a crop. Received: crop=0 with images of "
+                f"{'x'.join(map(str, oblong[0]))} pixels"
+            )
+        if not crop and not size and len(sizes) > 1 and batch_size > 1:
             raise ValueError(
                 f"crop: {builder.info.full_name} has images of several sizes, which a batch of "
                 f"{batch_size} cannot hold whole; set crop, or batch_size=1. Received: crop=0 "
@@ -531,6 +542,24 @@ def _sizes(builder: tfds.core.DatasetBuilder, key: str) -> set[tuple[int, ...]]:
 # Augmentation.
 
 
+def noise_lost(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> str:
+    """A warning that the recipe's augmentations smooth the noise that is to be learned, or "".
+
+    Only where the data are for denoising, and source and target mean the same.
+    """
+    used = [name for name in ("rotation", "zoom") if getattr(recipe, name)]
+    fields, _ = registry.dataset_fields(builder.name)
+    source, target = domains(builder, recipe)
+    same = (source.modality, source.unit) == (target.modality, target.unit)
+    paired = _metadata(builder)["kind"] != "single"
+    if not (used and paired and same and "denoising" in fields["tasks"]):
+        return ""
+    return (
+        f"Warning: {' and '.join(used)} interpolate, which takes about a third of the noise away "
+        "that the model is to learn; turn, flip, flip_up_down and shift move pixels as they are."
+    )
+
+
 def augment(
     images: list[tf.Tensor],
     recipe: Recipe,
@@ -541,14 +570,15 @@ def augment(
 ) -> list[tf.Tensor]:
     """Crop, mirror, move, turn, scale and shrink images, all in the same way.
 
-    What is geometric makes one bilinear resampling (label maps: nearest); crop, flip and shift
-    alone (a shift is of whole pixels) take pixels as they are. Beyond the border the image is
-    mirrored.
+    Rotation and zoom make one bilinear resampling (label maps: nearest), which takes about a third
+    of white noise away. Crop, flips, turns by 90° and shifts (of whole pixels) move pixels as they
+    are. Beyond the border the image is mirrored.
 
     Args:
         images: images of one extent, `[H, W, C]` of any type; or volumes `[D, H, W, C]`, which are
-            cropped and mirrored only.
-        recipe: crop, flip, shift, rotation and zoom; `shift` counts pixels of the coarsest image.
+            cropped, mirrored and turned in their slices only.
+        recipe: crop, flip, flip_up_down, turn, shift, rotation and zoom; `shift` counts pixels of
+            the coarsest image.
         seed: int32 `[2]`, a stateless seed.
         size: height and width of the result; 0 leaves those of the crop or of the image.
         factors: of each image, its sides over those of the first, which is the coarsest; None: 1.
@@ -578,6 +608,10 @@ def augment(
     mirror = draws[4] < 0 if recipe.flip else tf.constant(False)
     angle = draws[5] * recipe.rotation * np.pi / 180
     scale = 1.0 + draws[6] * recipe.zoom
+    # Of a seed of their own, so that the draws above stay what they are.
+    own_seed = tf.random.experimental.stateless_fold_in(seed, _EXACT)
+    turned = tf.random.stateless_uniform((2,), own_seed, maxval=4, dtype=tf.int32)
+    quarters, upside_down = turned[0], turned[1] < 2
 
     def change(image: tf.Tensor, factor: int, label: bool) -> tf.Tensor:
         cropped = recipe.crop // max(factors) * factor
@@ -592,6 +626,11 @@ def augment(
                 image = tf.cond(mirror, lambda: tf.reverse(image, [axes - 1]), lambda: image)
             if not label:
                 image = tf.cast(image, tf.float32)
+        if recipe.flip_up_down:
+            flipped = image
+            image = tf.cond(upside_down, lambda: tf.reverse(flipped, [axes - 2]), lambda: flipped)
+        if recipe.turn:  # of a volume each slice
+            image = tf.image.rot90(image, quarters)
         if size:
             image = tf.image.resize(image, [size, size], method="nearest" if label else "area")
             shape = [size, size, shape[-1]]

@@ -34,10 +34,14 @@ class Recipe:
         seed: seeds weights, data order, augmentation and all noise inside a step.
         precision: "auto" takes bfloat16 where the hardware is fast at it.
         crop: sides of the training patch, in pixels of the target; 0 takes whole images.
-        flip: mirror left to right at random.
-        shift: greatest random shift, in pixels.
-        rotation: greatest random rotation, in degrees.
-        zoom: greatest random change of scale, as a fraction (0.1: 0.9 to 1.1).
+        flip: mirror left to right at random; like the next three it moves pixels as they are.
+        flip_up_down: mirror top to bottom at random.
+        turn: turn square images or patches by 0, 90, 180 or 270 degrees at random.
+        shift: greatest random shift, in pixels; each shift is of whole pixels.
+        rotation: greatest random rotation, in degrees. It interpolates linearly, which takes a
+            third of the noise away (the standard deviation of white noise): not for denoising.
+        zoom: greatest random change of scale, as a fraction (0.1: 0.9 to 1.1). It interpolates as
+            `rotation` does.
         noise: standard deviation of Gaussian noise on the source, in its own unit.
         source_window: intensity window of the source (or only) domain; None: the data set's own.
         target_window: intensity window of the target domain; None: the data set's own.
@@ -58,6 +62,8 @@ class Recipe:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     crop: int = 0
     flip: bool = False
+    flip_up_down: bool = False
+    turn: bool = False
     shift: float = 0.0
     rotation: float = 0.0
     zoom: float = 0.0

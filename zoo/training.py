@@ -452,6 +452,8 @@ class _Loop:
             f"{split} training images, {self.record['precision']}, strategy "
             f"{self.record['strategy']} ({self.record['replicas']} replica(s)), into {self.workdir}"
         )
+        if lost := pipeline.noise_lost(self.builder, self.recipe):
+            print(lost)
         if done:
             print(f"Resuming at step {done} of {self.total}.")
         print(f"This takes about {_duration(self._estimate(done))} here.", flush=True)

@@ -125,7 +125,15 @@ class AutomapRecipe(Recipe):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("crop", "flip", "shift", "rotation", "zoom"):
+        for name in (
+            "crop",
+            "flip",
+            "flip_up_down",
+            "turn",
+            "shift",
+            "rotation",
+            "zoom",
+        ):
             if getattr(self, name):
                 raise ValueError(
                     f"{name}: measurements are taken as they are: each sample has its place. "
