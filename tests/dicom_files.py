@@ -40,8 +40,19 @@ def single(tmp_path, name="in.dcm", pixels=None, **changes) -> Path:
     return tmp_path / name
 
 
-def enhanced(tmp_path, slopes=(1.0, 1.0, 1.0), bits=12) -> tuple[Path, np.ndarray]:
-    """A valid enhanced CT of 3 frames stored from top to bottom, and its physical values."""
+def item(**fields) -> pydicom.Dataset:
+    """An item of a sequence."""
+    result = pydicom.Dataset()
+    for keyword, value in fields.items():
+        setattr(result, keyword, value)
+    return result
+
+
+def enhanced(
+    tmp_path, slopes=(1.0, 1.0, 1.0), bits=12, frames=3, shape=(6, 8)
+) -> tuple[Path, np.ndarray]:
+    """A valid enhanced CT of frames stored from top to bottom, and its physical values."""
+    slopes = slopes if len(slopes) == frames else slopes[:1] * frames
     small = pydicom.dcmread(bundled("CT_small"))
     dataset = pydicom.Dataset()
     for keyword in [
@@ -67,17 +78,11 @@ def enhanced(tmp_path, slopes=(1.0, 1.0, 1.0), bits=12) -> tuple[Path, np.ndarra
     dataset.SOPClassUID = pydicom.uid.EnhancedCTImageStorage
     dataset.SOPInstanceUID = pydicom.uid.generate_uid()
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
-    dataset.InstanceNumber, dataset.NumberOfFrames = 1, 3
-    dataset.Rows, dataset.Columns = 6, 8
+    dataset.InstanceNumber, dataset.NumberOfFrames = 1, frames
+    dataset.Rows, dataset.Columns = shape
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, bits, bits - 1
     dataset.PixelRepresentation = 0
     dataset.ContentDate, dataset.ContentTime = "20200101", "120000"
-
-    def item(**fields):
-        result = pydicom.Dataset()
-        for keyword, value in fields.items():
-            setattr(result, keyword, value)
-        return result
 
     shared = item(
         PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.7], SliceThickness=2)],
@@ -97,7 +102,7 @@ def enhanced(tmp_path, slopes=(1.0, 1.0, 1.0), bits=12) -> tuple[Path, np.ndarra
         else:
             shared.PixelValueTransformationSequence = [transformation]
     dataset.PerFrameFunctionalGroupsSequence = groups
-    stored = np.random.default_rng(0).integers(0, 1 << bits, (3, 6, 8))
+    stored = np.random.default_rng(0).integers(0, 1 << bits, (frames, *shape))
     stored[0, 0, 0], stored[0, 0, 1] = 0, (1 << bits) - 1
     dataset.PixelData = stored.astype("<u2").tobytes()
     dataset["PixelData"].VR = "OW"

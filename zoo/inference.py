@@ -258,6 +258,7 @@ def generate(
 def _translate_one(run: _Run, volume: Volume, paths: list[Path]) -> None:
     """Translates one volume and adds it to the report; of a failure it leaves no file behind."""
     _check_volume(run.model, volume)
+    volume = _in_unit(run.model, volume)
     reasons = _reasons(run.model, volume)
     skipped: list[Problem] = []
     if run.model.dimensions == 3:
@@ -439,17 +440,35 @@ def _check_volume(model: Any, volume: Volume) -> None:
                 )
 
 
+def _in_unit(model: Any, volume: Volume) -> Volume:
+    """The volume with its values in the model's unit; only DICOM headers tell what they are in.
+
+    Raises:
+        ValueError: for values in another unit.
+    """
+    wanted = model.source.unit
+    if not isinstance(volume, Series) or wanted in ("1", volume.unit):
+        return volume
+    if wanted == "signal" and volume.unit == "1":  # neither has a scale
+        return volume
+    return volume.in_unit(wanted)
+
+
 def _reasons(model: Any, volume: Volume) -> list[str]:
     """What there is to warn of: gaps between slices that the model takes for neighbours, and what
     `guards.reasons` finds in the first, middle and last slice that can be read.
     """
     found = []
     if model.recipe.slices > 1 and isinstance(volume, Series) and volume.length > 1:
-        positions = [frame.position for frame in volume.frames]
-        try:
-            geometry.slice_step(positions)
-        except ValueError as error:
-            found += [] if None in positions else [str(error)]
+        parts = collections.defaultdict(list)
+        for frame in volume.frames:
+            parts[frame.part].append(frame.position)
+        for positions in parts.values():
+            try:
+                geometry.slice_step(positions)
+            except ValueError as error:
+                found += [] if None in positions or len(positions) == 1 else [str(error)]
+        found = found[:1]
     if getattr(model, "trained_on", None) is None:
         return found
     images = []
@@ -535,8 +554,7 @@ def _translated(
             stack = {0: centre}
             for sign in (-1, 1):
                 for step in range(1, reach + 1):
-                    inside = min(max(index + sign * step, 0), volume.length - 1)
-                    found = get(inside)
+                    found = get(volume.neighbour(index, sign * step))
                     stack[sign * step] = stack[sign * (step - 1)] if found is None else found
             batch[index] = np.stack([stack[step] for step in sorted(stack)], axis=-1)
         elif centre is not None:

@@ -1,6 +1,7 @@
 """Writes translated DICOM series as derived images: valid, traceable, in the input's place."""
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import io
@@ -15,7 +16,7 @@ import pydicom
 import pydicom.uid
 
 from zoo.atomic import replacing, scratch
-from zoo.imaging import enlarge, geometry, headers, iods, provenance
+from zoo.imaging import enlarge, geometry, headers, iods, pet, provenance
 from zoo.imaging.dicom import Series
 from zoo.imaging.encoding import Encoding, decimal
 from zoo.imaging.provenance import Derivation
@@ -262,8 +263,7 @@ def _source(
 ) -> pydicom.Dataset:
     """The header of an input file, less its pixels and what is true of them alone."""
     with headers.quiet():
-        header = pydicom.dcmread(path, force=True, stop_before_pixels=True)
-        headers.set_syntax(header)
+        header = headers.read(path)
         if not header.original_encoding[1]:
             header.walk(headers.swap_words)
             header.set_original_encoding(False, True, header.original_character_set)
@@ -295,7 +295,8 @@ def _header(
             header = iods.flatten(header, series.frames[number].number)
             iods.convert(header, derivation.target, series.length, number)
         provenance.derive(header, derivation, origin)
-        if not derivation.same_unit:
+        as_suv = series.modality == "PT" and pet.unit(header) != series.unit
+        if not derivation.same_unit or as_suv:
             header.remove_private_tags()  # they may hold scales of the old values
             _change_unit(header, derivation.target, encoding.rescaled)
         if derivation.classes or not derivation.same_unit:
@@ -324,6 +325,10 @@ def _remove_empty_overlays(header: pydicom.Dataset) -> None:
 def _change_unit(header: pydicom.Dataset, target: Domain, rescaled: bool) -> None:
     """Unit and window of values that mean something else than the input's."""
     _forget_real_world(header)
+    if header.get("PhotometricInterpretation") == "MONOCHROME1":  # of the input's brightness
+        header.PhotometricInterpretation = "MONOCHROME2"
+        if "PresentationLUTShape" in header:
+            header.PresentationLUTShape = "IDENTITY"
     for dataset in _value_groups(header, "FrameVOILUTSequence"):
         dataset.WindowCenter = decimal(sum(target.window) / 2)
         dataset.WindowWidth = decimal(target.span)
@@ -356,6 +361,27 @@ def _allocated(header: pydicom.Dataset, encoding: Encoding) -> int:
     return 8 if header.BitsAllocated == 8 and encoding.bits <= 8 else 16
 
 
+def _rescale_items(header: pydicom.Dataset, differ: bool) -> list[pydicom.Dataset]:
+    """What holds the rescale: one item for all frames, or in order one of each, made as needed.
+
+    Args:
+        header: of the output.
+        differ: whether the frames' encodings do.
+    """
+    sequence = "PixelValueTransformationSequence"
+    own = headers.items(header, "PerFrameFunctionalGroupsSequence")
+    shared = [g for g in headers.items(header, "SharedFunctionalGroupsSequence") if sequence in g]
+    if not own or not (differ or (shared and any(sequence in group for group in own))):
+        return _value_groups(header, sequence)
+    common = shared[0][sequence].value[0] if shared else pydicom.Dataset()
+    for group in own:
+        if sequence not in group:
+            group.PixelValueTransformationSequence = [copy.deepcopy(common)]
+    for group in shared:
+        del group[sequence]
+    return [group[sequence].value[0] for group in own]
+
+
 def _describe_pixels(
     header: pydicom.Dataset, encodings: list[Encoding], low: int, high: int
 ) -> None:
@@ -369,16 +395,7 @@ def _describe_pixels(
     if "ModalityLUTSequence" in header:
         del header.ModalityLUTSequence
         changed = True
-    items = _value_groups(header, "PixelValueTransformationSequence")
-    own = headers.items(header, "PerFrameFunctionalGroupsSequence")
-    if len(set(encodings)) > 1 and len(items) != len(encodings) and own:
-        shared = header.SharedFunctionalGroupsSequence[0]
-        template = shared.get("PixelValueTransformationSequence", [pydicom.Dataset()])[0]
-        if "PixelValueTransformationSequence" in shared:
-            del shared.PixelValueTransformationSequence
-        items = [pydicom.Dataset(template) for _ in encodings]
-        for group, item in zip(own, items, strict=True):
-            group.PixelValueTransformationSequence = [item]
+    items = _rescale_items(header, len(set(encodings)) > 1)
     for item, encoding in zip(items, encodings, strict=False):
         if not encoding.rescaled:
             continue

@@ -1,7 +1,7 @@
 """DICOM images: find series, read slices in physical units, map physical to stored values.
 
 Physical value = RescaleSlope x stored value + RescaleIntercept (PS3.3 C.11.1), or the Modality
-LUT; in an enhanced multi-frame object the two come from its functional groups.
+LUT; in an enhanced object, of one frame or several, the two come from its functional groups.
 """
 
 import collections
@@ -14,48 +14,119 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pydicom
-import pydicom.pixels
 
-from zoo.imaging import geometry, headers
+from zoo.imaging import geometry, headers, pet, pixels, stacks
 from zoo.imaging.encoding import Encoding
-from zoo.imaging.volume import NOT_AN_IMAGE, Problem, Volume
+from zoo.imaging.volume import NOT_AN_IMAGE, Problem, Volume, contained, reason
 
-_KEYWORDS = [
-    "SOPClassUID",
-    "Modality",
-    "PatientID",
-    "IssuerOfPatientID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "FrameOfReferenceUID",
-    "InstanceNumber",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "SliceLocation",
-    "EchoNumbers",
-    "TemporalPositionIdentifier",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "SliceThickness",
-    "PixelSpacing",
-    "ImagerPixelSpacing",
-    "BitsAllocated",
-    "BitsStored",
-    "PixelRepresentation",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "RescaleType",
-    "ModalityLUTSequence",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-]
-# images by their structure, not by their meaning
-_NOT_IMAGES = ("RT Dose Storage", "Segmentation Storage", "Parametric Map Storage")
+# what one place may be shown at: by it slices are told apart, the first that does so
+_MARKS = (
+    "DiffusionBValue",
+    "DiffusionGradientOrientation",
+    "SequenceName",
+    "NominalCardiacTriggerDelayTime",
+    "TriggerTime",
+    "EchoTime",
+    "InversionTime",
+    "FlipAngle",
+    "FrameReferenceTime",
+    "AcquisitionNumber",
+    "AcquisitionDateTime",
+    "AcquisitionTime",
+    "ContentTime",
+    "ImageType",
+    "ComplexImageComponent",
+    "ConvolutionKernel",
+)
+_FRAME_MARKS = (
+    ("MRDiffusionSequence", "DiffusionBValue"),
+    ("MRDiffusionSequence", "DiffusionGradientDirectionSequence"),
+    ("MRDiffusionSequence", "DiffusionDirectionality"),
+    ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+    ("MREchoSequence", "EffectiveEchoTime"),
+    ("MRModifierSequence", "InversionTimes"),
+    ("MRTimingAndRelatedParametersSequence", "FlipAngle"),
+    ("MRImageFrameTypeSequence", "FrameType"),
+    ("MRImageFrameTypeSequence", "ComplexImageComponent"),
+    ("CTImageFrameTypeSequence", "FrameType"),
+    ("PETFrameTypeSequence", "FrameType"),
+    ("FrameContentSequence", "FrameAcquisitionNumber"),
+    ("FrameContentSequence", "FrameReferenceDateTime"),
+    ("FrameContentSequence", "FrameAcquisitionDateTime"),
+)
+# by these they are told apart wherever they lie
+_APART = ("EchoNumbers", "TemporalPositionIdentifier")
+_FRAMES_APART = (
+    ("FrameContentSequence", "StackID"),
+    ("FrameContentSequence", "TemporalPositionIndex"),
+    ("TemporalPositionSequence", "TemporalPositionTimeOffset"),
+)
+_ONE_TIME_EACH = {"FrameTime", "FrameTimeVector"}
+_TAGS = headers.tags(
+    [
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "Modality",
+        "PatientID",
+        "IssuerOfPatientID",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "FrameOfReferenceUID",
+        "InstanceNumber",
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "SliceLocation",
+        "SamplesPerPixel",
+        "PhotometricInterpretation",
+        "NumberOfFrames",
+        "FrameIncrementPointer",
+        "Rows",
+        "Columns",
+        "SliceThickness",
+        "PixelSpacing",
+        "ImagerPixelSpacing",
+        "BitsAllocated",
+        "BitsStored",
+        "HighBit",
+        "PixelRepresentation",
+        "PixelPaddingValue",
+        "PixelPaddingRangeLimit",
+        "RescaleSlope",
+        "RescaleIntercept",
+        "RescaleType",
+        "ModalityLUTSequence",
+        "Units",
+        "SUVType",
+        "SegmentationType",
+        "SegmentSequence",
+        "DoseGridScaling",
+        "SharedFunctionalGroupsSequence",
+        "PerFrameFunctionalGroupsSequence",
+        "EnergyWindowVector",
+        "DetectorVector",
+        "PhaseVector",
+        "RotationVector",
+        "RRIntervalVector",
+        "TimeSlotVector",
+        "AngularViewVector",
+        "TimeSliceVector",
+        "ExtendedOffsetTable",
+        *_APART,
+        *_MARKS,
+    ]
+)
+# Images by their structure, not by their meaning; also of classes that no dictionary knows yet:
+# waveforms, presentation states, parametric maps, registrations and segmentations of all kinds,
+# real world value mappings, reports, encapsulated documents, and of radiotherapy all but images.
+_STORAGE = "1.2.840.10008.5.1.4.1.1"
+_NOT_IMAGES = tuple(
+    f"{_STORAGE}.{family}." for family in (9, 11, 30, 66, 67, 68, 78, 79, 88, 104, 200, 201, 481)
+)
+_RT_IMAGES = tuple(f"{_STORAGE}.481.{number}" for number in (1, 23, 24))
+# whose values mean the same in MONOCHROME1 and MONOCHROME2: only the display is turned
+_MEASURED = ("CT", "MR", "PT", "NM")
+_COMPRESSED = (64 << 20, 1024)  # bytes that a file may decode to, or how often its size
+_TRUNCATED = 4  # times the size of a file, up to which it may have lost its end
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,6 +139,7 @@ class Frame:
         padding: the stored values from and to which mean "no pixel".
         position: of its first pixel in the patient, in mm.
         location: SliceLocation, in mm.
+        part: slices of different parts are no neighbours: they show a place at other times.
     """
 
     path: Path
@@ -76,6 +148,7 @@ class Frame:
     padding: tuple[int, int] | None = None
     position: tuple[float, float, float] | None = None
     location: float | None = None
+    part: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,11 +156,16 @@ class Series(Volume):
     """Single-frame files of one SeriesInstanceUID, or one multi-frame file.
 
     Slices are sorted along the slice normal; without positions, by InstanceNumber (frames: as
-    stored). Padding pixels read as the slice's least real value; MONOCHROME1 is not inverted,
-    since rescaled values mean the same in both.
+    stored). A place occurs once: files of other time points, echoes, b values or phases make other
+    series, and frames other parts of theirs, which are no neighbours.
+
+    Padding pixels read as the slice's least real value. MONOCHROME1 is turned where the values
+    are mere brightness, as in radiographs, so that all read alike; where they are measured (CT, MR,
+    PET, or any named unit) they mean the same in both, and stay.
 
     Attributes:
         uid: SeriesInstanceUID.
+        number: of this among the series that its files make, from 0.
         frames: one for each slice.
         orientation: ImageOrientationPatient of every slice; None where unknown or they differ.
         thickness: SliceThickness in mm, 1 where unknown.
@@ -96,6 +174,7 @@ class Series(Volume):
     kind: ClassVar[str] = "dicom"
 
     uid: str
+    number: int = 0
     frames: tuple[Frame, ...]
     orientation: tuple[float, ...] | None = None
     thickness: float = 1.0
@@ -124,11 +203,14 @@ class Series(Volume):
         """See `Volume.read`."""
         self._check(index)
         frame = self.frames[index]
-        stored, dataset = self._load(index)
-        if "ModalityLUTSequence" in dataset:
-            values = pydicom.pixels.apply_modality_lut(stored, dataset).astype(np.float32)
-        else:
+        stored, table = self._load(index)
+        if table is None:
             values = frame.encoding.decode(stored)
+        else:
+            first, entries = table
+            values = entries[np.clip(stored - first, 0, len(entries) - 1)]
+            if frame.encoding.inverted:
+                values = entries.min() + entries.max() - values
         if frame.padding:
             padding = (stored >= frame.padding[0]) & (stored <= frame.padding[1])
             if not padding.all():
@@ -140,17 +222,53 @@ class Series(Volume):
         self._check(index)
         return self._load(index)[0]
 
-    def _load(self, index: int) -> tuple[np.ndarray, pydicom.Dataset]:
+    def neighbour(self, index: int, offset: int) -> int:
+        """See `Volume.neighbour`; a part ends where the next begins."""
+        step = 1 if offset > 0 else -1
+        for _ in range(abs(offset)):
+            following = super().neighbour(index, step)
+            if self.frames[following].part != self.frames[index].part:
+                break
+            index = following
+        return index
+
+    def in_unit(self, unit: str) -> "Series":
+        """This series with its values in another unit: PET as "SUV", by its headers.
+
+        Raises:
+            ValueError: where the headers do not say how, naming the field that they lack.
+        """
+        if unit == self.unit:
+            return self
+        if unit != pet.SUV or self.modality != "PT":
+            field = "Units" if self.modality == "PT" else "RescaleType"
+            received = "mere stored values" if self.unit == "1" else self.unit
+            raise ValueError(f"unit: expected {unit}, by {field}. Received: {received}")
+        if not all(frame.encoding.rescaled for frame in self.frames):
+            raise ValueError("SUV: expected RescaleSlope in the header. Received: none")
+        with headers.quiet(), contained("damaged header"):
+            factors = pet.suv_factors([headers.read(path) for path in self.paths])
+        factors = factors if len(factors) == self.length else factors * self.length
+        frames = []
+        for frame, factor in zip(self.frames, factors, strict=True):
+            slope, intercept = frame.encoding.slope * factor, frame.encoding.intercept * factor
+            encoding = dataclasses.replace(frame.encoding, slope=slope, intercept=intercept)
+            frames.append(dataclasses.replace(frame, encoding=encoding))
+        return dataclasses.replace(self, frames=tuple(frames), unit=unit)
+
+    def _load(self, index: int) -> tuple[np.ndarray, tuple[int, np.ndarray] | None]:
+        """A slice's stored values, and the Modality LUT, if it has one."""
         frame = self.frames[index]
         try:
-            with headers.quiet():
-                stored, dataset = _decode(frame)
-        except Exception as error:  # decoders raise errors of many types on damaged data
+            with headers.quiet(), contained("decoder"):
+                source = pixels.open_pixels(frame.path)
+                stored, table = source.read(frame.number), source.table
+        except ValueError as error:
             hint = ' (pip install "zoo-medical[jpeg]")' if "missing" in str(error) else ""
-            raise ValueError(f"cannot decode pixels: {error}{hint}") from error
+            raise ValueError(f"cannot decode pixels: {reason(error)}{hint}") from error
         if stored.shape != self.shape:
             raise ValueError(f"pixels: expected {list(self.shape)}. Received: {list(stored.shape)}")
-        return stored, dataset
+        return stored, table
 
 
 def is_dicom(path: Path) -> bool:
@@ -162,6 +280,21 @@ def is_dicom(path: Path) -> bool:
     return start[128:] == b"DICM" or (len(start) > 8 and start[:2] in groups)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Found(stacks.Slice):
+    """A slice of a file.
+
+    Attributes:
+        name: the file's.
+        common: what it has in common with others of its series, for `Series`.
+        thickness: in mm.
+    """
+
+    name: str
+    common: dict[str, Any]
+    thickness: float
+
+
 def find_series(
     files: list[tuple[Path, str]],
 ) -> tuple[list[Series], list[Problem]]:
@@ -171,155 +304,302 @@ def find_series(
         files: pairs of (path, POSIX path relative to the searched folder).
 
     Returns:
-        The series, and the files that hold no usable image.
+        The series, and the files that hold no usable image. A file that cannot be read does not
+        take the others of its series with it.
     """
-    groups: dict[Any, list[tuple[pydicom.Dataset, Path, str]]] = collections.defaultdict(list)
-    series, problems = [], []
+    problems = []
+    by_uid: dict[tuple, list[_Found]] = collections.defaultdict(list)
+    whole: list[list[_Found]] = []
     for path, name in files:
         try:
-            with headers.quiet():
-                header = pydicom.dcmread(
-                    path, force=True, stop_before_pixels=True, specific_tags=_KEYWORDS
-                )
-                _require_image(header)
-                if int(header.get("NumberOfFrames") or 1) > 1:
-                    series.append(_multi_frame(header, path, name))
-                else:
-                    _encoding(header)
-                    groups[_key(header, path)].append((header, path, name))
-        except Exception as error:  # a damaged header raises errors of many types
-            problems.append(Problem(path, str(error) or type(error).__name__))
-    taken = collections.Counter(_folder(group) for group in groups.values() if len(group) > 1)
-    for key, group in groups.items():
-        name = group[0][2]
-        if len(group) > 1:
-            name = _folder(group)
-            name += f"#{_hash(repr(key))[:8]}" if taken[name] > 1 else ""
-        try:
-            with headers.quiet():
-                series.append(_single_frames(group, name))
-        except Exception as error:
-            problems.extend(Problem(path, str(error)) for _, path, _ in group)
+            with headers.quiet(), contained("damaged header"):
+                slices = _read_slices(path, name)
+        except ValueError as error:
+            problems.append(Problem(path, str(error)))
+            continue
+        if len(slices) > 1:
+            whole.append(slices)
+        else:
+            by_uid[slices[0].common["uid"] or str(path), slices[0].common["shape"]].append(
+                slices[0]
+            )
+    # single-frame files: those that lack what the others of their series have, and the parts
+    named: list[tuple[list[_Found], str, int]] = []
+    for key, group in by_uid.items():
+        group, odd = _without_odd(group)
+        problems += odd
+        for number, part in enumerate(stacks.stack(group)):
+            named.append((part, f"{key}{number}", number))
+    taken = collections.Counter(_folder(part) for part, _, _ in named if len(part) > 1)
+    series = [_series(stacks.stack(slices), slices[0].name) for slices in whole]
+    for part, text, number in named:
+        name = part[0].name
+        if len(part) > 1:
+            name = _folder(part)
+            name += f"#{_hash(text)[:8]}" if taken[name] > 1 else ""
+        series.append(_series([part], name, number))
     return series, problems
 
 
-def _decode(frame: Frame) -> tuple[np.ndarray, pydicom.Dataset]:
-    dataset = pydicom.Dataset()
-    if _read_whole(frame.path):
-        dataset = pydicom.dcmread(frame.path, force=True)
-        headers.set_syntax(dataset)
-        words = pydicom.pixels.pixel_array(dataset, index=frame.number, raw=True)
-    else:
-        words = pydicom.pixels.pixel_array(frame.path, index=frame.number, raw=True, ds_out=dataset)
-    bits = int(dataset.BitsStored)
-    signed = bool(dataset.PixelRepresentation)
-    stored = words.astype(np.int32)
-    if not dataset.file_meta.TransferSyntaxUID.is_compressed:
-        stored >>= max(0, int(dataset.get("HighBit", bits - 1)) + 1 - bits)
-    stored &= (1 << bits) - 1  # bits above may hold an overlay
-    if signed:
-        sign = 1 << (bits - 1)
-        stored = (stored ^ sign) - sign
-    return stored, dataset
+def _without_odd(group: list[_Found]) -> tuple[list[_Found], list[Problem]]:
+    """Slices of one series, less those that do not say what others of them do."""
+    rescaled = any(item.frame.encoding.rescaled for item in group)
+    placed = {item.orientation for item in group if item.frame.position}
+    good, problems = [], []
+    for item in group:
+        lacks = ""
+        if rescaled and not item.frame.encoding.rescaled:
+            lacks = "RescaleSlope, RescaleIntercept"
+        elif item.frame.position is None and item.orientation in placed:
+            lacks = "ImagePositionPatient"
+        if lacks:
+            text = f"{lacks}: expected as in other files of the series. Received: none"
+            problems.append(Problem(item.frame.path, text))
+        else:
+            good.append(item)
+    return good, problems
 
 
-@functools.lru_cache(maxsize=4096)
-def _read_whole(path: Path) -> bool:
-    """Whether pydicom can take single frames from the dataset only, not from the file."""
-    with open(path, "rb") as file:
-        if file.read(132)[128:] != b"DICM":
-            return True
-    syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
-    return syntax is None or syntax == pydicom.uid.DeflatedExplicitVRLittleEndian
+def _require_image(header: pydicom.Dataset, size: int) -> None:
+    """That a header is an image's, of a kind that is read, and plausible in a file of `size` bytes.
 
-
-def _require_image(header: pydicom.Dataset) -> None:
-    kind = header.get("SOPClassUID")
-    name = kind.name if kind else ""
-    if not header.get("Rows") or not header.get("Columns") or name in _NOT_IMAGES:
-        if "Image Storage" in name:
+    Raises:
+        ValueError: otherwise.
+    """
+    uid = headers.text(header, "SOPClassUID")
+    name = pydicom.uid.UID(uid).name if uid else ""
+    other = f"{uid}.".startswith(_NOT_IMAGES) and uid not in _RT_IMAGES
+    for keyword in ("SegmentSequence", "SegmentationType", "DoseGridScaling"):
+        other = other or headers.value(header, keyword) is not None
+    rows, columns = headers.number(header, "Rows"), headers.number(header, "Columns")
+    if other or not rows or not columns:
+        if "Image Storage" in name and not other:
             raise ValueError(f"a damaged header ({name} without Rows and Columns)")
         # force=True reads anything: without the identity of an object it is no DICOM
-        raise ValueError(f"{NOT_AN_IMAGE} ({name})" if name else "not a DICOM image")
-    samples = header.get("SamplesPerPixel", 1)
-    photometric = header.get("PhotometricInterpretation", "MONOCHROME2")
-    if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        if not name and not other:
+            raise ValueError("not a DICOM image")
+        raise ValueError(f"{NOT_AN_IMAGE} ({name or 'a segmentation or a dose'})")
+    samples = headers.number(header, "SamplesPerPixel")
+    photometric = headers.text(header, "PhotometricInterpretation") or "MONOCHROME2"
+    if samples not in (None, 1) or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise ValueError(
             "colour DICOM: expected one MONOCHROME1 or MONOCHROME2 sample a pixel. "
-            f"Received: {samples} {photometric}"
+            f"Received: {samples or 1:g} {photometric[:16]}"
         )
-    if header.get("BitsAllocated") not in (8, 16):
+    _require_bits(header)
+    _require_size(header, size)
+
+
+def _require_bits(header: pydicom.Dataset) -> None:
+    bits = ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+    allocated, stored, high, signed = (headers.number(header, keyword) for keyword in bits)
+    if allocated not in (8, 16):
+        raise ValueError(f"BitsAllocated: expected 8 or 16. Received: {allocated or 0:g}")
+    if stored is None or not 1 <= stored <= allocated:
+        raise ValueError(f"BitsStored: expected 1 to {allocated:g}. Received: {stored or 0:g}")
+    if high is not None and not 0 <= high < allocated:
+        raise ValueError(f"HighBit: expected 0 to {allocated - 1:g}. Received: {high:g}")
+    if signed not in (None, 0, 1):
+        raise ValueError(f"PixelRepresentation: expected 0 or 1. Received: {signed:g}")
+
+
+def _require_size(header: pydicom.Dataset, size: int) -> None:
+    """That `size` bytes may hold what a header announces, before memory is asked for."""
+    count = headers.number(header, "NumberOfFrames") or 1
+    announced = header.Rows * header.Columns * count * header.BitsAllocated // 8
+    if header.file_meta.TransferSyntaxUID.is_encapsulated:
+        # each compressed frame begins with the 8 bytes of a tag and a length
+        fits = announced <= max(_COMPRESSED[0], _COMPRESSED[1] * size) and 8 * count <= size
+    else:
+        fits = announced <= _TRUNCATED * size
+    if count < 1 or not fits:
         raise ValueError(
-            f"BitsAllocated: expected 8 or 16. Received: {header.get('BitsAllocated')}"
+            f"Rows, Columns, NumberOfFrames: expected pixels that {size} bytes can hold. "
+            f"Received: {header.Rows}, {header.Columns}, {count:g}"
         )
 
 
-def _key(header: pydicom.Dataset, path: Path) -> tuple:
-    """What the slices of one series have in common; a localizer or another echo differs."""
-    return (
-        str(header.get("SeriesInstanceUID") or path),
-        header.Rows,
-        header.Columns,
-        header.get("Modality"),
-        tuple(round(float(v), 3) for v in header.get("ImageOrientationPatient") or ()),
-        str(header.get("EchoNumbers", "")),
-        str(header.get("TemporalPositionIdentifier", "")),
-        _spacing(header, header),
+def _read_slices(path: Path, name: str) -> list[_Found]:
+    """The slices of a file, as stored."""
+    with headers.opened(path) as file:
+        header = headers.parse(file, _TAGS)
+        place = file.tell()
+        _require_image(header, file.seek(0, os.SEEK_END))
+        if (headers.number(header, "NumberOfFrames") or 1) > 1:  # parsed once, if it is next
+            file.seek(place)
+            pixels.keep(path, file, header)
+    # what the frames have of their own
+    count = int(headers.number(header, "NumberOfFrames") or 1)
+    own = headers.items(header, "PerFrameFunctionalGroupsSequence")
+    if own and len(own) != count:
+        raise ValueError(
+            f"PerFrameFunctionalGroupsSequence: expected {count} items, one for each frame. "
+            f"Received: {len(own)}"
+        )
+    grouped = bool(own) or bool(headers.items(header, "SharedFunctionalGroupsSequence"))
+    vectors = [""] * count if grouped or count == 1 else _vectors(header, count)
+    facts = _Facts(
+        path=path,
+        name=name,
+        common=_common(header),
+        padding=headers.padding_ends(header),
+        table=headers.modality_table(header) is not None,
+        grouped=grouped,
+    )
+    slices = [_slice(header, facts, number, vectors[number]) for number in range(count)]
+    if len({item.frame.encoding.rescaled for item in slices}) > 1:
+        raise ValueError(
+            "PixelValueTransformationSequence: expected in every frame, or in none. "
+            "Received: some frames without it"
+        )
+    if len({item.common["unit"] for item in slices}) > 1:
+        raise ValueError("RescaleType: expected one for all frames. Received: several")
+    return slices
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """What all frames of a file have in common."""
+
+    path: Path
+    name: str
+    common: dict[str, Any]
+    padding: tuple[int, int] | None
+    table: bool
+    grouped: bool
+
+
+def _slice(header: pydicom.Dataset, facts: _Facts, number: int, vector: str) -> _Found:
+    """Frame `number` of a file."""
+
+    def group(sequence: str) -> pydicom.Dataset:
+        own = headers.functional(header, number, sequence) if facts.grouped else None
+        return header if own is None else own
+
+    plane, measures = group("PlanePositionSequence"), group("PixelMeasuresSequence")
+    values = group("PixelValueTransformationSequence")
+    encoding, unit = _encoding(header, values, facts.table)
+    instance = headers.text(header, "InstanceNumber")
+    apart = [headers.text(header, keyword) for keyword in _APART]
+    if facts.grouped:
+        apart += [headers.text(group(sequence), keyword) for sequence, keyword in _FRAMES_APART]
+    return _Found(
+        frame=Frame(
+            path=facts.path,
+            number=number,
+            encoding=encoding,
+            padding=facts.padding,
+            position=headers.numbers(plane, "ImagePositionPatient", 3),
+            location=_location(header),
+        ),
+        order=(int(instance) if instance.isdecimal() else 0, facts.name, number),
+        instance=f"{headers.text(header, 'SOPInstanceUID')} {number}",
+        kind=(facts.common["modality"], unit, encoding.inverted, *apart, vector),
+        orientation=_orientation(
+            headers.numbers(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6)
+        ),
+        spacing=_spacing(header, measures),
+        marks=functools.partial(_marks, header, number, facts.grouped),
+        name=facts.name,
+        common={**facts.common, "unit": unit},
+        thickness=_thickness(measures),
     )
 
 
-def _encoding(header: pydicom.Dataset, frame: int | None = None) -> Encoding:
-    source = header
-    if frame is not None:
-        source = headers.functional(header, frame, "PixelValueTransformationSequence") or header
-    slope, intercept = source.get("RescaleSlope"), source.get("RescaleIntercept")
-    return Encoding(
-        slope=1.0 if slope is None else float(slope),
-        intercept=0.0 if intercept is None else float(intercept),
+def _marks(header: pydicom.Dataset, number: int, grouped: bool) -> dict[str, str]:
+    """What may tell a frame from others of its place."""
+    marks = {}
+    with headers.quiet():
+        if grouped:
+            for sequence, keyword in _FRAME_MARKS:
+                item = headers.functional(header, number, sequence)
+                marks[keyword] = "" if item is None else headers.text(item, keyword)
+            content = headers.functional(header, number, "FrameContentSequence")
+            values = "" if content is None else headers.text(content, "DimensionIndexValues")
+            marks.update((f"dimension {k}", v) for k, v in enumerate(values.split(",")))
+        marks.update((keyword, headers.text(header, keyword)) for keyword in _MARKS)
+    return marks
+
+
+def _vectors(header: pydicom.Dataset, count: int) -> list[str]:
+    """What tells frames apart in objects without functional groups, one text for each frame."""
+    pointer = header.get("FrameIncrementPointer")
+    pointers = pointer if isinstance(pointer, (list, pydicom.multival.MultiValue)) else [pointer]
+    names = [pydicom.datadict.keyword_for_tag(tag) for tag in pointers if tag is not None]
+    if _ONE_TIME_EACH & set(names):
+        return [str(number) for number in range(count)]
+    columns = []
+    for name in names:
+        vector = header.get(name) if name.endswith("Vector") and name != "SliceVector" else None
+        if vector is not None and np.size(vector) == count:
+            columns.append(np.atleast_1d(vector).tolist())
+    return [str([column[number] for column in columns]) for number in range(count)]
+
+
+def _encoding(
+    header: pydicom.Dataset, values: pydicom.Dataset, table: bool
+) -> tuple[Encoding, str]:
+    """How a frame's pixels are stored, and the unit that they stand for.
+
+    Args:
+        header: the file's.
+        values: what holds the frame's rescale.
+        table: whether the file has a Modality LUT.
+    """
+    slope, intercept = (headers.number(values, f"Rescale{end}") for end in ("Slope", "Intercept"))
+    rescaled = slope is not None or intercept is not None
+    modality = headers.text(header, "Modality")
+    kind = headers.text(values, "RescaleType").upper()
+    if table:
+        kind = headers.text(header.ModalityLUTSequence[0], "ModalityLUTType").upper()
+    unit = "1" if kind in ("", "US") else kind
+    if modality == "MR":
+        unit = "signal"
+    elif modality == "PT":
+        unit = pet.unit(header)
+    elif modality == "CT" and not table and kind in ("", "HU"):  # HU where it does not say
+        unit = "1" if slope is None or intercept is None else "HU"
+    turned = headers.text(header, "PhotometricInterpretation") == "MONOCHROME1"
+    encoding = Encoding(
+        slope=1.0 if slope is None else slope,
+        intercept=0.0 if intercept is None else intercept,
         bits=int(header.BitsStored),
-        signed=bool(header.get("PixelRepresentation", 0)),
-        rescaled=slope is not None and "ModalityLUTSequence" not in header,
+        signed=bool(headers.value(header, "PixelRepresentation")),
+        rescaled=rescaled and not table,
+        inverted=turned and unit == "1" and modality not in _MEASURED,
     )
-
-
-def _padding(header: pydicom.Dataset) -> tuple[int, int] | None:
-    ends = headers.padding_ends(header)
-    return (min(ends), max(ends)) if ends else None
+    return encoding, unit
 
 
 def _spacing(header: pydicom.Dataset, measures: pydicom.Dataset) -> tuple[float, float] | None:
-    values = measures.get("PixelSpacing") or header.get("ImagerPixelSpacing")
-    if not values or len(values) != 2 or min(map(float, values)) <= 0:
-        return None
-    return float(values[0]), float(values[1])
+    values = headers.numbers(measures, "PixelSpacing", 2)
+    values = values or headers.numbers(header, "ImagerPixelSpacing", 2)
+    return values if values and min(values) > 0 else None
 
 
-def _point(value: Any) -> tuple[float, float, float] | None:
-    return tuple(float(v) for v in value) if value and len(value) == 3 else None
-
-
-def _orientation(value: Any) -> tuple[float, ...] | None:
+def _orientation(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
     """ImageOrientationPatient, where it is two directions at right angles."""
-    if not value or len(value) != 6:
+    if values is None:
         return None
-    axes = np.array([float(v) for v in value]).reshape(2, 3)
-    if not np.allclose(axes @ axes.T, np.eye(2), atol=1e-2):
-        return None
-    return tuple(axes.ravel().tolist())
+    # without NumPy, which is slow on so few numbers
+    lengths = sum(v * v for v in values[:3]), sum(v * v for v in values[3:])
+    turned = sum(a * b for a, b in zip(values[:3], values[3:], strict=True))
+    errors = (lengths[0] - 1, lengths[1] - 1, turned)
+    return values if max(map(abs, errors)) < 1e-2 else None
 
 
 def _thickness(header: pydicom.Dataset) -> float:
     try:
-        value = float(header.SliceThickness)
-    except (AttributeError, TypeError, ValueError):  # absent, empty or no number
+        value = headers.number(header, "SliceThickness")
+    except ValueError:  # it says little: no reason to refuse the image
         return 1.0
-    return value if 0 < value < float("inf") else 1.0
+    return value if value and value > 0 else 1.0
 
 
 def _location(header: pydicom.Dataset) -> float | None:
     try:
-        return float(header.SliceLocation)
-    except (AttributeError, TypeError, ValueError):  # absent, empty, several or no number
+        return headers.number(header, "SliceLocation")
+    except ValueError:
         return None
 
 
@@ -330,115 +610,48 @@ def _slice_spacing(frames: tuple[Frame, ...]) -> float | None:
         return None
 
 
-def _along_normal(orientation: tuple[float, ...] | None, position: Any) -> float | None:
-    """Distance of a slice from the origin along the slice normal, in mm."""
-    if not orientation or not position or len(position) != 3:
-        return None
-    axes = np.array(orientation, np.float64).reshape(2, 3)
-    return float(np.cross(axes[0], axes[1]) @ np.array(position, np.float64))
-
-
 def _common(header: pydicom.Dataset) -> dict[str, Any]:
-    modality = str(header.get("Modality") or "OT")
-    kind = header.get("RescaleType")
-    if modality == "CT" and kind in (None, "", "HU"):
-        unit = "HU"
-    elif modality == "MR":
-        unit = "signal"
-    else:
-        unit = "1" if kind in (None, "", "US") else str(kind)
-    patient = str(header.get("PatientID") or "")
+    patient = headers.text(header, "PatientID")
     if patient:
-        patient = f"{header.get('IssuerOfPatientID', '')}|{patient}"
+        patient = f"{headers.text(header, 'IssuerOfPatientID')}|{patient}"
     else:
-        patient = str(header.get("StudyInstanceUID") or "")
+        patient = headers.text(header, "StudyInstanceUID")
     return {
         "shape": (int(header.Rows), int(header.Columns)),
-        "modality": modality,
-        "unit": unit,
+        "modality": headers.text(header, "Modality") or "OT",
         "patient": patient,
-        "uid": str(header.get("SeriesInstanceUID") or ""),
-        "frame_of_reference": str(header.get("FrameOfReferenceUID") or ""),
+        "uid": headers.text(header, "SeriesInstanceUID"),
+        "frame_of_reference": headers.text(header, "FrameOfReferenceUID"),
     }
 
 
-def _multi_frame(header: pydicom.Dataset, path: Path, name: str) -> Series:
-    count = int(header.NumberOfFrames)
-    positions, orientations, distances = [], [], []
-    for number in range(count):
-        orientation = headers.functional(header, number, "PlaneOrientationSequence") or {}
-        plane = headers.functional(header, number, "PlanePositionSequence") or {}
-        positions.append(plane.get("ImagePositionPatient"))
-        orientations.append(_orientation(orientation.get("ImageOrientationPatient")))
-        distances.append(_along_normal(orientations[-1], positions[-1]))
-    order = range(count)
-    if None not in distances and len(set(np.round(distances, 3))) == count:
-        order = np.argsort(distances, kind="stable").tolist()
+def _series(parts: list[list[_Found]], name: str, number: int = 0) -> Series:
+    """One series of the parts of a file, or of one part of several files."""
+    first = parts[0][0]
+    slices = [item for part in parts for item in part]
     frames = tuple(
-        Frame(
-            path=path,
-            number=number,
-            encoding=_encoding(header, number),
-            padding=_padding(header),
-            position=_point(positions[number]),
-        )
-        for number in order
+        dataclasses.replace(item.frame, part=part)
+        for part, items in enumerate(parts)
+        for item in items
     )
-    measures = headers.functional(header, 0, "PixelMeasuresSequence") or header
-    transformation = headers.functional(header, 0, "PixelValueTransformationSequence")
-    common = _common(header)
-    if transformation and common["modality"] == "CT" and transformation.get("RescaleType") != "HU":
-        common["unit"] = "1"
+    paths = tuple(frame.path for frame in frames)
+    one_way = all(stacks.alike(item, first) for item in slices)
     return Series(
         name=name,
-        paths=(path,),
-        length=count,
-        spacing=_spacing(header, measures),
+        paths=paths if len(set(paths)) > 1 else paths[:1],
+        length=len(frames),
+        spacing=first.spacing if one_way else None,
         slice_spacing=_slice_spacing(frames),
+        number=number,
         frames=frames,
-        orientation=orientations[0] if len(set(orientations)) == 1 else None,
-        thickness=_thickness(measures),
-        **common,
+        orientation=first.orientation if one_way else None,
+        thickness=first.thickness,
+        **first.common,
     )
 
 
-def _single_frames(group: list[tuple[pydicom.Dataset, Path, str]], name: str) -> Series:
-    def place(item: tuple[pydicom.Dataset, Path, str]) -> tuple:
-        header, _, file = item
-        distance = _along_normal(
-            _orientation(header.get("ImageOrientationPatient")), header.get("ImagePositionPatient")
-        )
-        number = header.get("InstanceNumber")
-        return (distance or 0.0, int(number) if number is not None else 0, file)
-
-    group = sorted(group, key=place)
-    frames = tuple(
-        Frame(
-            path=path,
-            number=0,
-            encoding=_encoding(header),
-            padding=_padding(header),
-            position=_point(header.get("ImagePositionPatient")),
-            location=_location(header),
-        )
-        for header, path, _ in group
-    )
-    first = group[0][0]
-    return Series(
-        name=name,
-        paths=tuple(path for _, path, _ in group),
-        length=len(group),
-        spacing=_spacing(first, first),
-        slice_spacing=_slice_spacing(frames),
-        frames=frames,
-        orientation=_orientation(first.get("ImageOrientationPatient")),
-        thickness=_thickness(first),
-        **_common(first),
-    )
-
-
-def _folder(group: list[tuple[pydicom.Dataset, Path, str]]) -> str:
-    folder = os.path.commonpath([os.path.dirname(name) or "." for _, _, name in group])
+def _folder(group: list[_Found]) -> str:
+    folder = os.path.commonpath([os.path.dirname(item.name) or "." for item in group])
     return "series" if folder in ("", ".") else Path(folder).as_posix()
 
 

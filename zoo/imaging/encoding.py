@@ -16,6 +16,9 @@ class Encoding:
         bits: BitsStored, up to 16.
         signed: PixelRepresentation.
         rescaled: whether the header states slope and intercept.
+        inverted: whether the least stored value stands for the greatest physical one and so on,
+            as it does in a MONOCHROME1 image whose values are mere brightness: then
+            physical = slope x (least + greatest - stored) + intercept.
     """
 
     slope: float = 1.0
@@ -23,6 +26,7 @@ class Encoding:
     bits: int = 16
     signed: bool = False
     rescaled: bool = False
+    inverted: bool = False
 
     def __post_init__(self):
         if not (math.isfinite(self.slope) and self.slope and math.isfinite(self.intercept)):
@@ -40,12 +44,14 @@ class Encoding:
 
     def decode(self, stored: np.ndarray) -> np.ndarray:
         """Stored integers to physical values, float32."""
-        return (np.float64(stored) * self.slope + self.intercept).astype(np.float32)
+        stored = sum(self.limits) - np.float64(stored) if self.inverted else np.float64(stored)
+        return (stored * self.slope + self.intercept).astype(np.float32)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Physical values to the nearest stored integers, int32, saturated at `limits`."""
         stored = np.rint((np.float64(values) - self.intercept) / self.slope)
-        return np.clip(stored, *self.limits).astype(np.int32)
+        stored = np.clip(stored, *self.limits).astype(np.int32)
+        return sum(self.limits) - stored if self.inverted else stored
 
     def fits(self, low: float, high: float) -> bool:
         """Whether the values from `low` to `high` are stored without saturation."""
@@ -60,8 +66,11 @@ class Encoding:
         steps stay exact. Only where the range takes more than 65535 steps does the step grow.
         """
         wide = dataclasses.replace(self, bits=16)
+        if self.inverted and not self.signed:  # so that windows of the display stay where they are
+            middle = self.intercept + self.slope * (sum(self.limits) - sum(wide.limits)) / 2
+            wide = dataclasses.replace(wide, intercept=middle, rescaled=True)
         candidates = [self, wide]
-        if not self.rescaled:
+        if not self.rescaled and not self.inverted:
             candidates.append(dataclasses.replace(wide, signed=not self.signed))
         for candidate in candidates:
             if candidate.fits(low, high):

@@ -184,10 +184,7 @@ def series_number(path: Path) -> int:
     """SeriesNumber of a file, 0 where it has none that is one whole number."""
     try:
         with headers.quiet():
-            header = pydicom.dcmread(
-                path, force=True, stop_before_pixels=True, specific_tags=["SeriesNumber"]
-            )
-            number = int(header.SeriesNumber)
+            number = int(headers.read(path, headers.tags(["SeriesNumber"])).SeriesNumber)
     except Exception:  # a damaged header raises errors of many types
         return 0
     return number if abs(number) <= LARGEST_NUMBER else 0

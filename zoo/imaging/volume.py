@@ -30,7 +30,8 @@ def reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    text = next((line for line in lines if "Traceback (most recent" not in line), lines[0])
+    plain = [line for line in lines if "Traceback (most recent" not in line] or lines
+    text = " ".join(plain[: 2 if plain[0].endswith(":") else 1])
     return f"{type(error).__name__}: {text}" if isinstance(error, KeyError) else text
 
 
@@ -87,7 +88,8 @@ class Volume:
         slice_spacing: distance from each slice to the next in mm, None where the file does not
             say or they differ.
         modality: DICOM modality code, "OT" where the file does not say.
-        unit: "HU", "signal", "k-space", or "1" for plain stored values.
+        unit: "HU", "signal", "SUV", "Bq/ml", "k-space", what else a header names, or "1" for
+            plain stored values.
         patient: who it is, equal for one patient's files, "" where unknown. It is the identity
             itself, to be compared in memory and never to be written or shown.
         frame_of_reference: equal for volumes whose millimetres have one origin and axes, such as
@@ -175,8 +177,12 @@ class Volume:
                     f"{self.name}: slices need one-channel images. Received: {self.channels}"
                 )
             return self.read(index)
-        around = range(index - slices // 2, index + slices // 2 + 1)
-        return np.stack([self.read(min(max(i, 0), self.length - 1)) for i in around], axis=-1)
+        around = range(-(slices // 2), slices // 2 + 1)
+        return np.stack([self.read(self.neighbour(index, i)) for i in around], axis=-1)
+
+    def neighbour(self, index: int, offset: int) -> int:
+        """The slice `offset` places on from `index`, or the last one there where they end."""
+        return min(max(index + offset, 0), self.length - 1)
 
     def files(self, path: Path) -> list[Path]:
         """What is written to put it into the file `path`: a header has its voxels beside it."""
