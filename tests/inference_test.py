@@ -130,6 +130,14 @@ def test_whatever_one_volume_throws_the_others_go_on(tmp_path, mixed, error, mon
     assert raised.value.__cause__ is error
 
 
+def test_numbers_that_are_not_finite_are_refused_in_every_format(tmp_path, mixed):
+    report = translate(Model(plus=np.nan), mixed, tmp_path / "out")
+    reasons = {problem.reason.removesuffix(" (a series of 3 files)") for problem in report.skipped}
+    assert reasons == {"model: expected finite numbers. Received: NaN or infinity"}
+    assert (report.done, len(report.skipped)) == (0, 5)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
 def test_memory_that_tensorflow_does_not_have(tmp_path, mixed):
     tf = pytest.importorskip("tensorflow")
 

@@ -215,17 +215,19 @@ def generate(
     paths = [output / f"image_{i + 1:05d}.{format}" for i in range(n)]
     sheet, sidecar = output / "contact_sheet.png", output / "images.json"
     for path in [*paths, sheet, sidecar]:
-        if path.exists() and not overwrite:
+        if os.path.lexists(path) and not overwrite:
             raise FileExistsError(f"output exists; pass overwrite to replace it. Received: {path}")
     domain = model.target
     if format == "png" and domain.channels != 1:
         raise ValueError(f"format: png takes one channel, use npy. Received: {domain.channels}")
-    output.mkdir(parents=True, exist_ok=True)
+    _check_writable(output)
+    sidecar.unlink(missing_ok=True)  # it would describe the images that are replaced
     shown = []
     for first in range(0, n, batch_size):
         count, of_class = min(batch_size, n - first), {"label": label} if label else {}
-        images = model.generate(count, seed=seed, first=first, **of_class)
-        for i, image in enumerate(np.asarray(images, np.float32), first):
+        images = np.asarray(model.generate(count, seed=seed, first=first, **of_class), np.float32)
+        _check_finite(images)
+        for i, image in enumerate(images, first):
             levels = (image - domain.window[0]) / domain.span * 65535
             levels = raster.saturate(levels, np.uint16)
             if len(shown) < 64:
@@ -511,6 +513,7 @@ def _translated_volume(run: _Run, volume: Volume) -> Iterator[tuple[int, np.ndar
     images = images[..., None] if volume.channels == 1 else images
     with guards.silent(), contained("model"):
         result = np.asarray(model.translate(images, batch_size=run.batch_size), np.float32)[0]
+    _check_finite(result)
     yield from enumerate(back(result[..., 0] if model.target.channels == 1 else result))
 
 
@@ -543,6 +546,7 @@ def _translated(
         images = np.stack(list(batch.values()))
         with guards.silent(), contained("model"):
             results = np.asarray(model.translate(images, batch_size=batch_size), np.float32)
+        _check_finite(results)
         for index, result in zip(batch, results, strict=True):
             yield index, back(result[..., 0] if model.target.channels == 1 else result)
             run.bar.update()
@@ -565,6 +569,12 @@ def _translated(
             batch = {}
     if batch:
         yield from translated(batch)
+
+
+def _check_finite(values: np.ndarray) -> None:
+    """Raises a ValueError for numbers that no integer stands for."""
+    if not np.isfinite(values).all():
+        raise ValueError("model: expected finite numbers. Received: NaN or infinity")
 
 
 def _write(
