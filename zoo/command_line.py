@@ -29,7 +29,7 @@ Examples
 Commands
   list       names of models, data sets and pretrained models (--json, --task, --modality)
   describe   all about one of them (--model or --dataset)
-  prepare    build a data set (--dataset)
+  prepare    build a data set (--dataset); exit code 1 where files of yours were left out
   preview    write a picture of some training images (--dataset, --output=FILE.png)
   train      train a model on a data set, or go on with an interrupted run
   evaluate   measure a trained model: metrics.json and report.html
