@@ -150,6 +150,7 @@ def test_refuses_the_folder_of_another_run(tmp_path, data_dir):
 def test_nothing_to_resume_is_an_error(tmp_path, data_dir):
     with pytest.raises(ValueError, match="resume: expected a run in"):
         training.train(lookup(steps=2), tmp_path / "run", data_dir=data_dir, resume="must")
+    assert not (tmp_path / "run").exists()
 
 
 def test_starts_from_given_weights(tmp_path, data_dir):
@@ -188,18 +189,19 @@ def test_model_and_data_must_suit(tmp_path, data_dir):
 def test_a_batch_that_replicas_cannot_share_is_refused(
     tmp_path, data_dir, two_replicas, monkeypatch
 ):
-    monkeypatch.setattr(training, "make_strategy", lambda name: two_replicas)
-    with pytest.raises(ValueError, match="multiple of the 2 replicas. Received: 3"):
+    monkeypatch.setattr(training, "make_strategy", lambda *_: two_replicas)
+    with pytest.raises(ValueError, match="2 replicas, such as 2 or 4. Received: 3"):
         training.train(lookup(steps=2, batch_size=3), tmp_path / "run", data_dir=data_dir)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_whole_loop_on_two_replicas_equals_one(tmp_path, data_dir, two_replicas, monkeypatch):
     import keras
 
-    monkeypatch.setattr(keras.optimizers, "Adam", lambda *_, **__: keras.optimizers.SGD(1e-2))
+    monkeypatch.setattr(keras.optimizers, "Adam", lambda *_, **__: keras.optimizers.SGD(1e-4))
     entry = lookup(steps=4, batch_size=4)
     training.train(entry, tmp_path / "one", data_dir=data_dir)
-    monkeypatch.setattr(training, "make_strategy", lambda name: two_replicas)
+    monkeypatch.setattr(training, "make_strategy", lambda *_: two_replicas)
     training.train(entry, tmp_path / "two", data_dir=data_dir)
     one, two = zoo.load(str(tmp_path / "one")), zoo.load(str(tmp_path / "two"))
     start = zoo.load("pix2pix", **entry.recipe.to_dict())

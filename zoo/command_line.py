@@ -1,6 +1,7 @@
 """The absl command line: parses flags and makes one call. Imports TensorFlow only where used."""
 
 import collections
+import contextlib
 import json
 import os
 import shlex
@@ -38,7 +39,7 @@ Commands
   export     write a SavedModel for TF Serving
 
 Which model and data
-  --model=NAME          a model, a pretrained model, or the folder of a run
+  --model=NAME          a model, a pretrained model, or the folder of a run (~ is home)
   --dataset=NAME[/CFG]  a data set; for `folder`, --input names your files
   --data_dir=DIR        where data sets are kept (default: ~/tensorflow_datasets)
   --workdir=DIR         the run's folder (default: runs/MODEL-DATASET)
@@ -137,18 +138,57 @@ def main(argv: list[str] | None = None) -> int:
         FLAGS.model = rest[0]
     elif rest:
         return _fail(f"expected one command. Received: {' '.join(arguments)}", 2)
+    return _run(command)
+
+
+def _run(command: str) -> int:
+    """A command's exit code; whatever goes wrong is said in one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that lacks a letter shows its number
+            stream.reconfigure(errors="backslashreplace")
     try:
         if command != "list":
             _import_quietly()
-        return _COMMANDS[command]() or 0
+        code = _COMMANDS[command]() or 0
+        sys.stdout.flush()
+        return code
     except (UsageError, registry.UnknownName) as error:
         return _fail(error, 2)
     except KeyboardInterrupt as error:
         return _fail(str(error) or "interrupted.", 1)
-    except (ValueError, OSError, FloatingPointError, TypeError) as error:
+    except SystemExit:
+        raise
+    except BaseException as error:  # decoders written in Rust panic with one of their own
+        if _stdout_closed():
+            return 1  # by the reader, such as `head`, or its disk is full
         if os.environ.get("ZOO_DEBUG"):
             raise
-        return _fail(error, 1)
+        expected = isinstance(error, ValueError | OSError | FloatingPointError | TypeError)
+        name = "" if expected else f"{type(error).__name__}: "
+        hint = "" if expected else " (ZOO_DEBUG=1 shows where)"
+        return _fail(f"{name}{_one_line(error)}{hint}", 1)
+
+
+def _one_line(error: BaseException) -> str:
+    from zoo.imaging.volume import reason
+
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines)
+    return text if len(text) <= 2000 and "Traceback" not in text else reason(error)
+
+
+def _stdout_closed() -> bool:
+    """Whether standard output takes no more; it then goes nowhere, so that the exit is quiet."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _fail(f"standard output: {error}", 1)
+        return True
+    return False
 
 
 def _import_quietly() -> None:
@@ -168,9 +208,10 @@ def _import_quietly() -> None:
 
 
 def _fail(error: Any, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    if code == 2:
-        print("See: python cli.py --help", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody may be listening
+        print(f"error: {error}", file=sys.stderr)
+        if code == 2:
+            print("See: python cli.py --help", file=sys.stderr)
     return code
 
 
@@ -183,7 +224,7 @@ def _need(*names: str) -> list[str]:
 
 def _path(name: str) -> Path | None:
     value = getattr(FLAGS, name)
-    return Path(value).expanduser() if value else None
+    return Path(os.path.expanduser(value)) if value else None
 
 
 def _overrides() -> dict[str, Any]:
@@ -422,7 +463,7 @@ def _evaluate() -> int:
     if run and FLAGS.split == "test" and not FLAGS.limit:
         from zoo.atomic import write_json
 
-        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        record = {"metrics": {}} | registry.read_run(run)
         kept = ("images", "patients", "window", "unit", "baseline", "summary", "label_names",
                 "sliced_wasserstein")  # fmt: skip
         record["metrics"]["test"] = {k: results[k] for k in kept if k in results}

@@ -93,7 +93,7 @@ def evaluate(
     total = min(filter(None, (operator.length_hint(dataset), limit)), default=None)
     examples = (
         _checked_example(example, wanted, model.dimensions)
-        for example in tqdm.tqdm(stream, total=total, desc="evaluate", unit="image")
+        for example in tqdm.tqdm(stream, total=total, desc="evaluate", unit="image", disable=None)
     )
     if generator:
         measured, pictures = _generation(model, examples, training_images, seed)
@@ -426,7 +426,7 @@ def _require_shape(example: dict) -> None:
 
 
 def _training(images: Iterable[Any], domain) -> Iterator[np.ndarray]:
-    for item in tqdm.tqdm(images, desc="training images", unit="image"):
+    for item in tqdm.tqdm(images, desc="training images", unit="image", disable=None):
         image = item["image"] if isinstance(item, dict) else item
         yield domain.clip(np.asarray(image, np.float32))
 

@@ -126,6 +126,8 @@ def prepare_builder(
     final = Path(builder.data_dir)
     if final.exists():  # TFDS renames a finished data set to this name
         return builder
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
     config = builder.builder_config
     root = Path(builder.data_dir_root)
     with _locked(root / f".{builder.name}-{getattr(config, 'name', config)}.lock"):

@@ -6,6 +6,23 @@ import typing
 from typing import Any, ClassVar, Literal, Self
 
 
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of training with one batch shape.
+
+    Attributes:
+        name: shown in the progress bar, such as "8x8 fade".
+        steps: optimisation steps.
+        batch_size: images in a step, over all replicas.
+        size: height and width of the images wanted, in pixels; 0 takes them as they come.
+    """
+
+    name: str
+    steps: int
+    batch_size: int
+    size: int = 0
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Fields that every model has; a plugin's recipe adds its own and sets the paper's defaults.
@@ -74,6 +91,8 @@ class Recipe:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             object.__setattr__(self, field.name, _checked(field.name, value, self.hints()))
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed: expected a number from 0 to 2^31 - 1. Received: {self.seed}")
         for name, low in (
             ("steps", 1),
             ("batch_size", 0),
@@ -87,6 +106,24 @@ class Recipe:
                 raise ValueError(f"{name}: expected {low} or more. Received: {getattr(self, name)}")
         if self.slices % 2 == 0:
             raise ValueError(f"slices: expected an odd number. Received: {self.slices}")
+
+    def phases(self) -> list[Phase]:
+        """What a run goes through, in order."""
+        return [Phase("train", self.steps, self.batch_size)]
+
+    def changed(self, **fields: Any) -> Self:
+        """The recipe with some fields set to other values.
+
+        Raises:
+            ValueError: for an unknown field or a value of the wrong type.
+        """
+        unknown = [field for field in fields if field not in self.hints()]
+        if unknown:
+            raise ValueError(
+                f"{type(self).__name__} has no field {unknown[0]!r}; it has "
+                f"{', '.join(self.hints())}. Received: {unknown[0]}={fields[unknown[0]]}"
+            )
+        return dataclasses.replace(self, **fields)
 
     @property
     def size_multiple(self) -> int:
@@ -113,13 +150,7 @@ class Recipe:
         """
         if name not in ("paper", "small"):
             raise ValueError(f"preset: expected paper or small. Received: {name}")
-        unknown = [field for field in overrides if field not in cls.hints()]
-        if unknown:
-            raise ValueError(
-                f"{cls.__name__} has no field {unknown[0]!r}; it has "
-                f"{', '.join(cls.hints())}. Received: {unknown[0]}={overrides[unknown[0]]}"
-            )
-        return cls(**(cls.SMALL if name == "small" else {}) | overrides)
+        return cls(**(cls.SMALL if name == "small" else {})).changed(**overrides)
 
     @classmethod
     def parse(cls, assignments: list[str]) -> dict[str, Any]:
@@ -154,7 +185,7 @@ def _checked(name: str, value: Any, hints: dict[str, Any]) -> Any:
     """`value` (or its text) as the field's type, or a ValueError that names the field."""
     try:
         return _convert(value, hints[name])
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         kind = getattr(hints[name], "__name__", None) or str(hints[name])
         if typing.get_args(hints[name]):
             kind = str(hints[name]).replace("typing.", "")

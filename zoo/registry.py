@@ -8,27 +8,56 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from zoo.imaging.volume import contained, reason
+
 SECTIONS = ("models", "datasets", "pretrained")
+# The kind of each field that an entry must have; "texts" are a list of at least one.
 _REQUIRED = {
-    "models": {"module", "data", "tasks", "summary"},
-    "datasets": {"module", "data", "modality", "tasks", "configs", "summary"},
-    "pretrained": {"model", "dataset", "weights", "sha256", "licence", "metrics", "summary"},
+    "models": {"module": "text", "data": "text", "tasks": "texts", "summary": "text"},
+    "datasets": {
+        "module": "text",
+        "data": "text",
+        "modality": "texts",
+        "tasks": "texts",
+        "configs": "texts",
+        "summary": "text",
+    },
+    "pretrained": {
+        "model": "text",
+        "dataset": "text",
+        "weights": "text",
+        "sha256": "text",
+        "licence": "text",
+        "metrics": "any",
+        "summary": "text",
+    },
 }
+_MOST_BYTES = 2**20  # of a registry.yaml
 _TRAINED_ON = {"spacing", "noise", "level", "air"}
 _classes: dict[str, type] = {}
 
 
+# What of the plugins cannot be used: why, by the name of the plugin or of the entry.
+_left_out: dict[str, str] = {}
+
+
 class UnknownName(KeyError):
-    """A name that no registry holds; the message offers the nearest ones."""
+    """A name that no registry holds; the message offers the nearest ones.
+
+    Where a plugin is broken, or two claim the name, it says so: the name may be that one's.
+    """
 
     def __init__(self, name: str, choices: list[str], what: str = "name"):
         near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(choices)}."
+        if what in ("name", "model", "data set"):
+            hint = " ".join([hint, *_left_out.values()])
         self.message = f"no {what} is called {name!r}. {hint}"
         super().__init__(self.message)
 
@@ -77,32 +106,84 @@ def _own_index() -> Path:
     return inside if inside.exists() else package.parent / "registry.yaml"
 
 
-def _plugin_indexes() -> list[tuple[str, Path, Path]]:
-    found = []
-    for point in importlib.metadata.entry_points(group="zoo.plugins"):
-        spec = importlib.util.find_spec(point.value)
-        if spec is None or spec.origin is None:
-            raise ModuleNotFoundError(
-                f"plugin {point.name!r}: expected an importable package. Received: {point.value}"
-            )
-        folder = Path(spec.origin).parent
-        found.append((point.value, folder / "registry.yaml", folder))
-    return found
+class _Flat(yaml.SafeLoader):
+    """YAML without aliases: a few of them, nested, stand for more than any memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        if self.check_event(yaml.events.AliasEvent):
+            raise ValueError(f"expected no aliases. Received: *{self.peek_event().anchor}")
+        return super().compose_node(parent, index)
+
+
+def _plugin(point: importlib.metadata.EntryPoint) -> dict[str, dict[str, dict]]:
+    """The index of one plugin.
+
+    Raises:
+        ValueError: for a package that is not there, or a malformed file.
+    """
+    spec, why = None, ""
+    with contained(f"expected an importable package. Received: {point.value}"):
+        try:
+            spec = importlib.util.find_spec(point.value)  # imports a parent package
+        except (ModuleNotFoundError, SystemExit) as error:
+            why = f" ({type(error).__name__}: {reason(error)})"
+    if spec is None or spec.origin is None:
+        raise ValueError(f"expected an importable package. Received: {point.value}{why}")
+    folder = Path(spec.origin).parent
+    return _read(point.value, folder / "registry.yaml", folder)
 
 
 def _read(owner: str, path: Path, folder: Path) -> dict[str, dict[str, dict]]:
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    if not isinstance(content, dict) or set(content) - set(SECTIONS):
-        raise ValueError(f"{path}: expected the sections {SECTIONS}. Received: {list(content)}")
-    for section in SECTIONS:
-        for name, fields in (content.get(section) or {}).items():
-            missing = _REQUIRED[section] - set(fields or ())
-            if missing:
-                raise ValueError(f"{path}: {section}: {name} lacks {', '.join(sorted(missing))}.")
-            if section == "pretrained":
-                _check_trained_on(fields.get("trained_on"), f"{path}: {name}: trained_on")
-            fields |= {"name": name, "owner": owner, "folder": folder}
+    """The content of a `registry.yaml`, each entry with its name, owner and folder.
+
+    Raises:
+        ValueError: for a malformed file.
+    """
+    if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"{path}: expected a file of at most {_MOST_BYTES} bytes.")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), _Flat) or {}
+        if not isinstance(content, dict) or set(content) - set(SECTIONS):
+            raise ValueError(f"expected the sections {SECTIONS}. Received: {_short(content)}")
+        for section in SECTIONS:
+            content[section] = content.get(section) or {}
+            if not isinstance(content[section], dict):
+                raise ValueError(f"{section}: expected names. Received: {_short(content[section])}")
+            for name, fields in content[section].items():
+                _check_entry(section, name, fields)
+                fields |= {"name": name, "owner": owner, "folder": folder}
+    except (ValueError, yaml.YAMLError, RecursionError, TypeError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     return content
+
+
+def _check_entry(section: str, name: Any, fields: Any) -> None:
+    """A ValueError where an entry lacks a field, or has one of another kind."""
+    place = f"{section}: {name}"
+    if not isinstance(name, str) or not isinstance(fields, dict):
+        raise ValueError(f"{place}: expected a name with its fields. Received: {_short(fields)}")
+    missing = sorted(_REQUIRED[section].keys() - fields.keys())
+    if missing:
+        raise ValueError(f"{place} lacks {', '.join(missing)}.")
+    for field, kind in _REQUIRED[section].items():
+        value = fields[field]
+        right = kind == "any" or (kind == "text" and isinstance(value, str))
+        if kind == "texts" and isinstance(value, list) and value:
+            right = all(isinstance(text, str) for text in value)
+        if not right:
+            expected = "a text" if kind == "text" else "a list of texts"
+            raise ValueError(f"{place}: {field}: expected {expected}. Received: {_short(value)}")
+    if section == "pretrained":
+        _check_trained_on(fields.get("trained_on"), f"{place}: trained_on")
+        for field in ("overrides", "source", "target"):
+            if not isinstance(fields.get(field, {}), dict | None):
+                raise ValueError(f"{place}: {field}: expected fields and their values.")
+
+
+def _short(value: Any) -> str:
+    """The beginning of what was received."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _check_trained_on(trained: Any, place: str) -> None:
@@ -129,22 +210,46 @@ def _check_trained_on(trained: Any, place: str) -> None:
 def index() -> dict[str, dict[str, dict]]:
     """Section to name to fields, of this package and of every plugin.
 
+    A plugin that is broken is left out, and of two that claim one name the name; a line on standard
+    error says so.
+
     Raises:
-        ValueError: for a malformed file, or a name that two packages claim (names both).
+        ValueError: where this package's own file is malformed.
     """
-    merged: dict[str, dict[str, dict]] = {section: {} for section in SECTIONS}
-    owners: dict[str, str] = {}
-    own = ("zoo", _own_index(), Path(__file__).resolve().parent)
-    for owner, path, folder in [own, *_plugin_indexes()]:
-        for section, entries in _read(owner, path, folder).items():
-            for name, fields in (entries or {}).items():
-                if name in owners:
-                    raise ValueError(
-                        f"the name {name!r} is claimed by two packages: {owners[name]} and {owner}."
-                    )
-                owners[name] = owner
-                merged[section][name] = fields
+    merged = _read("zoo", _own_index(), Path(__file__).resolve().parent)
+    own = {name for entries in merged.values() for name in entries}
+    claims: dict[str, list[tuple[str, dict]]] = {}
+    points = importlib.metadata.entry_points(group="zoo.plugins")
+    for point in sorted({point.value: point for point in points}.values()):
+        try:
+            content = _plugin(point)
+        except ValueError as error:
+            _leave_out(point.name, f"plugin {point.name!r} is left out: {reason(error)}")
+            continue
+        for section, entries in content.items():
+            for name, fields in entries.items():
+                claims.setdefault(name, []).append((section, fields))
+    for name, claimed in claims.items():
+        owners = ["zoo"] if name in own else []
+        owners += [fields["owner"] for _, fields in claimed]
+        if len(owners) > 1:
+            by = " and ".join(owners)
+            _leave_out(name, f"the name {name!r} is claimed by two packages: {by}.")
+            continue
+        section, fields = claimed[0]
+        merged[section][name] = fields
+    for name, fields in list(merged["pretrained"].items()):
+        known = fields["model"] in merged["models"]
+        if not known or fields["dataset"].split("/")[0] not in merged["datasets"]:
+            _leave_out(name, f"{fields['owner']}: {name} is left out: its model or data set is not "
+                       f"known. Received: {fields['model']} and {fields['dataset']}")  # fmt: skip
+            del merged["pretrained"][name]
     return merged
+
+
+def _leave_out(name: str, why: str) -> None:
+    _left_out[name] = why
+    print(f"warning: {why}", file=sys.stderr)
 
 
 def names(section: str = "models", task: str | None = None, modality: str | None = None):
@@ -279,13 +384,20 @@ def model_class(name: str) -> type:
 
     Raises:
         UnknownName: for a name that is no model.
-        ImportError: with its own traceback, when the module does not import or register.
+        ImportError: caused by what went wrong, when the module does not import or register.
     """
     entries = index()["models"]
     if name not in entries and name not in _classes:
         raise UnknownName(name, sorted(entries), "model")
     if name not in _classes:
-        importlib.import_module(entries[name]["module"])
+        module = entries[name]["module"]
+        try:
+            importlib.import_module(module)
+        except (Exception, SystemExit) as error:
+            raise ImportError(
+                f"{module}, of the model {name!r}, cannot be imported. "
+                f"Received: {type(error).__name__}: {reason(error)}"
+            ) from error
     if name not in _classes:
         raise ImportError(f"{entries[name]['module']} does not register the model {name!r}.")
     return _classes[name]
@@ -301,7 +413,7 @@ def lookup(
     """The entry of a model, a pretrained model or a run folder, overrides applied.
 
     Args:
-        name: a registered name, or the path of a run folder (it holds a `run.json`).
+        name: a registered name, or the path of a run folder (it holds a `run.json`); ~ is home.
         dataset: data set that replaces the entry's own; "name" or "name/config".
         preset: "paper" or "small"; only a plain model name has a choice.
         overrides: recipe fields to change.
@@ -309,16 +421,20 @@ def lookup(
 
     Raises:
         UnknownName: for an unknown name, with the nearest ones.
-        ValueError: for an unknown recipe field or a bad value.
+        ValueError: for an unknown recipe field or a bad value, or a damaged `run.json`.
+        FileNotFoundError: for a path without a `run.json`.
     """
+    if name.startswith("~"):
+        name = os.path.expanduser(name)
     run = Path(name) / "run.json"
     if name not in _classes and (os.sep in name or run.exists()):
         if not run.exists():
             raise FileNotFoundError(
                 f"expected a registered name or a run folder with a run.json. Received: {name}"
             )
-        stored = json.loads(run.read_text(encoding="utf-8"))
-        weights = Path(name) / stored["weights"]["file"] if stored.get("weights") else None
+        stored = read_run(Path(name))
+        weights = stored.get("weights")
+        weights = weights and _weights_path(Path(name), weights["file"])
         sha256 = stored["weights"]["sha256"] if weights else ""
         fields, model = stored["recipe"], stored["model"]
     elif name in _classes or name in index()["models"]:
@@ -331,21 +447,31 @@ def lookup(
         if "://" not in weights:
             weights = _weights_path(stored["folder"], weights)
         fields = stored.get("overrides") or {}
-    recipe_class = model_class(model).recipe_class
+    try:
+        recipe_class = model_class(model).recipe_class
+    except UnknownName as error:
+        if model == name:
+            raise
+        raise ValueError(f"{name}: model: {error}") from error
     changes = recipe_class.parse(assignments or []) | (overrides or {})
     if fields is None:
         recipe = recipe_class.preset(preset, **changes)
     else:
-        recipe = recipe_class.preset("paper", **fields | changes)
-    dataset = dataset or stored.get("dataset", "")
-    if dataset:
+        try:
+            recipe = recipe_class.preset("paper", **fields)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: {reason(error)}") from error
+        recipe = recipe.changed(**changes)
+    wanted, dataset = dataset, dataset or stored.get("dataset") or ""
+    # What a run was trained on may be gone; its model still works.
+    if dataset and (wanted or dataset.split("/")[0] in index()["datasets"]):
         row, config = dataset_fields(dataset)
         dataset = f"{row['name']}/{config}"
     return Entry(
         name=name,
         model=model,
         dataset=dataset,
-        preset=stored.get("preset", "paper"),
+        preset=stored.get("preset") or "paper",
         recipe=recipe,
         weights=weights,
         sha256=sha256,
@@ -355,8 +481,63 @@ def lookup(
     )
 
 
+def read_run(folder: Path) -> dict[str, Any]:
+    """What a run's `run.json` says, its fields checked.
+
+    Raises:
+        ValueError: for a damaged file; names it and what is wrong.
+        OSError: for one that cannot be read.
+    """
+    path = folder / "run.json"
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"{path}: expected a file of at most {_MOST_BYTES} bytes.")
+    with contained(f"{path}: expected JSON"):
+        try:
+            stored = json.loads(path.read_bytes().decode("utf-8-sig"))
+        except ValueError as error:
+            raise ValueError(f"{path}: expected JSON. Received: {reason(error)}") from error
+    if not isinstance(stored, dict):
+        raise ValueError(f"{path}: expected fields and their values. Received: {_short(stored)}")
+    for field, kind, needed in _RUN_FIELDS:
+        value = stored.get(field)
+        if (needed or value is not None) and type(value) is not kind:
+            expected = _KINDS[kind]
+            received = _short(value) if field in stored else "no such field"
+            raise ValueError(f"{path}: {field}: expected {expected}. Received: {received}")
+    weights = stored.get("weights")
+    for field in ("file", "sha256") if weights is not None else ():
+        if not isinstance(weights.get(field), str):
+            received = _short(weights.get(field))
+            raise ValueError(f"{path}: weights: {field}: expected a text. Received: {received}")
+    from zoo.imaging.windows import Domain
+
+    for side in ("source", "target"):
+        with contained(f"{path}: {side}: expected a domain. Received"):
+            try:
+                Domain.from_dict(stored[side])
+            except ValueError as error:
+                raise ValueError(f"{path}: {side}: {reason(error)}") from error
+    return {"step": 0, "state": ""} | stored
+
+
+_KINDS = {str: "a text", dict: "fields and their values", int: "a whole number"}
+_RUN_FIELDS = (
+    ("model", str, True),
+    ("recipe", dict, True),
+    ("source", dict, True),
+    ("target", dict, True),
+    ("dataset", str, False),
+    ("preset", str, False),
+    ("weights", dict, False),
+    ("metrics", dict, False),
+    ("state", str, False),
+    ("step", int, False),
+)
+
+
 def _weights_path(folder: Path, relative: str) -> Path:
-    path = (folder / relative).resolve()
+    with contained(f"weights: expected a path inside {folder}"):  # a loop of links, say
+        path = (folder / relative).resolve()
     if not path.is_relative_to(folder.resolve()):
-        raise ValueError(f"weights: expected a path inside {folder}. Received: {relative}")
+        raise ValueError(f"weights: expected a path inside {folder}. Received: {_short(relative)}")
     return path

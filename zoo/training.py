@@ -1,16 +1,21 @@
 """`train`: one loop for every model and every `tf.distribute` strategy."""
 
+import contextlib
 import dataclasses
+import errno
+import fcntl
 import json
 import math
 import os
 import platform
 import shutil
 import signal
+import socket
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import keras
 import numpy as np
@@ -20,10 +25,12 @@ from tqdm import tqdm
 
 from zoo import figures, pipeline, registry, translator
 from zoo.atomic import write_json
+from zoo.checkpoints import Checkpoints, said, steps_in
+from zoo.imaging.volume import reason
 from zoo.imaging.windows import MEASUREMENTS, Domain
-from zoo.recipe import Recipe
+from zoo.recipe import Phase, Recipe
 from zoo.registry import Entry
-from zoo.translator import Phase, Translator
+from zoo.translator import Translator
 
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu")
 # Fields that change what is written on the way and not the weights at the end.
@@ -71,48 +78,60 @@ def train(
         ConnectionError: where another worker is lost.
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint written.
     """
-    distribution = make_strategy(strategy)
-    chief = distribution.cluster_resolver is None or _is_chief(distribution)
+    if resume not in ("auto", "must", "never"):
+        raise ValueError(f"resume: expected auto, must or never. Received: {resume}")
+    workdir = Path(os.path.expanduser(workdir))
+    # Several workers must find each other before TensorFlow does anything else.
+    if strategy == "auto" and "TF_CONFIG" in os.environ:
+        strategy = "multi_worker"
+    distribution = None if strategy == "auto" else make_strategy(strategy)
     # All that can be refused is refused before anything is downloaded, made or written.
     builder = pipeline.load_builder(entry.dataset, data_dir, entry.recipe, input, prepare=False)
     entry = fit_to_data(entry, builder)
-    workdir = Path(workdir)
-    record = _prepare_folder(entry, builder, workdir, resume)
-    if record.get("state") == "done":
-        print(f"{workdir}: finished at step {record['step']}; nothing left to do.")
-        return record
-    builder = pipeline.prepare_builder(builder)
-    tf.config.set_soft_device_placement(True)
-    with distribution.scope():
-        model = translator.build(entry)
-        model.compile()
-        step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
-        if init is not None:
-            translator.load_network(model, init, "")
-            model.continue_from_network()
-    replicas = distribution.num_replicas_in_sync
-    phases = model.phases()
-    for phase in phases:
-        if phase.batch_size % replicas:
-            raise ValueError(
-                f"batch_size: expected a multiple of the {replicas} replicas. "
-                f"Received: {phase.batch_size} in the phase {phase.name}"
-            )
-    checkpoint = tf.train.Checkpoint(model=model, step=step)
-    folder = workdir / ("checkpoints" if chief else f"checkpoints-{os.getpid()}")
-    manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=2)
-    latest = tf.train.latest_checkpoint(str(workdir / "checkpoints"))
-    if latest:
-        checkpoint.restore(latest).assert_existing_objects_matched()
-    record |= {
-        "state": "running",
-        "strategy": type(distribution).__name__.replace("_DefaultDistributionStrategy", "one"),
-        "replicas": replicas,
-        "precision": translator.resolve_precision(entry.recipe.precision),
-    }
-    loop = _Loop(model, phases, step, distribution, builder, manager, workdir, record, chief)
-    loop.announce(entry)
-    loop.run()
+    phases = entry.recipe.phases()
+    distribution = distribution or make_strategy("auto", phases)
+    _check_batches(phases, distribution.num_replicas_in_sync)
+    chief = distribution.cluster_resolver is None or _is_chief(distribution)
+    with contextlib.ExitStack() as held:
+        if chief:
+            held.enter_context(_claimed(workdir))
+        if chief and resume == "never" and (workdir / "run.json").exists():
+            _move_aside(workdir)
+            held.enter_context(_claimed(workdir))
+        record = _run_record(entry, builder, workdir, resume)
+        weights = (record.get("weights") or {}).get("file")
+        if record["state"] == "done" and weights and (workdir / weights).exists():
+            print(f"{workdir}: finished at step {record['step']}; nothing left to do.")
+            return record
+        builder = pipeline.prepare_builder(builder)
+        tf.config.set_soft_device_placement(True)
+        with distribution.scope():
+            model = translator.build(entry)
+            model.compile()
+            step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+            if init is not None:
+                translator.load_network(model, init, "")
+                model.continue_from_network()
+        folder = workdir / ("checkpoints" if chief else f"checkpoints-{os.getpid()}")
+        checkpoints = Checkpoints(tf.train.Checkpoint(model=model, step=step), folder)
+        resumed = None
+        if resume != "never":
+            resumed = checkpoints.restore(workdir / "checkpoints")
+        if resumed is None and record["step"]:
+            print(f"{workdir}: its checkpoints are gone. The run, which had come to step "
+                  f"{record['step']}, starts again at step 0.")  # fmt: skip
+            record["step"] = 0
+        record |= {
+            "state": "running",
+            "strategy": type(distribution).__name__.replace("_DefaultDistributionStrategy", "one"),
+            "replicas": distribution.num_replicas_in_sync,
+            "precision": translator.resolve_precision(entry.recipe.precision),
+        }
+        loop = _Loop(
+            model, phases, step, distribution, builder, checkpoints, workdir, record, chief
+        )
+        loop.announce(entry)
+        loop.run()
     return record
 
 
@@ -216,23 +235,31 @@ def data_facts(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> translator.
     )
 
 
-def make_strategy(name: str) -> tf.distribute.Strategy:
+def make_strategy(name: str, phases: Sequence[Phase] = ()) -> tf.distribute.Strategy:
     """A `tf.distribute` strategy; "auto" takes what the machine and TF_CONFIG ask for.
+
+    Of several GPUs "auto" takes as many as divide the batch of every phase, and says so where it
+    leaves some idle; "mirrored" takes all of them.
 
     Raises:
         ValueError: for an unknown name.
     """
     if name not in STRATEGIES:
         raise ValueError(f"strategy: expected one of {STRATEGIES}. Received: {name}")
-    gpus = tf.config.list_physical_devices("GPU")
-    if name == "auto":
-        name = "multi_worker" if "TF_CONFIG" in os.environ else "one"
-        name = "mirrored" if name == "one" and len(gpus) > 1 else name
-    if name == "mirrored":
-        kind = "GPU" if gpus else "CPU"
-        return tf.distribute.MirroredStrategy(
-            [device.name for device in tf.config.list_logical_devices(kind)]
-        )
+    if name == "auto" and "TF_CONFIG" in os.environ:
+        name = "multi_worker"
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    if name == "mirrored" or (name == "auto" and kind == "GPU"):
+        devices = [device.name for device in tf.config.list_logical_devices(kind)]
+        count = len(devices) if name == "mirrored" else _shared_by(phases, len(devices))
+        if count < len(devices):
+            sizes = ", ".join(map(str, sorted({phase.batch_size for phase in phases})))
+            print(
+                f"{count} of {len(devices)} GPUs used: no more of them divide the batch of "
+                f"{sizes}. A --batch_size that is a multiple of {len(devices)} uses all."
+            )
+        if count > 1 or name == "mirrored":
+            return tf.distribute.MirroredStrategy(devices[:count])
     if name == "multi_worker":
         options = tf.distribute.experimental.CommunicationOptions(
             implementation=tf.distribute.experimental.CommunicationImplementation.RING,
@@ -247,6 +274,24 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
+def _shared_by(phases: Sequence[Phase], devices: int) -> int:
+    """The most of so many devices that divide the batch of every phase."""
+    sizes = [phase.batch_size for phase in phases]
+    return next(n for n in range(devices, 0, -1) if n == 1 or not any(s % n for s in sizes))
+
+
+def _check_batches(phases: Sequence[Phase], replicas: int) -> None:
+    """A ValueError, with batch sizes that fit, where replicas cannot share a phase's batch."""
+    for phase in phases:
+        if phase.batch_size % replicas:
+            above = -(-phase.batch_size // replicas) * replicas
+            fit = f"{above - replicas} or {above}" if above > replicas else f"{above}"
+            raise ValueError(
+                f"batch_size: expected a multiple of the {replicas} replicas, such as {fit}. "
+                f"Received: {phase.batch_size} in the phase {phase.name}"
+            )
+
+
 def _is_chief(distribution: tf.distribute.Strategy) -> bool:
     resolver = distribution.cluster_resolver
     return resolver.task_type in (None, "", "chief") or (
@@ -256,9 +301,74 @@ def _is_chief(distribution: tf.distribute.Strategy) -> bool:
     )
 
 
-def _prepare_folder(entry: Entry, builder: Any, workdir: Path, resume: str) -> dict[str, Any]:
-    if resume not in ("auto", "must", "never"):
-        raise ValueError(f"resume: expected auto, must or never. Received: {resume}")
+@contextlib.contextmanager
+def _claimed(workdir: Path) -> Iterator[None]:
+    """The run folder, made where it is not there, and kept from other runs while the block runs.
+
+    The system lets go of the lock when the process ends, however it ends.
+
+    Raises:
+        OSError: for a folder that cannot be made or written, or in which another run goes on.
+    """
+    made = not workdir.exists()
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        lock = os.fdopen(os.open(workdir / ".lock", flags, 0o666), "r+", errors="replace")
+    except OSError as error:
+        raise OSError(
+            f"workdir: expected a folder that can be made and written. "
+            f"Received: {workdir} ({error.strerror or reason(error)})"
+        ) from error
+    with lock:
+        _lock(lock, workdir)
+        try:
+            yield
+        finally:
+            if not (workdir / "run.json").exists():  # refused before it began
+                (workdir / ".lock").unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    if made:
+                        workdir.rmdir()
+
+
+def _lock(file: TextIO, workdir: Path) -> None:
+    """Lock a file for this process alone, and write into it which one that is.
+
+    Raises:
+        BlockingIOError: where another process holds it.
+    """
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # POSIX: no child process inherits it
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            print(f"{workdir}: its file system has no locks; see that no other run is in it.")
+            return
+        file.seek(0)
+        holder = " ".join(file.read(200).split()) or "unknown"
+        raise BlockingIOError(
+            f"workdir: expected a folder without a run that goes on. "
+            f"Received: {workdir}, in which another process trains ({holder})"
+        ) from error
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+
+
+def _move_aside(workdir: Path) -> None:
+    number = 1
+    while (aside := workdir.with_name(f"{workdir.name}.old{number}")).exists():
+        number += 1
+    workdir.rename(aside)
+    print(f"{workdir}: the run that was there is now {aside}.")
+
+
+def _run_record(entry: Entry, builder: Any, workdir: Path, resume: str) -> dict[str, Any]:
+    """What `run.json` says, or will say of a new run.
+
+    Raises:
+        ValueError: for a run with other settings, or none where there must be one.
+    """
     path = workdir / "run.json"
     wanted = {
         "model": entry.model,
@@ -271,15 +381,12 @@ def _prepare_folder(entry: Entry, builder: Any, workdir: Path, resume: str) -> d
         "source": entry.source,
         "target": entry.target,
     }
-    if resume == "never" and path.exists():
-        number = 1
-        while (aside := workdir.with_name(f"{workdir.name}.old{number}")).exists():
-            number += 1
-        workdir.rename(aside)
-        print(f"{workdir}: the run that was there is now {aside}.")
-    if not path.exists():
-        if resume == "must":
-            raise ValueError(f"resume: expected a run in {workdir}. Received: no run.json there")
+    if resume == "must" and not steps_in(workdir / "checkpoints"):
+        there = "no checkpoint" if path.exists() else "no run.json"
+        raise ValueError(
+            f"resume: expected a run in {workdir} to go on with. Received: {there} there"
+        )
+    if resume == "never" or not path.exists():
         return wanted | {
             "state": "new",
             "step": 0,
@@ -293,35 +400,43 @@ def _prepare_folder(entry: Entry, builder: Any, workdir: Path, resume: str) -> d
                 "zoo": sys.modules["zoo"].__version__,
             },
         }
-    record = json.loads(path.read_text(encoding="utf-8"))
-    for field in wanted:
-        old, new = record[field], json.loads(json.dumps(wanted[field]))
-        if field == "recipe":
-            old = {k: v for k, v in old.items() if k not in _FREE_FIELDS}
-            new = {k: v for k, v in new.items() if k not in _FREE_FIELDS}
-            changed = [f"{k}={old.get(k)} → {new.get(k)}" for k in new if old.get(k) != new.get(k)]
-        else:
-            changed = [f"{field}={old} → {new}"] if old != new else []
-        if changed:
-            raise ValueError(
-                f"workdir: {workdir} holds another run ({', '.join(changed)}). Choose another "
-                f"--workdir, or --resume=never to start anew; to go on training its model, "
-                f"--init={workdir}"
-            )
+    record = {"metrics": {}} | registry.read_run(workdir)
+    changed = _changes(record, json.loads(json.dumps(wanted)))
+    if changed:
+        raise ValueError(
+            f"workdir: {workdir} holds another run ({', '.join(changed)}). Choose another "
+            f"--workdir, or --resume=never to start anew; to go on training its model, "
+            f"--init={workdir}"
+        )
     return record
+
+
+def _changes(record: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """What differs between a run and the one that is asked for, as "field=old → new"."""
+    changed = []
+    for field, new in wanted.items():
+        old = record.get(field)
+        if field == "recipe":
+            names = [k for k in new if k not in _FREE_FIELDS and old.get(k) != new[k]]
+            changed += [f"{k}={old.get(k)} → {new[k]}" for k in names]
+        elif old != new:
+            changed.append(f"{field}={old} → {new}")
+    return changed
 
 
 class _Loop:
     """The steps of a run, with checkpoints, progress and pictures around them."""
 
-    def __init__(self, model, phases, step, distribution, builder, manager, workdir, record, chief):
+    def __init__(
+        self, model, phases, step, distribution, builder, checkpoints, workdir, record, chief
+    ):
         self.model: Translator = model
         self.recipe: Recipe = model.recipe
         self.phases: list[Phase] = phases
         self.step: tf.Variable = step
         self.distribution: tf.distribute.Strategy = distribution
         self.builder: tfds.core.DatasetBuilder = builder
-        self.manager: tf.train.CheckpointManager = manager
+        self.checkpoints: Checkpoints = checkpoints
         self.workdir: Path = workdir
         self.record: dict[str, Any] = record
         self.chief: bool = chief
@@ -357,53 +472,56 @@ class _Loop:
         return seconds
 
     def run(self) -> None:
-        self.workdir.mkdir(parents=True, exist_ok=True)
         self._write_record()
         writer = tf.summary.create_noop_writer()
         if self.chief:
-            writer = tf.summary.create_file_writer(str(self.workdir / "tensorboard"))
+            writer = tf.summary.create_file_writer(os.fsencode(self.workdir / "tensorboard"))
         previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
         for number in previous:
             signal.signal(number, self._on_signal)
-        bar = tqdm(
+        self.bar = tqdm(
             total=self.total,
             initial=int(self.step.numpy()),
             unit="step",
             smoothing=0.05,
-            disable=not self.chief,
+            disable=None if self.chief else True,  # None: where the output is no terminal
             mininterval=0.5,
             dynamic_ncols=True,
         )
+        self.started = time.monotonic(), int(self.step.numpy())
         try:
-            with writer.as_default(), bar:
+            with writer.as_default(), self.bar:
                 first, images = 0, 0
                 for phase in self.phases:
                     if int(self.step.numpy()) < first + phase.steps:
-                        self._phase(phase, first, images, bar)
+                        self._phase(phase, first, images)
                     first += phase.steps
                     images += phase.steps * phase.batch_size
+            with _written(self.workdir / "tensorboard"):
+                writer.close()
             self._finish()
-        except (Interrupted, FloatingPointError) as error:
-            self.record["state"] = (
-                "interrupted" if isinstance(error, Interrupted) else f"failed: {error}"
-            )
-            self._write_record()
+        except Interrupted:
+            self._write_state("interrupted")
             raise
         except tf.errors.OpError as error:
             if self.distribution.cluster_resolver is None:
+                self._write_state(f"failed: {said(error)}")
                 raise
-            reason = str(error.message).strip().splitlines()[0]
             raise ConnectionError(
                 f"a worker of the cluster was lost after step {int(self.step.numpy())}. Start all "
                 f"workers again with the same command: the run goes on from its last checkpoint, "
-                f"{self.manager.latest_checkpoint}. Received: {reason}"
+                f"{self.checkpoints.latest}. Received: {said(error)}"
             ) from error
+        except Exception as error:
+            self._write_state(f"failed: {said(error)}")
+            raise
         finally:
-            writer.close()
+            with contextlib.suppress(tf.errors.OpError):
+                writer.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _phase(self, phase: Phase, first: int, images: int, bar: tqdm) -> None:
+    def _phase(self, phase: Phase, first: int, images: int) -> None:
         done = int(self.step.numpy()) - first
         self.model.enter(phase)
         if done == 0:
@@ -418,7 +536,7 @@ class _Loop:
         )
         iterator = iter(self.distribution.experimental_distribute_dataset(dataset))
         run = self._function(iterator)
-        bar.set_description(phase.name)
+        self.bar.set_description(phase.name)
         chunk, last = 1, first + phase.steps
         every = [self.recipe.image_every, self.recipe.checkpoint_every]
         while (now := int(self.step.numpy())) < last:
@@ -432,13 +550,9 @@ class _Loop:
                 chunk = _STEPS_A_CALL
             elif chunk > 1 or now > first + done:  # the first call compiles
                 chunk = int(np.clip(_SECONDS_A_CALL / seconds, 1, 50))
-            now = self.step.assign_add(steps).numpy()
+            now = int(self.step.assign_add(steps).numpy())
             self._check(losses, now)
-            for name, value in losses.items():
-                tf.summary.scalar(f"train/{name}", value, step=now)
-            self.record["metrics"]["train"] = losses
-            bar.update(steps)
-            bar.set_postfix({k: f"{v:.4g}" for k, v in losses.items()})
+            self._tell(losses, now, steps, phase)
             if now % self.recipe.image_every == 0 or now == self.total:
                 self._pictures(now)
             if now % self.recipe.checkpoint_every == 0 or now == last or self.stop:
@@ -474,10 +588,33 @@ class _Loop:
 
         return run
 
+    def _tell(self, losses: dict[str, float], now: int, steps: int, phase: Phase) -> None:
+        """The losses to TensorBoard, and to the bar or, without a terminal, ten lines of a log."""
+        with _written(self.workdir / "tensorboard"):
+            for name, value in losses.items():
+                tf.summary.scalar(f"train/{name}", value, step=now)
+        self.record["metrics"]["train"] = losses
+        shown = {name: f"{value:.4g}" for name, value in losses.items()}
+        self.bar.update(steps)
+        self.bar.set_postfix(shown)
+        if (
+            self.chief
+            and self.bar.disable
+            and (10 * now) // self.total > (10 * (now - steps) // self.total)
+        ):
+            began, first = self.started
+            left = (time.monotonic() - began) / (now - first) * (self.total - now)
+            print(
+                f"step {now}/{self.total} ({phase.name}): "
+                + ", ".join(f"{name}={value}" for name, value in shown.items())
+                + (f"; {_duration(left)} left" if now < self.total else ""),
+                flush=True,
+            )
+
     def _check(self, losses: dict[str, float], now: int) -> None:
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
         if bad:
-            kept = self.manager.latest_checkpoint
+            kept = self.checkpoints.latest
             raise FloatingPointError(
                 f"the loss {bad[0]} is {losses[bad[0]]} at step {now}. "
                 + (f"The last good checkpoint is {kept}. " if kept else "")
@@ -489,11 +626,17 @@ class _Loop:
             if not np.isfinite(weight.numpy()).all():
                 raise FloatingPointError(
                     f"the weight {weight.path} is not finite at step {now}; "
-                    f"the last good checkpoint is {self.manager.latest_checkpoint}."
+                    f"the last good checkpoint is {self.checkpoints.latest}."
                 )
-        self.manager.save(checkpoint_number=now)
-        self.record["step"] = int(now)
+        self.checkpoints.save(now)
+        self.record["step"] = now
         self._write_record()
+
+    def _write_state(self, state: str) -> None:
+        """The state of a run that ends here, where the disk has room for it."""
+        self.record["state"] = state
+        with contextlib.suppress(OSError):
+            self._write_record()
 
     def _write_record(self) -> None:
         if self.chief:
@@ -502,7 +645,8 @@ class _Loop:
     def _save_weights(self) -> None:
         if self.chief:
             path = self.workdir / "weights" / f"{self.model.name}.weights.h5"
-            sha256 = self.model.save_network(path)
+            with _written(path):
+                sha256 = self.model.save_network(path)
             self.record["weights"] = {
                 "file": str(path.relative_to(self.workdir)),
                 "sha256": sha256,
@@ -513,7 +657,8 @@ class _Loop:
         if not self.chief:
             return
         picture = self.model.picture(self._examples())
-        tf.summary.image("examples", picture[None], step=now)
+        with _written(self.workdir / "tensorboard"):
+            tf.summary.image("examples", picture[None], step=now)
         (self.workdir / "samples").mkdir(exist_ok=True)
         figures.save_png(self.workdir / "samples" / f"step_{now:07d}.png", picture)
 
@@ -532,7 +677,7 @@ class _Loop:
 
     def _finish(self) -> None:
         if not self.chief:
-            shutil.rmtree(self.manager.directory)  # only the chief's checkpoints count
+            shutil.rmtree(self.checkpoints.folder)  # only the chief's checkpoints count
             return
         self._save_weights()
         self.record["state"] = "done"
@@ -548,6 +693,15 @@ class _Loop:
             raise KeyboardInterrupt
         self.stop = True
         print("\nStopping after this step, with a checkpoint …", flush=True)
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """What TensorFlow and HDF5 raise where a file cannot be written, as an OSError of one line."""
+    try:
+        yield
+    except (OSError, RuntimeError, tf.errors.OpError) as error:
+        raise OSError(f"{path}: could not be written. Received: {said(error)}") from error
 
 
 def device_speed(precision: str) -> float:

@@ -17,25 +17,8 @@ from zoo import cache, figures, guards
 from zoo.imaging import tiling
 from zoo.imaging.windows import Domain
 from zoo.physics import fourier
-from zoo.recipe import Recipe
+from zoo.recipe import Phase, Recipe
 from zoo.registry import Entry
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """A stretch of training with one batch shape.
-
-    Attributes:
-        name: shown in the progress bar, such as "8x8 fade".
-        steps: optimisation steps.
-        batch_size: images in a step, over all replicas.
-        size: height and width of the images wanted, in pixels; 0 takes them as they come.
-    """
-
-    name: str
-    steps: int
-    batch_size: int
-    size: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,7 +124,7 @@ class Translator(keras.Model):
 
     def phases(self) -> list[Phase]:
         """What a run goes through, in order."""
-        return [Phase("train", self.recipe.steps, self.recipe.batch_size)]
+        return self.recipe.phases()
 
     def enter(self, phase: Phase) -> None:
         """Make ready for a phase, before its `train_step` is traced. Must not change weights."""

@@ -21,7 +21,8 @@ class Domain:
             unknown.
 
     Raises:
-        ValueError: for a window that is not two increasing finite numbers.
+        ValueError: for a window that is not two increasing finite numbers, channels that are no
+            number of 1 or more, or a modality or unit that is no text.
     """
 
     modality: str = "OT"
@@ -38,6 +39,11 @@ class Domain:
                 f"Received: {self.window}"
             )
         object.__setattr__(self, "window", window)
+        for name in ("modality", "unit"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name}: expected a text. Received: {getattr(self, name)}")
+        if not isinstance(self.channels, int) or self.channels < 1:
+            raise ValueError(f"channels: expected 1 or more. Received: {self.channels}")
         if self.spacing is not None:
             object.__setattr__(self, "spacing", tuple(float(value) for value in self.spacing))
 

@@ -127,6 +127,9 @@ class DcganRecipe(Recipe):
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema: expected 0 or more, less than 1. Received: {self.ema}")
 
+    def phases(self) -> list[Phase]:
+        return [Phase("train", self.steps, self.batch_size, self.side)]
+
     @property
     def side(self) -> int:
         """Height and width of the images, in pixels."""
@@ -248,10 +251,6 @@ class DCGAN(Translator):
             resolution=recipe.resolution or fitting[-1],
             class_names=facts.class_names if recipe.conditional else names,
         )
-
-    def phases(self) -> list[Phase]:
-        recipe = self.recipe
-        return [Phase("train", recipe.steps, recipe.batch_size, recipe.side)]
 
     def compile(self, **kwargs: Any) -> None:
         super().compile(**kwargs)

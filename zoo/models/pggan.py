@@ -79,6 +79,24 @@ SIZES = tuple(2**n for n in range(2, 11))  # 4 ... 1024
 CRITIC_LATENT, MIXING, GENERATOR_LATENT = 1, 2, 3  # purposes of the random numbers in a step
 
 
+@dataclasses.dataclass(frozen=True)
+class Growth(Phase):
+    """A phase of one level.
+
+    Attributes:
+        fade: steps over which the level fades in; 0 once it has.
+        first: whether it is the level's first phase.
+    """
+
+    fade: int = 0
+    first: bool = True
+
+    @property
+    def level(self) -> int:
+        """0 at 4 x 4 pixels."""
+        return SIZES.index(self.size)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PgganRecipe(Recipe):
     """Karras et al. 2018.
@@ -186,23 +204,24 @@ class PgganRecipe(Recipe):
         """Steps at each level that `images` makes."""
         return [self.level_images(n) / (self.batch(n) * self.n_critic) for n in range(self.levels)]
 
-
-@dataclasses.dataclass(frozen=True)
-class Growth(Phase):
-    """A phase of one level.
-
-    Attributes:
-        fade: steps over which the level fades in; 0 once it has.
-        first: whether it is the level's first phase.
-    """
-
-    fade: int = 0
-    first: bool = True
-
-    @property
-    def level(self) -> int:
-        """0 at 4 x 4 pixels."""
-        return SIZES.index(self.size)
+    def phases(self) -> list[Phase]:
+        """Two phases a level, fading in and stable; their steps sum to `steps`."""
+        wanted = np.cumsum(self.level_steps())
+        phases, start = [], 0
+        for level, share in enumerate(wanted / wanted[-1] * self.steps):
+            left = self.levels - 1 - level  # each of the levels to come needs a step
+            end = min(max(round(share), start + 1), self.steps - left)
+            size, batch = SIZES[level], self.batch(level) * self.n_critic
+            part = self.fade_images / self.level_images(level) if level else 0.0
+            fade = round((end - start) * part)
+            stable = end - start - fade
+            name = f"{size}x{size}"
+            if fade:
+                phases.append(Growth(f"{name} fade", fade, batch, size, fade=fade))
+            if stable:
+                phases.append(Growth(name, stable, batch, size, first=not fade))
+            start = end
+        return phases
 
 
 # Blocks. Images are [N, H, W, C].
@@ -381,26 +400,6 @@ class PGGAN(Translator):
         if resolved.steps == cls.recipe_class.steps:
             resolved = dataclasses.replace(resolved, steps=round(sum(resolved.level_steps())))
         return resolved
-
-    def phases(self) -> list[Growth]:
-        """Two phases a level, fading in and stable; their steps sum to `recipe.steps`."""
-        recipe = self.recipe
-        wanted = np.cumsum(recipe.level_steps())
-        phases, start = [], 0
-        for level, share in enumerate(wanted / wanted[-1] * recipe.steps):
-            left = recipe.levels - 1 - level  # each of the levels to come needs a step
-            end = min(max(round(share), start + 1), recipe.steps - left)
-            size, batch = SIZES[level], recipe.batch(level) * recipe.n_critic
-            part = recipe.fade_images / recipe.level_images(level) if level else 0.0
-            fade = round((end - start) * part)
-            stable = end - start - fade
-            name = f"{size}x{size}"
-            if fade:
-                phases.append(Growth(f"{name} fade", fade, batch, size, fade=fade))
-            if stable:
-                phases.append(Growth(name, stable, batch, size, first=not fade))
-            start = end
-        return phases
 
     def enter(self, phase: Growth) -> None:
         """The layers that `train_step` runs are chosen in Python, so each phase has its graph."""

@@ -68,7 +68,7 @@ class SrganRecipe(Recipe):
     """Defaults are the paper's (§3.2).
 
     Attributes:
-        steps: of the whole run.
+        steps: of the whole run; given alone it keeps the shares of both phases.
         pretrain_steps: of these the first, on the mean squared error alone; a run of no more
             steps than these trains SRResNet only.
         learning_rate: of the first phase, and of the first half of the second.
@@ -163,6 +163,20 @@ class SrganRecipe(Recipe):
                 "adversarial: wgan needs a Lipschitz critic, spectral_norm=true. "
                 f"Received: spectral_norm={self.spectral_norm}"
             )
+
+    def changed(self, **fields: Any) -> "SrganRecipe":
+        """As every recipe's; `steps` alone keeps both phases' shares of the run."""
+        if "steps" in fields and "pretrain_steps" not in fields:
+            steps = super().changed(steps=fields["steps"]).steps
+            share = min(self.pretrain_steps, self.steps) / self.steps
+            fields["pretrain_steps"] = round(share * steps)
+        return super().changed(**fields)
+
+    def phases(self) -> list[Phase]:
+        """SRResNet, then SRGAN; one that has no steps is left out."""
+        first = min(self.pretrain_steps, self.steps)
+        steps = {"SRResNet": first, "SRGAN": self.steps - first}
+        return [Phase(name, n, self.batch_size) for name, n in steps.items() if n]
 
 
 def srresnet(channels: int, outputs: int, recipe: SrganRecipe) -> keras.Model:
@@ -263,12 +277,6 @@ class SRGAN(Translator):
             middle = self.source.scale(images[..., centre : centre + 1])
             values += enlarge(middle, self.scale)
         return values
-
-    def phases(self) -> list[Phase]:
-        """SRResNet, then SRGAN; one that has no steps is left out."""
-        first = min(self.recipe.pretrain_steps, self.recipe.steps)
-        steps = {"SRResNet": first, "SRGAN": self.recipe.steps - first}
-        return [Phase(name, n, self.recipe.batch_size) for name, n in steps.items() if n]
 
     def enter(self, phase: Phase) -> None:
         """What `train_step` does is chosen in Python, so each phase has its graph."""
