@@ -284,6 +284,26 @@ def test_flat_dicom_folders_pair_by_patient(tmp_path):
         np.testing.assert_array_equal(example["source"], example["target"])
 
 
+def test_time_points_of_a_series_pair_in_their_order(tmp_path):
+    for letter in "AB":
+        for time in range(2):
+            for position in range(3):
+                path = tmp_path / f"in/train{letter}/p/{letter}{time}{position}.dcm"
+                pixels = np.full((128, 128), 100 * (time + 1) + position)
+                dicom(path, patient="p", series=letter, position=position, pixels=pixels)
+                dataset = pydicom.dcmread(path)
+                dataset.AcquisitionNumber = time + 1
+                dataset.SOPInstanceUID = pydicom.uid.generate_uid()
+                dataset.save_as(path)
+    found = every(build(tmp_path / "in", tmp_path / "data", slices=3))
+    assert sum(len(part) for part in found.values()) == 6
+    for example in sum(found.values(), []):
+        stack = example["source"][0, 0].astype(int) + 1024
+        assert stack[1] == example["target"][0, 0, 0] + 1024
+        assert len(set(stack // 100)) == 1
+        assert stack.tolist() == sorted(stack)
+
+
 def test_nifti_and_slices(tmp_path):
     volume = np.random.default_rng(0).normal(300, 50, (6, 5, 4)).astype("float32")
     for letter in "AB":

@@ -252,10 +252,14 @@ def _match(
 
 
 def _by_patient(both: list[list[Volume]], roots: list[Path]) -> list[tuple[Volume, Volume]]:
-    """Pairs among volumes that share a folder or a name; none where no patient is in both."""
-    sides = [{v.patient: v for v in volumes} for volumes in both]
-    known = not any("" in side for side in sides)
-    if known and not sides[0].keys() & sides[1].keys():
+    """Pairs among volumes that share a folder or a name; none where no patient is in both.
+
+    Time points, echoes and the like of one DICOM series pair in their order.
+    """
+    sides = [{(v.patient, getattr(v, "number", 0)): v for v in volumes} for volumes in both]
+    patients = [{volume.patient for volume in volumes} for volumes in both]
+    known = "" not in patients[0] | patients[1]
+    if known and not patients[0] & patients[1]:
         return []
     if (
         not known
@@ -267,7 +271,7 @@ def _by_patient(both: list[list[Volume]], roots: list[Path]) -> list[tuple[Volum
             "to pair them; or list the pairs in a .tsv. "
             f"Received: {some(_names(both, roots))}"
         )
-    return [(volume, sides[1][patient]) for patient, volume in sides[0].items()]
+    return [(volume, sides[1][place]) for place, volume in sides[0].items()]
 
 
 def _names(both: list[list[Volume]], roots: list[Path]) -> list[str]:
