@@ -9,7 +9,7 @@ import pytest
 import scipy.ndimage
 from PIL import Image
 
-from zoo import evaluation, figures, metrics
+from zoo import command_line, evaluation, figures, metrics
 from zoo.imaging.windows import Domain
 from zoo.physics import fourier
 from zoo.translator import Translator
@@ -103,7 +103,8 @@ def test_translation_numbers(tmp_path):
     rows = results["per_image"]
     for row, example in zip(rows, _pairs(10), strict=True):
         output = Blur().translate(example["source"][None])[0]
-        expected = metrics.compare(output, example["target"], CT.window)
+        body = metrics.body_mask(example["target"])
+        expected = metrics.compare(output, example["target"], CT.window, mask=body, zero=-1000.0)
         assert row["output"] == pytest.approx(expected)
         assert row["input"]["rmse"] == pytest.approx(
             metrics.rmse(example["source"], example["target"])
@@ -123,6 +124,131 @@ def test_translation_numbers(tmp_path):
     for text in ("ldct/phantom", "1.0.0", "10 images of 4 patients", "Simulated <x>.", "p3"):
         assert text in page.text
     assert f"{results['summary']['output']['psnr']['mean']:.2f}" in page.text
+
+
+def test_a_mask_of_the_data_set_is_the_body(tmp_path):
+    mask = np.zeros((32, 32, 1), bool)
+    mask[4:20, 6:30] = True
+    examples = [example | {"mask": mask} for example in _pairs(4)]
+    results = _evaluate(Identity(), examples, tmp_path)
+    assert results["body"] == "mask of the data set"
+    for row, example in zip(results["per_image"], examples, strict=True):
+        error = np.abs(example["source"] - example["target"])[4:20, 6:30]
+        assert row["output"]["mae_body"] == pytest.approx(error.mean(), rel=1e-5)
+    text = _Page(tmp_path / "report.html").text
+    assert "MAE in the body" in text and "The body is the data set's mask." in text
+    empty = [example | {"mask": np.zeros_like(mask)} for example in examples]
+    results = _evaluate(Identity(), empty, tmp_path)
+    assert results["summary"]["output"]["mae_body"]["mean"] is None
+    for bad, message in (
+        ([examples[0], next(_pairs(1))], "expected a mask with every example.*Received: none with"),
+        ([next(_pairs(1)), examples[1]], "Received: one with 'slice 1'"),
+        ([examples[0] | {"mask": mask[1:]}], r"with 'slice 0'. Received: \(31, 32, 1\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            _evaluate(Identity(), bad, tmp_path)
+
+
+def test_the_body_of_a_ct_is_found_and_of_other_images_is_not(tmp_path):
+    image = np.full((32, 32, 1), -1000.0, np.float32)
+    image[8:24, 8:24] = 30.0
+    noisy = image + np.random.default_rng(0).normal(0, 20, image.shape).astype("float32")
+    examples = [{"source": noisy, "target": image, "name": "a"}]
+    results = _evaluate(Identity(), examples, tmp_path)
+    assert results["body"] == "threshold"
+    expected = np.abs(noisy - image)[8:24, 8:24].mean()
+    assert results["per_image"][0]["output"]["mae_body"] == pytest.approx(expected, rel=1e-5)
+
+    class MR(Identity):
+        source = target = Domain(modality="MR", unit="signal", window=(0.0, 200.0))
+
+    results = _evaluate(MR(), examples, tmp_path)
+    assert results["body"] is None and "mae_body" not in results["summary"]["output"]
+
+
+def test_slices_in_any_order_are_measured_as_the_volume_that_they_are(tmp_path):
+    class MR(Blur):
+        source = target = Domain(modality="MR", unit="signal", window=(0.0, 400.0))
+
+    examples = []
+    for patient, numbers in (("p", range(8, 14)), ("q", range(3)), ("r", (0, 2, 3))):
+        for number, example in zip(numbers, _pairs(len(numbers)), strict=True):
+            texts = {"patient": patient, "name": f"file{patient}-{number:03d}"}
+            target = np.abs(example["target"]) * (1 + number)
+            examples.append(example | texts | {"target": target})
+    shuffled = [examples[i] for i in np.random.default_rng(0).permutation(len(examples))]
+    results = _evaluate(MR(), shuffled, tmp_path)
+    volumes = results["volumes"]
+    assert (volumes["definition"], volumes["volumes"], volumes["left_out"]) == ("fastMRI", 2, 1)
+    for row in volumes["per_volume"]:
+        mine = [e for e in examples if e["patient"] == row["patient"]]
+        assert row["name"] == f"file{row['patient']}" and row["slices"] == len(mine)
+        target = np.stack([e["target"] for e in mine])
+        source = np.stack([e["source"] for e in mine])
+        expected = metrics.fastmri(MR().translate(source), target)
+        assert row["output"] == pytest.approx(expected, rel=1e-5)
+        assert row["input"] == pytest.approx(metrics.fastmri(source, target), rel=1e-5)
+    summary = volumes["summary"]["output"]["ssim_fastmri"]
+    assert summary["patients"]["count"] == 2
+    text = _Page(tmp_path / "report.html").text
+    assert "SSIM, fastMRI" in text and "1 with a gap" in text
+
+
+def test_volumes_of_ct_are_measured_as_synthrad_does(tmp_path):
+    wide = Domain(modality="CT", unit="HU", window=(-1024.0, 1500.0))
+    model = VolumeBlur()
+    model.source = model.target = wide
+    volumes = list(_volumes(2, depth=9))
+    results = _evaluate(model, volumes, tmp_path)
+    assert results["volumes"]["definition"] == "SynthRAD2023"
+    for row, example in zip(results["volumes"]["per_volume"], volumes, strict=True):
+        output, target = model.translate(example["source"][None])[0], example["target"]
+        expected = metrics.synthrad(output, target, metrics.body_mask(target))
+        assert row["output"] == pytest.approx(expected, rel=1e-5)
+    assert "SSIM, SynthRAD2023" in _Page(tmp_path / "report.html").text
+    assert _evaluate(model, _volumes(1, depth=6), tmp_path)["volumes"] is None  # none of 7 slices
+
+
+def test_the_command_prints_intervals_over_patients(tmp_path):
+    results = _evaluate(Blur(), _pairs(10), tmp_path)
+    lines = command_line._summary_lines(results)
+    found = results["summary"]["output"]["psnr"]["patients"]
+    low, high = found["ci95"]
+    line = next(line for line in lines if line.startswith("  PSNR "))
+    assert line.startswith(f"  PSNR {found['mean']:.4g} dB ({low:.4g} to {high:.4g}, 4 patients)")
+    gain = results["summary"]["gain"]["psnr"]["patients"]
+    assert line.endswith(
+        f"against the input {gain['mean']:+.4g} dB ({gain['ci95'][0]:+.4g} to "
+        f"{gain['ci95'][1]:+.4g})"
+    )
+    assert any(line.startswith("  MAE in the body ") and " HU (" in line for line in lines)
+    unknown = [{k: v for k, v in e.items() if k != "patient"} for e in _pairs(10)]
+    lines = command_line._summary_lines(_evaluate(Blur(), unknown, tmp_path))
+    assert any(line.startswith("  PSNR ") and ", 10 images)" in line for line in lines)
+
+
+def test_ct_is_shown_in_clinical_windows_and_its_errors_within_them(tmp_path):
+    model = Blur()
+    model.source = model.target = Domain(modality="CT", unit="HU", window=(-1024.0, 1500.0))
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    target = np.where(x**2 + y**2 < 0.8, 40.0, -1000.0)
+    target[((abs(x) - 0.4) / 0.3) ** 2 + (y / 0.5) ** 2 < 1] = -850.0
+    target = target[..., None].astype("float32")
+    example = {"source": target + 5, "target": target, "name": "chest"}
+    _evaluate(model, [example], tmp_path)
+    page = _Page(tmp_path / "report.html")
+    assert "Soft tissue, -160 to 240 HU" in page.text and "Lung, -1350 to 150 HU" in page.text
+    assert "Bone" not in page.text and len(page.images) == 2 * 4
+    for window, (source, output, shown, error) in zip(
+        [(-160, 240), (-1350, 150)], [page.images[:4], page.images[4:]], strict=True
+    ):
+        made = model.translate(example["source"][None])[0]
+        np.testing.assert_array_equal(shown, figures.grey(target, window))
+        np.testing.assert_array_equal(source, figures.grey(example["source"], window))
+        np.testing.assert_array_equal(output, figures.grey(made, window))
+        difference = np.clip(made, *window) - np.clip(target, *window)
+        limit = figures.round_limit(np.percentile(abs(difference), 99.5))
+        np.testing.assert_array_equal(error, figures.diverging(difference, limit))
 
 
 def test_results_do_not_depend_on_batching_and_repeat(tmp_path):

@@ -81,6 +81,87 @@ def test_grid_takes_a_window_for_each_column_and_rows_of_any_size():
         figures.grid([], (0, 1))
 
 
+def _chest(lung=0.3):
+    """A trunk in noisy air with two lungs of this half-width, foam beside it, and no bone."""
+    y, x = np.mgrid[-1:1:96j, -1:1:96j]
+    image = np.where((x / 0.9) ** 2 + (y / 0.7) ** 2 < 1, 40.0, -1000.0)
+    image[((abs(x) - 0.42) / lung) ** 2 + (y / 0.45) ** 2 < 1] = -850.0
+    image[-8:, 10:-10] = -800.0
+    return image[..., None] + np.random.default_rng(0).normal(0, 15, (96, 96, 1))
+
+
+def test_ct_is_shown_in_the_windows_that_its_content_needs():
+    window = (-1024.0, 1500.0)
+    soft, lung, bone = figures.CT_WINDOWS.values()
+    labels = {
+        "soft tissue, -160 to 240 HU": soft,
+        "lung, -1350 to 150 HU": lung,
+        "bone, -500 to 1300 HU": bone,
+    }
+
+    def shown(image, unit="HU", window=window):
+        return figures.display_windows([image], unit, window)
+
+    chest, foam = _chest(), _chest(lung=0.01)
+    names = list(labels)
+    assert shown(chest) == {name: labels[name] for name in names[:2]}
+    assert list(shown(foam)) == names[:1]  # foam is no lung
+    skull = foam.copy()
+    skull[20:80, 40:46] = 900.0
+    assert list(shown(skull)) == [names[0], names[2]]
+    # A patch from within a lung, and one that is lung below a rib.
+    patch = np.full((32, 32), -870.0)
+    patch[10:16, 10:16] = 30.0
+    assert next(iter(shown(patch))) == names[1]
+    patch[4:8] = -960.0  # emphysema is no air
+    patch[18:] = -970.0
+    assert next(iter(shown(patch))) == names[1]
+    # Air all around and nothing else.
+    assert list(shown(np.full((32, 32), -1000.0))) == names[:1]
+    # What the network cannot see is not looked for; a narrow window stays.
+    assert list(shown(chest, window=(-160.0, 1500.0))) == names[:1]
+    assert list(shown(skull, window=(-1024.0, 400.0))) == names[:1]
+    assert shown(chest, window=(0.0, 80.0)) == {"window, 0 to 80 HU": (0.0, 80.0)}
+    assert shown(chest, unit="signal", window=(0.0, 4.0)) == {"": (0.0, 4.0)}
+
+
+def test_grid_shows_ct_in_a_window_of_each_row():
+    window, panel = (-1024.0, 1500.0), 96
+    patch = np.full((96, 96, 1), -850.0)
+    rows = [{"mr": np.ones((96, 96)), "output": each, "target": each} for each in (_chest(), patch)]
+    rows[1]["output"] = patch + 75.0
+    windows = {"mr": (0, 2), "output": window, "target": window}
+    ct = ("output", "target")
+    picture = figures.grid(rows, windows, error=ct, unit="HU", ct=ct, panel=panel)
+    step = panel + 4 + 18
+    # The chest for soft tissue and for its lungs, the patch for lung alone.
+    assert picture.shape[0] == 18 + 3 * step + 12
+    first, again, second = (picture[18 + i * step : 18 + i * step + panel] for i in range(3))
+    for column, image in ((1, rows[0]["output"]), (2, rows[0]["target"])):
+        left = column * (panel + 4)
+        for part, name in ((first, "soft tissue"), (again, "lung")):
+            shown = figures.grey(image, figures.CT_WINDOWS[name])
+            np.testing.assert_array_equal(part[:, left : left + panel, 0], shown)
+    lung = figures.grey(rows[1]["output"], figures.CT_WINDOWS["lung"])
+    np.testing.assert_array_equal(second[:, 100 : 100 + panel, 0], lung)
+    assert (second[:, :panel] == 128).all()  # MR is shown as before
+    # The error is that of the two panels: 75 HU, all of it red.
+    assert (second[:, -panel:, 0] > second[:, -panel:, 2]).all()
+    for i in range(3):  # the window's name below each row
+        line = picture[18 + panel + i * step :][:18]
+        assert line.max() > 200
+    plain = figures.grid(rows, windows, panel=panel)
+    assert plain.shape[0] == 18 + 2 * (96 + 4)
+
+
+def test_sample_grid_has_a_caption_where_one_is_given():
+    images = np.zeros((4, 64, 64, 1))
+    plain = figures.sample_grid(images, (0, 1))
+    picture = figures.sample_grid(images, (0, 1), caption="lung, -1350 to 150 HU")
+    np.testing.assert_array_equal(picture[: len(plain)], plain)
+    assert len(picture) == len(plain) + 18 and picture[len(plain) :].max() > 200
+
+
 def test_sample_grid():
     images = np.zeros((5, 16, 16, 1))
     images[4] = 1.0

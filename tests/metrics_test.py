@@ -142,6 +142,115 @@ def test_volumes():
     assert measured["psnr"] == pytest.approx(10 * np.log10(400**2 / mean_square))
 
 
+def test_normalised_error_counts_from_the_value_of_no_signal():
+    output, target = _pair((20, 30, 1))
+    ratio = np.linalg.norm(output - target) ** 2 / np.linalg.norm(target + 1000) ** 2
+    assert metrics.nmse(output, target, zero=-1000.0) == pytest.approx(ratio)
+    assert metrics.nmse(output + 1000, target + 1000) == pytest.approx(ratio)
+    assert metrics.nmse(output, np.zeros_like(output)) != metrics.nmse(output, target)
+    assert np.isnan(metrics.nmse(output, np.zeros_like(output)))
+
+
+def _chest(size=64):
+    """A trunk in air with two lungs, its table apart, in HU `[H, W, 1]`; and where it is."""
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    trunk = (x / 0.8) ** 2 + (y / 0.6) ** 2 < 1
+    image = np.where(trunk, 40.0, -1000.0)
+    for side in (-0.35, 0.35):
+        image[((x - side) / 0.25) ** 2 + (y / 0.35) ** 2 < 1] = -850.0
+    image[-4:-2] = 100.0
+    return image[..., None], trunk[..., None]
+
+
+def test_the_body_is_the_largest_part_and_holds_its_lungs():
+    image, trunk = _chest()
+    np.testing.assert_array_equal(metrics.body_mask(image), trunk)
+    np.testing.assert_array_equal(metrics.body_mask(image[..., 0]), trunk[..., 0])
+    neighbours = np.concatenate([image * 0, image, image * 0], axis=-1)
+    np.testing.assert_array_equal(metrics.body_mask(neighbours), trunk)
+    # Of a volume: a part that is the larger one in a slice is not that of the whole volume.
+    volume = np.stack([image] * 3)
+    volume[2][trunk] = -1000.0
+    expected = np.stack([trunk, trunk, np.zeros_like(trunk)])
+    np.testing.assert_array_equal(metrics.body_mask(volume), expected)
+    assert not metrics.body_mask(np.full((8, 8, 1), -1000.0)).any()
+
+
+@pytest.mark.parametrize("shape", [(24, 30, 1), (24, 30, 3), (4, 24, 30, 1)])
+def test_measures_in_the_body_know_nothing_outside(shape):
+    output, target = _pair(shape)
+    mask = np.zeros((*shape[:-1], 1), bool)
+    mask[..., 5:20, 8:25, :] = True
+    outside = np.where(mask, output, 1e6)
+    measured = metrics.compare(outside, target, WINDOW, mask=mask)
+    error = (output - target)[..., 5:20, 8:25, :]
+    assert measured["mae_body"] == pytest.approx(np.abs(error).mean())
+    assert measured["rmse_body"] == pytest.approx(np.sqrt((error**2).mean()))
+    clipped = np.clip(output, *WINDOW) - np.clip(target, *WINDOW)
+    mean_square = (clipped[..., 5:20, 8:25, :] ** 2).mean()
+    assert measured["psnr_body"] == pytest.approx(10 * np.log10(400**2 / mean_square))
+    assert metrics.in_body(target, target, WINDOW, mask)["psnr_body"] == 100
+    nothing = metrics.in_body(output, target, WINDOW, np.zeros_like(mask))
+    assert np.isnan(list(nothing.values())).all()
+    assert "mae_body" not in metrics.compare(output, target, WINDOW)
+    with pytest.raises(ValueError, match=r"mask: expected shape .*Received: \(3, 3\)"):
+        metrics.in_body(output, target, WINDOW, np.ones((3, 3)))
+
+
+def _uniform_ssim(a, b, span):
+    """The map of SSIM with uniform windows of 7 and sample covariance (Wang et al. 2004)."""
+    count = 7**a.ndim
+
+    def mean(x):
+        return scipy.ndimage.uniform_filter(x, 7, mode="reflect")
+
+    def covariance(x, y):
+        return (mean(x * y) - mean(x) * mean(y)) * count / (count - 1)
+
+    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+    luminance = (2 * mean(a) * mean(b) + c1) / (mean(a) ** 2 + mean(b) ** 2 + c1)
+    spread = covariance(a, a) + covariance(b, b)
+    return luminance * (2 * covariance(a, b) + c2) / (spread + c2)
+
+
+def test_volumes_as_fastmri_measures_them():
+    output, target = (np.abs(volume) for volume in _pair((5, 24, 30, 1)))
+    target[3] *= 0.1  # a dark slice counts in the range of its volume
+    span = target.max()
+    measured = metrics.fastmri(output, target)
+    slices = [
+        _uniform_ssim(a[..., 0], b[..., 0], span)[3:-3, 3:-3].mean()
+        for a, b in zip(output, target, strict=True)
+    ]
+    assert measured["ssim_fastmri"] == pytest.approx(np.mean(slices))
+    mean_square = np.mean((output - target) ** 2)
+    assert measured["psnr_fastmri"] == pytest.approx(10 * np.log10(span**2 / mean_square))
+    expected = np.linalg.norm(output - target) ** 2 / np.linalg.norm(target) ** 2
+    assert measured["nmse_fastmri"] == pytest.approx(expected)
+    # A gain that both share changes nothing.
+    assert metrics.fastmri(7 * output, 7 * target) == pytest.approx(measured)
+    assert metrics.fastmri(target, target)["ssim_fastmri"] == pytest.approx(1)
+    assert np.isnan(list(metrics.fastmri(output, 0 * target).values())).all()
+
+
+def test_volumes_as_synthrad_measures_them():
+    output, target = (20 * volume for volume in _pair((12, 20, 24, 1), noise=10))
+    assert target.min() < -1024 and target.max() > 3000  # what is clipped
+    mask = np.zeros(target.shape, bool)
+    mask[1:-1, 3:16, 2:20] = True
+    measured = metrics.synthrad(output, target, mask)
+    a, b = (np.where(mask, np.clip(v, -1024, 3000), -1024)[..., 0] for v in (target, output))
+    inner = (slice(3, -3),) * 3
+    similar = _uniform_ssim(a + 1024, b + 1024, 4024.0)[inner]
+    assert measured["ssim_synthrad"] == pytest.approx(similar[mask[..., 0][inner]].mean())
+    assert measured["mae_synthrad"] == pytest.approx(np.abs(output - target)[mask].mean())
+    mean_square = ((a - b)[mask[..., 0]] ** 2).mean()
+    assert measured["psnr_synthrad"] == pytest.approx(10 * np.log10(4024**2 / mean_square))
+    # Nothing outside the mask counts.
+    assert metrics.synthrad(np.where(mask, output, 0.0), target, mask) == pytest.approx(measured)
+    assert np.isnan(list(metrics.synthrad(output, target, 0 * mask).values())).all()
+
+
 @hypothesis.settings(max_examples=25, deadline=None)
 @hypothesis.given(
     hypothesis.extra.numpy.arrays(

@@ -132,7 +132,8 @@ def test_panels_of_every_kind():
 
     image, drawn = panel("volume", spacing=np.array([2.0, 0.5, 0.25], np.float32))
     np.testing.assert_array_equal(drawn["pixels"], image[2, ..., 0])
-    assert drawn["name"] == "P1-0, slice 2 of 5" and drawn["unit"] == "HU"
+    assert drawn["name"] == "P1-0, slice 2 of 5" and drawn["unit"] == "HU, soft tissue"
+    assert drawn["window"] == (-160, 240)
     assert drawn["extent"] == (0, 7 * 0.25, 6 * 0.5, 0) and drawn["axes"][0] == "x in mm"
 
     image, drawn = panel("classes", label=np.int64(1))

@@ -117,7 +117,10 @@ def _picture(rows: list) -> Any:
     """Rows of labelled images under one another, each with its own window."""
     import numpy as np
 
-    parts = [figures.grid([images], window, panel=160, largest=288) for _, images, window in rows]
+    parts = [
+        figures.grid([images], window, captions=[label], panel=160, largest=288)
+        for label, images, window in rows
+    ]
     width = max(part.shape[1] for part in parts)
     padded = [np.pad(p, ((0, 6), (0, width - p.shape[1]), (0, 0))) for p in parts]
     return np.vstack(padded)

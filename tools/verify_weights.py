@@ -32,10 +32,12 @@ import pretrained  # noqa: E402
 
 import zoo  # noqa: E402
 from zoo import metrics, pipeline, registry, statistics  # noqa: E402
+from zoo.figures import display_windows  # noqa: E402
 from zoo.physics import fourier, noise, resample  # noqa: E402
 
 FOLDER = ROOT / "verify"
 HU = (-1024.0, 1500.0)
+BRAIN = (-50.0, 130.0)  # display window of heads
 LEVELS = (15, 30, 60, 120)  # HU of noise that is added
 DOSES = (0.5, 0.25, 0.2, 0.1)  # of the scan whose noise it is, for the streaks' share
 KERNELS = ("hann", "ramp")
@@ -145,14 +147,14 @@ def low_dose(model, texture: bool = False) -> Result:
     )
     worst = sorted(pictures, key=lambda p: p[0]["model"]["psnr"] - p[0]["BM3D"]["psnr"])
     chosen = [worst[0], worst[-1]]
-    shown = [
-        (
-            f"{row['name']}, {row['level']} HU, {row['kernel']}",
-            {n: images[n] for n in ("input", "BM3D", "model", "full dose")},
-            (-50.0, 130.0) if "head" in row["name"] else (-160.0, 240.0),
-        )
-        for row, images in chosen
-    ]
+    shown = []
+    for row, images in chosen:
+        windows = {"brain, -50 to 130 HU": BRAIN}
+        if "head" not in row["name"]:
+            windows = display_windows([images["full dose"]], "HU", HU)
+        label = f"{row['name']}, {row['level']} HU, {row['kernel']}"
+        panels = {n: images[n] for n in ("input", "BM3D", "model", "full dose")}
+        shown += [(f"{label}: {where}", panels, window) for where, window in windows.items()]
     return Result(judged, figures, checks, table, shown)
 
 
@@ -452,8 +454,12 @@ def unpaired(model, dataset: str, share: float, matched: bool) -> Result:
     if not matched:
         checks["gradient correlation above 0.9"] = figures["gradient_correlation"][0] > 0.9
     pictures.sort(key=lambda p: p[0]["model"] / p[0][base])
-    window = model.target.window
-    shown = [(row["name"], images, window) for row, images in (pictures[-1], pictures[0])]
+    shown = []
+    for row, images in (pictures[-1], pictures[0]):
+        windows = display_windows([images["reference"]], model.target.unit, model.target.window)
+        for where, window in windows.items():
+            label = f"{row['name']}: {where}" if where else row["name"]
+            shown.append((label, images, window))
     judged = f"{len(rows)} images of {len(set(patients))} patients, test split of {dataset}"
     return Result(judged, figures, checks, [], shown)
 
@@ -507,11 +513,15 @@ def generation(model, dataset: str) -> Result:
         "no copy of a training image": not copies.any(),
     }
     closest = np.argsort(nearest.distance)[:4]
+    # In the window that suits the data best.
+    windows = display_windows(held, model.target.unit, window)
+    where, window = next(iter(windows.items()))
+    where = f": {where}" if where else ""
     shown = [
-        ("generated", {str(i): made[i, ..., 0] for i in range(6)}, window),
-        ("held out", {str(i): held[order[i], ..., 0] for i in range(6)}, window),
+        ("generated" + where, {str(i): made[i, ..., 0] for i in range(6)}, window),
+        ("held out" + where, {str(i): held[order[i], ..., 0] for i in range(6)}, window),
         (
-            "nearest to a training image",
+            "nearest to a training image" + where,
             {
                 name: image[..., 0]
                 for i in closest[:3]

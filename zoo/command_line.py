@@ -472,34 +472,48 @@ def _evaluate() -> int:
 
 
 def _summary_lines(results: dict[str, Any]) -> list[str]:
-    """The evaluation's main figures, each with n, spread and interval."""
+    """The evaluation's main figures, each with its interval over patients, or images."""
     data = results["dataset"]
     patients = f" of {results['patients']} patients" if results["patients"] else ""
     images = "volumes" if results.get("dimensions") == 3 else "images"
     lines = [f"{data['name']}, {data['split']} split: {results['images']} {images}{patients}"]
-    units = {"psnr": "dB", "ssim": "", "rmse": results["unit"]}
-    if results["kind"] == "segmentation":
-        units = {"dice": "", "accuracy": ""}
-
-    def number(value: float | None, form: str) -> str:
-        return "?" if value is None else format(value, form)
-
-    for key, unit in units.items() if "summary" in results else ():
-        output = results["summary"]["output"][key]
-        mean, sd = number(output["mean"], ".4g"), number(output["sd"], ".3g")
-        line = f"  {key.upper():<9}{mean:>9} ± {sd} {unit}".rstrip()
-        if "gain" in results["summary"]:
-            gain = results["summary"]["gain"][key]
-            low, high = (number(end, "+.3g") for end in gain["ci95"])
-            line += f"   against the {results['baseline']} {number(gain['mean'], '+.3g')}"
-            line += f" (95 % interval {low} to {high})"
-        lines.append(line)
+    # What is measured of images, and of volumes made of them.
+    shown = {"psnr": "PSNR", "ssim": "SSIM", "rmse": "RMSE", "mae": "MAE", "nmse": "NMSE"}
+    shown |= {"psnr_body": "PSNR in the body", "mae_body": "MAE in the body"}
+    shown |= {"ssim_fastmri": "SSIM (fastMRI)", "ssim_synthrad": "SSIM (SynthRAD2023)"}
+    shown |= {"dice": "Dice", "accuracy": "Accuracy"}
+    volumes = results.get("volumes") or {}
+    for part in (results, volumes):
+        summary = part.get("summary", {})
+        for key in filter(summary.get("output", {}).__contains__, shown):
+            kind = key.partition("_")[0]
+            unit = {"psnr": " dB"}.get(kind, "")
+            if kind in ("rmse", "mae") and results["unit"] != "1":
+                unit = f" {results['unit']}"
+            line = f"  {shown[key]} {_mean_line(summary['output'][key], unit)}"
+            if "gain" in summary:
+                gain = _mean_line(summary["gain"][key], unit, "+", counted=False)
+                line += f"; against the {results['baseline']} {gain}"
+            lines.append(line)
     for name, distances in results.get("sliced_wasserstein", {}).items():
         if isinstance(distances, dict):
             lines.append(f"  sliced Wasserstein distance ×1000, {name}: {distances['mean']:.1f}")
     if results.get("memorisation"):
         lines.append(f"  too close to a training image: {results['memorisation']['flagged']}")
     return lines
+
+
+def _mean_line(summary: dict[str, Any], unit: str, sign: str = "", counted: bool = True) -> str:
+    """Such as "34.1 dB (33.2 to 35, 12 patients)"."""
+    from zoo import statistics
+
+    found = statistics.independent(summary)
+    if found["mean"] is None:
+        return "not measured"
+    low, high = found["ci95"]
+    text = f"{found['mean']:{sign}.4g}{unit} ("
+    text += "no interval" if low is None else f"{low:{sign}.4g} to {high:{sign}.4g}"
+    return text + (f", {found['count']} {found['of']})" if counted else ")")
 
 
 def _predict() -> int:

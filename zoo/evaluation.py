@@ -7,9 +7,11 @@ import itertools
 import json
 import operator
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tqdm
@@ -18,6 +20,7 @@ from zoo import guards, metrics, report, statistics
 from zoo.atomic import write_atomic
 
 SET_LIMIT = 1024  # images held at once where whole sets are compared
+AIR = -1000.0  # HU: no attenuation, of which the normalised error is counted
 _KEPT = 24  # examples held for the report's pictures
 
 
@@ -50,7 +53,10 @@ def evaluate(
             `translate` and `baseline`, or `generate`.
         dataset: NumPy examples in physical units, images `[H, W, C]` or volumes `[D, H, W, C]`
             (axial slices of at least 11 x 11 pixels, as SSIM needs), with "patient" (a pseudonym)
-            and "name".
+            and "name", and perhaps "mask", bool of the target's shape with one channel, True in
+            the patient's body. Of a CT without it the body is `metrics.body_mask` of the target.
+            Slices of one patient whose names differ in a last number are one volume where these
+            numbers have no gap.
         output: folder, made where missing.
         name: the model's name in the report.
         dataset_name: such as "ldct/phantom".
@@ -71,7 +77,8 @@ def evaluate(
 
     Raises:
         ValueError: for an empty data set, values that are not finite, label maps with values that
-            name no class, or outputs whose shape is not the target's. Nothing is written then.
+            name no class, masks of another size or of some examples only, or outputs whose shape
+            is not the target's. Nothing is written then.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit: expected 1 or more, or None. Received: {limit}")
@@ -122,44 +129,153 @@ def evaluate(
     } | measured
     results = _finite(results)
     text = json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False)
-    page = report.page(results, pictures, _input_window(model), model.target.window)
+    page = report.page(results, pictures)
     write_atomic(Path(output) / "metrics.json", text.encode())
     write_atomic(Path(output) / "report.html", page.encode())
     return results
 
 
 def _translation(model, examples, batch_size: int, seed: int):
-    """Pixel-wise measures, image by image, and the examples to show."""
-    window = model.target.window
-    rows = []
-    kept = _Kept(seed, "PSNR")
-    for example in _translated(model, examples, batch_size):
-        target = example["target"]
-        _require_shape(example)
-        row = {
-            "name": example["name"],
-            "patient": example["patient"],
-            "ms_ssim_scales": metrics.ms_ssim_scales(target.shape[-3:]),
-            "output": metrics.compare(example["output"], target, window),
-        }
-        baseline, name = model.baseline(example["source"])
-        if baseline is not None:
-            row["input"] = metrics.compare(baseline, target, window)
-            row["gain"] = {key: row["output"][key] - row["input"][key] for key in row["input"]}
-        rows.append(row)
-        kept.add(_shown(example, baseline) | {"row": row}, row["output"]["psnr"])
+    """Pixel-wise measures, image by image and volume by volume, and the examples to show."""
+    domain, rows = model.target, []
+    zero = AIR if domain.unit == "HU" else 0.0
+    kept, stored = _Kept(seed, "PSNR"), None
+    with tempfile.TemporaryFile() as file:
+        volumes = _Volumes(model, file)
+        for example in _translated(model, examples, batch_size):
+            target = example["target"]
+            _require_shape(example)
+            # The body: the data set's mask, or what of a CT lies within the skin.
+            stored = "mask" in example if stored is None else stored
+            if stored != ("mask" in example):
+                raise ValueError(
+                    "dataset: expected a mask with every example, or with none. "
+                    f"Received: {'none' if stored else 'one'} with {example['name']!r}"
+                )
+            if not stored and domain.unit == "HU":
+                example["mask"] = metrics.body_mask(target)
+            options = {"mask": example.get("mask"), "zero": zero}
+            # The image's measures, beside those of what there is without the model.
+            row = {
+                "name": example["name"],
+                "patient": example["patient"],
+                "ms_ssim_scales": metrics.ms_ssim_scales(target.shape[-3:]),
+                "output": metrics.compare(example["output"], target, domain.window, **options),
+            }
+            baseline, name = model.baseline(example["source"])
+            if baseline is not None:
+                row["input"] = metrics.compare(baseline, target, domain.window, **options)
+                row["gain"] = _less(row["output"], row["input"])
+            rows.append(row)
+            kept.add(_shown(example, baseline) | {"row": row}, row["output"]["psnr"])
+            volumes.add(example, baseline)
+        by_volume = volumes.measured(seed)
+    body = "mask of the data set" if stored else "threshold" if domain.unit == "HU" else None
     summary, per_patient = statistics.summaries(rows, ("output", "input", "gain"), seed)
     measured = {
         "kind": "translation",
         "images": len(rows),
         "patients": len(per_patient) or None,
         "baseline": name or None,
+        "body": body,
         "ms_ssim_scales": sorted({row["ms_ssim_scales"] for row in rows}),
         "summary": summary,
+        "volumes": by_volume,
         "per_patient": per_patient,
         "per_image": rows,
     }
     return measured, {"examples": kept.chosen(summary["output"]["psnr"]["median"])}
+
+
+def _less(output: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    return {key: output[key] - other[key] for key in other}
+
+
+class _Volumes:
+    """Measures that are defined of whole volumes, also where examples are slices.
+
+    Slices wait in a file until all have come: the examples' order is the data set's, not the
+    volumes'.
+
+    Args:
+        model: its target decides which measures; others than CT in HU and MR have none.
+        file: empty, for reading and writing.
+    """
+
+    def __init__(self, model, file: BinaryIO):
+        domain = model.target
+        self.whole = model.dimensions == 3
+        self.measure: Callable[..., dict[str, float]] | None = None
+        self.definition, self.least = "", 1
+        if domain.unit == "HU" and domain.channels == 1:
+            self.measure, self.definition, self.least = metrics.synthrad, "SynthRAD2023", 7
+        elif domain.modality == "MR" and domain.unit == "signal" and domain.channels == 1:
+            self.measure, self.definition, self.least = _fastmri, "fastMRI", 2
+        self.rows: list[dict[str, Any]] = []
+        self.left_out = 0
+        self.slices: dict[tuple[str, str], list[tuple[int, int, tuple[int, ...]]]] = {}
+        self.file = file
+
+    def add(self, example: dict, baseline: np.ndarray | None) -> None:
+        """A volume, or a slice of one."""
+        if self.measure is None:
+            return
+        images = [example["output"], example["target"]]
+        images.append(example.get("mask", np.ones_like(example["target"])))
+        images += [] if baseline is None else [baseline]
+        stack = np.stack(images)[..., 0].astype(np.float32)
+        if self.whole:
+            self._measure(example["name"], example["patient"], stack)
+            return
+        volume, number = re.fullmatch(r"(.*?)(\d*)", example["name"], re.DOTALL).groups()
+        place = int(number or 0), self.file.tell(), stack.shape
+        self.slices.setdefault((example["patient"], volume), []).append(place)
+        self.file.write(stack.tobytes())
+
+    def measured(self, seed: int) -> dict[str, Any] | None:
+        """Definition, counts, `statistics.summaries` and each volume's measures; None of none."""
+        for (patient, volume), places in self.slices.items():
+            places.sort()
+            numbers = [number for number, *_ in places]
+            gap = numbers != list(range(numbers[0], numbers[0] + len(numbers)))
+            if gap or len({shape for *_, shape in places}) > 1:
+                self.left_out += 1
+                continue
+            stack = np.stack([self._read(place, shape) for _, place, shape in places], axis=1)
+            self._measure(volume.rstrip("-_. "), patient, stack)
+        if not self.rows:
+            return None
+        summary, _ = statistics.summaries(self.rows, ("output", "input", "gain"), seed)
+        return {
+            "definition": self.definition,
+            "volumes": len(self.rows),
+            "left_out": self.left_out,
+            "summary": summary,
+            "per_volume": self.rows,
+        }
+
+    def _read(self, place: int, shape: tuple[int, ...]) -> np.ndarray:
+        self.file.seek(place)
+        count = int(np.prod(shape))
+        return np.frombuffer(self.file.read(4 * count), np.float32).reshape(shape)
+
+    def _measure(self, name: str, patient: str, stack: np.ndarray) -> None:
+        """Of output, target, mask and perhaps baseline, float32 `[3 or 4, D, H, W]`."""
+        output, target, mask, *baseline = stack
+        # Fewer slices, or smaller ones, hold no window of 7.
+        if len(target) < self.least or min(target.shape[1:]) < 7:
+            self.left_out += 1
+            return
+        row = {"name": name, "patient": patient, "slices": len(target)}
+        row["output"] = self.measure(output, target, mask > 0)
+        for image in baseline:
+            row["input"] = self.measure(image, target, mask > 0)
+            row["gain"] = _less(row["output"], row["input"])
+        self.rows.append(row)
+
+
+def _fastmri(output: np.ndarray, target: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    return metrics.fastmri(output, target)  # which knows no mask
 
 
 def _segmentation(model, examples, batch_size: int, seed: int, label_names: Sequence[str]):
@@ -395,7 +511,7 @@ def _input_window(model) -> tuple[float, float]:
 def _checked_example(
     example: dict[str, Any], keys: tuple[str, ...], dimensions: int
 ) -> dict[str, Any]:
-    """The example's images as finite float32 `[H, W, C]`, patient and name as text."""
+    """The example's images as finite float32 `[H, W, C]`, its mask, patient and name as text."""
     checked = {key: _text(example.get(key, "")) for key in ("patient", "name")}
     for key in keys:
         image = np.asarray(example[key], np.float32)
@@ -404,6 +520,14 @@ def _checked_example(
             raise ValueError(f"dataset: expected {key} {axes}. Received: shape {image.shape}")
         _require_finite(image, "dataset", f"{key} of {checked['name']!r}")
         checked[key] = image
+    if "mask" in example and "target" in checked:
+        mask, shape = np.asarray(example["mask"], bool), (*checked["target"].shape[:-1], 1)
+        if mask.shape != shape:
+            raise ValueError(
+                f"dataset: expected a mask of shape {shape} with {checked['name']!r}. "
+                f"Received: {mask.shape}"
+            )
+        checked["mask"] = mask
     return checked
 
 

@@ -1,22 +1,34 @@
 """Image grids for TensorBoard, sample files and reports, and the pieces of an HTML page.
 
 Images come as `[H, W]` or `[H, W, C]` arrays in physical units. Of several channels the middle
-one is shown, which for neighbouring slices is the slice itself.
+one is shown, which for neighbouring slices is the slice itself. CT is looked at as radiologists do,
+in the windows of `CT_WINDOWS`: in the whole window of a network, some 2500 HU wide, soft tissues
+and the errors in them are one grey.
 """
 
 import base64
 import html
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from zoo import metrics
 from zoo.atomic import write_atomic
 
 Window = tuple[float, float]
+
+# Display windows of CT, in HU: of centre 40 and width 400, -600 and 1500, 400 and 1800.
+CT_WINDOWS: dict[str, Window] = {
+    "soft tissue": (-160.0, 240.0),
+    "lung": (-1350.0, 150.0),
+    "bone": (-500.0, 1300.0),
+}
+# The share of a body from which on it is worth a look in that window.
+_LEAST = {"soft tissue": 0.05, "lung": 0.05, "bone": 0.03}
 
 _GAP = 4  # pixels between panels
 _LABEL = 18  # height of a line of text
@@ -29,6 +41,53 @@ def grey(image: np.ndarray, window: Window) -> np.ndarray:
     low, high = window
     scaled = (np.nan_to_num(image, nan=low, posinf=high, neginf=low) - low) / (high - low)
     return np.round(255 * np.clip(scaled, 0, 1)).astype(np.uint8)
+
+
+def display_windows(images: Iterable[np.ndarray], unit: str, window: Window) -> dict[str, Window]:
+    """The windows in which to look at images, the one that fits best first.
+
+    HU are shown for soft tissue, lung and bone where the images hold them; lung comes before soft
+    tissue in what was cut from a lung. Everything else is shown in its own window, and so is
+    CT whose window is no wider than that for soft tissue.
+
+    Args:
+        images: `[H, W]` or `[H, W, C]`, in `unit`; what they hold decides.
+        unit: of the images; "HU" is CT.
+        window: their intensity window, to which a network is limited.
+
+    Returns:
+        A label, which names the window and its limits, to the window; for other units than HU the
+        label is empty.
+    """
+    soft = CT_WINDOWS["soft tissue"]
+    if unit != "HU":
+        return {"": window}
+    if soft[0] <= window[0] and window[1] <= soft[1]:
+        return {_window_label("window", window): window}
+    found = np.sum([_tissues(_middle(image)) for image in images], axis=0)
+    share = dict(zip(CT_WINDOWS, found / max(found.sum(), 1), strict=True))
+    # What lies beyond the network's window cannot be seen in it.
+    seen = {"soft tissue": True, "lung": window[0] <= -900, "bone": window[1] >= 800}
+    names = [name for name, least in _LEAST.items() if seen[name] and share[name] > least]
+    names = names or ["soft tissue"]
+    # A stable sort: of a slice through the chest less than half is lung, of a patch from one more.
+    names.sort(key=lambda name: name != "lung" or share["lung"] < 0.5)
+    return {_window_label(name, CT_WINDOWS[name]): CT_WINDOWS[name] for name in names}
+
+
+def _tissues(image: np.ndarray) -> list[int]:
+    """Pixels of soft tissue, lung and bone in HU `[H, W]`."""
+    # Foam and blankets look like lung. In a patch from within a body there is no air around it,
+    # which no lung is as empty as, nor a whole body to be found.
+    air = metrics.largest(image < -900)
+    around = air[[0, -1]].any() or air[:, [0, -1]].any()
+    if around and air.mean() > 0.05 and np.median(image[air]) < -985:
+        image = image[metrics.body_mask(image)]
+    return [int(np.sum(test)) for test in (abs(image - 40) < 200, image < -500, image > 300)]
+
+
+def _window_label(name: str, window: Window) -> str:
+    return f"{name}, {window[0]:g} to {window[1]:g} HU"
 
 
 def diverging(error: np.ndarray, limit: float) -> np.ndarray:
@@ -101,6 +160,8 @@ def grid(
     error: tuple[str, str] | None = None,
     error_limit: float | None = None,
     unit: str = "",
+    ct: Collection[str] = (),
+    captions: Sequence[str] = (),
     panel: int = 128,
     largest: int = 512,
 ) -> np.ndarray:
@@ -111,9 +172,12 @@ def grid(
             Columns stand in order of first appearance; a row may lack some of them.
         windows: the display window of all columns, or column name to its window.
         error: two column names (a, b); adds a last column with a - b in a diverging colour map,
-            both clipped to a's window, for rows where both have one size.
+            both clipped to a's window in that row, for rows where both have one size.
         error_limit: the value of full colour, in `unit`; None takes a rounded 99th percentile.
         unit: unit of the error, for its label.
+        ct: columns in HU. A row with such is shown in the first two of the `display_windows` of
+            its last one, one below the other, with the window's name below.
+        captions: what to write below each row, where it is not that.
         panel: smaller images are enlarged by a whole factor to at least this many pixels.
         largest: greater images are reduced to at most this many pixels.
 
@@ -127,12 +191,14 @@ def grid(
     missing = [name for name in names if name not in window_of]
     if missing:
         raise ValueError(f"windows: expected a window for {missing[0]!r}. Received: {windows}")
+    rows, windows_of, named = _in_windows(rows, window_of, ct)
+    captions = captions or named
     panels = [
-        {name: _rgb(grey(shrink(image, largest), window_of[name])) for name, image in row.items()}
-        for row in rows
+        {name: _rgb(grey(shrink(image, largest), own[name])) for name, image in row.items()}
+        for row, own in zip(rows, windows_of, strict=True)
     ]
     if error is not None:
-        errors = [_difference(row, error, window_of) for row in rows]
+        errors = [_difference(row, error, own) for row, own in zip(rows, windows_of, strict=True)]
         found = [np.abs(e).ravel() for e in errors if e is not None]
         if error_limit is None:
             error_limit = round_limit(
@@ -145,34 +211,42 @@ def grid(
                 row[label] = diverging(shrink(difference, largest), error_limit)
     cell = max(panel, *(max(p.shape[:2]) for row in panels for p in row.values()))
     lines = []
-    for row in panels:
+    for row, caption in zip(panels, captions, strict=True):
         cells = {name: _enlarge(image, cell) for name, image in row.items()}
         height = max((image.shape[0] for image in cells.values()), default=cell)
-        lines.append((cells, height))
+        lines.append((cells, height, caption))
     widths = {
-        name: max([cells[name].shape[1] for cells, _ in lines if name in cells], default=panel)
+        name: max([cells[name].shape[1] for cells, *_ in lines if name in cells], default=panel)
         for name in names
     }
     bar = _GAP + 8 if error is not None else 0
+    below = _LABEL if any(captions) else 0
     canvas = np.full(
         (
-            _LABEL + sum(height + _GAP for _, height in lines) + bar,
+            _LABEL + sum(height + _GAP + below for _, height, _ in lines) + bar,
             sum(widths.values()) + _GAP * (len(names) - 1),
             3,
         ),
         _BACKGROUND,
         np.uint8,
     )
+    # Column by column, with its name above.
     left = 0
     for name in names:
         top = _LABEL
-        for cells, height in lines:
+        for cells, height, _ in lines:
             if name in cells:
                 image = cells[name]
                 canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
-            top += height + _GAP
-        _write(canvas, name, left, widths[name])
+            top += height + _GAP + below
+        _write(canvas, name, 0, left, widths[name])
         left += widths[name] + _GAP
+    # The rows' windows, each below its row.
+    top = _LABEL
+    for _, height, caption in lines:
+        if caption:
+            _write(canvas, caption, top + height, 0, canvas.shape[1])
+        top += height + _GAP + below
     if error is not None:  # the colour bar, under the last column
         ramp = diverging(np.linspace(-1, 1, widths[names[-1]])[None], 1.0)
         canvas[-8 - _GAP // 2 : -_GAP // 2, -widths[names[-1]] :] = ramp
@@ -180,9 +254,17 @@ def grid(
 
 
 def sample_grid(
-    images: np.ndarray, window: Window, *, columns: int | None = None, panel: int = 64
+    images: np.ndarray,
+    window: Window,
+    *,
+    columns: int | None = None,
+    panel: int = 64,
+    caption: str = "",
 ) -> np.ndarray:
-    """Images `[N, H, W, C]` side by side, about as wide as high: `[H', W', 3]` uint8."""
+    """Images `[N, H, W, C]` side by side, about as wide as high: `[H', W', 3]` uint8.
+
+    A caption stands in a line below them.
+    """
     images = np.asarray(images)
     if images.ndim not in (3, 4) or not len(images):
         raise ValueError(
@@ -200,6 +282,9 @@ def sample_grid(
     for i, tile in enumerate(tiles):
         top, left = (i // columns) * (height + 2), (i % columns) * (width + 2)
         canvas[top : top + height, left : left + width] = tile
+    if caption:
+        canvas = np.pad(canvas, ((0, _LABEL), (0, 0), (0, 0)), constant_values=_BACKGROUND)
+        _write(canvas, caption, len(canvas) - _LABEL, 0, canvas.shape[1])
     return canvas
 
 
@@ -285,6 +370,23 @@ def _middle(image: np.ndarray) -> np.ndarray:
     return image if image.ndim == 2 else image[..., image.shape[-1] // 2]
 
 
+def _in_windows(
+    rows: Sequence[Mapping[str, np.ndarray]], windows: Mapping[str, Window], ct: Collection[str]
+) -> tuple[list[Mapping[str, np.ndarray]], list[dict[str, Window]], list[str]]:
+    """Rows, each as often as its CT is looked at; their windows, and what these are called."""
+    shown, windows_of, captions = [], [], []
+    for row in rows:
+        looks: dict[str, Window] = {"": (0.0, 1.0)}
+        names = [name for name in row if name in ct]
+        if names:
+            looks = display_windows([row[names[-1]]], "HU", windows[names[-1]])
+        for label, window in list(looks.items())[:2]:
+            shown.append(row)
+            windows_of.append({**windows, **dict.fromkeys(names, window)})
+            captions.append(label)
+    return shown, windows_of, captions
+
+
 def _difference(row, names: tuple[str, str], windows) -> np.ndarray | None:
     """First minus second in the first's window, or None where the row has no such pair."""
     if any(name not in row for name in names):
@@ -306,15 +408,15 @@ def _enlarge(image: np.ndarray, size: int) -> np.ndarray:
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def _write(canvas: np.ndarray, text: str, left: int, width: int) -> None:
-    """Draws a label into the top line of `canvas`, cut to `width`."""
+def _write(canvas: np.ndarray, text: str, top: int, left: int, width: int) -> None:
+    """Draws a line of text into `canvas`, cut to `width`."""
     strip = Image.new("RGB", (width, _LABEL), (_BACKGROUND,) * 3)
     drawing = ImageDraw.Draw(strip)
     font = ImageFont.load_default(size=12)
     if drawing.textlength(text, font=font) > width - 4:
         font = ImageFont.load_default(size=9)
     drawing.text((3, 2), text, fill=(230, 230, 230), font=font)
-    canvas[:_LABEL, left : left + width] = np.asarray(strip)
+    canvas[top : top + _LABEL, left : left + width] = np.asarray(strip)
 
 
 _STYLE = """

@@ -18,6 +18,7 @@ import skimage.metrics
 
 # Wang, Simoncelli and Bovik 2003, section 3.2: exponents of the scales, finest first.
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+SYNTHRAD_WINDOW = (-1024.0, 3000.0)  # HU
 _SSIM_SIZE = 11  # side of the Gaussian window, in pixels
 
 Window = tuple[float, float]
@@ -41,12 +42,7 @@ def psnr(output: np.ndarray, target: np.ndarray, window: Window) -> float:
     PSNR = 20 log10((high - low) / RMSE), both images clipped to [low, high].
     """
     output, target = _pair(output, target, window)
-    with np.errstate(divide="ignore"):
-        return float(
-            skimage.metrics.peak_signal_noise_ratio(
-                target, output, data_range=window[1] - window[0]
-            )
-        )
+    return _decibels(output - target, window[1] - window[0])
 
 
 def ssim(output: np.ndarray, target: np.ndarray, window: Window) -> float:
@@ -114,16 +110,173 @@ def ms_ssim(output: np.ndarray, target: np.ndarray, window: Window) -> float:
     return float(value.mean())
 
 
-def compare(output: np.ndarray, target: np.ndarray, window: Window) -> dict[str, float]:
+def nmse(output: np.ndarray, target: np.ndarray, zero: float = 0.0) -> float:
+    """Normalised mean squared error, |output - target|² / |target - zero|²; nothing is clipped.
+
+    As fastMRI defines it (Zbontar et al. 2018, arXiv:1811.08839) where `zero` is 0.
+
+    Args:
+        output, target: of one shape.
+        zero: the value of no signal. It is -1000 in HU, where 0 is water.
+
+    Returns:
+        0 for equal images; NaN for a target without any signal.
+    """
+    output, target = _pair(output, target)
+    power = np.sum((target - zero) ** 2)
+    return float(np.sum((output - target) ** 2) / power) if power else float("nan")
+
+
+def body_mask(image: np.ndarray, threshold: float = -500.0) -> np.ndarray:
+    """Where the patient's body is in CT: the largest connected part above `threshold`, filled.
+
+    Lungs and bowel gas, which the body encloses in a slice, belong to it; the table, unless the
+    patient's skin touches it, and smaller parts, such as an arm that lies apart, do not.
+
+    Args:
+        image: HU, `[H, W]`, `[H, W, C]` (the middle channel counts) or `[D, H, W, C]`, of which
+            parts connect through the slices.
+        threshold: in HU, between air and fat.
+
+    Returns:
+        bool, of the same shape with one channel, or `[H, W]`; all False where nothing is above
+        the threshold.
+    """
+    image = np.asarray(image)
+    plain = image if image.ndim == 2 else image[..., image.shape[-1] // 2]
+    body = largest(plain > threshold)
+    if body.ndim == 3:
+        filled = np.stack([scipy.ndimage.binary_fill_holes(each) for each in body])
+    else:
+        filled = scipy.ndimage.binary_fill_holes(body)
+    return filled if image.ndim == 2 else filled[..., None]
+
+
+def largest(mask: np.ndarray) -> np.ndarray:
+    """The largest part of a mask whose pixels or voxels connect by their faces."""
+    parts, _ = scipy.ndimage.label(mask)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0  # what is not of the mask
+    return mask & (parts == sizes.argmax())
+
+
+def in_body(
+    output: np.ndarray, target: np.ndarray, window: Window, mask: np.ndarray
+) -> dict[str, float]:
+    """What `compare` measures, in the patient's body alone.
+
+    Args:
+        output, target: of one shape.
+        window: for the PSNR.
+        mask: bool, of the images' shape, but for the channels; True in the body.
+
+    Returns:
+        `psnr_body` (dB, at most 100; clipped to the window), `rmse_body` and `mae_body` (unit; all
+        values); NaN for an empty mask.
+
+    Raises:
+        ValueError: for a mask of another size.
+    """
+    output, target = _pair(output, target)
+    mask = np.asarray(mask, bool).reshape(_mask_shape(mask, target))
+    if not mask.any():
+        return dict.fromkeys(("psnr_body", "rmse_body", "mae_body"), float("nan"))
+    inside = [image[mask][None] for image in (output, target)]  # [1, pixels, C]
+    return {
+        "psnr_body": min(psnr(*inside, window), 100.0),
+        "rmse_body": rmse(*inside),
+        "mae_body": mae(*inside),
+    }
+
+
+def fastmri(output: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    """What fastMRI measures of a volume (its `evaluate.py`; Zbontar et al. 2018).
+
+    SSIM with 7 x 7 uniform windows and sample covariance, slice by slice, and PSNR, both with the
+    largest value of the target's volume as data range; NMSE of the whole volume. Nothing is
+    clipped.
+
+    Args:
+        output, target: magnitudes `[D, H, W]`, `[D, H, W, 1]`, at least 7 x 7 pixels.
+
+    Returns:
+        `ssim_fastmri`, `psnr_fastmri` (dB, at most 100) and `nmse_fastmri`; NaN where the target
+        is nowhere above 0.
+    """
+    output, target = (np.asarray(volume, np.float64) for volume in (output, target))
+    output, target = (v.reshape(v.shape[:3]) for v in (output, target))
+    span = float(target.max())
+    if not span > 0:
+        return dict.fromkeys(("ssim_fastmri", "psnr_fastmri", "nmse_fastmri"), float("nan"))
+    pairs = zip(target, output, strict=True)
+    similar = [skimage.metrics.structural_similarity(a, b, data_range=span) for a, b in pairs]
+    return {
+        "ssim_fastmri": float(np.mean(similar)),
+        "psnr_fastmri": min(_decibels(output - target, span), 100.0),
+        "nmse_fastmri": nmse(output, target),
+    }
+
+
+def synthrad(output: np.ndarray, target: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """What SynthRAD2023 measures of a synthetic CT (its `image_metrics.py`).
+
+    Huijben et al. 2024, arXiv:2403.08447. Values are clipped to -1024 to 3000 HU for PSNR and
+    SSIM, whose data range is 4024 HU, and not for the mean absolute error. SSIM is in three
+    dimensions, with uniform windows of 7 x 7 x 7 voxels and sample covariance, of volumes that are
+    -1024 HU outside the mask and counted from there; it is the mean of its map where the mask is,
+    less 3 voxels at each face of the volume.
+
+    Args:
+        output, target: HU `[D, H, W]` or `[D, H, W, 1]`, at least 7 voxels a side.
+        mask: of the same shape, True in the body.
+
+    Returns:
+        `ssim_synthrad`, `psnr_synthrad` (dB, at most 100) and `mae_synthrad` (HU); NaN where the
+        mask is empty there.
+    """
+    output, target = (np.asarray(volume, np.float64) for volume in (output, target))
+    output, target = (v.reshape(v.shape[:3]) for v in (output, target))
+    mask = np.asarray(mask, bool).reshape(target.shape)
+    names = ("ssim_synthrad", "psnr_synthrad", "mae_synthrad")
+    inner = (slice(3, -3),) * 3
+    if not mask[inner].any():
+        return dict.fromkeys(names, float("nan"))
+    low, high = SYNTHRAD_WINDOW
+    a, b = (np.clip(volume, low, high) - low for volume in (target, output))
+    _, similar = skimage.metrics.structural_similarity(
+        a * mask, b * mask, data_range=high - low, full=True
+    )
+    values = (
+        float(similar[inner][mask[inner]].mean()),
+        min(_decibels((b - a)[mask], high - low), 100.0),
+        float(np.mean(np.abs(output - target)[mask])),
+    )
+    return dict(zip(names, values, strict=True))
+
+
+def compare(
+    output: np.ndarray,
+    target: np.ndarray,
+    window: Window,
+    *,
+    mask: np.ndarray | None = None,
+    zero: float = 0.0,
+) -> dict[str, float]:
     """All pixel-wise measures of one image or volume against its target.
+
+    Args:
+        output, target: of one shape.
+        window: of PSNR, SSIM and what is measured in the window.
+        mask: the body, for `in_body`.
+        zero: the value of no signal, for `nmse`.
 
     Returns:
         `psnr` (dB, limited to 100 so that equal images have a finite mean), `ssim`, `ms_ssim`,
         `rmse_window` and `mae_window` (unit; clipped to the window), `rmse` and `mae` (unit;
-        all values).
+        all values), `nmse`, and with a mask what `in_body` gives.
     """
     clipped, reference = np.clip(output, *window), np.clip(target, *window)
-    return {
+    measured = {
         "psnr": min(psnr(output, target, window), 100.0),
         "ssim": ssim(output, target, window),
         "ms_ssim": ms_ssim(output, target, window),
@@ -131,7 +284,9 @@ def compare(output: np.ndarray, target: np.ndarray, window: Window) -> dict[str,
         "mae_window": mae(clipped, reference),
         "rmse": rmse(output, target),
         "mae": mae(output, target),
+        "nmse": nmse(output, target, zero),
     }
+    return measured | ({} if mask is None else in_body(output, target, window, mask))
 
 
 def dice(output: np.ndarray, target: np.ndarray, classes: int) -> np.ndarray:
@@ -364,6 +519,21 @@ def _pair(output, target, window: Window | None = None) -> tuple[np.ndarray, np.
     if window is not None:
         output, target = (np.clip(image, *window) - window[0] for image in (output, target))
     return output, target
+
+
+def _decibels(error: np.ndarray, span: float) -> float:
+    """20 log10(span / RMS of the error), in dB; infinite for no error."""
+    with np.errstate(divide="ignore"):
+        return float(10 * np.log10(span**2 / np.mean(error**2)))
+
+
+def _mask_shape(mask: np.ndarray, image: np.ndarray) -> tuple[int, ...]:
+    """The shape of an image's mask, without channels."""
+    if np.shape(mask) not in (image.shape[:-1], (*image.shape[:-1], 1)):
+        raise ValueError(
+            f"mask: expected shape {(*image.shape[:-1], 1)}. Received: {np.shape(mask)}"
+        )
+    return image.shape[:-1]
 
 
 def _mean_of_slices(measure, output: np.ndarray, target: np.ndarray, span: float) -> float:

@@ -21,7 +21,8 @@ def save(builder: tfds.core.DatasetBuilder, path: Path) -> int:
     """Writes a grid of the training split as a PNG file; returns the number of examples in it.
 
     Pairs have a row each, single images stand side by side. Of a volume the middle slice is shown,
-    of k-space the logarithm of its magnitude, of a label map one colour a class.
+    of k-space the logarithm of its magnitude, of a label map one colour a class, of CT the clinical
+    window that suits it.
 
     Raises:
         ValueError: where the data set has no training images.
@@ -86,7 +87,7 @@ def _panel(
         name += f", {classes[label]}" if classes else f", class {label}"
     if image.ndim == 4:
         name += f", slice {len(image) // 2} of {len(image)}"
-        image = image[len(image) // 2]
+        image = _slice(image)
     panel = {"title": key, "name": name, "axes": ("column", "row")}
     spacing = _spacing(example, key, domains)
     if spacing is not None:
@@ -108,8 +109,20 @@ def _panel(
         panel["axes"] = ("kx", "ky")
     elif unit == "line integral":
         panel["axes"] = ("detector", "view")
+    elif unit == "HU":
+        # One window for all CT of an example, so that they can be compared.
+        alike = [_slice(example[k]) for k, each in domains.items() if each["unit"] == "HU"]
+        alike = [each for each in alike if each.size]
+        label, window = next(iter(figures.display_windows(alike, unit, window).items()))
+        unit = f"HU, {label.partition(',')[0]}"
     unit = "value" if unit == "1" else unit
     return panel | {"pixels": middle.astype(np.float32), "window": window, "unit": unit}
+
+
+def _slice(image: Any) -> np.ndarray:
+    """The image, or the middle slice of a volume: `[H, W, C]`."""
+    image = np.asarray(image)
+    return image[len(image) // 2] if image.ndim == 4 else image
 
 
 def _spacing(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo import figures, segmentation_report
+from zoo import figures, segmentation_report, statistics
 
 Window = tuple[float, float]
 
@@ -19,15 +19,33 @@ MEASURES = {
     "mae_window": ("MAE in window", None, None),
     "rmse": ("RMSE, all values", None, None),
     "mae": ("MAE, all values", None, None),
+    "nmse": ("NMSE", "", 5),
+    "psnr_body": ("PSNR in the body", "dB", 2),
+    "rmse_body": ("RMSE in the body", None, None),
+    "mae_body": ("MAE in the body", None, None),
+    "ssim_synthrad": ("SSIM, SynthRAD2023", "", 4),
+    "psnr_synthrad": ("PSNR, SynthRAD2023", "dB", 2),
+    "mae_synthrad": ("MAE, SynthRAD2023", None, None),
+    "ssim_fastmri": ("SSIM, fastMRI", "", 4),
+    "psnr_fastmri": ("PSNR, fastMRI", "dB", 2),
+    "nmse_fastmri": ("NMSE, fastMRI", "", 5),
+}
+_BODY = {
+    "threshold": "the largest connected part of the target above -500 HU, filled",
+    "mask of the data set": "the data set's mask",
+}
+_VOLUMES = {
+    "SynthRAD2023": "SSIM in three dimensions and PSNR with the range of -1024 to 3000 HU, and the "
+    "mean absolute error, all of them in the body",
+    "fastMRI": "SSIM slice by slice, PSNR and NMSE, with the largest value of each volume's target "
+    "as the range",
 }
 
 _LARGEST = 640  # longer sides are reduced to at most this for the page
 _PLOTTED = 300  # images in the plot
 
 
-def page(
-    results: dict[str, Any], pictures: dict[str, Any], input_window: Window, target_window: Window
-) -> str:
+def page(results: dict[str, Any], pictures: dict[str, Any]) -> str:
     """The report as HTML.
 
     Args:
@@ -35,23 +53,23 @@ def page(
         pictures: "examples": (label, example) pairs, the examples' "input" being what to show of
             the source; or, for a generator, "sets": name to images and "pairs": (generated,
             nearest training image, facts).
-        input_window: display window of input images.
-        target_window: display window of all other images.
     """
     kind = results["kind"]
     parts = [_head(results)]
     if kind == "translation":
-        parts += [_tiles(results), _summary(results), _plot(results)]
-        parts += [_examples(results, pictures["examples"], input_window, target_window)]
+        parts += [_tiles(results), _summary(results), _volumes(results), _plot(results)]
+        parts += [_examples(results, pictures["examples"])]
         parts += [_patients(results)]
     elif kind == "unaligned translation":
         parts += [_distances(results)]
-        parts += [_examples(results, pictures["examples"], input_window, target_window)]
+        parts += [_examples(results, pictures["examples"])]
     elif kind == "segmentation":
-        parts += segmentation_report.sections(results, pictures["examples"], input_window)
+        parts += segmentation_report.sections(results, pictures["examples"])
     else:
-        parts += [_distances(results), _sets(pictures["sets"], target_window)]
-        parts += [_memorisation(results, pictures["pairs"], target_window)]
+        unit, window = results["unit"], tuple(results["window"])
+        windows = figures.display_windows(pictures["sets"]["held out"], unit, window)
+        parts += [_distances(results), _sets(pictures["sets"], windows)]
+        parts += [_memorisation(results, pictures["pairs"], next(iter(windows.values())))]
     parts += [_limits(results)]
     title = f"{results['model']} on {results['dataset']['name']}"
     return figures.document(title, "\n".join(parts))
@@ -93,17 +111,19 @@ def _tiles(results: dict[str, Any]) -> str:
     tiles = []
     for key in ("psnr", "ssim", "rmse_window"):
         label, unit, _ = _measure(key, results)
-        line = _interval(results["summary"]["output"][key]["ci95"], key, results)
+        output = statistics.independent(results["summary"]["output"][key])
+        line = _interval(output["ci95"], key, results)
+        line += f", {output['count']} {output['of']}"
         gain = results["summary"].get("gain")
         if gain:
-            difference = gain[key]["mean"]
+            difference = statistics.independent(gain[key])["mean"]
             better = difference * (-1 if key == "rmse_window" else 1) > 0
             line += (
                 f'<br><span class="{"good" if better else "alarm"}">'
                 f"{_number(difference, key, results, sign=True)} {_text(unit)}</span>"
                 f" {_against(results)}"
             )
-        value = _number(results["summary"]["output"][key]["mean"], key, results)
+        value = _number(output["mean"], key, results)
         tiles.append(
             f'<div class="tile"><span class="soft">{label}</span>'
             f"<b>{value} <small>{_text(unit)}</small></b>"
@@ -113,23 +133,7 @@ def _tiles(results: dict[str, Any]) -> str:
 
 
 def _summary(results: dict[str, Any]) -> str:
-    summary = results["summary"]
-    columns = {"output": "Output", "input": _capital(results["baseline"]), "gain": "Gain (paired)"}
-    by_patient = summary["output"]["psnr"]["patients"] is not None
-    head = ["Measure"] + [columns[part] for part in summary]
-    head += ["Output, by patient"] * by_patient
-    head += ["Gain, by patient"] * (by_patient and "gain" in summary)
-    rows = []
-    for key in MEASURES:
-        label, unit, _ = _measure(key, results)
-        cells = [f"{label} {f'<small>{_text(unit)}</small>' if unit else ''}"]
-        for part in summary:
-            cells.append(_cell(summary[part][key], key, results, sign=part == "gain"))
-        if by_patient:
-            cells.append(_cell(summary["output"][key]["patients"], key, results))
-            if "gain" in summary:
-                cells.append(_cell(summary["gain"][key]["patients"], key, results, sign=True))
-        rows.append(cells)
+    rows, head = _measures(results, results["summary"])
     low, high = results["window"]
     scales = ", ".join(map(str, results["ms_ssim_scales"]))
     note = (
@@ -144,7 +148,51 @@ def _summary(results: dict[str, Any]) -> str:
             else ""
         )
     )
+    if results["unit"] == "HU":
+        note += " NMSE counts values from air, -1000 HU."
+    if results["body"]:
+        note += f" The body is {_BODY[results['body']]}."
     return figures.section("Summary", note, figures.table(head, rows))
+
+
+def _volumes(results: dict[str, Any]) -> str:
+    """The measures that are defined of whole volumes."""
+    volumes = results["volumes"]
+    if volumes is None:
+        return ""
+    rows, head = _measures(results, volumes["summary"])
+    note = (
+        f"As {volumes['definition']} measures volumes: {_VOLUMES[volumes['definition']]}. Of "
+        f"{volumes['volumes']} volumes, each of the slices that the data set holds of it."
+    )
+    if volumes["left_out"]:
+        note += f" {volumes['left_out']} with a gap, or with too few slices, are left out."
+    return figures.section("Volumes", note, figures.table(head, rows))
+
+
+def _measures(
+    results: dict[str, Any], summary: dict[str, dict[str, Any]]
+) -> tuple[list[list[str]], list[str]]:
+    """Rows and head of the table of all measures in a summary."""
+    columns = {"output": "Output", "input": _capital(results["baseline"]), "gain": "Gain (paired)"}
+    keys = [key for key in MEASURES if key in summary["output"]]
+    by_patient = summary["output"][keys[0]]["patients"] is not None
+    head = ["Measure"] + [columns[part] for part in summary]
+    if by_patient:
+        head += ["Output, by patient"]
+        head += ["Gain, by patient"] if "gain" in summary else []
+    rows = []
+    for key in keys:
+        label, unit, _ = _measure(key, results)
+        cells = [f"{label} {f'<small>{_text(unit)}</small>' if unit else ''}"]
+        for part in summary:
+            cells.append(_cell(summary[part][key], key, results, sign=part == "gain"))
+        if by_patient:
+            cells.append(_cell(summary["output"][key]["patients"], key, results))
+            if "gain" in summary:
+                cells.append(_cell(summary["gain"][key]["patients"], key, results, sign=True))
+        rows.append(cells)
+    return rows, head
 
 
 def _plot(results: dict[str, Any]) -> str:
@@ -195,29 +243,19 @@ def _plot(results: dict[str, Any]) -> str:
     return figures.section("Image by image", note, drawing)
 
 
-def _examples(results, examples, input_window: Window, target_window: Window) -> str:
+def _examples(results, examples) -> str:
+    """Each example with its errors, in every window that shows what is in it."""
     aligned = results["kind"] == "translation"
     name = _capital(results.get("baseline") or "input")
-    unit = results["target" if results["source"]["unit"] == "k-space" else "source"]["unit"]
-    blocks, limit = [], 1.0
-    if aligned:
-        errors = [
-            np.clip(e["output"], *target_window) - np.clip(e["target"], *target_window)
-            for _, e in examples
-        ]
-        # One scale for all rows, from the bulk of each row's errors.
-        limit = figures.round_limit(max(float(np.percentile(np.abs(e), 99.5)) for e in errors))
-    for i, (label, example) in enumerate(examples):
-        panels = [
-            (name, _grey(example["input"], input_window)),
-            ("Output", _grey(example["output"], target_window)),
-            ("Target" if aligned else "A real target", _grey(example["target"], target_window)),
-        ]
-        title = _text(label)
+    target = results["target"]
+    source = target if results["source"]["unit"] == "k-space" else results["source"]
+    ct = source["unit"] == target["unit"] == "HU"
+    looks = [_looks(example, source, target, aligned) for _, example in examples]
+    limits = _limits_of(looks) if aligned else {}
+    blocks = []
+    for (title, example), look in zip(examples, looks, strict=True):
         about = [example["name"], example["patient"] and f"patient {example['patient']}"]
         if aligned:
-            shown = figures.diverging(figures.shrink(errors[i], _LARGEST), limit)
-            panels.append(("Output − target", shown))
             row = example["row"]
             score = f"PSNR {row['output']['psnr']:.2f} dB"
             if "gain" in row:
@@ -225,17 +263,21 @@ def _examples(results, examples, input_window: Window, target_window: Window) ->
                 score += f" ({gain} {_against(results)})"
             about += [score, f"SSIM {row['output']['ssim']:.4f}"]
         about = " · ".join(_text(item) for item in about if item)
-        blocks.append(f"<h3>{title} <span>{about}</span></h3>{figures.panels(panels)}")
-    ramp = ("#000", "#fff")
-    bars = [("All images", ramp, target_window, results["target"]["unit"])]
-    if (input_window, unit) != (target_window, results["target"]["unit"]):
-        bars = [(name, ramp, input_window, unit)]
-        bars += [("Output and target", ramp, target_window, results["target"]["unit"])]
-    if aligned:
-        colours = figures.diverging(np.linspace(-1, 1, 17)[None], 1.0)[0]
-        colours = [f"rgb({r},{g},{b})" for r, g, b in colours]
-        bars += [("Output − target", colours, (-limit, limit), results["unit"])]
-    bars = "".join(figures.colour_bar(*bar) for bar in bars)
+        blocks.append(f"<h3>{_text(title)} <span>{about}</span></h3>")
+        # A row of panels for each window; what is no CT looks alike in all of them.
+        for label, (window, error) in look.items():
+            input_window = window if ct else tuple(source["window"])
+            panels = [
+                (name, _grey(example["input"], input_window)),
+                ("Output", _grey(example["output"], window)),
+                ("Target" if aligned else "A real target", _grey(example["target"], window)),
+            ]
+            if error is not None:
+                shown = figures.diverging(figures.shrink(error, _LARGEST), limits[label])
+                panels.append(("Output − target", shown))
+            caption = f'<p class="soft">{_text(_capital(label))}</p>' if label else ""
+            blocks.append(caption + figures.panels(panels))
+    bars = _bars(results, name, source, ct, looks, limits)
     note = (
         "Within the display windows below; errors beyond the scale's ends show its end colours."
         if aligned
@@ -243,6 +285,54 @@ def _examples(results, examples, input_window: Window, target_window: Window) ->
     )
     note += " Of volumes the middle slice is shown." if results["dimensions"] == 3 else ""
     return figures.section("Examples", note, *blocks, f'<div class="bars">{bars}</div>')
+
+
+def _looks(
+    example: dict[str, Any], source: dict[str, Any], target: dict[str, Any], aligned: bool
+) -> dict[str, tuple[Window, np.ndarray | None]]:
+    """Label of a display window to its limits and, of an aligned example, the error within it."""
+    # Where the two show different places, both must be seen.
+    images = [example["target"]] if aligned else [example["target"], example["output"]]
+    windows = figures.display_windows(images, target["unit"], tuple(target["window"]))
+    looks: dict[str, tuple[Window, np.ndarray | None]] = {}
+    for label, window in windows.items():
+        error = None
+        if aligned:
+            error = np.clip(example["output"], *window) - np.clip(example["target"], *window)
+        looks[label] = window, error
+    return looks
+
+
+def _limits_of(looks: Sequence[dict[str, tuple[Window, np.ndarray]]]) -> dict[str, float]:
+    """One scale of errors a window for all rows, from the bulk of each row's errors."""
+    limits: dict[str, float] = {}
+    for look in looks:
+        for label, (_, error) in look.items():
+            bulk = float(np.percentile(np.abs(error), 99.5))
+            limits[label] = max(limits.get(label, 0.0), bulk)
+    return {label: figures.round_limit(limit) for label, limit in limits.items()}
+
+
+def _bars(results, name: str, source, ct: bool, looks, limits: dict[str, float]) -> str:
+    """The scales of the examples: grey levels, and colours of the errors."""
+    ramp, unit = ("#000", "#fff"), results["unit"]
+    own = (tuple(source["window"]), source["unit"])
+    windows = {label: window for look in looks for label, (window, _) in look.items()}
+    together = ct or own == (tuple(results["window"]), unit)
+    bars = [] if together else [(name, ramp, *own)]
+    for label, window in windows.items():
+        shown = "All images" if together else "Output and target"
+        bars.append((f"{shown}{_in(label)}", ramp, window, unit))
+    colours = figures.diverging(np.linspace(-1, 1, 17)[None], 1.0)[0]
+    colours = [f"rgb({r},{g},{b})" for r, g, b in colours]
+    for label, limit in limits.items():
+        bars.append((f"Output − target{_in(label)}", colours, (-limit, limit), unit))
+    return "".join(figures.colour_bar(*bar) for bar in bars)
+
+
+def _in(label: str) -> str:
+    """The window's name, without its limits."""
+    return f", {label.partition(',')[0]}" if label else ""
 
 
 def _patients(results: dict[str, Any]) -> str:
@@ -305,13 +395,13 @@ def _distances(results: dict[str, Any]) -> str:
     return figures.section("Distance between sets", note, figures.table(head, rows))
 
 
-def _sets(sets: dict[str, np.ndarray], window: Window) -> str:
+def _sets(sets: dict[str, np.ndarray], windows: dict[str, Window]) -> str:
     captions = {"generated": "Generated", "training": "Training", "held out": "Held out"}
-    panels = [
-        (captions[key], figures.sample_grid(sets[key], window, columns=5))
-        for key in captions
-        if key in sets
-    ]
+    panels = []
+    for label, window in windows.items():
+        for key in filter(sets.__contains__, captions):
+            caption = ", ".join(filter(None, (captions[key], label)))
+            panels.append((caption, figures.sample_grid(sets[key], window, columns=5)))
     return figures.section("Samples", "Not selected.", figures.panels(panels))
 
 
@@ -398,7 +488,9 @@ def _interval(ends: Sequence[float | None], key: str, results: dict[str, Any]) -
     return f"{_number(ends[0], key, results)} to {_number(ends[1], key, results)}"
 
 
-def _number(value: float, key: str, results: dict[str, Any], sign: bool = False) -> str:
+def _number(value: float | None, key: str, results: dict[str, Any], sign: bool = False) -> str:
+    if value is None:
+        return "–"
     digits = _measure(key, results)[2]
     return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo import figures
+from zoo import figures, statistics
 
 _LARGEST = 640  # longer sides are reduced to at most this for the page
 _TILES = {"dice": "Mean Dice", "accuracy": "Accuracy"}
@@ -15,16 +15,14 @@ _TILES = {"dice": "Mean Dice", "accuracy": "Accuracy"}
 def sections(
     results: dict[str, Any],
     examples: Sequence[tuple[str, dict[str, Any]]],
-    window: tuple[float, float],
 ) -> list[str]:
     """The middle of the report, as HTML.
 
     Args:
         results: what `metrics.json` holds, of kind "segmentation".
         examples: label and example, with the images "input", "output" and "target".
-        window: display window of the inputs.
     """
-    return [_tiles(results), _classes(results), _examples(results, examples, window)] + (
+    return [_tiles(results), _classes(results), _examples(results, examples)] + (
         [_patients(results)] if results["per_patient"] else []
     )
 
@@ -37,10 +35,11 @@ def _tiles(results: dict[str, Any]) -> str:
     }
     tiles = []
     for key, label in _TILES.items():
-        summary = results["summary"]["output"][key]
+        summary = statistics.independent(results["summary"]["output"][key])
+        line = f"{_interval(summary['ci95'])}, {summary['count']} {summary['of']}"
         tiles.append(
             f'<div class="tile"><span class="soft">{label}</span><b>{_number(summary["mean"])}</b>'
-            f'<span class="soft">{_interval(summary["ci95"])}<br>{html.escape(notes[key])}'
+            f'<span class="soft">{line}<br>{html.escape(notes[key])}'
             "</span></div>"
         )
     return f'<div class="tiles">{"".join(tiles)}</div>'
@@ -75,12 +74,20 @@ def _classes(results: dict[str, Any]) -> str:
     return figures.section("Overlap", note, figures.table(head, rows))
 
 
-def _examples(results: dict[str, Any], examples, window: tuple[float, float]) -> str:
-    classes = len(results["label_names"])
+def _examples(results: dict[str, Any], examples) -> str:
+    classes, source = len(results["label_names"]), results["source"]
     blocks = []
     for label, example in examples:
         image, row = example["input"], example["row"]
-        panels = [("Source", figures.grey(figures.shrink(image, _LARGEST), window))]
+        # Of CT the window that fits best: the labels hide what others would show.
+        shown = figures.display_windows([image], source["unit"], tuple(source["window"]))
+        caption, window = next(iter(shown.items()))
+        panels = [
+            (
+                ", ".join(filter(None, ("Source", caption))),
+                figures.grey(figures.shrink(image, _LARGEST), window),
+            )
+        ]
         for title, key in (("Output", "output"), ("Target", "target")):
             coloured = figures.overlay(image, example[key], window, classes)
             coloured = np.round(figures.shrink(coloured, _LARGEST)).astype(np.uint8)

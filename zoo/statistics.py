@@ -70,8 +70,8 @@ def summary(
 
     Returns:
         "images" (how many), "mean", "sd" (of a sample), "median", "min", "max", "ci95", and
-        "patients": None, or "mean", "sd" and "ci95" over the patients' means. NaN where there are
-        too few values.
+        "patients": None, or "mean", "sd" and "ci95" over the patients' means and their "count".
+        NaN where there are too few values.
     """
 
     def moments(numbers: Sequence[float]) -> dict[str, float]:
@@ -90,8 +90,23 @@ def summary(
     if patients is not None:
         means = list(group_means(values, patients).values())
         interval = bootstrap(values, patients, seed=seed)
-        result["patients"] = moments(means) | {"ci95": list(interval)}
+        result["patients"] = moments(means) | {"ci95": list(interval), "count": len(means)}
     return result
+
+
+def independent(result: dict[str, Any]) -> dict[str, Any]:
+    """What to state of a `summary`: over patients where they are known, else over images.
+
+    Returns:
+        "mean", "sd" and "ci95", with "count" and "of" ("patients" or "images").
+    """
+    patients = result["patients"]
+    if patients is None:
+        return {key: result[key] for key in ("mean", "sd", "ci95")} | {
+            "count": result["images"],
+            "of": "images",
+        }
+    return patients | {"of": "patients"}
 
 
 def summaries(

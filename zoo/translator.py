@@ -155,13 +155,15 @@ class Translator(keras.Model):
             if self.dimensions == 3:  # the middle slice
                 row = {key: volume[len(volume) // 2] for key, volume in row.items()}
             rows.append(row)
-        window = self.target.window
-        shown = window if self.source.unit == "k-space" else self.source.window
+        window, unit = self.target.window, self.target.unit
+        shown = self.target if self.source.unit == "k-space" else self.source
+        units = {"source": shown.unit, "output": unit, "target": unit}
         return figures.grid(
             rows,
-            {"source": shown, "output": window, "target": window},
+            {"source": shown.window, "output": window, "target": window},
             error=("output", "target"),
-            unit=self.target.unit,
+            unit=unit,
+            ct=[name for name, each in units.items() if each == "HU"],
         )
 
     def baseline(self, source: np.ndarray) -> tuple[np.ndarray | None, str]:

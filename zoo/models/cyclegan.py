@@ -367,7 +367,7 @@ class TwoWayTranslator(Translator):
 
     def picture(self, examples: list[dict[str, np.ndarray]]) -> np.ndarray:
         """uint8 `[H, W, 3]`: of each example A | A to B | and back | B | B to A | and back."""
-        rows, windows = [], {}
+        rows, windows, ct = [], {}, set()
         for example in examples:
             row = {}
             for here, key in (("a", "source"), ("b", "target")):
@@ -386,8 +386,10 @@ class TwoWayTranslator(Translator):
                     name = name.replace("a", "A").replace("b", "B")
                     row[name] = self.domain(domain).decode(shown)[0, :height, :width].numpy()
                     windows[name] = self.domain(domain).window
+                    if self.domain(domain).unit == "HU":
+                        ct.add(name)
             rows.append(row)
-        return figures.grid(rows, windows)
+        return figures.grid(rows, windows, ct=ct)
 
     def _translated(self, here: str, values: tf.Tensor) -> tf.Tensor:
         code = self.network.encode(here, tf.clip_by_value(values, -1.0, 1.0))

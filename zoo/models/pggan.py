@@ -505,7 +505,10 @@ class PGGAN(Translator):
 
     def picture(self, examples: list[dict[str, np.ndarray]]) -> np.ndarray:
         """uint8 [H, W, 3] to look at while training: 16 samples, always of the same latents."""
-        return figures.sample_grid(self.generate(16), self.target.window, panel=128)
+        images, domain = self.generate(16), self.target
+        shown = figures.display_windows(images, domain.unit, domain.window)
+        caption, window = next(iter(shown.items()))
+        return figures.sample_grid(images, window, panel=128, caption=caption)
 
     def call(self, latents: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Images from latents.
