@@ -14,7 +14,7 @@ import pytest
 import skimage.io
 import tifffile
 
-from dicom_files import bundled, series
+from dicom_files import bundled, enhanced, series
 from stand_in import Model
 from zoo import inference
 from zoo.imaging import derived
@@ -467,6 +467,32 @@ def test_deidentified_names_and_headers(tmp_path, mixed):
         .header["descrip"]
         .item()
     )
+
+
+def test_deidentified_frames_of_another_modality(tmp_path):
+    path, _ = enhanced(tmp_path)
+    dataset = pydicom.dcmread(path)
+    dataset.PatientName, dataset.StudyDescription = "Doe^Jane", "of Doe"
+    dataset.ProtocolName = "for Doe"
+    dataset.save_as(path)
+    model = Model(
+        source=Domain(modality="CT", unit="HU", window=(-1000, 1000)),
+        target=Domain(modality="MR", unit="signal", window=(0, 800)),
+    )
+    report = translate(model, path, tmp_path / "out", deidentify=True)
+    names = [p.relative_to(tmp_path / "out").as_posix() for p in report.outputs]
+    assert names == [f"SE_0001/IM_000{k}.dcm" for k in (1, 2, 3)]
+    headers = [pydicom.dcmread(p) for p in report.outputs]
+    for output, header in zip(report.outputs, headers, strict=True):
+        assert b"Doe" not in output.read_bytes()
+        assert (header.Modality, header.PatientID) == ("MR", "ANON0001")
+    assert len({header.StudyInstanceUID for header in headers}) == 1
+    # frames lie from top to bottom, and refer to the one file with its new UID
+    sources = [header.SourceImageSequence[0] for header in headers]
+    assert [source.ReferencedFrameNumber for source in sources] == [3, 2, 1]
+    uids = {source.ReferencedSOPInstanceUID for source in sources}
+    assert len(uids) == 1
+    assert dataset.SOPInstanceUID not in uids
 
 
 def test_memory_does_not_grow_with_the_volume(tmp_path):

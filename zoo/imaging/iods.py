@@ -82,7 +82,7 @@ _ACQUISITION = (
 )
 _KEPT = (
     "BodyPartExamined", "PatientPosition", "SliceThickness", "SpacingBetweenSlices",
-    "ProtocolName", "DeviceSerialNumber", "SoftwareVersions", "GantryID", "SpatialResolution",
+    "DeviceSerialNumber", "SoftwareVersions", "GantryID", "SpatialResolution",
     "DateOfLastCalibration", "TimeOfLastCalibration",
 )
 # others of the acquisition, outside those groups
