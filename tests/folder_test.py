@@ -284,7 +284,8 @@ def test_flat_dicom_folders_pair_by_patient(tmp_path):
         np.testing.assert_array_equal(example["source"], example["target"])
 
 
-def test_time_points_of_a_series_pair_in_their_order(tmp_path):
+@pytest.mark.parametrize("listed", [False, True])
+def test_time_points_of_a_series_pair_in_their_order(tmp_path, listed):
     for letter in "AB":
         for time in range(2):
             for position in range(3):
@@ -295,7 +296,11 @@ def test_time_points_of_a_series_pair_in_their_order(tmp_path):
                 dataset.AcquisitionNumber = time + 1
                 dataset.SOPInstanceUID = pydicom.uid.generate_uid()
                 dataset.save_as(path)
-    found = every(build(tmp_path / "in", tmp_path / "data", slices=3))
+    where = tmp_path / "in"
+    if listed:
+        where = tmp_path / "in/list.tsv"
+        where.write_text("source\ttarget\ntrainA/p\ttrainB/p\n")
+    found = every(build(where, tmp_path / "data", slices=3))
     assert sum(len(part) for part in found.values()) == 6
     for example in sum(found.values(), []):
         stack = example["source"][0, 0].astype(int) + 1024
@@ -707,6 +712,19 @@ def test_large_targets_cover_what_their_sources_cover(tmp_path):
     nifti(tmp_path / "in/trainB/p.nii", image(1, (12, 12, 2)), grid((1, 1, 3), (6, 0, 0)))
     with pytest.raises(ValueError, match="cover different parts of the patient"):
         build(tmp_path / "in", tmp_path / "data", scale=2)
+
+
+def test_a_shift_by_whole_voxels_changes_no_value(tmp_path):
+    volume = image(0, (12, 10, 6))
+    here, there = grid((0.7, 0.9, 2.1), (3, 4, 5)), grid((0.7, 0.9, 2.1), (4.4, 4, 2.9))
+    for number in range(2):  # two voxels along the first axis, one along the last
+        nifti(tmp_path / f"in/trainA/{number}.nii", volume, here)
+        nifti(tmp_path / f"in/trainB/{number}.nii", np.roll(volume, (-2, 1), (0, 2)), there)
+    for example in examples(build(tmp_path / "in", tmp_path / "data"), "train"):
+        same = (example["source"] == example["target"])[..., 0]
+        filled = np.ptp(example["target"][..., 0][~same]) == 0
+        last = example["name"].endswith("5")  # where the target has no slice
+        assert same.mean() == (0 if last else pytest.approx(10 / 12)) and filled
 
 
 def test_a_series_with_a_gap_is_no_volume(tmp_path, capfd):

@@ -14,6 +14,7 @@ from zoo.imaging.volume import Volume
 _SAME = 0.1  # grids whose corners are less than this part of a voxel apart are one
 _SAME_EXTENT = 0.5  # of a source's pixel, for super-resolution
 _LEAST = 0.5  # share of a source that its target must cover
+_WHOLE = 1e-3  # of a voxel: planes closer to the centres of voxels keep their values exactly
 _POINTS = 32  # along each axis, of those that the share is measured on
 
 
@@ -140,6 +141,9 @@ def _places(
     A voxel reaches half its side around its centre; there the outermost values are repeated.
     """
     places = to_target[:3, :3] @ points + to_target[:3, 3:]
+    whole = np.rint(places)
+    if (np.abs(places - whole) < _WHOLE).all():
+        places = whole
     last = np.array([[*target.shape, target.length]], np.float64).T - 1.0
-    inside = ((places >= -0.5 - 1e-6) & (places <= last + 0.5 + 1e-6)).all(0)
+    inside = ((places >= -0.5 - _WHOLE) & (places <= last + 0.5 + _WHOLE)).all(0)
     return np.clip(places, 0, last), inside

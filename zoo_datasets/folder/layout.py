@@ -256,7 +256,7 @@ def _by_patient(both: list[list[Volume]], roots: list[Path]) -> list[tuple[Volum
 
     Time points, echoes and the like of one DICOM series pair in their order.
     """
-    sides = [{(v.patient, getattr(v, "number", 0)): v for v in volumes} for volumes in both]
+    sides = [{(v.patient, _number(v)): v for v in volumes} for volumes in both]
     patients = [{volume.patient for volume in volumes} for volumes in both]
     known = "" not in patients[0] | patients[1]
     if known and not patients[0] & patients[1]:
@@ -272,6 +272,11 @@ def _by_patient(both: list[list[Volume]], roots: list[Path]) -> list[tuple[Volum
             f"Received: {some(_names(both, roots))}"
         )
     return [(volume, sides[1][place]) for place, volume in sides[0].items()]
+
+
+def _number(volume: Volume) -> int:
+    """Of a time point, echo or the like among those of its series."""
+    return volume.number if isinstance(volume, dicom.Series) else 0
 
 
 def _names(both: list[list[Volume]], roots: list[Path]) -> list[str]:
@@ -422,19 +427,22 @@ def _from_list(path: Path, dimensions: int) -> Layout:
         counts = [len(part.volumes) for part in found]
         if 0 in counts and any(not p.harmless for p in bad):
             continue
-        if counts != [1] * len(keys):
+        parts = [sorted(part.volumes, key=_number) for part in found]
+        # one volume, or the time points, echoes and the like of one series
+        numbers = [[_number(volume) for volume in part] for part in parts]
+        if 0 in counts or any(part != list(range(counts[0])) for part in numbers):
             raise ValueError(
                 f"{where}: expected one file or series under each path. "
                 f"Received: {' and '.join(map(str, counts))} volumes"
             )
-        volumes = tuple(part.volumes[0] for part in found)
-        if row.patient:
-            item = Item(volumes, f"list:{row.patient}", True)
-        elif len(volumes) == 2:
-            item = _pairs([volumes], f"{row.paths[0]}")[0]
-        else:
-            item = _items(list(volumes), f"{row.paths[0]}")[0]
-        domain[row.split].append(item)
+        for volumes in zip(*parts, strict=True):
+            if row.patient:
+                item = Item(volumes, f"list:{row.patient}", True)
+            elif len(volumes) == 2:
+                item = _pairs([volumes], f"{row.paths[0]}")[0]
+            else:
+                item = _items(list(volumes), f"{row.paths[0]}")[0]
+            domain[row.split].append(item)
     return Layout("paired" if len(keys) == 2 else "single", [dict(domain)], problems)
 
 
