@@ -36,6 +36,11 @@ What differs from the paper, and why:
     minibatch stddev: a group is 4 neighbours     the whole batch    4 is the authors' own; two
     of one replica's batch, fewer (the largest                       replicas equal one where 4
     divisor) where 4 does not divide it                              divides each one's batch
+    600,000 images to fade a level in and as      800,000 and        the shorter schedule is that of
+    many after that, 12 million in all            19 million         the authors' code's presets v2
+    Adam's moments are forgotten once a level,    not said; their    one start a level; the fade's
+    as it begins to fade in                       code also forgets  end changes no layer's task
+                                                  them as it ends
     minibatch 16, 14, 6, 3 whatever the number    the same, one GPU  set batch_size for several
     of replicas
     toRGB of one level remains as the next        dropped            one checkpoint structure for
@@ -99,7 +104,9 @@ class Growth(Phase):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PgganRecipe(Recipe):
-    """Karras et al. 2018.
+    """Karras et al. 2018, with the shorter schedule of the authors' later presets.
+
+    The paper's, their preset v1, is fade_images=800000, stable_images=800000, images=19000000.
 
     Attributes:
         steps: of the whole run, shared among the levels; the default is what `images` makes at
@@ -406,7 +413,7 @@ class PGGAN(Translator):
         self.phase = phase
 
     def begin(self, phase: Growth) -> None:
-        """At a new level, forget Adam's moments (appendix A.1) and start to fade in."""
+        """At a new level, forget Adam's moments, as the authors' code does, and start to fade in."""
         self.network.level.assign(phase.level)
         self.network.alpha.assign(0.0 if phase.fade else 1.0)
         if phase.first:

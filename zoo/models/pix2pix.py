@@ -21,6 +21,9 @@ nearly all of the gain is the L1 loss's.
 What differs from the paper, and why:
 
     here                                      paper             why
+    the rate falls to zero over the second    constant          what most compare with: the
+    half of the steps                                           authors' later PyTorch code
+    dropout on the 2nd to 4th decoder layer   1st to 3rd        the same
     random crop and flip, no change of size   286 -> 256 pixels pixel spacing carries meaning
     dropout off at test (`test_dropout`)      on                a measurement must be repeatable
     batch statistics of each image alone      of the batch      the same at the paper's batch of
@@ -70,10 +73,12 @@ MIXING = 1  # purpose of the random numbers of the gradient penalty
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pix2PixRecipe(Recipe):
-    """Defaults are the paper's (§3.3 and §6.2), for about 1000 training images of 256².
+    """Defaults are those of the authors' PyTorch code, for about 1000 training images of 256².
+
+    They are the paper's (§3.3 and §6.2) but for rate and dropout, as the table above says.
 
     Attributes:
-        steps: the paper trains 200 epochs; the second half decays the rate linearly to zero.
+        steps: the paper trains 200 epochs; here the second half takes the rate linearly to zero.
         base_filters: channels of the generator's first layer; doubled up to 8 times that.
         levels: stride-2 layers of the generator; 8 reach 1×1 at 256².
         refine: channels of two 3×3 convolutions at full resolution before the output, on the
@@ -83,7 +88,7 @@ class Pix2PixRecipe(Recipe):
         relative: divide an example's values by its input's mean absolute error before the losses
             and the discriminator see them, which sees them less the source's mean: weak noise
             counts as much as strong, and shows. Source and target share a window.
-        dropout: rate on the three widest decoder layers.
+        dropout: rate on the three decoder layers after the innermost, of 8 levels.
         discriminator_filters: channels of the discriminator's first layer.
         discriminator_rate: its learning rate; 0, as in the paper, takes `learning_rate`.
         discriminator_layers: stride-2 layers of the PatchGAN; 3 see 70×70 pixels.
