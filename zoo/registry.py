@@ -458,7 +458,7 @@ def lookup(
         recipe = recipe_class.preset(preset, **changes)
     else:
         try:
-            recipe = recipe_class.preset("paper", **fields)
+            recipe = recipe_class.from_dict(fields)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: {reason(error)}") from error
         recipe = recipe.changed(**changes)

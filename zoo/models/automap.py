@@ -4,23 +4,27 @@ Zhu, Liu, Cauley, Rosen and Rosen: Image reconstruction by domain-transform mani
 Nature 555 (2018), arXiv:1704.08841. For n × n samples of k-space, `variant`:
 
     automap           2n², FC n² tanh, FC n² tanh, n×n, c5-64 ReLU, c5-64 ReLU, transposed c7-1
-    dautomap          n×n×2, rows, columns, c5-64 ReLU, c5-64 ReLU, transposed c7-1
+    dautomap          n×n×2, 2 × (rows, columns), c5-64 ReLU, c5-64 ReLU, transposed c7-1
     encoder_decoder   2n², FC n² tanh, FC n² tanh, n×n, the U-Net of zoo.models.encoder_decoder
     pix2pix           the same in front of pix2pix's generator, with an adversarial loss
 
-"dautomap" follows Schlemper et al. 2019 (arXiv:1909.10995): as the two-dimensional DFT is one along
-each column and then one along each row, a learned transform needs no more. "rows" is
+"dautomap" is that of Schlemper et al. 2019 (arXiv:1909.10995), as its authors configured it in
+their code: as the two-dimensional DFT is one along each column and one along each row, a learned
+transform needs no more; two of them, with ReLU after each map, stand for AUTOMAP's two layers.
+"rows" is
 
     y[h', w, c'] = sum over h, c of x[h, w, c] K[h, c, h', c'] + b[h', c'],
 
 one linear map for all columns w; "columns" is the same along w. Real and imaginary parts are
-channels, so that the inverse DFT is one such pair of maps. Between the two there is no
-nonlinearity. It has (2n)² weights a map and not 2n⁴: n of 256 and more become possible.
+channels, so that the inverse DFT is one such pair of maps. A map has (2n)² + 2n parameters, and
+AUTOMAP's first layer 2n⁴ + n²: n of 256 and more become possible. With `transforms=1` and
+`transform_activation=none`, the small preset's, there is one pair and nothing between or after its
+maps, which can be the inverse DFT itself.
 
-A sinogram of V views and D detectors has V·D values in place of the 2n², and the maps of "dautomap"
-lead from V rows to n and from D columns to n. The Radon transform is no product of two such maps,
-though: what they cannot do is left to the convolutions, so that "automap" is the better one where
-it fits into memory.
+A sinogram of V views and D detectors has V·D values in place of the 2n², and the first maps of
+"dautomap" lead from V rows to n and from D columns to n. The Radon transform is no product of two
+such maps, though: what they cannot do is left to the convolutions, so that "automap" is the better
+one where it fits into memory.
 
 Input `[N, n, n, 2]`, k-space as (real, imaginary), or `[N, V, D, 1]`, line integrals; output
 `[N, n, n, 1]`, both in physical units. A network holds for one size. Inside, k-space is counted in
@@ -35,11 +39,11 @@ What differs from the papers, and why:
     here                                      papers            why
     the loss is divided by n²                 sums              one rate for all n; RMSprop takes
                                                                 no notice of the factor
-    two transforms, nothing between           the same, with    real and imaginary parts stay what
-                                              activations (m)   they are until both are done
+    the maps start from values that keep the  Xavier's range    which for these shapes would let
+    signal's size                                               hardly anything through
+    one linear transform in the small preset  two with ReLU     learns in minutes
     the adversarial loss judges images alone  not in them       a patch of k-space belongs to no
                                                                 patch of the image
-    (m): recalled, not re-read.
 """
 
 import dataclasses
@@ -87,7 +91,9 @@ class AutomapRecipe(Recipe):
         rms_decay: of RMSprop's running mean of squared gradients.
         decay: of the learning rate; "linear" takes it to zero over the second half of the run.
         jitter: k-space is multiplied by values from U(1 - jitter, 1 + jitter) in training.
-        transform_channels: channels between and after the transforms of "dautomap".
+        transforms: pairs of maps, along rows and along columns, of "dautomap".
+        transform_activation: after each of these maps.
+        transform_channels: channels after each of them.
         base_filters: channels of the first level of the U-Nets.
         levels: levels of the U-Nets; n is a multiple of 2^levels.
         lambda_gan: weight of the adversarial loss of "pix2pix".
@@ -106,6 +112,8 @@ class AutomapRecipe(Recipe):
     rms_decay: float = 0.9
     decay: Literal["constant", "linear"] = "constant"
     jitter: float = 0.01
+    transforms: int = 2
+    transform_activation: Literal["relu", "tanh", "none"] = "relu"
     transform_channels: int = 2
     base_filters: int = 64
     levels: int = 4
@@ -118,6 +126,8 @@ class AutomapRecipe(Recipe):
         "batch_size": 16,
         "learning_rate": 1e-3,
         "variant": "dautomap",
+        "transforms": 1,
+        "transform_activation": "none",
         "filters": 24,
         "image_every": 250,
         "checkpoint_every": 500,
@@ -139,9 +149,15 @@ class AutomapRecipe(Recipe):
                     f"{name}: measurements are taken as they are: each sample has its place. "
                     f"Received: {getattr(self, name)}"
                 )
-        for name, low in (("n", 0), ("filters", 1), ("transform_channels", 1), ("levels", 1)):
+        counts = {"n": 0, "filters": 1, "transforms": 1, "transform_channels": 1, "levels": 1}
+        for name, low in counts.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name}: expected {low} or more. Received: {getattr(self, name)}")
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "AutomapRecipe":
+        """The recipe that `to_dict` described; where it names no transforms, one linear pair."""
+        return super().from_dict({"transforms": 1, "transform_activation": "none"} | fields)
 
     @property
     def side(self) -> int:
@@ -173,6 +189,16 @@ def parameter_count(n: int, channels: int = 2, filters: int = 64) -> int:
     return dense_count(n, channels * n**2) + convolutions
 
 
+def transform_count(recipe: AutomapRecipe, channels: int = 2) -> int:
+    """Parameters of the maps of "dautomap": for n x n k-space (2n)² + 2n each."""
+    n, (length, other) = recipe.side, recipe.measured
+    count, width = 0, recipe.transform_channels
+    for _ in range(recipe.transforms):
+        count += (length * channels + other * width) * n * width + 2 * n * width
+        length, other, channels = n, n, width
+    return count
+
+
 def check_size(recipe: AutomapRecipe, channels: int = 2) -> None:
     """Refuse a network whose fully connected layers do not fit into memory.
 
@@ -192,8 +218,7 @@ def check_size(recipe: AutomapRecipe, channels: int = 2) -> None:
             largest = math.floor(math.sqrt(math.sqrt(half**2 + weights) - half))
         else:
             largest = math.floor((weights / (channels + 1)) ** 0.25)
-        transforms = (rows * channels + columns * recipe.transform_channels) * n
-        transforms *= recipe.transform_channels
+        transforms = transform_count(recipe, channels)
         raise ValueError(
             f"n: expected at most {largest}, because two fully connected layers for {n} x {n} "
             f"pixels have {count:,} weights, which with gradients and optimizer take "
@@ -217,15 +242,21 @@ class AxisTransform(layers.Layer):
         length: of the result along the axis.
         filters: channels of the result.
         axis: 1 for rows, 2 for columns.
+        activation: of the result, by Keras's name for it.
     """
 
-    def __init__(self, length: int, filters: int, axis: int, **kwargs: Any):
+    def __init__(
+        self, length: int, filters: int, axis: int, activation: str = "linear", **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.length, self.filters, self.axis = length, filters, axis
+        self.activation = keras.activations.get(activation)
 
     def build(self, shape: tuple) -> None:
         n, channels = shape[self.axis], shape[-1]
-        deviation = 1.0 / math.sqrt(n * channels)  # keeps the values' size, as a unitary map does
+        # Keeps the values' size, as a unitary map does; ReLU takes half of their squares away.
+        gain = 2.0 if self.activation is keras.activations.relu else 1.0
+        deviation = math.sqrt(gain / (n * channels))
         self.kernel = self.add_weight(
             name="kernel",
             shape=(n, channels, self.length, self.filters),
@@ -236,8 +267,10 @@ class AxisTransform(layers.Layer):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         if self.axis == 1:
-            return tf.einsum("nhwc,hcid->niwd", x, self.kernel) + self.bias[:, None]
-        return tf.einsum("nhwc,wcid->nhid", x, self.kernel) + self.bias
+            x = tf.einsum("nhwc,hcid->niwd", x, self.kernel) + self.bias[:, None]
+        else:
+            x = tf.einsum("nhwc,wcid->nhid", x, self.kernel) + self.bias
+        return self.activation(x)
 
     def compute_output_shape(self, shape: tuple) -> tuple:
         sides = list(shape[1:3])
@@ -246,7 +279,8 @@ class AxisTransform(layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         own = {"length": self.length, "filters": self.filters, "axis": self.axis}
-        return super().get_config() | own
+        activation = keras.activations.serialize(self.activation)
+        return super().get_config() | own | {"activation": activation}
 
 
 def automap(channels: int, outputs: int, recipe: AutomapRecipe, gain: float = 1.0) -> keras.Model:
@@ -266,8 +300,11 @@ def automap(channels: int, outputs: int, recipe: AutomapRecipe, gain: float = 1.
             x = layers.Dense(n * n, activation="tanh")(x)
         x = layers.Reshape((n, n, 1))(x)
     else:
-        for axis in (1, 2):  # in float32, because the zero frequency is far above the others
-            x = AxisTransform(n, recipe.transform_channels, axis, dtype="float32")(x)
+        # In float32, because the zero frequency is far above the others.
+        activation = recipe.transform_activation.replace("none", "linear")
+        options = {"activation": activation, "dtype": "float32"}
+        for axis in (1, 2) * recipe.transforms:
+            x = AxisTransform(n, recipe.transform_channels, axis, **options)(x)
     x = layers.Identity(name="transform")(x)
     if recipe.variant == "encoder_decoder":
         options = EncoderDecoderRecipe(base_filters=recipe.base_filters, levels=recipe.levels + 1)

@@ -413,7 +413,7 @@ class PGGAN(Translator):
         self.phase = phase
 
     def begin(self, phase: Growth) -> None:
-        """At a new level, forget Adam's moments, as the authors' code does, and start to fade in."""
+        """At a new level, forget Adam's moments, as the authors' code does, and fade in."""
         self.network.level.assign(phase.level)
         self.network.alpha.assign(0.0 if phase.fade else 1.0)
         if phase.first:
