@@ -554,6 +554,15 @@ def test_big_endian_words_are_swapped(tmp_path):
     np.testing.assert_array_equal(header.pixel_array, dataset.pixel_array)
 
 
+def test_curves_of_implicit_files_are_kept(tmp_path):
+    dataset = pydicom.dcmread(bundled("MR_small_implicit"))
+    dataset.add_new((0x5000, 0x0005), "US", 1)
+    dataset.add_new((0x5000, 0x3000), "OW", b"\1\2\3\4")
+    dataset.save_as(tmp_path / "in.dcm")
+    result = write(open_volume(tmp_path / "in.dcm"), tmp_path / "out")
+    assert pydicom.dcmread(result.paths[0])[0x5000, 0x3000].value == b"\1\2\3\4"
+
+
 def test_files_without_preamble_and_deflated(tmp_path):
     plain = pydicom.dcmread(bundled("CT_small"))
     content = bundled("CT_small").read_bytes()

@@ -434,6 +434,10 @@ def test_existing_files_are_kept(tmp_path, mixed):
 def test_single_file_to_file(tmp_path, mixed):
     report = translate(Model(), mixed / "brain.nii.gz", tmp_path / "new.nii.gz")
     assert report.outputs == [tmp_path / "new.nii.gz"]
+    dicom = translate(Model(), mixed / "ct/0.dcm", tmp_path / "slice.ima")
+    assert dicom.outputs == [tmp_path / "slice.ima"]
+    with pytest.raises(ValueError, match=r"expected a DICOM file, as the input"):
+        translate(Model(), mixed / "ct/0.dcm", tmp_path / "slice.png")
     with pytest.raises(ValueError, match=r"expected a .nii.gz file, as the input"):
         translate(Model(), mixed / "brain.nii.gz", tmp_path / "new.png")
 

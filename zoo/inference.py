@@ -311,10 +311,14 @@ def _targets(
     """Where each volume goes, to as many files as `counts` says."""
     suffixes = {path: ending(path) for volume in volumes for path in volume.paths}
     if input.is_file() and not output.is_dir() and output.suffix and counts == [1]:
-        kind = suffixes[volumes[0].paths[0]]
-        if output.name.lower().endswith(kind.lower()) or volumes[0].kind == "dicom":
+        kind, is_dicom = suffixes[volumes[0].paths[0]], volumes[0].kind == "dicom"
+        # of names that say another kind
+        ends = (".gz", *SUFFIXES) if is_dicom else (".dcm", ".gz", *SUFFIXES)
+        other = ending(output).lower() in ends
+        if output.name.lower().endswith(kind.lower()) or (is_dicom and not other):
             return [[output]]
-        if ending(output).lower() in (".dcm", ".gz", *SUFFIXES):
+        if other:
+            kind = "DICOM" if is_dicom else kind
             raise ValueError(f"output: expected a {kind} file, as the input. Received: {output}")
     if input.is_dir() and input.resolve() == output.resolve():
         raise ValueError(f"output: expected another folder than the input. Received: {output}")

@@ -268,6 +268,9 @@ def _source(
             header.walk(headers.swap_words)
             header.set_original_encoding(False, True, header.original_character_set)
         _remove(header, _STALE)
+        for group in range(0x5000, 0x5020, 2):  # curves, whose VR pydicom leaves open
+            if (group, 0x3000) in header:
+                header[group, 0x3000].VR = "OW"
         if header.file_meta.TransferSyntaxUID.is_encapsulated:
             headers.remove_encapsulated(header)
         provenance.keep_lossy(header, path)
