@@ -8,7 +8,9 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -165,7 +167,7 @@ class Series(Volume):
 
     Attributes:
         uid: SeriesInstanceUID.
-        number: of this among the series that its files make, from 0.
+        number: of this, from 0, among the series of one view that files of one uid make.
         frames: one for each slice.
         orientation: ImageOrientationPatient of every slice; None where unknown or they differ.
         thickness: SliceThickness in mm, 1 where unknown.
@@ -328,8 +330,13 @@ def find_series(
     for key, group in by_uid.items():
         group, odd = _without_odd(group)
         problems += odd
-        for number, part in enumerate(stacks.stack(group)):
-            named.append((part, f"{key}{number}", number))
+        of_one_view: list[tuple[_Found, Iterator[int]]] = []
+        for place, part in enumerate(stacks.stack(group)):
+            known = [numbers for first, numbers in of_one_view if stacks.alike(part[0], first)]
+            if not known:
+                known = [itertools.count()]
+                of_one_view.append((part[0], known[0]))
+            named.append((part, f"{key}{place}", next(known[0])))
     taken = collections.Counter(_folder(part) for part, _, _ in named if len(part) > 1)
     series = [_series(stacks.stack(slices), slices[0].name) for slices in whole]
     for part, text, number in named:
@@ -441,6 +448,7 @@ def _read_slices(path: Path, name: str) -> list[_Found]:
     facts = _Facts(
         path=path,
         name=name,
+        count=count,
         common=_common(header),
         padding=headers.padding_ends(header),
         table=headers.modality_table(header) is not None,
@@ -463,6 +471,7 @@ class _Facts:
 
     path: Path
     name: str
+    count: int
     common: dict[str, Any]
     padding: tuple[int, int] | None
     table: bool
@@ -476,7 +485,10 @@ def _slice(header: pydicom.Dataset, facts: _Facts, number: int, vector: str) -> 
         own = headers.functional(header, number, sequence) if facts.grouped else None
         return header if own is None else own
 
-    plane, measures = group("PlanePositionSequence"), group("PixelMeasuresSequence")
+    # what an old object of many frames says at its top is the place of the first
+    plane = group("PlanePositionSequence")
+    placed = facts.count == 1 or plane is not header
+    measures = group("PixelMeasuresSequence")
     values = group("PixelValueTransformationSequence")
     encoding, unit = _encoding(header, values, facts.table)
     instance = headers.text(header, "InstanceNumber")
@@ -489,7 +501,7 @@ def _slice(header: pydicom.Dataset, facts: _Facts, number: int, vector: str) -> 
             number=number,
             encoding=encoding,
             padding=facts.padding,
-            position=headers.numbers(plane, "ImagePositionPatient", 3),
+            position=headers.numbers(plane, "ImagePositionPatient", 3) if placed else None,
             location=_location(header),
         ),
         order=(int(instance) if instance.isdecimal() else 0, facts.name, number),

@@ -9,6 +9,7 @@ import numpy as np
 
 _DIRECTION = 1e-3  # by which directions of one orientation may differ, as rounding makes them
 _SPACING = 1e-3  # and by which part of it a spacing
+_RESCANNED = 0.1  # the part of all places at which a slice may have been taken once more
 _SAME_PLACE = 0.01  # mm between slices of one place; less where pixels are tiny
 
 
@@ -39,9 +40,9 @@ def stack(slices: list[Slice]) -> list[list[Slice]]:
     """Parts whose slices lie at different places, each sorted along the slice normal.
 
     Where places repeat, as those of time points, echoes and b values do, the slices are told apart
-    by their marks; where no mark does, and all places repeat as often, by their order. Else nothing
-    says which are neighbours, and each is a part of its own. Slices without a position are sorted
-    by their order.
+    by their marks; where no mark does, and all places repeat as often or hardly any does, by their
+    order. Else nothing says which are neighbours, and each is a part of its own. Slices without a
+    position are sorted by their order.
     """
     return [part for group in _groups(slices) for part in _in_places(group)]
 
@@ -115,7 +116,8 @@ def _told_apart(
     for item in items:
         ranks[seen[item[0]]].append(item)
         seen[item[0]] += 1
-    if set(seen.values()) == {most}:
+    repeated = sum(count > 1 for count in seen.values())
+    if set(seen.values()) == {most} or repeated <= _RESCANNED * len(seen):
         return list(ranks.values())
     return [[item] for item in items]
 
