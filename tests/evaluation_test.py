@@ -192,6 +192,8 @@ def test_slices_in_any_order_are_measured_as_the_volume_that_they_are(tmp_path):
     assert summary["patients"]["count"] == 2
     text = _Page(tmp_path / "report.html").text
     assert "SSIM, fastMRI" in text and "1 with a gap" in text
+    # Numbered images of nobody in particular are no volume.
+    assert _evaluate(MR(), [e | {"patient": ""} for e in examples], tmp_path)["volumes"] is None
 
 
 def test_volumes_of_ct_are_measured_as_synthrad_does(tmp_path):

@@ -61,3 +61,13 @@ def test_summaries_leave_out_what_does_not_count():
     summary, patients = statistics.summaries(rows, ("output",))
     assert patients == [] and summary["output"]["x"]["patients"] is None
     assert np.isnan(statistics.summary([])["mean"])
+
+
+def test_what_is_stated_is_over_patients_where_they_are_known():
+    values, patients = [1.0, 2.0, 3.0, 10.0], ["a", "a", "a", "b"]
+    stated = statistics.independent(statistics.summary(values, patients))
+    assert (stated["mean"], stated["count"], stated["of"]) == (6.0, 2, "patients")
+    assert stated["ci95"] == [2.0, 10.0]
+    stated = statistics.independent(statistics.summary(values))
+    assert (stated["mean"], stated["count"], stated["of"]) == (4.0, 4, "images")
+    assert 1 < stated["ci95"][0] < 4 < stated["ci95"][1] < 10

@@ -227,6 +227,8 @@ class _Volumes:
         if self.whole:
             self._measure(example["name"], example["patient"], stack)
             return
+        if not example["patient"]:  # numbered images need not be slices of anything
+            return
         volume, number = re.fullmatch(r"(.*?)(\d*)", example["name"], re.DOTALL).groups()
         place = int(number or 0), self.file.tell(), stack.shape
         self.slices.setdefault((example["patient"], volume), []).append(place)
