@@ -171,7 +171,7 @@ def test_instructions_are_shown_where_files_are_read(tmp_path):
 def test_domain_is_what_models_read():
     fields = json.loads(json.dumps(sources.domain("CT", "HU", (-1024, 1500), (0.7, 0.7))))
     assert Domain.from_dict(fields) == Domain(
-        modality="CT", unit="HU", window=(-1024, 1500), spacing=(0.7, 0.7)
+        modality="CT", unit="HU", window=(-1024, 1500), spacing=(0.7, 0.7), plane="axial"
     )
     assert Domain.from_dict(sources.domain("MR", "signal", (0, 1), None)).spacing is None
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from zoo.imaging.oriented import Oriented
+from zoo.imaging.volume import Volume
 from zoo.imaging.windows import MEASUREMENTS
 
 SLICES = 8  # of a large stack that are looked at
@@ -73,6 +75,24 @@ def reasons(
             f"noise: trained on {low:g} to {high:g}{unit}. Received: about {_rounded(noise)}{unit}"
         )
     return found
+
+
+def plane_reasons(model: Any, volume: Volume) -> list[str]:
+    """Why the slices of a volume lie otherwise than those that the model learned from.
+
+    Args:
+        model: a `zoo.Translator`; where its domain names no plane, anything goes.
+        volume: as it is presented to the model.
+    """
+    wanted = model.source.plane
+    if wanted is None or volume.plane == wanted:
+        return []
+    expected = f"plane: the model learned from {wanted} slices. Received:"
+    if volume.plane is not None:
+        return [f"{expected} {volume.plane} ones"]
+    if isinstance(volume, Oriented):
+        return [f"{expected} a file that does not say how it lies, read as it is stored"]
+    return []  # pictures, and DICOM of projections
 
 
 def noise_level(images: np.ndarray, unit: str = "HU") -> float | None:

@@ -97,6 +97,8 @@ def translate(
 
     Slices are resampled to the recipe's spacing, and the result to s times the input's own grid;
     an image without a known spacing is taken as it is. Of a volume all three axes are resampled.
+    A file that states an affine, such as NIfTI, is presented to a model that knows the plane of its
+    slices in that plane, hung as radiologists do, and written in its own axes.
     Whatever goes wrong with a file is reported, and the others go on; with ZOO_DEBUG=1 in the
     environment the exception is raised. What a pretrained model was not trained on (`zoo.guards`,
     by the header's spacing and three slices of each image) is reported, and said in the
@@ -134,16 +136,17 @@ def translate(
         first = f" ({report.ignored[0].reason})" if report.ignored else ""
         raise ValueError(f"input: expected image files{first}. Received: {input}")
     grid = Grid(scale=model.scale, depth=model.scale if model.dimensions == 3 else 1)
-    counts = [_file_count(model, volume, grid) for volume in found.volumes]
-    targets = _targets(found.volumes, counts, input, output, deidentify)
+    volumes = [volume.presented(model.source.plane) for volume in found.volumes]
+    counts = [_file_count(model, volume, grid) for volume in volumes]
+    targets = _targets(volumes, counts, input, output, deidentify)
     root = output.parent if targets == [[output]] else output
     # a header's voxels lie beside it
-    for place, (volume, paths) in enumerate(zip(found.volumes, targets, strict=True)):
+    for place, (volume, paths) in enumerate(zip(volumes, targets, strict=True)):
         if len(paths) == 1:
             targets[place] = volume.files(paths[0])
-    _check_targets(found.volumes, targets, overwrite)
+    _check_targets(volumes, targets, overwrite)
     _check_writable(root)
-    total = sum(volume.length for volume in found.volumes)
+    total = sum(volume.length for volume in volumes)
     claimed: set[Path] = set()
     # None: no bar where stderr is no terminal
     with tqdm.tqdm(total=total, unit="slice", disable=None if progress else True) as bar:
@@ -154,11 +157,11 @@ def translate(
             description=description,
             deidentifier=deidentifier,
             uids=collections.defaultdict(pydicom.uid.generate_uid),
-            numbers=_series_numbers(found.volumes),
+            numbers=_series_numbers(volumes),
             bar=bar,
             report=report,
         )
-        for volume, paths in zip(found.volumes, targets, strict=True):
+        for volume, paths in zip(volumes, targets, strict=True):
             before = bar.n
             try:
                 with contained("translation"):
@@ -461,8 +464,8 @@ def _in_unit(model: Any, volume: Volume) -> Volume:
 
 
 def _reasons(model: Any, volume: Volume) -> list[str]:
-    """What there is to warn of: gaps between slices that the model takes for neighbours, and what
-    `guards.reasons` finds in the first, middle and last slice that can be read.
+    """What there is to warn of: gaps between slices that the model takes for neighbours, another
+    plane, and what `guards.reasons` finds in the first, middle and last slice that can be read.
     """
     found = []
     if model.recipe.slices > 1 and isinstance(volume, Series) and volume.length > 1:
@@ -475,6 +478,7 @@ def _reasons(model: Any, volume: Volume) -> list[str]:
             except ValueError as error:
                 found += [] if None in positions or len(positions) == 1 else [str(error)]
         found = found[:1]
+    found += guards.plane_reasons(model, volume)
     if getattr(model, "trained_on", None) is None:
         return found
     images = []

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from zoo.imaging import geometry
+
 # Side of the largest volume that an export is tried with: a whole tile may take minutes.
 LARGEST_CUBE = 32
 
@@ -76,6 +78,7 @@ for images like those it was trained on: same modality, body part, protocol and 
 - Input: {window}
 - Output: {output}
 - Pixel spacing it was trained on: {_spacing(source)}.
+- Slices it was trained on: {_plane(source)}.
 - Sizes: {sizes}
 
 `intensity.json` beside this card says the same for programs.
@@ -150,6 +153,14 @@ def _unit(domain: dict[str, Any]) -> str:
     words = {"1": "values without a unit", "signal": "signal values", "k-space": "k-space values"}
     words["line integral"] = "line integrals, -log of the share of photons that pass"
     return words.get(domain["unit"], domain["unit"])
+
+
+def _plane(domain: dict[str, Any]) -> str:
+    if not domain["plane"]:
+        return "of no stated plane"
+    edges = {"S": "top", "I": "bottom", "A": "front", "P": "back", "L": "left", "R": "right"}
+    rows, columns, _ = (edges[letter] for letter in geometry.HANGS[domain["plane"]])
+    return f"{domain['plane']}, rows to the patient's {rows} and columns to the {columns}"
 
 
 def _spacing(domain: dict[str, Any]) -> str:

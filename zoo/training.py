@@ -416,6 +416,8 @@ def _changes(record: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     changed = []
     for field, new in wanted.items():
         old = record.get(field)
+        if field in ("source", "target") and isinstance(old, dict):
+            old = {"plane": None} | old  # runs from before domains had one
         if field == "recipe":
             names = [k for k in new if k not in _FREE_FIELDS and old.get(k) != new[k]]
             changed += [f"{k}={old.get(k)} → {new[k]}" for k in names]

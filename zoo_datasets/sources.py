@@ -313,14 +313,19 @@ def domain(
     window: tuple[float, float],
     spacing: tuple[float, float] | None,
     channels: int = 1,
+    plane: str | None = "axial",
 ) -> dict[str, Any]:
-    """A `zoo.imaging.windows.Domain` as a builder's metadata hold it."""
+    """A `zoo.imaging.windows.Domain` as a builder's metadata hold it.
+
+    Volumes are hung as axial slices by `volumes.py`; radiographs and measurements have no plane.
+    """
     return {
         "modality": modality,
         "unit": unit,
         "window": list(map(float, window)),
         "channels": channels,
         "spacing": None if spacing is None else list(spacing),
+        "plane": plane,
     }
 
 

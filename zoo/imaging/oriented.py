@@ -20,7 +20,7 @@ from zoo.imaging import geometry
 from zoo.imaging.volume import Volume, contained
 from zoo.imaging.voxels import Voxels
 
-WIDEST = 200.0  # mm from pixel to pixel, and from slice to slice; more is a header's mistake
+WIDEST = 1000.0  # mm from pixel to pixel, and from slice to slice; more is a header's mistake
 
 _BLOCK = 1 << 24  # bytes that are turned at once
 

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from zoo.imaging.geometry import HANGS
+
 # Units of what is not an image yet, and what it is called.
 MEASUREMENTS = {"k-space": "k-space", "line integral": "sinograms"}
 
@@ -19,10 +21,13 @@ class Domain:
         channels: image channels, `C` of `[N, H, W, C]`.
         spacing: pixel spacing (row, column), of volumes (slice, row, column), in mm; None where
             unknown.
+        plane: of the slices that were learned from, rows and columns as radiologists hang it:
+            "axial", "coronal" or "sagittal". Files that state an affine are presented so. None
+            where it was not known: then files are read as they are stored.
 
     Raises:
         ValueError: for a window that is not two increasing finite numbers, channels that are no
-            number of 1 or more, or a modality or unit that is no text.
+            number of 1 or more, a modality or unit that is no text, or another plane.
     """
 
     modality: str = "OT"
@@ -30,6 +35,7 @@ class Domain:
     window: tuple[float, float] = (0.0, 1.0)
     channels: int = 1
     spacing: tuple[float, ...] | None = None
+    plane: str | None = None
 
     def __post_init__(self):
         window = tuple(float(value) for value in self.window)
@@ -38,6 +44,8 @@ class Domain:
                 f"window: expected two finite numbers (low, high), low < high. "
                 f"Received: {self.window}"
             )
+        if self.plane is not None and self.plane not in HANGS:
+            raise ValueError(f"plane: expected one of {', '.join(HANGS)}. Received: {self.plane}")
         object.__setattr__(self, "window", window)
         for name in ("modality", "unit"):
             if not isinstance(getattr(self, name), str):

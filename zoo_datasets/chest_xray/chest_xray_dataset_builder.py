@@ -74,6 +74,7 @@ class Builder(SimulatedBuilder):
             "signal",
             (0, 255 if real else phantom.MAXIMUM),
             None if real else (config.exposure.spacing,) * 2,
+            plane=None,
         )
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features),

@@ -102,7 +102,9 @@ class Builder(SimulatedBuilder):
         beam, mm, number, target, formula = _simulated(config) if config.scan else _published()
         image = (beam["size"], beam["size"], 1)
         sinogram = (beam["views"], beam["detectors"], 1)
-        source = target if config.fbp else domain("CT", "line integral", LINE_WINDOW, None)
+        source = (
+            target if config.fbp else domain("CT", "line integral", LINE_WINDOW, None, plane=None)
+        )
         features = {
             "source": image_feature(
                 image if config.fbp else sinogram, number if config.fbp else np.float32

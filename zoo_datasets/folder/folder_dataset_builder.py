@@ -64,6 +64,7 @@ class FolderConfig(tfds.core.BuilderConfig):
     def layout(self) -> layout.Layout:
         """What is in the folder, targets on their sources' grids; reads every header, once."""
         found = layout.read(self.path, self.allow_shared_patients, self.dimensions)
+        layout.present(found)
         if found.kind == "paired":
             _match_grids(found, self)
         return found
@@ -447,6 +448,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             spacing=(config.spacing / (config.scale if key == "target" else 1),) * 2
             if config.spacing
             else _common_spacing(volumes),
+            plane=config.layout.plane,
         )
         return domain.to_dict(), how
 

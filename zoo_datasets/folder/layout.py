@@ -45,6 +45,8 @@ class Layout:
         problems: files that cannot be read and are left out; harmless ones too.
         notes: what else the user should know, a line each.
         shared_patients: whether a patient is in more than one split.
+        plane: that volumes which state an affine are presented in; None where no training image
+            says how it lies.
     """
 
     kind: str
@@ -52,6 +54,7 @@ class Layout:
     problems: list[Problem]
     shared_patients: bool = False
     notes: list[str] = dataclasses.field(default_factory=list)
+    plane: str | None = None
 
 
 def read(path: Path, allow_shared_patients: bool = False, dimensions: int = 2) -> Layout:
@@ -89,6 +92,28 @@ def read(path: Path, allow_shared_patients: bool = False, dimensions: int = 2) -
         raise ValueError(f"input: no readable image is left for training. Received: {path}")
     _check_patients(layout, allow_shared_patients)
     return layout
+
+
+def present(found: Layout) -> None:
+    """Presents all volumes in the plane that those for training were acquired in, in place.
+
+    Axial where they were acquired in several: slices of one plane are what a network learns from.
+    """
+    training = [item for domain in found.domains for item in domain["train"]]
+    planes = {volume.acquired for item in training for volume in item.volumes} - {None}
+    if not planes:
+        return
+    found.plane = planes.pop() if len(planes) == 1 else "axial"
+    if planes:
+        found.notes.append(
+            "volumes were acquired in several planes; where files state an affine "
+            "they are presented as axial slices"
+        )
+    for domain in found.domains:
+        for items in domain.values():
+            for number, item in enumerate(items):
+                volumes = tuple(volume.presented(found.plane) for volume in item.volumes)
+                items[number] = item._replace(volumes=volumes)
 
 
 def is_list(path: Path) -> bool:

@@ -120,6 +120,7 @@ class Builder(SourceBuilder):
             (0, 65535 if real else phantom.MAXIMUM),
             # CBIS-DDSM files carry no pixel spacing.
             None if real else (phantom.FIELD / size, phantom.FIELD / size),
+            plane=None,
         )
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features),

@@ -168,7 +168,7 @@ class Builder(SimulatedBuilder):
         spacing = (scan.spacing, scan.spacing) if scan else None
         # The largest value is the zero frequency, n times the image's mean, which is below 0.25.
         most = 0.375 * (n or 344)  # fastMRI has about 368 lines of 320 samples
-        kspace = domain("MR", "k-space", (-most, most), None, channels=2 * config.coils)
+        kspace = domain("MR", "k-space", (-most, most), None, channels=2 * config.coils, plane=None)
         features = {
             "source": image_feature((n, n, 2 * config.coils), np.float32),
             "target": image_feature((n, n, 1), np.float32),
@@ -183,7 +183,7 @@ class Builder(SimulatedBuilder):
             "kind": "paired",
             "aligned": True,
             "source": kspace,
-            "target": domain("MR", "signal", (0.0, 1.0), spacing),
+            "target": domain("MR", "signal", (0.0, 1.0), spacing, plane="axial" if scan else None),
         }
         if scan:
             metadata |= {"acceleration": scan.operator.acceleration, "noise": scan.noise}

@@ -170,7 +170,13 @@ class Builder(SimulatedBuilder):
             dtype = {"CT": np.int16, "MG": np.uint16, "MR": np.uint16 if scan else np.float32}
             features[name] = image_feature((*shape, 1), dtype[modality])
             window = config.window or WINDOWS[modality]
-            domains[name] = domain(modality, UNITS[modality], window, spacing)
+            domains[name] = domain(
+                modality,
+                UNITS[modality],
+                window,
+                spacing,
+                plane=None if modality == "MG" else "axial",
+            )
         if config.find and modality == "MR":
             features["scale"] = np.float32
         # CBIS-DDSM files carry no pixel spacing.
