@@ -42,15 +42,16 @@ def derivation(target=None, same_unit=True):
     )
 
 
+def refuse(path, error):
+    raise error
+
+
 def write(volume, folder, change=lambda x: x, note=None, deidentify=None):
     """The volume, each slice changed, written and found again."""
     folder.mkdir(parents=True, exist_ok=True)
     slices = ((i, change(volume.read(i))) for i in range(volume.length))
     paths = [folder / f"{i}.dcm" for i in range(len(volume.paths))]
-    skipped = []
-    derived.write(volume, paths, slices, note or derivation(), skipped, deidentify)
-    if skipped:
-        raise ValueError(skipped[0].reason)
+    derived.write(volume, paths, slices, note or derivation(), refuse, deidentify)
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
     return open_volume(folder)
 
@@ -370,10 +371,10 @@ def test_an_image_of_another_modality_is_an_object_of_that_modality(
     count = volume.length * volume.shape[0] * volume.shape[1]
     values = np.linspace(*target.window, count).reshape(volume.length, *volume.shape)
     slices = ((i, values[i].astype(np.float32)) for i in range(volume.length))
-    note, skipped = derivation(target, same_unit=False), []
+    note = derivation(target, same_unit=False)
     paths = [tmp_path / f"{i}.dcm" for i in range(volume.length)]
-    written, said = derived.write(volume, paths, slices, note, skipped)
-    assert (written, skipped) == (paths, [])
+    written, said = derived.write(volume, paths, slices, note, refuse)
+    assert written == paths
     name = {"CT": "CT Image Storage", "MR": "MR Image Storage"}.get(target.modality)
     name = name or {"PT": "Positron Emission Tomography Image Storage"}.get(target.modality)
     name = name or "Secondary Capture Image Storage"

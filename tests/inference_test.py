@@ -167,7 +167,7 @@ def test_a_file_that_goes_away_is_reported(tmp_path, mixed):
     assert (tmp_path / "out/ct/1.dcm").exists()
 
 
-def test_a_header_that_cannot_be_written_costs_its_slice(tmp_path):
+def test_a_header_that_cannot_be_written_costs_its_slice(tmp_path, monkeypatch):
     folder = series(tmp_path / "in", 3)
     header = pydicom.dcmread(folder / "1.dcm")
     header.add_new("ContributingEquipmentSequence", "LO", "text")
@@ -179,6 +179,9 @@ def test_a_header_that_cannot_be_written_costs_its_slice(tmp_path):
     )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.dcm", "2.dcm"]
     assert (report.done, report.slices) == (1, 2)
+    monkeypatch.setenv("ZOO_DEBUG", "1")
+    with pytest.raises(ValueError, match="ContributingEquipmentSequence"):
+        translate(Model(), folder, tmp_path / "debug")
 
 
 def test_a_wrong_pixel_spacing_is_refused_before_memory_is_asked_for(tmp_path):

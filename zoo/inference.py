@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import datetime
+import functools
 import itertools
 import math
 import os
@@ -123,6 +124,7 @@ def translate(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: expected 1 or more. Received: {batch_size}")
+    # what there is
     input, output = Path(input), Path(output)
     deidentifier = Deidentifier() if deidentify else None
     found = find(input, exclude=output)
@@ -135,6 +137,7 @@ def translate(
             return report
         first = f" ({report.ignored[0].reason})" if report.ignored else ""
         raise ValueError(f"input: expected image files{first}. Received: {input}")
+    # where it goes, with faults of the call found before any work is done
     grid = Grid(scale=model.scale, depth=model.scale if model.dimensions == 3 else 1)
     volumes = [volume.presented(model.source.plane) for volume in found.volumes]
     counts = [_file_count(model, volume, grid) for volume in volumes]
@@ -146,6 +149,7 @@ def translate(
             targets[place] = volume.files(paths[0])
     _check_targets(volumes, targets, overwrite)
     _check_writable(root)
+    # one volume after the other, each within a boundary of its own
     total = sum(volume.length for volume in volumes)
     claimed: set[Path] = set()
     # None: no bar where stderr is no terminal
@@ -611,7 +615,8 @@ def _write(
             series_uid=run.uids[_identity(volume)],
             series_number=run.numbers[_identity(volume)],
         )
-        return derived.write(volume, paths, slices, derivation, skipped, run.deidentifier, run.grid)
+        skip = functools.partial(_skip, skipped=skipped)
+        return derived.write(volume, paths, slices, derivation, skip, run.deidentifier, run.grid)
     origin = f"{model.name}, weights SHA-256 {model.weights_hash}, {_precision(model)}"
     if isinstance(volume, Oriented):
         # what fits into 79 characters

@@ -20,7 +20,7 @@ from zoo.imaging import enlarge, geometry, headers, iods, pet, provenance
 from zoo.imaging.dicom import Series
 from zoo.imaging.encoding import Encoding, decimal
 from zoo.imaging.provenance import Derivation
-from zoo.imaging.volume import Problem, contained, reason
+from zoo.imaging.volume import contained
 from zoo.imaging.windows import Domain
 
 _PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
@@ -40,7 +40,7 @@ def write(
     paths: list[Path],
     slices: Iterable[tuple[int, np.ndarray]],
     derivation: Derivation,
-    skipped: list[Problem],
+    skip: Callable[[Path, ValueError], object],
     deidentify: Callable[[pydicom.Dataset], None] | None = None,
     grid: geometry.Grid = geometry.SAME,
 ) -> tuple[list[Path], list[str]]:
@@ -58,7 +58,8 @@ def write(
         slices: pairs of (index, float32 [H, W] in physical units of the target), on the output's
             grid.
         derivation: recorded in the header.
-        skipped: gets the files whose headers cannot be written, where each slice has its own.
+        skip: gets the files whose headers cannot be written, and why, where each slice has its
+            own.
         deidentify: changes a header in place.
         grid: how much finer the output's grid is; `depth` above 1 takes single-frame files.
 
@@ -88,22 +89,23 @@ def write(
             before = ranges.get(base[index], (low, high))
             ranges[base[index]] = min(low, before[0]), max(high, before[1])
             indices.append(index)
+        # one file of many frames, as the input is
         encodings = _fit(series, ranges, derivation)
         encodings = [encodings.get(encoding, encoding) for encoding in base]
         if len(series.paths) < series.length and len(paths) == 1:
             _write_frames(series, paths[0], values, encodings, derivation, deidentify, grid)
             return paths, []
+        # the files, which get their names together
         written = {}
         source = _source
         if len(series.paths) < series.length:  # a file of many frames is read once
             source = functools.lru_cache(maxsize=1)(_source)
         with contextlib.ExitStack() as files:
             for index in indices:
-                encoding = encodings[index]
-                stored = _stored(series, index, values[index], encoding, derivation, grid)
+                path, encoding = series.path(index // grid.depth), encodings[index]
                 try:
                     with contained("header"):
-                        path = series.path(index // grid.depth)
+                        stored = _stored(series, index, values[index], encoding, derivation, grid)
                         header = source(path, derivation, deidentify)
                         header = _header(header, series, index, encoding, derivation, grid)
                         _describe_pixels(header, [encoding], int(stored.min()), int(stored.max()))
@@ -113,7 +115,7 @@ def write(
                 except ValueError as error:
                     if len(series.paths) < series.length or grid.depth > 1:
                         raise
-                    skipped.append(Problem(path, reason(error)))
+                    skip(path, error)
                     continue
                 files.enter_context(replacing(paths[index])).write_bytes(content)
                 written[paths[index]] = header.SOPClassUID
