@@ -18,6 +18,7 @@ import pytest
 import skimage.transform
 import tifffile
 
+from dicom_files import item, single
 from zoo import command_line, pipeline
 from zoo.models.encoder_decoder import EncoderDecoderRecipe
 from zoo.recipe import Recipe
@@ -592,6 +593,38 @@ def test_files_that_name_another_unit_are_refused(tmp_path):
     assert pipeline.domains(builder, Recipe())[0].unit == "HU"
 
 
+def test_positron_emission_becomes_uptake(tmp_path, capfd):
+    """370 MBq injected an hour before the scan, for 70 kg; one series does not state the weight."""
+    drug = item(
+        RadionuclideTotalDose=370e6,
+        RadionuclideHalfLife=6586.2,
+        RadiopharmaceuticalStartTime="110000",
+    )
+    pixels = np.arange(64, dtype=np.int16).reshape(8, 8)
+    (tmp_path / "in").mkdir()
+    for name, weight in (("a", 70), ("b", 70), ("c", None)):
+        path = single(
+            tmp_path / "in", f"{name}.dcm", pixels, PatientID=name, Modality="PT", Units="BQML",
+            SOPClassUID=pydicom.uid.PositronEmissionTomographyImageStorage, PatientWeight=weight,
+            SeriesInstanceUID=f"1.2.3.{ord(name)}", DecayCorrection="START",
+            CorrectedImage=["ATTN", "DECY"], RescaleSlope=2, RescaleIntercept=0,
+            SeriesDate="20200102", SeriesTime="120000", AcquisitionDate="20200102",
+            AcquisitionTime="120500", RadiopharmaceuticalInformationSequence=[drug],
+            PixelPaddingValue=None,
+        )  # fmt: skip
+        assert path.exists()
+    domain, _ = pipeline.domains(build(tmp_path / "in", tmp_path / "data"), Recipe())
+    assert domain.unit == "Bq/ml"
+    builder = build(tmp_path / "in", tmp_path / "data", source_unit="SUV")
+    assert pipeline.domains(builder, Recipe())[0].unit == "SUV"
+    found = sum(every(builder).values(), [])
+    expected = 2 * pixels * 70_000 / (370e6 * 0.5 ** (3600 / 6586.2))
+    assert len(found) == 2
+    for example in found:
+        np.testing.assert_allclose(example["image"][..., 0], expected, rtol=1e-5)
+    assert "left out c.dcm: SUV: expected PatientWeight" in capfd.readouterr().err
+
+
 # Label maps.
 
 
@@ -702,6 +735,17 @@ def test_pairs_on_one_grid_are_not_touched(tmp_path, capfd):
         for example in part:
             np.testing.assert_array_equal(example["source"], example["target"])
     assert "resampled" not in capfd.readouterr().err
+
+
+def test_a_pair_of_which_one_does_not_say_how_it_lies_stays_as_it_is_stored(tmp_path, capfd):
+    for number in range(2):
+        volume = image(number, (9, 9, 3))
+        nifti(tmp_path / f"in/trainB/{number}.nii", volume)
+        save(tmp_path / f"in/trainA/{number}.npy", volume.transpose(2, 0, 1))
+    for part in every(build(tmp_path / "in", tmp_path / "data")).values():
+        for example in part:
+            np.testing.assert_array_equal(example["source"], example["target"])
+    assert "2 images or pairs are taken as they are stored" in capfd.readouterr().err
 
 
 def test_pairs_that_lie_apart_are_refused(tmp_path):

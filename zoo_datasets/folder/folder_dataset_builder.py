@@ -19,8 +19,8 @@ import skimage.transform
 import tensorflow_datasets as tfds
 
 from zoo.atomic import write_json
-from zoo.imaging import files, geometry
-from zoo.imaging.volume import Volume, contained
+from zoo.imaging import dicom, files, geometry
+from zoo.imaging.volume import Problem, Volume, contained
 from zoo.imaging.windows import Domain
 from zoo.recipe import Recipe
 from zoo_datasets.folder import grids, layout
@@ -64,6 +64,7 @@ class FolderConfig(tfds.core.BuilderConfig):
     def layout(self) -> layout.Layout:
         """What is in the folder, targets on their sources' grids; reads every header, once."""
         found = layout.read(self.path, self.allow_shared_patients, self.dimensions)
+        _convert_units(found, self.source_unit, self.target_unit)
         layout.present(found)
         if found.kind == "paired":
             _match_grids(found, self)
@@ -104,6 +105,39 @@ def configure(input: Path | None, recipe: Recipe) -> FolderConfig:
     content = json.dumps([os.fspath(path), options, sorted(set(_stamps(roots)))])
     digest = hashlib.sha256(content.encode()).hexdigest()[:16]
     return FolderConfig(name=f"files-{digest}", path=path, **options)
+
+
+def _convert_units(found: layout.Layout, source: str, target: str) -> None:
+    """Turns PET series in Bq/ml or counts into the unit that is asked for, in place.
+
+    Raises:
+        ValueError: where the headers of no training image have all that it takes.
+    """
+    for place, domain in enumerate(found.domains):
+        # two domains, or one of images or of pairs
+        units = (source, target)[place:] if found.kind == "unpaired" else (source, target)
+        for split, items in domain.items():
+            kept = []
+            for item in items:
+                try:
+                    pairs = zip(item.volumes, units, strict=False)
+                    volumes = tuple(_in_unit(volume, unit) for volume, unit in pairs)
+                    kept.append(item._replace(volumes=volumes))
+                except ValueError as error:
+                    found.problems += [Problem(v.path(0), str(error)) for v in item.volumes]
+            domain[split] = kept
+        if not domain["train"]:
+            lost = found.problems[-1]
+            raise ValueError(
+                f"input: no image is left for training. Received: {lost.path.name}: {lost.reason}"
+            )
+
+
+def _in_unit(volume: Volume, unit: str) -> Volume:
+    """A PET series in another unit; what else names another unit is refused later."""
+    if isinstance(volume, dicom.Series) and volume.modality == "PT" and unit:
+        return volume.in_unit(unit)
+    return volume
 
 
 def _match_grids(found: layout.Layout, config: FolderConfig) -> None:

@@ -98,6 +98,7 @@ def present(found: Layout) -> None:
     """Presents all volumes in the plane that those for training were acquired in, in place.
 
     Axial where they were acquired in several: slices of one plane are what a network learns from.
+    A pair of which one file does not say how it lies stays as both are stored.
     """
     training = [item for domain in found.domains for item in domain["train"]]
     planes = {volume.acquired for item in training for volume in item.volumes} - {None}
@@ -109,11 +110,19 @@ def present(found: Layout) -> None:
             "volumes were acquired in several planes; where files state an affine "
             "they are presented as axial slices"
         )
+    kept = 0
     for domain in found.domains:
         for items in domain.values():
             for number, item in enumerate(items):
+                if any(v.kind != "dicom" and v.affine is None for v in item.volumes):
+                    kept += 1
+                    continue
                 volumes = tuple(volume.presented(found.plane) for volume in item.volumes)
                 items[number] = item._replace(volumes=volumes)
+    if kept:
+        found.notes.append(
+            f"{kept} images or pairs are taken as they are stored: a file does not say how it lies"
+        )
 
 
 def is_list(path: Path) -> bool:
