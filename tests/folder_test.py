@@ -618,7 +618,7 @@ def test_positron_emission_becomes_uptake(tmp_path, capfd):
     builder = build(tmp_path / "in", tmp_path / "data", source_unit="SUV")
     assert pipeline.domains(builder, Recipe())[0].unit == "SUV"
     found = sum(every(builder).values(), [])
-    expected = 2 * pixels * 70_000 / (370e6 * 0.5 ** (3600 / 6586.2))
+    expected = 2.0 * pixels * 70_000.0 / (370e6 * 0.5 ** (3600 / 6586.2))
     assert len(found) == 2
     for example in found:
         np.testing.assert_allclose(example["image"][..., 0], expected, rtol=1e-5)
