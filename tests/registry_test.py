@@ -1,7 +1,10 @@
+import contextlib
 import json
+import shutil
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pytest
 
@@ -115,6 +118,136 @@ def test_weights_that_are_none_are_refused(tmp_path):
         other = zoo.load("encoder_decoder", **fields)
         with pytest.raises(ValueError, match="other.weights.h5: expected weights of"):
             translator.load_network(other, tmp_path / "other.weights.h5", "")
+
+
+def test_damaged_and_hostile_weights_are_one_line(tmp_path):
+    model = zoo.load("encoder_decoder", **TINY)
+    good = tmp_path / "good.weights.h5"
+    model.save_network(good)
+    name = "layers/conv2d/vars/0"
+
+    def refused(change, message: str) -> None:
+        path = tmp_path / "bad.weights.h5"
+        path.unlink(missing_ok=True)
+        shutil.copy(good, path)
+        with h5py.File(path, "a") as file:
+            shape = file[name].shape
+            if change is not None:
+                del file[name]
+                change(file, shape)
+        with pytest.raises(ValueError, match=message) as caught:
+            translator.load_network(model, path, "")
+        text = str(caught.value)
+        assert text.startswith(f"{path}: expected weights of encoder_decoder.")
+        assert "\n" not in text
+
+    def external(file, shape):
+        file[name] = h5py.ExternalLink(str(good), "/" + name)
+
+    def soft(file, shape):
+        file[name] = h5py.SoftLink("/layers/conv2d/vars/1")
+
+    def virtual(file, shape):
+        layout = h5py.VirtualLayout(shape, "float32")
+        layout[...] = h5py.VirtualSource(str(good), name, shape=shape)
+        file.create_virtual_dataset(name, layout)
+
+    def stored_elsewhere(file, shape):
+        parts = [("/dev/zero", 0, h5py.h5f.UNLIMITED)]
+        file.create_dataset(name, shape=shape, dtype="float32", external=parts)
+
+    def huge(file, shape):  # a terabyte that takes no room in the file
+        file.create_dataset(name, (10**6, 10**6), "float32", chunks=(1000, 1000))
+
+    refused(external, f"a link at {name}")
+    refused(soft, f"a link at {name}")
+    refused(virtual, f"data of another file at {name}")
+    refused(stored_elsewhere, f"data of another file at {name}")
+    refused(huge, r"float32 of shape \(1000000, 1000000\)")
+    refused(lambda file, _: file.create_dataset(name, data=["a"]), "object of shape")
+    refused(lambda file, _: None, "objects could not be loaded")
+    # Bits that are flipped make HDF5 raise nearly anything.
+    data, rng = good.read_bytes(), np.random.default_rng(0)
+    for _ in range(12):
+        damaged = bytearray(data)
+        for place in rng.integers(0, 6000, 12):
+            damaged[place] ^= 1 << int(rng.integers(8))
+        path = tmp_path / "flipped.weights.h5"
+        path.write_bytes(damaged)
+        with contextlib.suppress(ValueError):
+            translator.load_network(model, path, "")
+    translator.load_network(model, good, "")
+
+
+RUN = {
+    "model": "encoder_decoder",
+    "recipe": {"base_filters": 2, "levels": 2},
+    "weights": None,
+    "source": {"window": [0, 1]},
+    "target": {"window": [0, 1]},
+    "dataset": "",
+    "preset": "small",
+}
+
+
+def write_run(folder, content) -> str:
+    folder.mkdir(exist_ok=True)
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
+    (folder / "run.json").write_bytes(text)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "expected JSON"),
+        (b"\xff\xfe", "expected JSON"),
+        (b"[" * 100_000, "run.json: expected JSON"),
+        ([], "expected fields"),
+        (None, "expected fields"),
+        ({k: v for k, v in RUN.items() if k != "model"}, "model: .*no such field"),
+        ({k: v for k, v in RUN.items() if k != "target"}, "target: .*no such field"),
+        (RUN | {"model": "pix2pxi"}, "Did you mean pix2pix"),
+        (RUN | {"recipe": "x"}, "recipe: expected fields"),
+        (RUN | {"recipe": {"gone": 1}}, "no field 'gone'"),
+        (RUN | {"recipe": {"learning_rate": float("nan")}}, "learning_rate: expected float"),
+        (RUN | {"recipe": {"steps": float("inf")}}, "steps: expected int"),
+        (RUN | {"recipe": {"steps": "1" * 5000}}, "steps: expected int"),
+        (RUN | {"weights": {"file": "x"}}, "weights: sha256: expected a text"),
+        (RUN | {"weights": "x"}, "weights: expected fields"),
+        (RUN | {"source": {"window": [1, 0]}}, "source: window: expected two"),
+        (RUN | {"source": {"window": [float("nan"), 1]}}, "source: window: expected two"),
+        (RUN | {"source": {"channels": 1.5}}, "source: channels: expected 1 or more"),
+        (RUN | {"source": {"colour": 1}}, "source: .*colour"),
+        (RUN | {"dataset": 7}, "dataset: expected a text"),
+        (RUN | {"step": True}, "step: expected a whole number"),
+    ],
+)
+def test_a_damaged_run_is_one_line_that_names_it(content, message, tmp_path):
+    folder = write_run(tmp_path / "run", content)
+    with pytest.raises(ValueError, match=message) as caught:
+        zoo.load(folder)
+    assert folder in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_reads_with_a_byte_order_mark_and_without_its_data_set(tmp_path, monkeypatch):
+    content = json.dumps(RUN | {"dataset": "gone/config"}).encode()
+    folder = write_run(tmp_path / "run", b"\xef\xbb\xbf" + content)
+    assert zoo.load(folder).recipe.base_filters == 2
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert zoo.load("~/run").recipe.base_filters == 2
+
+
+@pytest.mark.parametrize("file", ["../out.weights.h5", "{}/out.weights.h5", "link", "loop"])
+def test_a_run_names_no_weights_outside_its_folder(file, tmp_path):
+    (tmp_path / "out.weights.h5").write_bytes(b"x")
+    weights = {"file": file.format(tmp_path), "sha256": ""}
+    folder = write_run(tmp_path / "run", RUN | {"weights": weights})
+    (tmp_path / "run" / "link").symlink_to(tmp_path / "out.weights.h5")
+    (tmp_path / "run" / "loop").symlink_to("loop")
+    with pytest.raises(ValueError, match="weights: expected a path inside"):
+        zoo.lookup(folder)
 
 
 def test_translate_refuses_what_it_cannot_take():

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import harness
+import zoo
 from zoo.imaging.windows import Domain
 from zoo.models.srgan import SRGAN, SrganRecipe, discriminator, srresnet
 from zoo.translator import DataFacts, enlarge
@@ -213,3 +214,23 @@ def test_residual_is_refused_between_different_units():
 
 def test_without_biases_the_output_scales_with_the_input():
     harness.output_scales_with_input("srgan", scale=2, norm="none", base_filters=8, blocks=2)
+
+
+def test_steps_alone_keep_both_phases_shares():
+    def phases(overrides: dict, *assignments: str) -> list[tuple[str, int]]:
+        entry = zoo.lookup("srgan", "", "small", overrides, list(assignments))
+        return [(phase.name, phase.steps) for phase in entry.recipe.phases()]
+
+    assert phases({}) == [("SRResNet", 1000), ("SRGAN", 400)]
+    assert phases({"steps": 14}) == [("SRResNet", 10), ("SRGAN", 4)]
+    assert phases({}, "steps=14") == [("SRResNet", 10), ("SRGAN", 4)]
+    assert phases({"steps": 14}, "pretrain_steps=2") == [("SRResNet", 2), ("SRGAN", 12)]
+    paper = zoo.lookup("srgan", overrides={"steps": 600}).recipe
+    assert (paper.pretrain_steps, paper.steps) == (500, 600)
+    tuned = zoo.lookup(
+        "srgan_mri_x2", overrides={"steps": 9}
+    ).recipe  # trained on without the first
+    assert [phase.steps for phase in tuned.phases()] == [9]
+    assert zoo.lookup("srresnet_mri_x2", overrides={"steps": 9}).recipe.pretrain_steps == 9
+    with pytest.raises(ValueError, match="steps"):
+        zoo.lookup("srgan", overrides={"steps": 0})

@@ -16,6 +16,7 @@ import tensorflow as tf
 import harness
 import zoo
 from zoo import training, translator
+from zoo.recipe import Phase
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -151,6 +152,104 @@ def test_nothing_to_resume_is_an_error(tmp_path, data_dir):
     with pytest.raises(ValueError, match="resume: expected a run in"):
         training.train(lookup(steps=2), tmp_path / "run", data_dir=data_dir, resume="must")
     assert not (tmp_path / "run").exists()
+
+
+def interrupted(workdir: Path) -> None:
+    """Make a finished run one that stopped after its last checkpoint."""
+    record = json.loads((workdir / "run.json").read_text())
+    record["state"] = "interrupted"
+    (workdir / record.pop("weights")["file"]).unlink()
+    (workdir / "run.json").write_text(json.dumps(record))
+
+
+def test_a_damaged_checkpoint_costs_steps_and_not_the_run(tmp_path, data_dir, capsys):
+    entry = lookup(steps=6, checkpoint_every=2)
+    run = tmp_path / "rate [1e-4]*"
+    training.train(entry, run, data_dir=data_dir)
+    undisturbed = zoo.load(str(run)).weights_hash
+    interrupted(run)
+    data = run / "checkpoints" / "ckpt-6.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:1000])
+    record = training.train(entry, run, data_dir=data_dir, resume="must")
+    said = capsys.readouterr().out
+    assert "cannot be read: ckpt-6" in said and "Resuming at step 4 of 6" in said
+    assert zoo.load(str(run)).weights_hash == undisturbed
+    assert record["weights"]["sha256"] == digest(run, "pix2pix")
+
+    interrupted(run)
+    for path in (run / "checkpoints").glob("ckpt-*"):
+        path.unlink()
+    with pytest.raises(ValueError, match="resume: expected a run in .*Received: no checkpoint"):
+        training.train(entry, run, data_dir=data_dir, resume="must")
+    training.train(entry, run, data_dir=data_dir)
+    assert "had come to step 6, starts again at step 0" in capsys.readouterr().out
+    assert zoo.load(str(run)).weights_hash == undisturbed
+
+
+def test_two_runs_are_not_in_one_folder(tmp_path, data_dir):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    code = (
+        "import fcntl, sys, time; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX);"
+        "print('process 7 on host', file=file, flush=True); print('held', flush=True);"
+        "time.sleep(60)"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, workdir / ".lock"], stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(OSError, match=r"another process trains \(process 7 on host\)"):
+        training.train(lookup(steps=1), workdir, data_dir=data_dir)
+    assert [path.name for path in workdir.iterdir()] == [".lock"]
+    other.kill()  # and the system lets go of the lock
+    other.communicate()
+    training.train(lookup(steps=1), workdir, data_dir=data_dir)
+
+
+def test_a_folder_that_cannot_be_made_is_found_first(tmp_path):
+    (tmp_path / "file").touch()
+    for workdir in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(OSError, match="workdir: expected a folder that can be made"):
+            training.train(lookup(steps=1), workdir, data_dir=tmp_path / "data")
+    assert not list(tmp_path.rglob("*.tfrecord*"))
+
+
+@pytest.mark.parametrize("part", ["checkpoint", "tensorboard", "weights"])
+def test_a_full_disk_is_said_and_leaves_the_state(part, tmp_path, data_dir, monkeypatch):
+    error = tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device") if part == "weights" else error
+
+    place = {
+        "checkpoint": (tf.train.Checkpoint, "write"),
+        "tensorboard": (tf.summary, "scalar"),
+        "weights": (translator.Translator, "save_network"),
+    }
+    monkeypatch.setattr(*place[part], full)
+    with pytest.raises(OSError, match="could not be written. Received: .*No space left"):
+        training.train(lookup(steps=2), tmp_path / "run", data_dir=data_dir)
+    state = json.loads((tmp_path / "run" / "run.json").read_text())["state"]
+    assert state.startswith("failed: ") and "No space left" in state
+
+
+@pytest.mark.parametrize(
+    ("batches", "gpus", "used"),
+    [([1], 2, 1), ([2], 2, 2), ([4], 3, 2), ([16, 6], 4, 2), ([12, 6], 4, 3), ([16, 3], 2, 1)],
+)
+def test_auto_takes_the_gpus_that_divide_every_batch(batches, gpus, used, monkeypatch, capsys):
+    devices = [tf.config.LogicalDevice(f"GPU:{n}", "GPU") for n in range(gpus)]
+    for kind in ("physical", "logical"):
+        monkeypatch.setattr(tf.config, f"list_{kind}_devices", lambda *_: devices)
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda names: names)
+    phases = [Phase(str(n), 1, size) for n, size in enumerate(batches)]
+    strategy = training.make_strategy("auto", phases)
+    if used == 1:
+        assert strategy is tf.distribute.get_strategy()
+    else:
+        assert strategy == [device.name for device in devices[:used]]
+    assert (f"{used} of {gpus} GPUs used" in capsys.readouterr().out) == (used < gpus)
+    assert len(training.make_strategy("mirrored", phases)) == gpus
 
 
 def test_starts_from_given_weights(tmp_path, data_dir):

@@ -5,16 +5,18 @@ import hashlib
 import tempfile
 import types
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import tensorflow as tf
 
 from zoo import cache, figures, guards
 from zoo.imaging import tiling
+from zoo.imaging.volume import reason
 from zoo.imaging.windows import Domain
 from zoo.physics import fourier
 from zoo.recipe import Phase, Recipe
@@ -324,8 +326,8 @@ class Translator(keras.Model):
             sides = [side * self.scale for side in images.shape[1:-1]]
             sides = sides if self.tiles else self.network.output_shape[1:-1]
             return np.zeros([0, *sides, self.target.channels], np.float32)
-        for reason in guards.reasons(self, images):
-            warnings.warn(reason, guards.UntrainedInput, stacklevel=3)
+        for unlike in guards.reasons(self, images):
+            warnings.warn(unlike, guards.UntrainedInput, stacklevel=3)
         multiple = self.size_multiple
         margin = -(-self.tile_margin // multiple) * multiple
         tile = max(self.recipe.tile, 6 * margin) // multiple * multiple
@@ -367,10 +369,159 @@ class Translator(keras.Model):
 
     # Keras conventions.
 
-    def compile(self, **kwargs: Any) -> None:
-        """Prepare for training; a plugin makes its optimizers here, from the recipe."""
+    optimizers: tuple[str, ...] = ("optimizer",)  # attributes that hold them; several are listed
+
+    def compile(
+        self,
+        optimizer: Any = None,
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Prepare for training; a plugin makes its optimizers here, from the recipe.
+
+        Args:
+            optimizer: in place of the recipe's, for a model that has one.
+            loss, loss_weights, metrics, weighted_metrics: not taken; the recipe sets the losses.
+            **kwargs: Keras's others, such as `run_eagerly`.
+
+        Raises:
+            ValueError: for what would not be used.
+        """
+        for name, value in (
+            ("loss", loss),
+            ("loss_weights", loss_weights),
+            ("metrics", metrics),
+            ("weighted_metrics", weighted_metrics),
+        ):
+            if value:
+                raise ValueError(
+                    f"{name}: expected none, because {self.name} trains on the losses of its "
+                    f"recipe and measures its own figures. Received: {value}"
+                )
+        if optimizer is not None and len(self.optimizers) > 1:
+            raise ValueError(
+                f"optimizer: expected none, because {self.name} has {len(self.optimizers)} "
+                f"({', '.join(self.optimizers)}), made from its recipe. Received: {optimizer}"
+            )
         # XLA is slower than oneDNN on a CPU and does not work under MirroredStrategy.
-        super().compile(**{"jit_compile": False} | kwargs)
+        super().compile(optimizer, **{"jit_compile": False} | kwargs)
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: Any = None,
+        sample_weight: Any = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Keras's own, for data as a `train_step` takes them.
+
+        Args:
+            x: a `tf.data.Dataset` of dictionaries, or one dictionary of arrays, with "source" and
+                "target", or "image"; or the sources or images alone.
+            y: the targets where x are the sources.
+            validation_data: as x, or the pair (x, y).
+            callbacks: those that set a learning rate need `compile(optimizer=…)`.
+            class_weight, sample_weight: not taken.
+
+        Raises:
+            ValueError: for data of another form, and for what would not be used.
+        """
+        self._refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
+        self._check_rates(callbacks)
+        if isinstance(validation_data, tuple | list):
+            validation_data = self._batches(*validation_data)
+        return super().fit(
+            self._batches(x, y),
+            batch_size=batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            validation_split=validation_split,
+            validation_data=validation_data,
+            shuffle=shuffle,
+            **kwargs,
+        )
+
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Keras's own, for data as `fit` takes them: the figures of `test_step` over all images."""
+        self._refuse_weights(sample_weight=kwargs.get("sample_weight"))
+        return super().evaluate(self._batches(x, y), None, *args, **kwargs)
+
+    def _refuse_weights(self, **given: Any) -> None:
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(
+                    f"{name}: expected none, because {self.name} weights all images alike. "
+                    f"Received: {type(value).__name__}"
+                )
+
+    def _batches(self, x: Any, y: Any = None, weights: Any = None) -> Any:
+        """Data as a step takes them: dictionaries."""
+        self._refuse_weights(sample_weight=weights)
+        keys = ("image",) if self.data == "single" else ("source", "target")
+        if y is not None and len(keys) == 2 and not isinstance(x, dict):
+            return {"source": x, "target": y}
+        if y is None and len(keys) == 1 and isinstance(x, np.ndarray | tf.Tensor):
+            return {"image": x}
+        spec = getattr(x, "element_spec", x)
+        named = isinstance(spec, dict)
+        opaque = not isinstance(spec, tuple | list | np.ndarray | tf.Tensor | tf.TensorSpec)
+        if y is not None or not (all(key in spec for key in keys) if named else opaque):
+            received = f"{sorted(spec)}" if named else type(spec).__name__
+            raise ValueError(
+                f"x: expected dictionaries with {' and '.join(keys)}. Received: {received}"
+            )
+        return x
+
+    def _check_rates(self, callbacks: Any) -> None:
+        """A ValueError for a callback that would set a rate which is not that of the steps."""
+        setting = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
+        given = getattr(callbacks, "callbacks", callbacks) or []
+        given = given if isinstance(given, list | tuple) else [given]
+        schedules = keras.optimizers.schedules.LearningRateSchedule
+        for name in (type(c).__name__ for c in given if isinstance(c, setting)):
+            if len(self.optimizers) > 1:
+                why = f"{self.name} has {len(self.optimizers)} optimizers with rates of its recipe"
+            elif isinstance(getattr(self.optimizer, "_learning_rate", None), schedules):
+                why = (
+                    f"{self.name} follows the recipe's schedule; "
+                    "compile(optimizer=keras.optimizers.Adam(rate)) gives a rate that can be set"
+                )
+            else:
+                continue
+            raise ValueError(f"callbacks: {why}. Received: {name}")
+
+    def make_test_function(self, *args: Any, **kwargs: Any) -> Any:
+        """Keras's own; from here on `test_step` gives means over all images since a reset."""
+        if self._means is None:
+            names = ("accuracy",) if self.classes else ("mae", "psnr")
+            # Keras would track a dictionary as a part of the model, and of its checkpoints.
+            means = {name: keras.metrics.Mean(name) for name in names}
+            self._means = types.MappingProxyType(means)
+        return super().make_test_function(*args, **kwargs)
+
+    @property
+    def metrics(self) -> list[keras.Metric]:
+        return super().metrics + list((self._means or {}).values())
+
+    _means = None
+
+    def _averaged_figures(self, figures: dict[str, tf.Tensor], count: int) -> dict[str, tf.Tensor]:
+        for name in figures if self._means else ():
+            self._means[name].update_state(figures[name], sample_weight=count)
+            figures = figures | {name: self._means[name].result()}
+        return figures
 
     def test_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """Mean absolute error, in the target's unit, and PSNR in its window.
@@ -380,12 +531,14 @@ class Translator(keras.Model):
         output = self(batch["source"], training=False)
         target = tf.cast(batch["target"], tf.float32)
         if self.classes:
-            return {"accuracy": tf.reduce_mean(tf.cast(output == target, tf.float32))}
+            right = tf.reduce_mean(tf.cast(output == target, tf.float32))
+            return self._averaged_figures({"accuracy": right}, tf.shape(target)[0])
         clipped = self.target.clip(output), self.target.clip(target)
-        return {
+        measured = {
             "mae": tf.reduce_mean(tf.abs(output - target)),
             "psnr": tf.reduce_mean(tf.image.psnr(*clipped, max_val=self.target.span)),
         }
+        return self._averaged_figures(measured, tf.shape(target)[0])
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -468,14 +621,41 @@ def load_network(model: Translator, weights: Path | str, sha256: str) -> None:
     variables = model.network.variables
     for variable in variables:  # Keras only warns of a variable that the file does not hold
         variable.assign(np.full(variable.shape, np.nan))
+    largest = max(int(np.prod(variable.shape)) for variable in variables)
     try:
-        model.network.load_weights(path)
-    except (OSError, KeyError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"{path}: expected weights of {model.name}. Received: {reason}") from error
+        _check_hdf5(path, largest)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is missing is said below
+            model.network.load_weights(path)
+    except Exception as error:  # a damaged file makes HDF5 raise nearly anything
+        received = " ".join(str(error).split())[:300] or reason(error)
+        raise ValueError(
+            f"{path}: expected weights of {model.name}. Received: {received}"
+        ) from error
     empty = [v.path for v in variables if not np.isfinite(v.numpy()).all()]
     if empty:
         raise ValueError(f"{path}: expected weights of {model.name}. Received: no {empty[0]}")
+
+
+def _check_hdf5(path: Path, largest: int) -> None:
+    """A ValueError where weights lie outside the file, or one is larger than `largest` numbers."""
+
+    def bad_link(name: str, link: Any) -> str | None:
+        return None if isinstance(link, h5py.HardLink) else f"a link at {name}"
+
+    def bad_item(name: str, item: Any) -> str | None:
+        if not isinstance(item, h5py.Dataset):
+            return None
+        if item.is_virtual or item.external:
+            return f"data of another file at {name}"
+        if item.dtype.kind not in "biufV" or (item.size or 0) > largest:
+            return f"{item.dtype} of shape {item.shape} at {name}"
+        return None
+
+    with h5py.File(path, "r") as file:
+        bad = file.visititems_links(bad_link) or file.visititems(bad_item)
+    if bad:
+        raise ValueError(bad)
 
 
 def weights_file(weights: Path | str, sha256: str) -> Path:
@@ -571,28 +751,41 @@ def follow(network: keras.Model, trained: keras.Model, decay: float) -> None:
         average.assign(average + (variable - average) * (1.0 - decay))
 
 
-def example_seeds(batch: dict, images: tf.Tensor, iterations: tf.Variable) -> tf.Tensor:
-    """int32 `[N, 2]` seeds, the batch's own or, under a plain `fit`, made from the step."""
+def example_seeds(
+    batch: dict, images: tf.Tensor, iterations: tf.Variable, seed: int = 0
+) -> tf.Tensor:
+    """int32 `[N, 2]` seeds, the batch's own or, under a plain `fit`, of `seed` and the step."""
     if "seed" in batch:
         return batch["seed"]
-    count = tf.shape(images)[0]
-    step = tf.fill([count], tf.cast(iterations, tf.int32))
-    return tf.stack([step, tf.range(count)], axis=1)
+    context = tf.distribute.get_replica_context()
+    replica = context.replica_id_in_sync_group if context else 0
+    key = tf.stack([tf.constant(seed, tf.int32), tf.cast(iterations, tf.int32)])
+    key = tf.random.experimental.stateless_fold_in(key, tf.cast(replica, tf.int32))
+    return tf.random.stateless_uniform((tf.shape(images)[0], 2), key, None, None, tf.int32)
+
+
+_STEP = 1000  # the input pipeline folds smaller numbers into an example's seed
 
 
 def random_normal(seeds: tf.Tensor, shape: tuple[int, ...], purpose: int) -> tf.Tensor:
     """Standard normal `[N, *shape]`, drawn for each example from its own seed.
 
-    The same whatever the number of replicas, and the same again when a run resumes.
+    The same whatever the number of replicas, and the same again when a run resumes. No two
+    purposes and no two seeds share their numbers.
     """
-    draw = lambda seed: tf.random.stateless_normal(shape, seed + [0, purpose * 7919])  # noqa: E731
-    return tf.map_fn(draw, seeds, fn_output_signature=tf.float32)
+    return _drawn(tf.random.stateless_normal, seeds, shape, purpose)
 
 
 def random_uniform(seeds: tf.Tensor, shape: tuple[int, ...], purpose: int) -> tf.Tensor:
-    """Uniform [0, 1) `[N, *shape]`, drawn for each example from its own seed."""
-    draw = lambda seed: tf.random.stateless_uniform(shape, seed + [0, purpose * 7919])  # noqa: E731
-    return tf.map_fn(draw, seeds, fn_output_signature=tf.float32)
+    """Uniform [0, 1) `[N, *shape]`, drawn as `random_normal` is."""
+    return _drawn(tf.random.stateless_uniform, seeds, shape, purpose)
+
+
+def _drawn(draw: Callable, seeds: tf.Tensor, shape: tuple[int, ...], purpose: int) -> tf.Tensor:
+    def one(seed: tf.Tensor) -> tf.Tensor:
+        return draw(shape, tf.random.experimental.stateless_fold_in(seed, _STEP + purpose))
+
+    return tf.map_fn(one, seeds, fn_output_signature=tf.float32)
 
 
 def forward_flops(network: keras.Model, *shapes: tuple[int, ...]) -> float:

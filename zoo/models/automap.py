@@ -379,16 +379,23 @@ class Automap(Translator):
         check_size(recipe, 1 if any(sensors) else 2)
         return recipe
 
-    def compile(self, **kwargs: Any) -> None:
-        super().compile(**kwargs)
+    @property
+    def optimizers(self) -> tuple[str, ...]:
+        several = self.recipe.variant == "pix2pix"
+        return ("network_optimizer", "discriminator_optimizer") if several else ("optimizer",)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        super().compile(*args, **kwargs)
         recipe = self.recipe
         rate = recipe.learning_rate
         # Keras's epsilon would outweigh the squared gradients of so many weights.
-        self.network_optimizer = keras.optimizers.RMSprop(
-            LinearDecay(rate, recipe.steps) if recipe.decay == "linear" else rate,
-            rho=recipe.rms_decay,
-            epsilon=1e-16,
-        )
+        if self.optimizer is None:
+            self.optimizer = keras.optimizers.RMSprop(
+                LinearDecay(rate, recipe.steps) if recipe.decay == "linear" else rate,
+                rho=recipe.rms_decay,
+                epsilon=1e-16,
+            )
+        self.network_optimizer = self.optimizer
         self.network_optimizer.build(self.network.trainable_variables)
         if recipe.variant == "pix2pix":
             self.discriminator_optimizer = keras.optimizers.Adam(2e-4, beta_1=0.5, epsilon=1e-8)
@@ -399,7 +406,7 @@ class Automap(Translator):
         recipe = self.recipe
         source = self.source.encode(tf.cast(batch["source"], tf.float32))
         target = self.target.encode(tf.cast(batch["target"], tf.float32))
-        seeds = example_seeds(batch, source, self.network_optimizer.iterations)
+        seeds = example_seeds(batch, source, self.network_optimizer.iterations, self.recipe.seed)
         if recipe.jitter:
             noise = random_uniform(seeds, tuple(source.shape[1:]), JITTER)
             source *= 1.0 + recipe.jitter * (2.0 * noise - 1.0)

@@ -319,6 +319,7 @@ class TwoWayTranslator(Translator):
     a batch and the examples of `picture` hold the data's.
     """
 
+    optimizers = ("generator_optimizer", "discriminator_optimizer")
     data = "unpaired"
     network: TwoWay
     trained: TwoWay  # `network` itself, unless that is its moving average
@@ -496,8 +497,8 @@ class CycleGAN(TwoWayTranslator):
         same = self.domain_a.channels == self.domain_b.channels
         return self.residual_output(self.recipe.output) and same
 
-    def compile(self, **kwargs: Any) -> None:
-        super().compile(**kwargs)
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        super().compile(*args, **kwargs)
         recipe = self.recipe
         if recipe.buffer and not recipe.crop:
             raise ValueError(
@@ -530,7 +531,9 @@ class CycleGAN(TwoWayTranslator):
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """One step of the generators, then one of the discriminators (the paper's eq. 3)."""
         recipe = self.recipe
-        seeds = example_seeds(batch, batch["source"], self.generator_optimizer.iterations)
+        seeds = example_seeds(
+            batch, batch["source"], self.generator_optimizer.iterations, self.recipe.seed
+        )
         real = self.given(batch)
         labels = self._labels(batch)
         weights = self.trained.trainable_variables

@@ -201,6 +201,7 @@ class DCGAN(Translator):
     """
 
     recipe_class = DcganRecipe
+    optimizers = ("generator_optimizer", "discriminator_optimizer")
     data = "single"
 
     def __init__(self, recipe: DcganRecipe, source: Domain, target: Domain, **kwargs: Any):
@@ -252,8 +253,8 @@ class DCGAN(Translator):
             class_names=facts.class_names if recipe.conditional else names,
         )
 
-    def compile(self, **kwargs: Any) -> None:
-        super().compile(**kwargs)
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        super().compile(*args, **kwargs)
         rate = self.recipe.learning_rate
         rates = {"generator": rate, "discriminator": self.recipe.discriminator_rate or rate}
         for name, rate in rates.items():
@@ -279,7 +280,7 @@ class DCGAN(Translator):
             )
         real = self.target.encode(tf.cast(batch["image"], tf.float32))
         labels = batch["label"] if recipe.conditional else None
-        seeds = example_seeds(batch, real, self.generator_optimizer.iterations)
+        seeds = example_seeds(batch, real, self.generator_optimizer.iterations, self.recipe.seed)
         latents = self._with_labels(random_normal(seeds, (recipe.latent,), LATENT), labels)
         loss = adversarial(recipe.adversarial)
         g_weights = self.generator.trainable_variables

@@ -209,11 +209,12 @@ class EncoderDecoder(Translator):
     def residual(self) -> bool:
         return self.residual_output(self.recipe.output)
 
-    def compile(self, **kwargs: Any) -> None:
-        super().compile(**kwargs)
-        self.network_optimizer = keras.optimizers.Adam(
-            LinearDecay(self.recipe.learning_rate, self.recipe.steps)
-        )
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        super().compile(*args, **kwargs)
+        if self.optimizer is None:
+            rate = LinearDecay(self.recipe.learning_rate, self.recipe.steps)
+            self.optimizer = keras.optimizers.Adam(rate)
+        self.network_optimizer = self.optimizer
         self.network_optimizer.build(self.network.trainable_variables)
         recipe = self.recipe
         if self.classes:

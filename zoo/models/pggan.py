@@ -361,6 +361,7 @@ class PGGAN(Translator):
     """
 
     recipe_class = PgganRecipe
+    optimizers = ("generator_optimizer", "critic_optimizer")
     data = "single"
 
     def __init__(self, recipe: PgganRecipe, source: Any, target: Any, **kwargs: Any):
@@ -422,9 +423,9 @@ class PGGAN(Translator):
                     if variable is not optimizer.learning_rate:
                         variable.assign(tf.zeros(variable.shape, variable.dtype))
 
-    def compile(self, **kwargs: Any) -> None:
+    def compile(self, *args: Any, **kwargs: Any) -> None:
         """Two Adam optimizers over all layers: one checkpoint structure for the whole run."""
-        super().compile(**kwargs)
+        super().compile(*args, **kwargs)
         rate = self.recipe.learning_rate
         for name, network in (("generator", self.generator), ("critic", self.critic)):
             optimizer = keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99, epsilon=1e-8)
@@ -447,7 +448,7 @@ class PGGAN(Translator):
         real = self.target.encode(tf.cast(batch["image"], tf.float32))
         if phase.fade:
             real = blend(upsample(downsample(real)), real, alpha)
-        seeds = example_seeds(batch, real, self.generator_optimizer.iterations)
+        seeds = example_seeds(batch, real, self.generator_optimizer.iterations, self.recipe.seed)
         logs = {}
         for k in range(self.recipe.n_critic):
             # Every n-th image: the same images make an update whatever the number of replicas.

@@ -243,6 +243,7 @@ class Pix2Pix(Translator):
     """
 
     recipe_class = Pix2PixRecipe
+    optimizers = ("generator_optimizer", "discriminator_optimizer")
     classifies = True
 
     def __init__(self, recipe: Pix2PixRecipe, source: Domain, target: Domain, **kwargs: Any):
@@ -269,8 +270,8 @@ class Pix2Pix(Translator):
     def residual(self) -> bool:
         return self.residual_output(self.recipe.output)
 
-    def compile(self, **kwargs: Any) -> None:
-        super().compile(**kwargs)
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        super().compile(*args, **kwargs)
 
         def adam(network: keras.Model, rate: float) -> keras.Optimizer:
             schedule = LinearDecay(rate, self.recipe.steps)
@@ -295,7 +296,9 @@ class Pix2Pix(Translator):
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """One step of each network, discriminator first (the paper's eq. 4; its loss halved)."""
-        seeds = example_seeds(batch, batch["source"], self.generator_optimizer.iterations)
+        seeds = example_seeds(
+            batch, batch["source"], self.generator_optimizer.iterations, self.recipe.seed
+        )
         source = self.source.encode(batch["source"])
         real = self.target_values(batch["target"])
         g_weights = self.network.trainable_variables

@@ -162,6 +162,7 @@ class SRCNN(Translator):
     """
 
     recipe_class = SrcnnRecipe
+    optimizers = ("hidden_optimizer", "last_optimizer")
 
     def __init__(self, recipe: SrcnnRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
@@ -211,9 +212,9 @@ class SRCNN(Translator):
             values += self.source.scale(inner[..., centre : centre + 1])
         return values
 
-    def compile(self, **kwargs: Any) -> None:
+    def compile(self, *args: Any, **kwargs: Any) -> None:
         """Two optimizers, because the last layer has a rate of its own."""
-        super().compile(**kwargs)
+        super().compile(*args, **kwargs)
         recipe = self.recipe
         rates = {"hidden": recipe.learning_rate, "last": recipe.last_rate or recipe.learning_rate}
         for name, rate in rates.items():

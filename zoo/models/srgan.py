@@ -239,6 +239,7 @@ class SRGAN(Translator):
     """
 
     recipe_class = SrganRecipe
+    optimizers = ("pretrain_optimizer", "generator_optimizer", "discriminator_optimizer")
 
     def __init__(self, recipe: SrganRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
@@ -282,13 +283,13 @@ class SRGAN(Translator):
         """What `train_step` does is chosen in Python, so each phase has its graph."""
         self.phase = phase
 
-    def compile(self, **kwargs: Any) -> None:
+    def compile(self, *args: Any, **kwargs: Any) -> None:
         """Three Adam optimizers: one checkpoint structure for the whole run.
 
         Raises:
             FileNotFoundError: where the feature extractor's weights cannot be had.
         """
-        super().compile(**kwargs)
+        super().compile(*args, **kwargs)
         recipe, steps = self.recipe, {phase.name: phase.steps for phase in self.phases()}
 
         def adam(network: keras.Model, phase: str) -> keras.Optimizer:

@@ -276,8 +276,8 @@ class UNIT(TwoWayTranslator):
     def tile_margin(self) -> int:
         return 24 + 16 * self.recipe.blocks  # half the receptive field, normalisation aside
 
-    def compile(self, **kwargs: Any) -> None:
-        super().compile(**kwargs)
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        super().compile(*args, **kwargs)
         recipe = self.recipe
 
         def adam(weights: list, rate: float) -> keras.Optimizer:
@@ -301,7 +301,9 @@ class UNIT(TwoWayTranslator):
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """One step of the discriminators, then one of the generators, the authors' order."""
-        seeds = example_seeds(batch, batch["source"], self.generator_optimizer.iterations)
+        seeds = example_seeds(
+            batch, batch["source"], self.generator_optimizer.iterations, self.recipe.seed
+        )
         real = self.given(batch)
         weights, judges = self.trained.trainable_variables, self._judges()
         with tf.GradientTape() as tape:
