@@ -129,3 +129,110 @@ def test_a_finer_grid_keeps_its_place_in_every_format(tmp_path, name, plane):
             for d in (0, 1, 2)
         ]
         np.testing.assert_allclose(np.mean(block, 0), centre, atol=1e-4)
+
+
+def test_analyze_does_not_say_how_it_lies(tmp_path):
+    image = nibabel.AnalyzeImage(voxels(), np.diag([0.7, 0.9, 3, 1]))
+    image.header["descrip"] = image.header["patient_id"] = b"DOE"
+    nibabel.save(image, tmp_path / "a.hdr")
+    (volume,) = (found := find(tmp_path)).volumes
+    assert [p.reason for p in found.problems] == ["not an image: the voxels of a.hdr"]
+    assert volume.affine is None and volume.presented("coronal") == volume
+    np.testing.assert_allclose((*volume.spacing, volume.slice_spacing), (0.7, 0.9, 3))
+    np.testing.assert_array_equal(stored(volume), voxels())
+    volume.write(tmp_path / "out/a.hdr", ((i, volume.read(i)) for i in range(4)), anonymous=True)
+    result = nibabel.load(tmp_path / "out/a.hdr")
+    np.testing.assert_array_equal(np.asarray(result.dataobj), voxels())
+    assert not isinstance(result, nibabel.Nifti1Pair)
+    assert b"DOE" not in (tmp_path / "out/a.hdr").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a.mgz", "a.mgh"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "float32"])
+def test_mgh_is_read_as_nibabel_does(tmp_path, name, dtype):
+    nibabel.save(nibabel.MGHImage(voxels(dtype), tilted()), tmp_path / name)
+    if name == "a.mgh":
+        with open(tmp_path / name, "ab") as file:  # a tag with the command that made it
+            file.write(b"mri_convert DOE^JANE.dcm")
+    volume = open_volume(tmp_path / name)
+    np.testing.assert_array_equal(stored(volume), voxels(dtype).astype("f4"))
+    np.testing.assert_allclose(volume.affine, tilted(), atol=1e-4)
+    out = tmp_path / "out" / name
+    for anonymous in (False, True):
+        hung = volume.presented("axial")
+        hung.write(out, ((i, hung.read(i)) for i in range(hung.length)), "", anonymous)
+        result = nibabel.load(out)
+        np.testing.assert_array_equal(result.get_fdata(), voxels(dtype))
+        np.testing.assert_allclose(result.affine, tilted(), atol=1e-4)
+        assert (b"JANE" in out.read_bytes()) == (name == "a.mgh" and not anonymous)
+
+
+@pytest.mark.parametrize("suffix", ["mhd", "nhdr"])
+@pytest.mark.parametrize(
+    ("named", "reason"),
+    [
+        ("../secret.raw", "expected a file in the header's folder"),
+        ("/etc/passwd", "expected a file in the header's folder"),
+        ("..\\secret.raw", "expected a file in the header's folder"),
+        ("C:\\secret.raw", "expected a file in the header's folder"),
+        ("gone.raw", "expected a file that is there"),
+        ("slice%03d.raw 1 4 1", "expected one file"),
+        ("LIST", "expected one file"),
+        ("short.raw", "voxels: expected 240 bytes"),
+    ],
+)
+def test_a_header_takes_voxels_from_its_own_folder_only(tmp_path, suffix, named, reason):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret.raw").write_bytes(bytes(1000))
+    (tmp_path / "in/short.raw").write_bytes(bytes(100))
+    path = tmp_path / "in" / f"a.{suffix}"
+    SimpleITK.WriteImage(itk_image(voxels(), tilted()), path)
+    text = path.read_text().replace("a.raw", named)
+    path.write_text(text)
+    found = find(tmp_path / "in")
+    assert found.volumes == []
+    reasons = {problem.path.name: problem.reason for problem in found.problems}
+    assert reason in reasons[path.name]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "reason"),
+    [
+        ("a.mha", "DimSize = 5 6 4", "DimSize = 50000 60000 40000", "voxels: expected"),
+        ("a.mha", "DimSize = 5 6 4", "DimSize = 5 6 nan", "DimSize: expected 3 number"),
+        ("a.mha", "NDims = 3", "NDims = 4", "NDims: expected 2 or 3. Received: 4"),
+        ("a.mha", "MET_SHORT", "MET_OTHER", "ElementType: expected one of"),
+        ("a.mha", "BinaryData = True", "BinaryData = False", "BinaryData: expected True"),
+        ("a.mha", "TransformMatrix = ", "TransformMatrix = 0 0 0 0 0 0 0 0 0 1", "9 number"),
+        ("a.nrrd", "sizes: 5 6 4", "sizes: 50000 60000 40000", "voxels: expected"),
+        ("a.nrrd", "dimension: 3", "dimension: 4", "dimension: expected 2 or 3. Received: 4"),
+        ("a.nrrd", "encoding: raw", "encoding: ascii", "encoding: expected raw or gzip"),
+        ("a.nrrd", "endian: little", "endian: middle", "endian: expected little or big"),
+        ("a.nrrd", "kinds: domain", "kinds: RGB-color", "kinds: expected one number a voxel"),
+        ("a.nrrd", "NRRD0004", "NRRD0009", "magic: expected NRRD0001"),
+    ],
+)
+def test_headers_that_cannot_be_are_named(tmp_path, name, old, new, reason):
+    SimpleITK.WriteImage(itk_image(voxels(), tilted()), tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    assert old.encode() in content
+    (tmp_path / name).write_bytes(content.replace(old.encode(), new.encode()))
+    with pytest.raises(ValueError, match=reason):
+        open_volume(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.mha", "a.nrrd", "a.mgz"])
+def test_several_channels_and_damaged_streams_are_refused(tmp_path, name):
+    if name != "a.mgz":
+        image = SimpleITK.GetImageFromArray(np.zeros((4, 5, 6, 3), np.uint8), isVector=True)
+        SimpleITK.WriteImage(image, tmp_path / name)
+        with pytest.raises(ValueError, match="expected"):
+            open_volume(tmp_path / name)
+        SimpleITK.WriteImage(itk_image(voxels(), tilted()), tmp_path / name, True)
+    else:
+        nibabel.save(nibabel.MGHImage(voxels(), tilted()), tmp_path / name)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[-1 if name == "a.mha" else -5] ^= 0xFF  # of the checksum
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match="damaged (gzip|zlib) data"):
+        open_volume(tmp_path / name)

@@ -135,8 +135,8 @@ class Oriented(Volume):
         dtype = np.dtype(np.float32)
         if classes:
             dtype = np.dtype(self.labels[0] if classes <= 256 else self.labels[1])
-        with contextlib.ExitStack() as stack:
-            planes = stack.enter_context(self._planes(path.parent, slices, grid, dtype))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._planes(path.parent, slices, grid, dtype) as planes:
             self._save(path, planes, dtype, description, anonymous, self._finer(grid))
 
     def _save(
@@ -213,7 +213,9 @@ def described(
     numbers = None
     if place is not None:
         lengths = np.linalg.norm(place[:3, :3], axis=0)
-        if not np.isfinite(place).all() or not abs(np.linalg.det(place[:3, :3] / lengths)) > 1e-3:
+        with np.errstate(all="ignore"):
+            turned = abs(np.linalg.det(place[:3, :3] / lengths))  # 1 at right angles
+        if not np.isfinite(place).all() or not turned > 1e-3:
             received = [[round(float(v), 4) for v in row] for row in place[:3]]
             raise ValueError(
                 "affine: expected finite numbers, and three axes that are no multiples of each "

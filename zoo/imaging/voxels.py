@@ -59,14 +59,18 @@ class Voxels:
             ValueError: for a file that is too short, or whose checksum or length is not right.
         """
         status = os.stat(self.path)
-        needed, there = self.offset + self.size, status.st_size - self.start
-        if self.codec and needed <= _MOST * max(there, 0):
+        stored, needed = max(0, status.st_size - self.start), self.offset + self.size
+        there, what = stored - self.offset, "bytes"
+        if self.codec and needed > _MOST * stored:
+            there, what = stored, f"bytes of {self.codec}"
+        elif self.codec:
             stamp = (status.st_mtime_ns, status.st_size)
-            there = _length(self.path, self.start, self.codec, needed + _BEYOND, stamp)
-        if there < needed:
+            length = _length(self.path, self.start, self.codec, needed + _BEYOND, stamp)
+            there = length - self.offset
+        if there < self.size:
             raise ValueError(
-                f"voxels: expected {needed} bytes, as the header says ({_by(self.shape)} of "
-                f"{np.dtype(self.dtype).itemsize} bytes). Received: {max(there, 0)} bytes"
+                f"voxels: expected {self.size} bytes, as the header says ({_by(self.shape)} of "
+                f"{np.dtype(self.dtype).itemsize} bytes). Received: {max(there, 0)} {what}"
             )
 
     def planes(self, first: int, last: int) -> np.ndarray:
