@@ -12,7 +12,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pydicom
@@ -287,14 +287,18 @@ class _Found(stacks.Slice):
     """A slice of a file.
 
     Attributes:
-        name: the file's.
-        common: what it has in common with others of its series, for `Series`.
-        thickness: in mm.
+        name, header: the file's.
+        measures: what holds the thickness.
+        uid, shape, modality, unit: as of `Series`.
     """
 
     name: str
-    common: dict[str, Any]
-    thickness: float
+    header: pydicom.Dataset
+    measures: pydicom.Dataset
+    uid: str
+    shape: tuple[int, int]
+    modality: str
+    unit: str
 
 
 def find_series(
@@ -322,9 +326,7 @@ def find_series(
         if len(slices) > 1:
             whole.append(slices)
         else:
-            by_uid[slices[0].common["uid"] or str(path), slices[0].common["shape"]].append(
-                slices[0]
-            )
+            by_uid[slices[0].uid or str(path), slices[0].shape].append(slices[0])
     # single-frame files: those that lack what the others of their series have, and the parts
     named: list[tuple[list[_Found], str, int]] = []
     for key, group in by_uid.items():
@@ -449,7 +451,9 @@ def _read_slices(path: Path, name: str) -> list[_Found]:
         path=path,
         name=name,
         count=count,
-        common=_common(header),
+        uid=headers.text(header, "SeriesInstanceUID"),
+        shape=(int(header.Rows), int(header.Columns)),
+        modality=headers.text(header, "Modality") or "OT",
         padding=headers.padding_ends(header),
         table=headers.modality_table(header) is not None,
         grouped=grouped,
@@ -460,7 +464,7 @@ def _read_slices(path: Path, name: str) -> list[_Found]:
             "PixelValueTransformationSequence: expected in every frame, or in none. "
             "Received: some frames without it"
         )
-    if len({item.common["unit"] for item in slices}) > 1:
+    if len({item.unit for item in slices}) > 1:
         raise ValueError("RescaleType: expected one for all frames. Received: several")
     return slices
 
@@ -472,7 +476,9 @@ class _Facts:
     path: Path
     name: str
     count: int
-    common: dict[str, Any]
+    uid: str
+    shape: tuple[int, int]
+    modality: str
     padding: tuple[int, int] | None
     table: bool
     grouped: bool
@@ -505,16 +511,20 @@ def _slice(header: pydicom.Dataset, facts: _Facts, number: int, vector: str) -> 
             location=_location(header),
         ),
         order=(int(instance) if instance.isdecimal() else 0, facts.name, number),
-        instance=f"{headers.text(header, 'SOPInstanceUID')} {number}",
-        kind=(facts.common["modality"], unit, encoding.inverted, *apart, vector),
+        instance=lambda: f"{headers.text(header, 'SOPInstanceUID')} {number}",
+        kind=(facts.modality, unit, encoding.inverted, *apart, vector),
         orientation=_orientation(
             headers.numbers(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6)
         ),
         spacing=_spacing(header, measures),
         marks=functools.partial(_marks, header, number, facts.grouped),
         name=facts.name,
-        common={**facts.common, "unit": unit},
-        thickness=_thickness(measures),
+        header=header,
+        measures=measures,
+        uid=facts.uid,
+        shape=facts.shape,
+        modality=facts.modality,
+        unit=unit,
     )
 
 
@@ -622,19 +632,11 @@ def _slice_spacing(frames: tuple[Frame, ...]) -> float | None:
         return None
 
 
-def _common(header: pydicom.Dataset) -> dict[str, Any]:
+def _patient(header: pydicom.Dataset) -> str:
     patient = headers.text(header, "PatientID")
     if patient:
-        patient = f"{headers.text(header, 'IssuerOfPatientID')}|{patient}"
-    else:
-        patient = headers.text(header, "StudyInstanceUID")
-    return {
-        "shape": (int(header.Rows), int(header.Columns)),
-        "modality": headers.text(header, "Modality") or "OT",
-        "patient": patient,
-        "uid": headers.text(header, "SeriesInstanceUID"),
-        "frame_of_reference": headers.text(header, "FrameOfReferenceUID"),
-    }
+        return f"{headers.text(header, 'IssuerOfPatientID')}|{patient}"
+    return headers.text(header, "StudyInstanceUID")
 
 
 def _series(parts: list[list[_Found]], name: str, number: int = 0) -> Series:
@@ -648,8 +650,17 @@ def _series(parts: list[list[_Found]], name: str, number: int = 0) -> Series:
     )
     paths = tuple(frame.path for frame in frames)
     one_way = all(stacks.alike(item, first) for item in slices)
+    with headers.quiet():  # what is asked of the first file only
+        patient, thickness = _patient(first.header), _thickness(first.measures)
+        frame_of_reference = headers.text(first.header, "FrameOfReferenceUID")
     return Series(
         name=name,
+        uid=first.uid,
+        shape=first.shape,
+        modality=first.modality,
+        unit=first.unit,
+        patient=patient,
+        frame_of_reference=frame_of_reference,
         paths=paths if len(set(paths)) > 1 else paths[:1],
         length=len(frames),
         spacing=first.spacing if one_way else None,
@@ -657,8 +668,7 @@ def _series(parts: list[list[_Found]], name: str, number: int = 0) -> Series:
         number=number,
         frames=frames,
         orientation=first.orientation if one_way else None,
-        thickness=first.thickness,
-        **first.common,
+        thickness=thickness,
     )
 
 

@@ -20,7 +20,7 @@ class Slice:
     Attributes:
         frame: what is stacked; its `position` is that of the first pixel, in mm, or None.
         order: sorts slices that nothing else sorts.
-        instance: equal for copies of one slice.
+        instance: makes, where it is needed, what is equal for copies of one slice.
         kind: what must be equal in a stack.
         orientation: ImageOrientationPatient, None where unknown.
         spacing: PixelSpacing in mm, None where unknown.
@@ -29,7 +29,7 @@ class Slice:
 
     frame: Any
     order: tuple
-    instance: str
+    instance: Callable[[], str]
     kind: Hashable
     orientation: tuple[float, ...] | None
     spacing: tuple[float, float] | None
@@ -90,8 +90,9 @@ def _in_places(group: list[Slice]) -> list[list[Slice]]:
     copies: dict[int, list[tuple[int, Slice]]] = collections.defaultdict(list)
     seen: collections.Counter = collections.Counter()
     for place, item in sorted(items, key=lambda pair: pair[1].order):
-        copies[seen[place, item.instance]].append((place, item))
-        seen[place, item.instance] += 1
+        copy = place, item.instance()
+        copies[seen[copy]].append((place, item))
+        seen[copy] += 1
     marked = [[(place, item, item.marks()) for place, item in of_one] for of_one in copies.values()]
     parts = [part for of_one in marked for part in _told_apart(of_one)]
     return [[item for _, item, _ in sorted(part, key=lambda p: p[0])] for part in parts]
