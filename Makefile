@@ -16,7 +16,7 @@ define need
   command -v $(1) >/dev/null || { echo "$(1) is missing: sudo apt-get install $(2)"; exit 1; }; }
 endef
 
-.PHONY: demo test lint learn distributed table verify-weights bazel bazel-light install clean
+.PHONY: demo test lint learn distributed fuzz table verify-weights bazel bazel-light install clean
 
 demo: install
 	@$(PYTHON) tools/demo.py
@@ -35,6 +35,10 @@ learn: install
 # Every model in two processes, against one.
 distributed: install
 	@$(PYTHON) -m pytest -q -m "distributed or not distributed" tests/distribution_test.py
+
+# Thousands of damaged files of every kind, each beside a good one: minutes.
+fuzz: install
+	@$(PYTHON) -m pytest -q -s -m fuzz tests/fuzz_test.py
 
 # The README's table of data sets, from the registry.
 table: install

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zoo.models.encoder_decoder import EncoderDecoderRecipe
 from zoo.recipe import Recipe
 
 
@@ -38,6 +39,14 @@ def test_bad_assignments_name_the_field(assignment, message):
 def test_values_that_make_no_sense_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Recipe(**bad)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"levels": 0}, {"levels": 99}, {"residual_blocks": -1}, {"residual_blocks": 1e308}]
+)
+def test_networks_that_cannot_be_built_are_refused(bad):
+    with pytest.raises(ValueError, match=f"{next(iter(bad))}: expected [01] to"):
+        EncoderDecoderRecipe(**bad)
 
 
 def test_an_unknown_field_is_refused():

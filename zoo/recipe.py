@@ -5,6 +5,18 @@ import math
 import typing
 from typing import Any, ClassVar, Literal, Self
 
+# Sizes of networks, where a recipe has them: beyond these, building one would not come to an end.
+_SIZES = {
+    "levels": (1, 16),
+    "blocks": (0, 1024),
+    "residual_blocks": (0, 1024),
+    "discriminator_layers": (0, 16),
+    "discriminator_scales": (1, 16),
+    "base_filters": (1, 8192),
+    "discriminator_filters": (1, 8192),
+    "classes": (0, 65536),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
@@ -104,6 +116,11 @@ class Recipe:
         ):
             if getattr(self, name) < low:
                 raise ValueError(f"{name}: expected {low} or more. Received: {getattr(self, name)}")
+        for name, (low, high) in _SIZES.items():
+            if not low <= getattr(self, name, low) <= high:
+                raise ValueError(
+                    f"{name}: expected {low} to {high}. Received: {getattr(self, name)}"
+                )
         if self.slices % 2 == 0:
             raise ValueError(f"slices: expected an odd number. Received: {self.slices}")
 
