@@ -55,7 +55,7 @@ How to train
   --seed=N              of weights, data order, augmentation and noise (default 0)
   --precision=auto|float32|bfloat16
   --strategy=auto|one|mirrored|multi_worker|tpu
-  --resume=auto|must|never    never moves the run that is there aside
+  --resume=auto|must|never    must needs a checkpoint; never moves the run that is there aside
   --init=NAME           start from these weights: pretrained or run folder (with its recipe;
                         --model may be left out), or a .weights.h5 file
   --set FIELD=VALUE     any other field of the recipe (repeatable); `describe` lists them

@@ -24,7 +24,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from zoo import figures, pipeline, registry, translator
-from zoo.atomic import write_json
+from zoo.atomic import allocate, write_json
 from zoo.checkpoints import Checkpoints, said, steps_in
 from zoo.imaging.volume import reason
 from zoo.imaging.windows import MEASUREMENTS, Domain
@@ -37,6 +37,9 @@ STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu")
 _FREE_FIELDS = {"image_every", "checkpoint_every", "tile", "allow_shared_patients"}
 _SECONDS_A_CALL = 1.0  # aim of one call into TensorFlow: Ctrl-C and the bar wait for it
 _STEPS_A_CALL = 10  # under several workers
+
+
+_RESERVE = 2**16  # bytes kept free for the state of a run that a full disk ends
 
 
 class Interrupted(KeyboardInterrupt):
@@ -345,7 +348,7 @@ def _lock(file: TextIO, workdir: Path) -> None:
             print(f"{workdir}: its file system has no locks; see that no other run is in it.")
             return
         file.seek(0)
-        holder = " ".join(file.read(200).split()) or "unknown"
+        holder = " ".join(file.read(200).replace("\0", "").split()) or "unknown"
         raise BlockingIOError(
             f"workdir: expected a folder without a run that goes on. "
             f"Received: {workdir}, in which another process trains ({holder})"
@@ -353,6 +356,7 @@ def _lock(file: TextIO, workdir: Path) -> None:
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()
+    allocate(file.fileno(), _RESERVE)
 
 
 def _move_aside(workdir: Path) -> None:
@@ -475,9 +479,9 @@ class _Loop:
 
     def run(self) -> None:
         self._write_record()
-        writer = tf.summary.create_noop_writer()
+        self.writer = tf.summary.create_noop_writer()
         if self.chief:
-            writer = tf.summary.create_file_writer(os.fsencode(self.workdir / "tensorboard"))
+            self.writer = tf.summary.create_file_writer(os.fsencode(self.workdir / "tensorboard"))
         previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
         for number in previous:
             signal.signal(number, self._on_signal)
@@ -492,7 +496,7 @@ class _Loop:
         )
         self.started = time.monotonic(), int(self.step.numpy())
         try:
-            with writer.as_default(), self.bar:
+            with self.bar:
                 first, images = 0, 0
                 for phase in self.phases:
                     if int(self.step.numpy()) < first + phase.steps:
@@ -500,7 +504,7 @@ class _Loop:
                     first += phase.steps
                     images += phase.steps * phase.batch_size
             with _written(self.workdir / "tensorboard"):
-                writer.close()
+                self.writer.close()
             self._finish()
         except Interrupted:
             self._write_state("interrupted")
@@ -519,7 +523,7 @@ class _Loop:
             raise
         finally:
             with contextlib.suppress(tf.errors.OpError):
-                writer.close()
+                self.writer.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
@@ -592,7 +596,7 @@ class _Loop:
 
     def _tell(self, losses: dict[str, float], now: int, steps: int, phase: Phase) -> None:
         """The losses to TensorBoard, and to the bar or, without a terminal, ten lines of a log."""
-        with _written(self.workdir / "tensorboard"):
+        with _written(self.workdir / "tensorboard"), self.writer.as_default():
             for name, value in losses.items():
                 tf.summary.scalar(f"train/{name}", value, step=now)
         self.record["metrics"]["train"] = losses
@@ -638,6 +642,7 @@ class _Loop:
         """The state of a run that ends here, where the disk has room for it."""
         self.record["state"] = state
         with contextlib.suppress(OSError):
+            os.truncate(self.workdir / ".lock", 0)  # the room kept for this
             self._write_record()
 
     def _write_record(self) -> None:
@@ -659,10 +664,12 @@ class _Loop:
         if not self.chief:
             return
         picture = self.model.picture(self._examples())
-        with _written(self.workdir / "tensorboard"):
+        with _written(self.workdir / "tensorboard"), self.writer.as_default():
             tf.summary.image("examples", picture[None], step=now)
         (self.workdir / "samples").mkdir(exist_ok=True)
-        figures.save_png(self.workdir / "samples" / f"step_{now:07d}.png", picture)
+        path = self.workdir / "samples" / f"step_{now:07d}.png"
+        with _written(path):
+            figures.save_png(path, picture)
 
     def _examples(self) -> list[dict[str, np.ndarray]]:
         if not hasattr(self, "_held_out"):
