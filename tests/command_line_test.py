@@ -173,3 +173,30 @@ def test_predict_says_what_it_did(tmp_path, monkeypatch, capsys):
     assert len(said.err.splitlines()) == 3
     assert "/\\udcff.npy: " in said.err
     assert "/a\\nb.npy: " in said.err
+
+
+def test_a_reader_that_has_enough_and_a_terminal_without_letters_are_quiet():
+    command = [sys.executable, str(ROOT / "cli.py")]
+    reader = subprocess.Popen([*command, "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    reader.stdout.close()  # as `head` does
+    assert reader.stderr.read() == b""
+    reader.stderr.close()
+    assert reader.wait() == 1
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*command, "--help"], capture_output=True, env=environment)
+    assert done.returncode == 0 and b"--runner=DirectRunner \\u2026" in done.stdout
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("a\nb"), MemoryError()])
+def test_whatever_goes_wrong_is_one_line(error, monkeypatch, capsys):
+    def broken() -> int:
+        raise error
+
+    monkeypatch.setitem(command_line._COMMANDS, "list", broken)
+    monkeypatch.delenv("ZOO_DEBUG", raising=False)
+    assert command_line.main(["zoo", "list"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {type(error).__name__}: ") and "ZOO_DEBUG=1" in line
+    monkeypatch.setenv("ZOO_DEBUG", "1")
+    with pytest.raises(type(error)):
+        command_line.main(["zoo", "list"])

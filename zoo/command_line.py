@@ -120,6 +120,9 @@ class UsageError(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 failed, 2 wrong usage."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that lacks a letter shows its number
+            stream.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv if argv is None else argv)
     FLAGS.unparse_flags()
     for name in FLAGS:
@@ -143,9 +146,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(command: str) -> int:
     """A command's exit code; whatever goes wrong is said in one line."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal that lacks a letter shows its number
-            stream.reconfigure(errors="backslashreplace")
     try:
         if command != "list":
             _import_quietly()
@@ -159,14 +159,18 @@ def _run(command: str) -> int:
     except SystemExit:
         raise
     except BaseException as error:  # decoders written in Rust panic with one of their own
-        if _stdout_closed():
-            return 1  # by the reader, such as `head`, or its disk is full
+        if isinstance(error, BrokenPipeError) and error.filename is None:
+            _drop_output()
+            return 1  # the reader, such as `head`, has enough
         if os.environ.get("ZOO_DEBUG"):
             raise
         expected = isinstance(error, ValueError | OSError | FloatingPointError | TypeError)
         name = "" if expected else f"{type(error).__name__}: "
         hint = "" if expected else " (ZOO_DEBUG=1 shows where)"
-        return _fail(f"{name}{_one_line(error)}{hint}", 1)
+        code = _fail(f"{name}{_one_line(error)}{hint}", 1)
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        return code
 
 
 def _one_line(error: BaseException) -> str:
@@ -177,18 +181,10 @@ def _one_line(error: BaseException) -> str:
     return text if len(text) <= 2000 and "Traceback" not in text else reason(error)
 
 
-def _stdout_closed() -> bool:
-    """Whether standard output takes no more; it then goes nowhere, so that the exit is quiet."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+def _drop_output() -> None:
+    """What is still to be written goes nowhere, so that the exit is quiet."""
+    with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _fail(f"standard output: {error}", 1)
-        return True
-    return False
 
 
 def _import_quietly() -> None:
