@@ -16,13 +16,7 @@ import tensorflow as tf
 from runs import RUNS
 
 WORKER = Path(__file__).with_name("train_worker.py")
-# Plain descent on strong losses amplifies rounding errors fifty-fold a step; and the critic of
-# pggan groups four images of one replica.
-TAME = {
-    "cyclegan": ["lambda_cycle=1", "norm=none"],
-    "pggan": ["batch_size=8"],
-    "unit": ["discriminator_init=gaussian", "lambda_reconstruction=1", "lambda_cycle=1"],
-}
+TAME = {"pggan": ["batch_size=8"]}  # whose critic groups four images of one replica
 ALWAYS = ("pix2pix", "cyclegan", "dcgan")  # paired, unpaired, unconditional
 MODELS = [
     pytest.param(name, marks=() if name in ALWAYS else pytest.mark.distributed)
@@ -86,6 +80,12 @@ def test_two_processes_train_what_one_does(name, tmp_path, data_dir):
     one, two = checkpointed(tmp_path / "one"), checkpointed(tmp_path / "two")
     before = checkpointed(tmp_path / "one", f"ckpt-{steps - 1}")
     assert one.keys() == two.keys()
+    # The optimizers' momenta, sums of gradients: see train_worker.py.
+    sums = [k for k in one if "_optimizer/_variables/" in k and one[k].dtype == np.float32]
+    largest = max(np.abs(one[key]).max() for key in sums)
+    for key in sums:
+        apart, size = np.abs(one[key] - two[key]).max(), np.abs(one[key]).max()
+        assert apart <= 1e-3 * size + 2e-6 * largest, key
     for key, value in one.items():
         moved = np.abs(value.astype(float) - before[key]).max()  # in the last step alone
         rounding = 2e-6 * max(1.0, np.abs(value.astype(float)).max())
