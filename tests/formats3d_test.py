@@ -136,7 +136,9 @@ def test_analyze_does_not_say_how_it_lies(tmp_path):
     image.header["descrip"] = image.header["patient_id"] = b"DOE"
     nibabel.save(image, tmp_path / "a.hdr")
     (volume,) = (found := find(tmp_path)).volumes
-    assert [p.reason for p in found.problems] == ["not an image: the voxels of a.hdr"]
+    assert not found.problems  # its voxels belong to it
+    alone = find(tmp_path / "a.img").problems
+    assert [p.reason for p in alone] == ["not an image: the voxels of a.hdr"]
     assert volume.affine is None and volume.presented("coronal") == volume
     np.testing.assert_allclose((*volume.spacing, volume.slice_spacing), (0.7, 0.9, 3))
     np.testing.assert_array_equal(stored(volume), voxels())

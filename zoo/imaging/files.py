@@ -84,11 +84,9 @@ def find(path: str | os.PathLike, *, exclude: Path | None = None) -> Found:
                 volumes.append(volume)
         except ValueError as error:
             problems.append(Problem(file, str(error)))
-    owners = {file: volume.name for volume in volumes for file in volume.companions}
-    for place, problem in enumerate(problems):
-        if problem.path in owners:
-            owned = f"{NOT_AN_IMAGE}: the voxels of {owners[problem.path]}"
-            problems[place] = Problem(problem.path, owned)
+    # the voxels of a header in another file have been read with it
+    read = {file for volume in volumes for file in volume.companions}
+    problems = [problem for problem in problems if problem.path not in read]
     series, failed = dicom.find_series(candidates)
     volumes = sorted(volumes + series, key=lambda volume: volume.name)
     problems = sorted(problems + failed, key=lambda problem: (problem.harmless, problem))
