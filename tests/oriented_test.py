@@ -10,8 +10,7 @@ import dummy_data
 from stand_in import Model
 from zoo import inference, registry
 from zoo.imaging.files import open_volume
-from zoo.imaging.geometry import HANGS
-from zoo.imaging.windows import Domain
+from zoo.imaging.windows import HANGS, Domain
 
 CODES = [
     "".join(code)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from zoo.imaging import geometry
+from zoo.imaging.windows import HANGS
 
 # Side of the largest volume that an export is tried with: a whole tile may take minutes.
 LARGEST_CUBE = 32
@@ -159,7 +159,7 @@ def _plane(domain: dict[str, Any]) -> str:
     if not domain["plane"]:
         return "of no stated plane"
     edges = {"S": "top", "I": "bottom", "A": "front", "P": "back", "L": "left", "R": "right"}
-    rows, columns, _ = (edges[letter] for letter in geometry.HANGS[domain["plane"]])
+    rows, columns, _ = (edges[letter] for letter in HANGS[domain["plane"]])
     return f"{domain['plane']}, rows to the patient's {rows} and columns to the {columns}"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from zoo.imaging.volume import contained, reason
+from zoo.errors import contained, reason
 
 SECTIONS = ("models", "datasets", "pretrained")
 # The kind of each field that an entry must have; "texts" are a list of at least one.

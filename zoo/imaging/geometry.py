@@ -8,7 +8,6 @@ the patient, and the centre of the first pixel moves by (1/s - 1) / 2 input pixe
 import dataclasses
 from collections.abc import Sequence
 
-import nibabel
 import numpy as np
 
 
@@ -39,9 +38,6 @@ class Grid:
 
 SAME = Grid()
 
-# Where rows, columns and slices run to (Right, Left, Anterior, Posterior, Superior, Inferior): as
-# radiologists hang each plane, slices along the normal of DICOM's row and column directions.
-HANGS = {"axial": "PLS", "coronal": "ILP", "sagittal": "IPR"}
 _ACROSS = {"S": "axial", "I": "axial", "A": "coronal", "P": "coronal"}
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # from DICOM's axes (left, back, up) to (right, front, up)
 
@@ -64,6 +60,8 @@ def to_coarse(finer: Sequence[int]) -> np.ndarray:
 
 def planes_across(affine: np.ndarray) -> tuple[str, str, str]:
     """The anatomical plane nearest to those across each axis of an affine to (right, front, up)."""
+    import nibabel  # takes half a second, which `list` need not wait
+
     codes = nibabel.aff2axcodes(affine)
     return tuple(_ACROSS.get(code, "sagittal") for code in codes)
 

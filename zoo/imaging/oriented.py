@@ -19,6 +19,7 @@ from zoo import atomic
 from zoo.imaging import geometry
 from zoo.imaging.volume import Volume, contained
 from zoo.imaging.voxels import Voxels
+from zoo.imaging.windows import HANGS
 
 WIDEST = 1000.0  # mm from pixel to pixel, and from slice to slice; more is a header's mistake
 
@@ -89,7 +90,7 @@ class Oriented(Volume):
         if self._thin is not None:
             plane = geometry.planes_across(affine)[self._thin]
         here = nibabel.orientations.io_orientation(affine)
-        wanted = nibabel.orientations.axcodes2ornt(geometry.HANGS[plane])
+        wanted = nibabel.orientations.axcodes2ornt(HANGS[plane])
         change = nibabel.orientations.ornt_transform(here, wanted)
         axes = tuple(int(axis) for axis in np.argsort(change[:, 0]))
         mirrored = tuple(bool(change[axis, 1] < 0) for axis in axes)

@@ -3,10 +3,12 @@
 import dataclasses
 from typing import Any
 
-from zoo.imaging.geometry import HANGS
-
 # Units of what is not an image yet, and what it is called.
 MEASUREMENTS = {"k-space": "k-space", "line integral": "sinograms"}
+
+# Where rows, columns and slices run to (Right, Left, Anterior, Posterior, Superior, Inferior): as
+# radiologists hang each plane, slices along the normal of DICOM's row and column directions.
+HANGS = {"axial": "PLS", "coronal": "ILP", "sagittal": "IPR"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
