@@ -150,3 +150,23 @@ def test_a_colour_image_has_one_label_map(tmp_path):
         np.asarray(PIL.Image.open(tmp_path / "b.png")), image[..., 0] // 100
     )
     assert find(tmp_path / "b.png").volumes[0].channels == 1
+
+
+def test_the_label_map_of_a_jpeg_picture_is_png(tmp_path):
+    steps = np.arange(0, 480, 30).clip(0, 255).repeat(8).astype(np.uint8)
+    PIL.Image.fromarray(np.tile(steps, (16, 1))).save(tmp_path / "a.jpg", quality=100)
+    target = Domain(modality="SEG", unit="class", window=(0, 2))
+    report, skipped = translate(Model(target=target), tmp_path / "a.jpg", tmp_path / "out")
+    assert not skipped and report.outputs == [tmp_path / "out/a.png"]
+    expected = np.floor(open_volume(tmp_path / "a.jpg").read(0) / 100)
+    np.testing.assert_array_equal(np.asarray(PIL.Image.open(report.outputs[0])), expected)
+    translate(Model(target=target), tmp_path / "a.jpg", tmp_path / "mask.png")
+    assert (tmp_path / "mask.png").exists()
+    with pytest.raises(ValueError, match="expected a .png file"):
+        translate(Model(target=target), tmp_path / "a.jpg", tmp_path / "mask.jpg")
+    PIL.Image.fromarray(steps[None]).save(tmp_path / "a.png")
+    (tmp_path / "both").mkdir()
+    for name in ("a.jpg", "a.png"):
+        (tmp_path / name).rename(tmp_path / "both" / name)
+    report, skipped = translate(Model(target=target), tmp_path / "both", tmp_path / "out2")
+    assert report.done == 1 and len(skipped) == 1

@@ -141,7 +141,7 @@ def translate(
     grid = Grid(scale=model.scale, depth=model.scale if model.dimensions == 3 else 1)
     volumes = [volume.presented(model.source.plane) for volume in found.volumes]
     counts = [_file_count(model, volume, grid) for volume in volumes]
-    targets = _targets(volumes, counts, input, output, deidentify)
+    targets = _targets(volumes, counts, input, output, deidentify, bool(model.classes))
     root = output.parent if targets == [[output]] else output
     # a header's voxels lie beside it
     for place, (volume, paths) in enumerate(zip(volumes, targets, strict=True)):
@@ -313,10 +313,18 @@ def _precision(model: Any) -> str:
 
 
 def _targets(
-    volumes: list[Volume], counts: list[int], input: Path, output: Path, deidentify: bool
+    volumes: list[Volume],
+    counts: list[int],
+    input: Path,
+    output: Path,
+    deidentify: bool,
+    labels: bool,
 ) -> list[list[Path]]:
     """Where each volume goes, to as many files as `counts` says."""
     suffixes = {path: ending(path) for volume in volumes for path in volume.paths}
+    if labels:  # JPEG would not keep the numbers of classes
+        pictures = [p for p, end in suffixes.items() if end.lower() in raster.JPEG_SUFFIXES]
+        suffixes |= dict.fromkeys(pictures, ".png")
     if input.is_file() and not output.is_dir() and output.suffix and counts == [1]:
         kind, is_dicom = suffixes[volumes[0].paths[0]], volumes[0].kind == "dicom"
         # of names that say another kind
@@ -333,7 +341,12 @@ def _targets(
     if not deidentify:
         root = input if input.is_dir() else input.parent
         for volume, count in zip(volumes, counts, strict=True):
-            paths = [output / path.relative_to(root) for path in volume.paths]
+            paths = [
+                (output / path.relative_to(root)).with_name(
+                    path.name.removesuffix(ending(path)) + suffixes[path]
+                )
+                for path in volume.paths
+            ]
             each = count // len(paths)
             if each > 1:
                 paths = [_numbered(path, k) for path in paths for k in range(1, each + 1)]

@@ -233,7 +233,7 @@ def write(
 
     Integer formats are rounded and saturated; NPY is float32. JPEG, which loses some of any image,
     is of quality 95 with colours at full resolution. Label maps are uint8, or uint16 from 257
-    classes on.
+    classes on; that of a JPEG file is PNG.
 
     Args:
         volume: the input.
@@ -242,9 +242,6 @@ def write(
         grid: how much finer the output's grid is.
         classes: of a label map, the number of classes.
         description: of the origin, for all but NPY, which has no place for it.
-
-    Raises:
-        ValueError: for a label map in a JPEG file, which would not keep it.
     """
     labels = "uint8" if classes <= 256 else "uint16"
     if isinstance(volume, ArrayVolume):
@@ -253,18 +250,19 @@ def write(
     dtype = labels if classes else volume.dtype
     bits = np.dtype(dtype).itemsize * 8 if classes else volume.bits
     suffix = _suffix(volume.paths[0])
+    if suffix in JPEG_SUFFIXES and classes:
+        suffix = PNG_SUFFIXES[0]
     if suffix in TIFF_SUFFIXES:
         _write_pages(volume, path, slices, grid, dtype, bits, bool(classes), description)
         return
-    if suffix in JPEG_SUFFIXES and classes:
-        raise ValueError("JPEG: expected a lossless format for a label map, such as PNG")
     for _, data in slices:
         image = saturate(data, dtype, bits)
         if suffix in PNG_SUFFIXES:
-            density = _finer(png.parse(volume.paths[0]).density, grid.scale)
+            is_png = _suffix(volume.paths[0]) in PNG_SUFFIXES
+            density = png.parse(volume.paths[0]).density if is_png else b""
             # PNG has colours of 8 and 16 bits only
             depth = max(bits, 8) if image.ndim == 3 else bits
-            path.write_bytes(png.encode(image, depth, density, description))
+            path.write_bytes(png.encode(image, depth, _finer(density, grid.scale), description))
         else:
             with PIL.Image.open(volume.paths[0], formats=["JPEG", "MPO"]) as source:
                 dots = source.info.get("dpi")
