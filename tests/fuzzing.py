@@ -44,11 +44,15 @@ _VALUES = [
 ]  # fmt: skip
 
 
-def mutations() -> st.SearchStrategy:
-    """Changes of one file: a list of (what, two numbers that say where and how much)."""
+def mutations(fields: int = 3) -> st.SearchStrategy:
+    """Changes of one file: a list of (what, two numbers that say where and how much).
+
+    Args:
+        fields: changes of fields to 7 of bytes.
+    """
     word = st.integers(0, 2**16 - 1)
-    kinds = ["field", "field", "flip", "put", "put", "cut", "drop", "repeat", "splice"]
-    return st.lists(st.tuples(st.sampled_from(kinds), word, word), min_size=1, max_size=4)
+    kinds = ["field"] * fields + ["flip", "put", "put", "cut", "drop", "repeat", "splice"]
+    return st.lists(st.tuples(st.sampled_from(kinds), word, word), min_size=1, max_size=3)
 
 
 def mutate(content: bytes, changes: list, field: Callable[[bytes, int, int], bytes]) -> bytes:

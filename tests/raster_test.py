@@ -302,6 +302,15 @@ def test_jpeg_is_written_as_jpeg_with_little_loss(tmp_path):
     assert sorted(reasons) == ["b.jpg", "c.jpg", "d.jpg"]
 
 
+@pytest.mark.parametrize("options", [{"ome": True}, {"imagej": True}, {"metadata": None}])
+def test_every_slice_of_a_stack_with_metadata_is_read_and_written(tmp_path, options):
+    stack = np.random.default_rng(0).integers(0, 65536, (3, 9, 8), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", **options)
+    volume, written = through(tmp_path / "a.tif")
+    np.testing.assert_array_equal(np.stack([volume.read(i) for i in range(3)]), stack)
+    np.testing.assert_array_equal(tifffile.imread(written), stack)
+
+
 def linked(path, *following):
     """A TIFF of one 8 x 8 page each, whose directories point to the places given by number."""
     data, first = bytes(range(64)), 72

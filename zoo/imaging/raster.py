@@ -155,7 +155,7 @@ def _pixels(path: Path, index: int, indexed: bool = False) -> tuple[np.ndarray, 
             _check_opaque_png(image, samples)
         orientation = 1
     else:
-        page = tiff.file(path).pages[index]
+        page = tiff.file(path).pages.get(index)
         samples, bits, palette = tiff.decode(page), page.bitspersample, tiff.palette(page)
         orientation = page.tags.valueof("Orientation", 1)
         if tiff.turned(page):

@@ -44,7 +44,7 @@ def _opened(path: Path, stamp: tuple[int, int]) -> tifffile.TiffFile:
 def _check_pages(opened: tifffile.TiffFile, count: int, size: int) -> None:
     first = opened.pages.first
     for number in range(count):
-        page = opened.pages[number]
+        page = opened.pages.get(number)
         _check(page, size)
         if _kind(page) != _kind(first) or page.photometric != first.photometric:
             raise ValueError(
