@@ -344,7 +344,7 @@ def test_a_malformed_entry_is_named_as_the_index_is_read(tmp_path, trained_on, m
     fields |= {"licence": "none", "summary": "", "trained_on": trained_on}
     path = tmp_path / "registry.yaml"
     path.write_text(yaml.safe_dump({"pretrained": {"net": fields}}))
-    with pytest.raises(ValueError, match=f"registry.yaml: net: trained_on: {message}"):
+    with pytest.raises(ValueError, match=f"registry.yaml: pretrained: net: trained_on: {message}"):
         registry._read("test", path, tmp_path)
 
 
