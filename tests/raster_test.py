@@ -1,5 +1,6 @@
 """Tests of zoo.imaging.raster and zoo.imaging.files."""
 
+import os
 import struct
 import zlib
 
@@ -309,6 +310,25 @@ def test_every_slice_of_a_stack_with_metadata_is_read_and_written(tmp_path, opti
     volume, written = through(tmp_path / "a.tif")
     np.testing.assert_array_equal(np.stack([volume.read(i) for i in range(3)]), stack)
     np.testing.assert_array_equal(tifffile.imread(written), stack)
+
+
+def test_other_files_that_a_tiff_names_are_not_opened(tmp_path):
+    pixels = (
+        '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="8" SizeY="9" SizeC="1" '
+        'SizeZ="2" SizeT="1"><Channel ID="Channel:0:0" SamplesPerPixel="1"/>'
+    )
+    for number, name in enumerate(["a.tif", "pipe.tif"]):
+        pixels += f'<TiffData IFD="0" FirstZ="{number}" PlaneCount="1">'
+        pixels += f'<UUID FileName="{name}">urn:uuid:{number}</UUID></TiffData>'
+    schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    text = f'<?xml version="1.0"?><OME xmlns="{schema}" UUID="urn:uuid:0"><Image ID="Image:0">'
+    text += f"{pixels}</Pixels></Image></OME>"
+    os.mkfifo(tmp_path / "pipe.tif")
+    image = np.arange(72, dtype=np.uint16).reshape(9, 8)
+    tifffile.imwrite(tmp_path / "a.tif", image, description=text, metadata=None)
+    volume = open_volume(tmp_path / "a.tif")
+    assert volume.length == 1
+    np.testing.assert_array_equal(volume.read(0), image)
 
 
 def linked(path, *following):

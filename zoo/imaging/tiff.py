@@ -32,7 +32,8 @@ def file(path: Path) -> tifffile.TiffFile:
 def _opened(path: Path, stamp: tuple[int, int]) -> tifffile.TiffFile:
     """Kept open: to read slice after slice from a fresh start each would be quadratic."""
     count = _count(path)
-    opened = tifffile.TiffFile(path)
+    # metadata of these kinds may name other files, which would be opened, pipes too
+    opened = tifffile.TiffFile(path, is_ome=False, is_mmstack=False, is_ndtiff=False)
     try:
         _check_pages(opened, count, stamp[1])
     except BaseException:
