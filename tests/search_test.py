@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 
 import dicom_files
+from zoo.errors import contained
 from zoo.imaging.files import find, open_volume
 
 
@@ -141,3 +142,17 @@ def test_a_file_that_vanishes_or_may_not_be_read_takes_no_other_with_it(tmp_path
     found = find(tmp_path)
     assert [v.name for v in found.volumes] == ["a.png"]
     assert sorted(named(found)) == ["closed", "gone"]
+
+
+def test_whatever_is_thrown_becomes_one_line_of_bounded_length():
+    for error, expected in [
+        (ValueError("short"), "short"),
+        (ValueError("x" * 9000), "x" * 497 + "..."),
+        (ValueError("one\ntwo"), "outer: one"),
+        (KeyError("k"), "outer: KeyError: 'k'"),
+        (MemoryError(), "outer: more memory is asked for than there is"),
+        (ZeroDivisionError(), "outer: ZeroDivisionError"),
+    ]:
+        with pytest.raises(ValueError) as caught, contained("twice"), contained("outer"):
+            raise error
+        assert str(caught.value) == expected

@@ -32,8 +32,11 @@ def contained(what: str) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except ValueError as error:
-        if reason(error) == str(error):
+        text = reason(error)
+        if text == str(error):
             raise
-        raise ValueError(f"{what}: {reason(error)}") from error
+        # of one line that was too long, or of several
+        is_cut = text.endswith("...") and "\n" not in str(error)
+        raise ValueError(text if is_cut else f"{what}: {text}") from error
     except BaseException as error:
         raise ValueError(f"{what}: {reason(error)}") from error
