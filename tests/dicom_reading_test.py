@@ -472,6 +472,16 @@ def test_frames_of_other_times_are_no_neighbours(tmp_path, sequence, keyword, va
     assert "equal distances" in translate(model, path, tmp_path / "volume").skipped[0].reason
 
 
+def test_a_volume_side_by_side_in_one_image_is_refused(tmp_path):
+    kind = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]
+    single(tmp_path, "mosaic.dcm", Modality="MR", ImageType=kind)
+    single(tmp_path, "slice.dcm")
+    report = translate(Model(), tmp_path, tmp_path / "out")
+    assert report.done == 1
+    ((path, reason),) = report.skipped
+    assert (path.name, "ImageType" in reason) == ("mosaic.dcm", True)
+
+
 def test_frames_of_a_film_are_no_neighbours(tmp_path):
     dataset = pydicom.dcmread(bundled("MR_small"))
     for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelPaddingValue"):
@@ -662,6 +672,13 @@ def decayed(seconds):
         ({"SeriesTime": "120000.500000"}, decayed(3600.5)),
         ({"RadiopharmaceuticalStartTime": "101530.25"}, decayed(6269.75)),
         ({"RadiopharmaceuticalStartDateTime": "20200102103000.00"}, decayed(5400)),
+        # in the time zone of the scan, in another, and where that of the scan is not known
+        ({"TimezoneOffsetFromUTC": "+0100",
+          "RadiopharmaceuticalStartDateTime": "20200102103000+0100"}, decayed(5400)),
+        ({"TimezoneOffsetFromUTC": "+0100",
+          "RadiopharmaceuticalStartDateTime": "20200102040000.0-0530"}, decayed(5400)),
+        ({"TimezoneOffsetFromUTC": None,
+          "RadiopharmaceuticalStartDateTime": "20200102103000+0900"}, decayed(5400)),
         # over midnight, with and without a date
         ({"SeriesTime": "001000", "AcquisitionTime": "001200",
           "RadiopharmaceuticalStartTime": "233000"}, decayed(2400)),
@@ -702,6 +719,8 @@ def test_vendors_own_fields(tmp_path):
     [
         ("PatientWeight", None),
         ("PatientWeight", 0),
+        ("PatientWeight", 70_000),
+        ("RadionuclideTotalDose", 370),
         ("RadionuclideTotalDose", None),
         ("RadionuclideHalfLife", None),
         ("RadiopharmaceuticalStartTime", None),

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicom_files import bundled, dciodvfy, enhanced, single
-from zoo.imaging import derived
+from zoo.imaging import derived, iods
 from zoo.imaging.deidentify import Deidentifier
 from zoo.imaging.encoding import Encoding
 from zoo.imaging.files import find, open_volume
@@ -37,8 +37,7 @@ def derivation(target=None, same_unit=True):
         same_unit=same_unit,
         moment=datetime.datetime(2026, 1, 2, 3, 4, 5),
         precision="bfloat16",
-        series_uid=pydicom.uid.generate_uid(),
-        series_number=1003,
+        series=((pydicom.uid.generate_uid(), 1003),),
     )
 
 
@@ -262,6 +261,39 @@ def test_overlay_in_unused_bits_is_masked(tmp_path):
     header = pydicom.dcmread(result.paths[0])
     np.testing.assert_array_equal(header.pixel_array, values)
     assert (0x6000, 0x0010) not in header
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize(("bits", "high"), [(12, 15), (10, 12), (14, 15)])
+def test_values_in_the_upper_bits_of_their_words(tmp_path, bits, high, compressed):
+    values = np.random.default_rng(0).integers(-(1 << (bits - 1)), 1 << (bits - 1), (8, 8))
+    words = (values << (high + 1 - bits)).astype(np.int16)
+    path = single(tmp_path, pixels=words, PixelPaddingValue=None)
+    dataset = pydicom.dcmread(path)
+    if compressed:
+        dataset.compress(pydicom.uid.RLELossless)
+    dataset.BitsStored, dataset.HighBit = bits, high
+    dataset.save_as(path)
+    source = open_volume(path)
+    np.testing.assert_array_equal(source.read(0), values - 1024.0)
+    header = pydicom.dcmread(write(source, tmp_path / "out").paths[0])
+    assert header.HighBit == bits - 1
+    np.testing.assert_array_equal(header.pixel_array, values)
+
+
+def test_a_range_of_padding_in_monochrome1_ends_with_its_lesser_value(tmp_path):
+    pixels = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    path = single(
+        tmp_path, pixels=pixels, PhotometricInterpretation="MONOCHROME1", Modality="MG",
+        PixelRepresentation=0, RescaleSlope=None, RescaleIntercept=None,
+        PixelPaddingValue=("US", 63), PixelPaddingRangeLimit=("US", 56),
+    )  # fmt: skip
+    source = open_volume(path)
+    np.testing.assert_array_equal(source.read(0)[7], source.read(0)[:7].min())
+    header = pydicom.dcmread(write(source, tmp_path / "out", lambda x: x - 5).paths[0])
+    assert (header.PixelPaddingValue, header.PixelPaddingRangeLimit) == (63, 56)
+    np.testing.assert_array_equal(header.pixel_array[7], pixels[7])
+    np.testing.assert_array_equal(header.pixel_array[:7], pixels[:7] + 5)
 
 
 def test_modality_table(tmp_path):
@@ -606,6 +638,31 @@ def test_series_are_grouped_and_sorted_along_the_normal(tmp_path):
     patient = pydicom.dcmread(bundled("CT_small")).PatientID
     assert by_length[4].patient.endswith(f"|{patient}")
     assert patient not in repr(by_length[4])
+
+
+def test_patients_whose_series_have_one_uid_stay_apart(tmp_path):
+    places = {"a0": 0, "b0": 1, "a1": 2, "b1": 3, "a2": 4, "b2": 5}
+    for name, place in places.items():
+        single(tmp_path, name, PatientID=name[0], ImagePositionPatient=[0, 0, place])
+    volumes = find(tmp_path).volumes
+    assert sorted([path.name for path in volume.paths] for volume in volumes) == [
+        ["a0", "a1", "a2"], ["b0", "b1", "b2"],
+    ]  # fmt: skip
+    # one file that does not name the patient leaves its series whole
+    for name in ("b0", "b1", "b2"):
+        (tmp_path / name).unlink()
+    single(tmp_path, "a1", PatientID=None, ImagePositionPatient=[0, 0, 2])
+    assert find(tmp_path).volumes[0].length == 3
+
+
+def test_many_private_elements_are_not_copied_for_each_frame(tmp_path):
+    path, _ = enhanced(tmp_path)
+    header = pydicom.dcmread(path)
+    header.private_block(0x2005, "vendor", create=True).add_new(0x0F, "SQ", [pydicom.Dataset()])
+    flat = iods.flatten(header, 1)
+    assert [element.tag for element in flat if element.tag.is_private] == []
+    assert (0x2005, 0x100F) in header
+    assert flat.ImagePositionPatient == [0, 0, 8]
 
 
 def test_files_that_hold_no_usable_image(tmp_path):

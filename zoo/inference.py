@@ -35,7 +35,7 @@ class Report:
     """What a run did.
 
     Attributes:
-        done: volumes written: files, and DICOM series.
+        done: what was written of: files, and DICOM series, of which each counts once.
         series: how many of them are DICOM series.
         slices: the slices of the inputs that were translated.
         outputs: the files written.
@@ -63,8 +63,9 @@ class _Run:
         grid: how much finer the outputs' grids are.
         batch_size: slices that the model gets at once.
         description: free text for the headers.
-        uids: SeriesInstanceUIDs of the outputs by those of the inputs, made as they are asked for.
+        uids: SeriesInstanceUIDs of the outputs by `_identities`, made as they are asked for.
         numbers: SeriesNumbers of the outputs, likewise.
+        series: the input's series of which there is output, by `_identity`.
         bar: counts slices.
     """
 
@@ -73,8 +74,9 @@ class _Run:
     batch_size: int
     description: str
     deidentifier: Deidentifier | None
-    uids: dict[str, str]
-    numbers: dict[str, int]
+    uids: dict[tuple, str]
+    numbers: dict[tuple, int]
+    series: set[tuple]
     bar: tqdm.tqdm
     report: Report
 
@@ -161,7 +163,8 @@ def translate(
             description=description,
             deidentifier=deidentifier,
             uids=collections.defaultdict(pydicom.uid.generate_uid),
-            numbers=_series_numbers(volumes),
+            numbers=_series_numbers(model, volumes),
+            series=set(),
             bar=bar,
             report=report,
         )
@@ -281,8 +284,11 @@ def _translate_one(run: _Run, volume: Volume, paths: list[Path]) -> None:
     report.skipped += skipped
     report.outputs += written
     if written:
-        report.done += 1
-        report.series += volume.kind == "dicom"
+        # the time points or echoes of a series are volumes of one
+        series = _identity(volume) if isinstance(volume, Series) else None
+        report.done += series not in run.series
+        report.series += series is not None and series not in run.series
+        run.series.update([series] if series else [])
         report.slices += volume.length - len(skipped)
         report.warnings += [Problem(volume.paths[0], note) for note in [*reasons, *notes]]
 
@@ -403,15 +409,18 @@ def _check_paths(paths: list[Path], root: Path, claimed: set[Path]) -> None:
             )
 
 
-def _series_numbers(volumes: list[Volume]) -> dict[str, int]:
-    """A SeriesNumber for each series of the output, by the SeriesInstanceUID of the input.
+def _series_numbers(model: Any, volumes: list[Volume]) -> dict[tuple, int]:
+    """A SeriesNumber for each series of the output, by `_identities`.
 
     It is the input's and 1000, or what is free above that: none is another series' here.
     """
-    found: dict[str, int] = {}
+    found: dict[tuple, int] = {}
     for volume in volumes:
-        if isinstance(volume, Series) and _identity(volume) not in found:
-            found[_identity(volume)] = provenance.series_number(volume.paths[0])
+        if isinstance(volume, Series):
+            identities = _identities(model, volume)
+            if not found.keys() >= set(identities):
+                number = provenance.series_number(volume.paths[0])
+                found.update((identity, number) for identity in identities)
     taken = set(found.values())
     numbers = {}
     for identity, number in found.items():
@@ -423,8 +432,22 @@ def _series_numbers(volumes: list[Volume]) -> dict[str, int]:
     return numbers
 
 
-def _identity(series: Series) -> str:
-    return series.uid or series.name
+def _identity(series: Series) -> tuple[str, ...]:
+    """What is equal for volumes of one series, whose UID may be that of several patients."""
+    return (series.uid, series.patient) if series.uid else (series.name,)
+
+
+def _identities(model: Any, series: Series) -> list[tuple]:
+    """Of each part of the input what is equal for slices of one output series.
+
+    That is the input's series. An object of another modality does not say echo, time or b value,
+    by which slices of one place would be told apart: there each part of each volume is a series.
+    """
+    identity = _identity(series)
+    parts = range(1 + max(frame.part for frame in series.frames))
+    if iods.changes(series.modality, model.target, _same_unit(model)):
+        return [(*identity, series.name, part) for part in parts]
+    return [identity for _ in parts]
 
 
 def _check_volume(model: Any, volume: Volume) -> None:
@@ -625,8 +648,10 @@ def _write(
             same_unit=_same_unit(model),
             moment=None if anonymous else datetime.datetime.now(),
             labels=tuple(getattr(model, "label_names", ())),
-            series_uid=run.uids[_identity(volume)],
-            series_number=run.numbers[_identity(volume)],
+            series=tuple(
+                (run.uids[identity], run.numbers[identity])
+                for identity in _identities(model, volume)
+            ),
         )
         skip = functools.partial(_skip, skipped=skipped)
         return derived.write(volume, paths, slices, derivation, skip, run.deidentifier, run.grid)

@@ -276,7 +276,7 @@ def _source(
         if header.file_meta.TransferSyntaxUID.is_encapsulated:
             headers.remove_encapsulated(header)
         provenance.keep_lossy(header, path)
-        iods.complete(header, derivation.series_uid)
+        iods.complete(header, derivation.series[0][0])
         if deidentify is not None:
             deidentify(header)
         _remove_empty_overlays(header)
@@ -294,12 +294,15 @@ def _header(
     """The header of output slice `index`, less its pixels, made from the nearest input slice's."""
     number = index // grid.depth
     with headers.quiet():
+        part = series.frames[number].part
         frame = series.frames[number].number if len(series.paths) < series.length else None
         origin = provenance.reference(header, frame if _changes(series, derivation) else None)
         if _changes(series, derivation):
             header = iods.flatten(header, series.frames[number].number)
-            iods.convert(header, derivation.target, series.length, number)
-        provenance.derive(header, derivation, origin)
+            parts = [frame.part for frame in series.frames]
+            count, first = parts.count(part), parts.index(part)
+            iods.convert(header, derivation.target, count, number - first)
+        provenance.derive(header, derivation, origin, part)
         as_suv = series.modality == "PT" and pet.unit(header) != series.unit
         if not derivation.same_unit or as_suv:
             header.remove_private_tags()  # they may hold scales of the old values

@@ -333,7 +333,8 @@ def find_series(
         group, odd = _without_odd(group)
         problems += odd
         of_one_view: list[tuple[_Found, Iterator[int]]] = []
-        for place, part in enumerate(stacks.stack(group)):
+        stacked = [part for one in _of_each_patient(group) for part in stacks.stack(one)]
+        for place, part in enumerate(stacked):
             known = [numbers for first, numbers in of_one_view if stacks.alike(part[0], first)]
             if not known:
                 known = [itertools.count()]
@@ -348,6 +349,18 @@ def find_series(
             name += f"#{_hash(text)[:8]}" if taken[name] > 1 else ""
         series.append(_series([part], name, number))
     return series, problems
+
+
+def _of_each_patient(group: list[_Found]) -> list[list[_Found]]:
+    """Slices of one SeriesInstanceUID by patient: what copies or rewrites files may repeat UIDs.
+
+    Where all name one patient or none, they are one's.
+    """
+    by_patient: dict[str, list[_Found]] = collections.defaultdict(list)
+    with headers.quiet():
+        for item in group:
+            by_patient[headers.text(item.header, "PatientID")].append(item)
+    return [group] if len(set(by_patient) - {""}) < 2 else list(by_patient.values())
 
 
 def _without_odd(group: list[_Found]) -> tuple[list[_Found], list[Problem]]:
@@ -394,6 +407,12 @@ def _require_image(header: pydicom.Dataset, size: int) -> None:
         raise ValueError(
             "colour DICOM: expected one MONOCHROME1 or MONOCHROME2 sample a pixel. "
             f"Received: {samples or 1:g} {photometric[:16]}"
+        )
+    # of Siemens MR: neither place nor neighbours are what they seem to be
+    kind = headers.value(header, "ImageType")
+    if headers.text(header, "Modality") == "MR" and "MOSAIC" in np.atleast_1d(kind):
+        raise ValueError(
+            "ImageType: expected one slice an image. Received: MOSAIC, a volume side by side in one"
         )
     _require_bits(header)
     _require_size(header, size)
@@ -447,6 +466,7 @@ def _read_slices(path: Path, name: str) -> list[_Found]:
         )
     grouped = bool(own) or bool(headers.items(header, "SharedFunctionalGroupsSequence"))
     vectors = [""] * count if grouped or count == 1 else _vectors(header, count)
+    ends = headers.padding_ends(header)  # in MONOCHROME1 the greater one is the first
     facts = _Facts(
         path=path,
         name=name,
@@ -454,7 +474,7 @@ def _read_slices(path: Path, name: str) -> list[_Found]:
         uid=headers.text(header, "SeriesInstanceUID"),
         shape=(int(header.Rows), int(header.Columns)),
         modality=headers.text(header, "Modality") or "OT",
-        padding=headers.padding_ends(header),
+        padding=None if ends is None else (min(ends), max(ends)),
         table=headers.modality_table(header) is not None,
         grouped=grouped,
     )

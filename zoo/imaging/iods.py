@@ -142,6 +142,8 @@ def convert(header: pydicom.Dataset, target: Domain, count: int, index: int) -> 
         set_pet_unit(header, target)
         _set_pet_position(header)
     header.InstanceNumber = index + 1
+    if not header.get("BodyPartExamined") and "ImageLaterality" not in header:
+        _set_missing(header, {"Laterality": None})  # enhanced objects have it with the anatomy
     _fill(header)
     if "PatientOrientationCodeSequence" in header:
         del header.PatientPosition
@@ -233,8 +235,13 @@ def complete(header: pydicom.Dataset, derived_uid: str) -> None:
 
 
 def flatten(header: pydicom.Dataset, frame: int) -> pydicom.Dataset:
-    """The header of one frame of a multi-frame object, its place at the top; a copy."""
+    """The header of one frame of a multi-frame object, its place at the top; a copy.
+
+    Private elements go: they tell of the acquisition, and may be thousands to copy for each frame.
+    """
     flat = header[:]
+    for tag in [tag for tag in flat.keys() if tag.is_private]:  # noqa: SIM118 (not elements)
+        del flat[tag]
     for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
         if groups in flat:
             del flat[groups]

@@ -7,6 +7,7 @@ Quantitative Imaging Biomarkers Alliance (RSNA), FDG-PET/CT profile.
 
 import datetime
 import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ _DAY = 86_400.0
 _PHILIPS_SUV, _PHILIPS_ACTIVITY = (0x7053, 0x1000), (0x7053, 0x1009)
 _NO_DATE = "00010101"
 _LONGEST = 100  # half-lives after injection in which something is left to see
+# what was given to anyone, in Bq, and what anyone weighs, in kg: some headers state MBq, or grams
+_DOSE, _WEIGHT = (1e5, 1e12), (0.0, 800.0)
 
 
 class _Moment(NamedTuple):
@@ -69,7 +72,7 @@ def _factor(header: pydicom.Dataset, begin: _Moment | None) -> float:
             raise _lacks("the factor (7053,1000) or (7053,1009) of counts")
     elif units != "BQML":
         raise _lacks("Units BQML, CNTS or GML", units or "none")
-    dose, weight = _dose(header, begin), _positive(header, "PatientWeight")
+    dose, weight = _dose(header, begin), _positive(header, "PatientWeight", _WEIGHT)
     return to_activity * weight * 1000.0 / dose
 
 
@@ -83,14 +86,15 @@ def _dose(header: pydicom.Dataset, begin: _Moment | None) -> float:
     if not sequence or not isinstance(sequence, pydicom.Sequence):
         raise _lacks("RadiopharmaceuticalInformationSequence")
     drug = sequence[0]
-    dose = _positive(drug, "RadionuclideTotalDose")
+    dose = _positive(drug, "RadionuclideTotalDose", _DOSE)
     correction = headers.text(header, "DecayCorrection").upper()
     if correction == "ADMIN":
         return dose
     if correction != "START":
         raise _lacks("DecayCorrection START or ADMIN", correction or "none")
     half_life = _positive(drug, "RadionuclideHalfLife")
-    elapsed = _elapsed(_scan_start(header, begin, half_life), _injection(drug))
+    injection = _injection(drug, headers.text(header, "TimezoneOffsetFromUTC"))
+    elapsed = _elapsed(_scan_start(header, begin, half_life), injection)
     if elapsed > _LONGEST * half_life:
         raise _lacks("RadiopharmaceuticalStartTime shortly before the scan", "a much earlier time")
     return dose * 2.0 ** (-elapsed / half_life)
@@ -141,10 +145,14 @@ def _private(header: pydicom.Dataset, group: int, creator: str) -> list:
         return []
 
 
-def _injection(drug: pydicom.Dataset) -> _Moment:
+def _injection(drug: pydicom.Dataset, zone: str) -> _Moment:
+    """When the dose was given, in the time zone of the file's other times, "" where unknown."""
     whole = headers.text(drug, "RadiopharmaceuticalStartDateTime")
     if whole:
-        return _parsed(whole, "RadiopharmaceuticalStartDateTime")
+        moment = _parsed(whole, "RadiopharmaceuticalStartDateTime")
+        own, local = _ahead(whole), _ahead(zone)
+        known = own is not None and local is not None
+        return moment._replace(seconds=moment.seconds + local - own) if known else moment
     time = headers.text(drug, "RadiopharmaceuticalStartTime")
     if not time:
         raise _lacks("RadiopharmaceuticalStartTime")
@@ -171,10 +179,23 @@ def _parsed(text: str, what: str) -> _Moment:
     return _Moment(since, dated=not digits.startswith(_NO_DATE))
 
 
-def _positive(dataset: pydicom.Dataset, keyword: str) -> float:
+def _ahead(text: str) -> float | None:
+    """Seconds by which a time that ends in +HHMM or -HHMM is ahead of universal time."""
+    found = re.search(r"([+-])(\d\d)(\d\d)$", text.strip())
+    if found is None:
+        return None
+    hours, minutes = int(found[2]), int(found[3])
+    return float(f"{found[1]}1") * (3600.0 * hours + 60.0 * minutes)
+
+
+def _positive(
+    dataset: pydicom.Dataset, keyword: str, limits: tuple[float, float] = (0.0, math.inf)
+) -> float:
     value = headers.number(dataset, keyword)
     if value is None or value <= 0:
         raise _lacks(keyword, "none" if value is None else f"{value:g}")
+    if not limits[0] <= value <= limits[1]:
+        raise _lacks(f"{keyword} from {limits[0]:g} to {limits[1]:g}", f"{value:g}")
     return value
 
 

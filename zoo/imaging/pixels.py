@@ -62,6 +62,8 @@ class Pixels:
         self._signed = bool(header.get("PixelRepresentation"))
         high = headers.number(header, "HighBit")
         self._shift = 0 if high is None else max(0, int(high) + 1 - self._bits)
+        if syntax.is_encapsulated and syntax != pydicom.uid.RLELossless:
+            self._shift = 0  # JPEG holds values, and no words with bits above or below them
         self.table = headers.modality_table(header)
         self._options = {
             "rows": self._shape[0],
@@ -73,6 +75,8 @@ class Pixels:
             "pixel_representation": int(self._signed),
             "pixel_keyword": "PixelData",
             "pixel_vr": self._enter_pixels(file, syntax.is_implicit_VR),
+            # pydicom would take away the uppermost bits of values that lie at the upper end
+            "correct_unused_bits": not self._shift,
         }
         # where they are
         self._offset = file.tell()
@@ -99,9 +103,7 @@ class Pixels:
                 words, _ = self._decoder.as_array(
                     coded, index=0, raw=True, number_of_frames=1, **self._options
                 )
-        stored = words.astype(np.int32)
-        if self._fragments is None:
-            stored >>= self._shift
+        stored = words.astype(np.int32) >> self._shift
         stored &= (1 << self._bits) - 1  # bits above may hold an overlay
         if self._signed:
             sign = 1 << (self._bits - 1)

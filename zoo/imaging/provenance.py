@@ -45,7 +45,7 @@ class Derivation:
         same_unit: whether they mean the same as the input's.
         moment: when; None leaves the input's dates.
         labels: of a label map, the names of the classes 0, 1, ... where they are known.
-        series_uid, series_number: of the new series.
+        series: SeriesInstanceUID and SeriesNumber of the new series, for each part of the input.
     """
 
     name: str
@@ -56,8 +56,7 @@ class Derivation:
     target: Domain
     same_unit: bool
     moment: datetime.datetime | None
-    series_uid: str
-    series_number: int
+    series: tuple[tuple[str, int], ...]
     labels: tuple[str, ...] = ()
 
     @property
@@ -77,13 +76,19 @@ def keep_lossy(header: pydicom.Dataset, path: Path) -> None:
         header.LossyImageCompressionMethod = _LOSSY[syntax]
 
 
-def derive(header: pydicom.Dataset, derivation: Derivation, source: pydicom.Dataset | None) -> None:
+def derive(
+    header: pydicom.Dataset,
+    derivation: Derivation,
+    source: pydicom.Dataset | None,
+    part: int = 0,
+) -> None:
     """Makes a header that of a new instance, in place.
 
     Args:
         header: of the class that the new instance has.
         derivation: what was done.
         source: the reference to the instance that it was made from, where it has an identity.
+        part: of the input, to which the instance belongs.
     """
     primary = header.SOPClassUID in iods.PRIMARY_ONLY
     kind = ["DERIVED", "PRIMARY" if primary else "SECONDARY"]
@@ -106,8 +111,7 @@ def derive(header: pydicom.Dataset, derivation: Derivation, source: pydicom.Data
     else:
         header.update(image)
     header.SOPInstanceUID = pydicom.uid.generate_uid()
-    header.SeriesInstanceUID = derivation.series_uid
-    header.SeriesNumber = derivation.series_number
+    header.SeriesInstanceUID, header.SeriesNumber = derivation.series[part]
     name = f"{header.get('SeriesDescription') or ''} {derivation.title}".strip()
     name = f"Class numbers: {name}" if derivation.classes else name
     header.SeriesDescription = name.replace("\\", "/")[:64].strip()
