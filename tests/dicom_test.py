@@ -756,6 +756,37 @@ def test_deidentified_series(tmp_path):
     np.testing.assert_array_equal(result.read(0), open_volume(bundled("CT_small")).read(0))
 
 
+def test_names_in_text_that_the_profile_does_not_know(tmp_path):
+    content = pydicom.Dataset()
+    content.TextValue, content.CodeMeaning = "about Jane", "seen by Doe, twice"
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.LUTData = [1, 0, 8], b"\0\0"
+    table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "OW"
+    table.LUTExplanation = "for doedoe"
+    single(
+        tmp_path, PatientName="Doedoe^Jane", PatientID="Q-77", WindowCenterWidthExplanation="JANE",
+        VOILUTSequence=[table], ProtocolContextSequence=[content], EvaluatorName="Roe^Richard",
+        ConvolutionKernel="Janet", Manufacturer="made for Q-77",
+    )  # fmt: skip
+    result = write(open_volume(tmp_path), tmp_path / "out", deidentify=Deidentifier())
+    content = result.paths[0].read_bytes()
+    for secret in (b"Jane ", b"JANE", b"doedoe", b"Q-77", b"Richard"):
+        assert secret not in content, secret
+    header = pydicom.dcmread(result.paths[0])
+    assert header.ConvolutionKernel == "Janet"  # another word
+    assert header.ProtocolContextSequence[0].CodeMeaning == "seen by Doe, twice"
+
+
+def test_patients_without_a_number_get_pseudonyms_of_their_own():
+    deidentify, names = Deidentifier(), []
+    for name, study in (("Doe", "1.1"), ("Roe", "1.1"), ("Doe", "1.2"), (None, "1.1"), ("", "1.2")):
+        dataset = pydicom.Dataset()
+        dataset.PatientName, dataset.StudyInstanceUID = name, study
+        deidentify(dataset)
+        names.append(dataset.PatientID)
+    assert names == ["ANON0001", "ANON0002", "ANON0001", "ANON0003", "ANON0004"]
+
+
 def test_names_in_the_pixels_are_refused(tmp_path):
     path = single(tmp_path, BurnedInAnnotation="YES")
     with pytest.raises(ValueError, match="Burned In"):
