@@ -490,6 +490,36 @@ def test_nothing_left(tmp_path):
         build(tmp_path / "nowhere", tmp_path / "data")
 
 
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        (["train", "val", "validation"], "one folder of each split. Received: val and validation"),
+        (["train", "Train"], "one folder of each split. Received: Train and train"),
+        (["trainA", "trainB", "test"], "for single images. Received: test, trainA, trainB"),
+        (["test", "val"], "expected train in .*Received: test, val"),
+        (["testA", "testB"], "expected trainA and trainB in .*Received: testA, testB"),
+    ],
+)
+def test_folders_of_splits_that_do_not_go_together(tmp_path, places, message):
+    for place in places:
+        save(tmp_path / "in" / place / "0.npy", image(0))
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path / "in", tmp_path / "data")
+
+
+def test_what_lies_beside_the_folders_of_splits_is_named(tmp_path, capfd):
+    for place in ("trainA", "trainB", "tstA", "."):
+        save(tmp_path / f"in/{place}/0.npy", image(0))
+    (tmp_path / "in/README.md").write_text("a note")
+    (tmp_path / "in/.hidden").mkdir()
+    (tmp_path / "in/testA").mkdir()
+    (tmp_path / "in/testB").mkdir()
+    assert list(build(tmp_path / "in", tmp_path / "data").info.splits) == ["train"]
+    said = capfd.readouterr().err
+    assert "warning: in no folder of a split, and left out: 0.npy, tstA\n" in said
+    assert "warning: no readable image is left in the split test" in said
+
+
 def test_a_palette_of_a_target_is_its_classes(tmp_path):
     indices = np.arange(20, dtype=np.uint8).reshape(4, 5) % 3
     for letter in "AB":
@@ -654,6 +684,14 @@ def test_label_maps_with_values_that_are_no_class(tmp_path, values, named):
     assert named in str(caught.value)
     assert not list((tmp_path / "data").rglob("*.tfrecord*"))
     build(tmp_path / "in", tmp_path / "data")  # as images they are what they are
+
+
+def test_label_maps_in_jpeg_are_refused(tmp_path):
+    with_labels(tmp_path / "in", [np.zeros((12, 12))] * 3)
+    (tmp_path / "in/trainB/1.npy").unlink()
+    PIL.Image.new("L", (12, 12)).save(tmp_path / "in/trainB/1.jpg")
+    with pytest.raises(ValueError, match="classes: 1.jpg: JPEG: expected a lossless format"):
+        build(tmp_path / "in", tmp_path / "data", classes=2)
 
 
 def test_label_maps_stay_whole_numbers(tmp_path):

@@ -178,6 +178,7 @@ def test_mgh_is_read_as_nibabel_does(tmp_path, name, dtype):
         ("..\\secret.raw", "expected a file in the header's folder"),
         ("C:\\secret.raw", "expected a file in the header's folder"),
         ("gone.raw", "expected a file that is there"),
+        ("SELF", "expected another file than the header"),
         ("slice%03d.raw 1 4 1", "expected one file"),
         ("LIST", "expected one file"),
         ("short.raw", "voxels: expected 240 bytes"),
@@ -189,7 +190,7 @@ def test_a_header_takes_voxels_from_its_own_folder_only(tmp_path, suffix, named,
     (tmp_path / "in/short.raw").write_bytes(bytes(100))
     path = tmp_path / "in" / f"a.{suffix}"
     SimpleITK.WriteImage(itk_image(voxels(), tilted()), path)
-    text = path.read_text().replace("a.raw", named)
+    text = path.read_text().replace("a.raw", named.replace("SELF", path.name))
     path.write_text(text)
     found = find(tmp_path / "in")
     assert found.volumes == []

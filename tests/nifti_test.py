@@ -164,6 +164,9 @@ NAN, INFINITE = float("nan"), float("inf")
         (280, "<f", (NAN,), "affine: expected finite numbers"),
         (280, "<12f", (1, 2, 3, 4) * 3, "affine: expected .* axes that are no multiples"),
         (280, "<f", (1e30,), "spacing: expected up to 1000 mm"),
+        # qform_code, sform_code, quatern_b, ...: no rotation
+        (252, "<hh3f", (1, 0, 3, 3, 0), "quatern_b, quatern_c, quatern_d: expected a rotation"),
+        (252, "<hh3f", (0, 1, 3, 3, 0), ""),
         (352, "<i", (1 << 30,), "esize: expected an extension of 8 to"),
         (352, "<i", (-16,), "esize: expected"),
         # these are read: the affine of the sform does not need them

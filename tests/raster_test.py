@@ -222,6 +222,35 @@ def test_damaged_png_is_refused_before_memory_is_asked_for(tmp_path):
             open_volume(path)
 
 
+@pytest.mark.parametrize("bits, colour", [(1, 0), (8, 0), (16, 0), (8, 2), (16, 2), (8, 3)])
+def test_png_with_fewer_rows_than_it_says_is_refused(tmp_path, bits, colour):
+    row = bytes(-(-7 * bits * (3 if colour == 2 else 1) // 8))
+    palette = [(b"PLTE", bytes(3))] if colour == 3 else []
+    content = hand_made(tmp_path / "a.png", [row] * 9, 7, bits, colour, *palette).read_bytes()
+    assert open_volume(tmp_path / "a.png").shape == (9, 7)
+    header = content[12:20] + struct.pack(">I", 20) + content[24:29]
+    crc = struct.pack(">I", zlib.crc32(header))
+    (tmp_path / "a.png").write_bytes(content[:12] + header + crc + content[33:])
+    with pytest.raises(ValueError, match=f"expected {20 * (1 + len(row))} bytes of rows"):
+        open_volume(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (9, 5), (16, 17)])
+def test_interlaced_png_is_read(tmp_path, shape):
+    stored = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    starts = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4)]
+    starts += [(2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    passes = [stored[top::down, left::across] for top, left, down, across in starts]
+    rows = b"".join(b"\0" + row.tobytes() for part in passes if part.size for row in part)
+    header = b"IHDR" + struct.pack(">IIBBBBB", *shape[::-1], 8, 0, 0, 0, 1)
+    parts = [header, b"IDAT" + zlib.compress(rows), b"IEND"]
+    sizes = [struct.pack(">I", len(part) - 4) for part in parts]
+    sums = [struct.pack(">I", zlib.crc32(part)) for part in parts]
+    chunks = [b"".join(fields) for fields in zip(sizes, parts, sums, strict=True)]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    np.testing.assert_array_equal(open_volume(tmp_path / "a.png").read(0), stored)
+
+
 @pytest.mark.parametrize("name", ["lzw", "packbits", "zstd", "lzma", "jpeg2000", "lerc"])
 def test_compressed_tiff_is_read(tmp_path, name):
     image = np.random.default_rng(0).integers(0, 65536, (2, 20, 15), np.uint16)

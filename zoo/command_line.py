@@ -381,9 +381,9 @@ def _train() -> int:
 
         accelerated = any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
         preset = "paper" if accelerated else "small"
-        if not accelerated:
-            print("No accelerator here: the small recipe is used (--preset=paper for the paper's).")
     entry = _lookup(name, preset)
+    if preset != FLAGS.preset and preset == "small" and entry.weights is None:
+        print("No accelerator here: the small recipe is used (--preset=paper for the paper's).")
     from zoo import training
 
     training.train(

@@ -107,6 +107,12 @@ def open_volume(path: str | os.PathLike) -> Volume:
     return volumes[0]
 
 
+def is_note(path: Path) -> bool:
+    """Whether a file is no image by its name, such as a README or a table."""
+    lower = path.name.lower()
+    return lower.endswith(_NOTES) or bool({lower, lower.split(".")[0]} & set(_NOTE_NAMES))
+
+
 def every(path: str | os.PathLike) -> list[Path]:
     """Every file that a search in `path` looks at, those that it ignores included."""
     return list(_walk(Path(path), None, []))
@@ -119,10 +125,9 @@ def _open(file: Path, name: str) -> Volume | None:
         ValueError: where it is no image, or none that can be read.
     """
     lower = file.name.lower()
-    is_note = lower.endswith(_NOTES) or bool({lower, lower.split(".")[0]} & set(_NOTE_NAMES))
     note = f"{NOT_AN_IMAGE}: a note"
     if file.is_symlink() and not file.exists():
-        raise ValueError(note if is_note else "a link to a file that is not there")
+        raise ValueError(note if is_note(file) else "a link to a file that is not there")
     # opening a pipe would wait for ever, and a device can do anything
     if not stat.S_ISREG(file.stat().st_mode):
         raise ValueError("no regular file. Received: a pipe, a socket or a device")
@@ -133,7 +138,7 @@ def _open(file: Path, name: str) -> Volume | None:
         raise ValueError(f"{NOT_AN_IMAGE}: a directory of DICOM files")
     if dicom.is_dicom(file):
         return None
-    if is_note or (not file.suffix and _is_text(file)):
+    if is_note(file) or (not file.suffix and _is_text(file)):
         raise ValueError(note)
     if not file.suffix or lower.endswith(_DICOM):
         raise ValueError("not a DICOM file")

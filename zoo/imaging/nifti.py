@@ -237,7 +237,13 @@ def _qform(header: nibabel.Nifti1Header) -> np.ndarray:
     header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
     if header["dim"][0] == 2 and not header["pixdim"][3] > 0:
         header["pixdim"][3] = 1.0
-    return header.get_qform()
+    try:
+        return header.get_qform()
+    except ValueError as error:
+        parts = [float(header[f"quatern_{axis}"]) for axis in "bcd"]
+        raise ValueError(
+            f"quatern_b, quatern_c, quatern_d: expected a rotation. Received: {parts}"
+        ) from error
 
 
 def _refine(header: nibabel.analyze.AnalyzeHeader, finer: tuple[int, int, int]) -> None:
@@ -251,7 +257,8 @@ def _refine(header: nibabel.analyze.AnalyzeHeader, finer: tuple[int, int, int]) 
         sform, step = header.get_sform(), geometry.to_coarse(finer)
         for name, row in zip(("srow_x", "srow_y", "srow_z"), sform @ step, strict=False):
             header[name] = row
-        with contextlib.suppress(nibabel.spatialimages.HeaderDataError):  # never filled in
+        # never filled in
+        with contextlib.suppress(nibabel.spatialimages.HeaderDataError, ValueError):
             for axis, value in enumerate((_qform(header) @ step)[:3, 3]):
                 header["qoffset_" + "xyz"[axis]] = value
         if finer[2] > 1:  # the times of the old slices

@@ -19,6 +19,12 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")  # the chunks that make the pixels
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # colour types
 _SAMPLES = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
+# the passes of an interlaced image: first row and column, and steps
+_ADAM7 = (
+    *((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4)),
+    *((2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)),
+)
+_INTERLACE = 28  # where a file says whether it is
 
 
 class Png(NamedTuple):
@@ -80,7 +86,12 @@ def parse(path: Path) -> Png:
 
 
 def decode(png: Png) -> np.ndarray:
-    """The stored samples: uint8 or uint16 [H, W], or [H, W, samples]; of a palette the indices."""
+    """The stored samples: uint8 or uint16 [H, W], or [H, W, samples]; of a palette the indices.
+
+    Raises:
+        ValueError: where there are fewer than the header says; decoders would fill some up with 0.
+    """
+    _check_whole(png)
     if png.bits == 16 and png.colour != GREY:
         return imagecodecs.png_decode(png.critical)
     with PIL.Image.open(io.BytesIO(png.critical), formats=["PNG"]) as image:
@@ -121,6 +132,19 @@ def encode(samples: np.ndarray, bits: int, density: bytes = b"", description: st
         chunks.append(_chunk(b"iTXt", b"Description" + bytes(5) + description.encode()))
     chunks.append(_chunk(b"IDAT", zlib.compress(filtered.tobytes(), 6)))
     return b"".join([_SIGNATURE, *chunks, _chunk(b"IEND", b"")])
+
+
+def _check_whole(png: Png) -> None:
+    height, width = png.shape
+    wanted = 0
+    for top, left, down, across in _ADAM7 if png.critical[_INTERLACE] else ((0, 0, 1, 1),):
+        rows, columns = -(-(height - top) // down), -(-(width - left) // across)
+        if columns > 0:  # a row has a byte for its filter
+            wanted += rows * (1 + -(-columns * png.bits * _SAMPLES[png.colour] // 8))
+    stream = b"".join(data for kind, data in _chunks(png.critical) if kind == b"IDAT")
+    held = len(zlib.decompressobj().decompress(stream, wanted))
+    if held < wanted:
+        raise ValueError(f"a truncated PNG: expected {wanted} bytes of rows. Received: {held}")
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -54,8 +54,14 @@ class RasterVolume(Volume):
             return _pixels(self.paths[0], index, self.indexed)[0].astype(np.float32)
 
     def as_labels(self) -> "RasterVolume":
-        """See `Volume.as_labels`."""
+        """See `Volume.as_labels`.
+
+        Raises:
+            ValueError: for JPEG, which changes numbers.
+        """
         path = self.paths[0]
+        if _suffix(path) in JPEG_SUFFIXES:
+            raise ValueError("JPEG: expected a lossless format for a label map, such as PNG")
         with contained(f"{self.name}: unreadable image"):
             if _suffix(path) in PNG_SUFFIXES:
                 has_palette = png.parse(path).colour == png.PALETTE

@@ -252,7 +252,7 @@ def detached(header: Path, name: str, field: str) -> Path:
 
     Raises:
         ValueError: for one outside the header's folder, which a file from elsewhere has no
-            business to name, and for one that is not there.
+            business to name, for one that is not there, and for the header itself.
     """
     parts = Path(name.replace("\\", "/")).parts
     if not parts or ".." in parts or Path(parts[0]).anchor or ":" in parts[0]:
@@ -260,6 +260,8 @@ def detached(header: Path, name: str, field: str) -> Path:
     path = header.parent.joinpath(*parts)
     if not path.is_file():  # a pipe would be waited for
         raise ValueError(f"{field}: expected a file that is there. Received: {name}")
+    if path.samefile(header):
+        raise ValueError(f"{field}: expected another file than the header. Received: {name}")
     return path
 
 

@@ -151,10 +151,10 @@ def _match_grids(found: layout.Layout, config: FolderConfig) -> None:
     for items in found.domains[0].values():
         for number, item in enumerate(items):
             source, target = item.volumes
+            if config.classes:
+                target = _label_map(target)
+                items[number] = item._replace(volumes=(source, target))
             try:
-                if config.classes:
-                    target = target.as_labels()
-                    items[number] = item._replace(volumes=(source, target))
                 if config.scale > 1:
                     grids.check_extent(source, target, grid)
                     continue
@@ -176,6 +176,13 @@ def _match_grids(found: layout.Layout, config: FolderConfig) -> None:
             f"they cover {min(shares):.0%} or more; the rest is filled with the low end of "
             "the window"
         )
+
+
+def _label_map(volume: Volume) -> Volume:
+    try:
+        return volume.as_labels()
+    except ValueError as error:
+        raise ValueError(f"classes: {volume.name}: {error}") from error
 
 
 def _unit(field: str, unit: str) -> str:
@@ -286,8 +293,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             )
         order = ("train", "validation", "test")
         counts = {split: len(_examples(config.layout, split, config.dimensions)) for split in order}
+        empty = [split for domain in config.layout.domains for split in domain if not counts[split]]
         counts = {split: count for split, count in counts.items() if count}
         self._say(f"{config.layout.kind} images, {counts}")
+        for split in dict.fromkeys(empty):
+            self._say(f"warning: no readable image is left in the split {split}")
         for note in config.layout.notes:
             self._say(note)
         for key in _keys(config.layout):

@@ -73,19 +73,20 @@ def read(path: Path, allow_shared_patients: bool = False, dimensions: int = 2) -
     """
     if is_list(path):
         layout = _from_list(path, dimensions)
+    elif folders := _folders(path):
+        is_paired = "" not in {letter for _, letter in folders}
+        read_folders = _from_two_domains if is_paired else _from_splits
+        layout = read_folders(folders, dimensions)
+        others = _others(path, folders)
+        if others:
+            layout.notes.append(f"warning: in no folder of a split, and left out: {some(others)}")
     else:
-        folders = {p.name.lower(): p for p in path.iterdir()} if path.is_dir() else {}
-        if "traina" in folders or "trainb" in folders:
-            layout = _from_two_domains(path, folders, dimensions)
-        elif "train" in folders:
-            layout = _from_splits(folders, dimensions)
-        else:
-            found = _find(path, dimensions)
-            layout = Layout("single", [{"": _items(found.volumes, "")}], found.problems)
+        found = _find(path, dimensions)
+        layout = Layout("single", [{"": _items(found.volumes, "")}], found.problems)
     for domain in layout.domains:
         if not any(domain.values()):
             lost = [p for p in layout.problems if not p.harmless] or layout.problems
-            reasons = "; ".join(f"{p.path.name}: {p.reason}" for p in lost[:3])
+            reasons = "; ".join(f"{p.path.name}: {p.reason}" for p in lost[:3]) or "no file"
             raise ValueError(f"input: no readable image is left. Received: {path} ({reasons})")
     _carve(layout.domains)
     if not all(domain.get("train") for domain in layout.domains):
@@ -162,14 +163,57 @@ def _find(path: Path, dimensions: int) -> files.Found:
 # Folders.
 
 
-def _from_two_domains(root: Path, folders: dict[str, Path], dimensions: int) -> Layout:
+def _folders(root: Path) -> dict[tuple[str, str], Path]:
+    """The folders of splits in a folder, by split and letter: A, B, or none for single images.
+
+    Raises:
+        ValueError: for two of one split, single images beside pairs or domains, and other splits
+            without one to train on.
+    """
+    folders: dict[tuple[str, str], Path] = {}
+    for path in sorted(root.iterdir()) if root.is_dir() else []:
+        name, letter = re.fullmatch("(.*?)([AB]?)", path.name, re.IGNORECASE | re.DOTALL).groups()
+        place = _SPLITS.get(name.lower(), ""), letter.upper()
+        if place[0] and path.is_dir():
+            other = folders.setdefault(place, path)
+            if other is not path:
+                raise ValueError(
+                    f"input: expected one folder of each split. Received: {other.name} and "
+                    f"{path.name}"
+                )
+    names = ", ".join(path.name for path in folders.values())
+    letters = {letter for _, letter in folders}
+    if "" in letters and len(letters) > 1:
+        raise ValueError(
+            "input: expected trainA, trainB, testA ... for pairs and for two domains, or train, "
+            f"test ... for single images. Received: {names}"
+        )
+    if folders and "train" not in {split for split, _ in folders}:
+        wanted = "train" if "" in letters else "trainA and trainB"
+        raise ValueError(f"input: expected {wanted} in {root}. Received: {names}")
+    return folders
+
+
+def _others(root: Path, folders: dict[tuple[str, str], Path]) -> list[str]:
+    """What else lies in the folder, but for notes and hidden files."""
+    return [
+        path.name
+        for path in sorted(root.iterdir())
+        if path not in folders.values()
+        and not path.name.startswith(".")
+        and (path.is_dir() or not files.is_note(path))
+    ]
+
+
+def _from_two_domains(folders: dict[tuple[str, str], Path], dimensions: int) -> Layout:
     found: dict[str, list[files.Found]] = {}
     matches, problems = {}, []
-    for name, split in _SPLITS.items():
-        places = [folders[name + letter] for letter in "ab" if name + letter in folders]
+    for split in dict.fromkeys(_SPLITS.values()):
+        places = [folders[split, letter] for letter in "AB" if (split, letter) in folders]
         if len(places) == 1:
+            name = places[0].name[:-1]
             raise ValueError(
-                f"input: expected both {name}A and {name}B in {root}. "
+                f"input: expected both {name}A and {name}B in {places[0].parent}. "
                 f"Received: {places[0].name} alone"
             )
         if places:
@@ -197,13 +241,12 @@ def _from_two_domains(root: Path, folders: dict[str, Path], dimensions: int) -> 
     return Layout("paired", [pairs], problems)
 
 
-def _from_splits(folders: dict[str, Path], dimensions: int) -> Layout:
+def _from_splits(folders: dict[tuple[str, str], Path], dimensions: int) -> Layout:
     domain, problems = {}, []
-    for name, split in _SPLITS.items():
-        if name in folders:
-            found = _find(folders[name], dimensions)
-            domain[split] = _items(found.volumes, split)
-            problems += found.problems
+    for (split, _), folder in folders.items():
+        found = _find(folder, dimensions)
+        domain[split] = _items(found.volumes, split)
+        problems += found.problems
     return Layout("single", [domain], problems)
 
 
