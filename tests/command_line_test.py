@@ -106,6 +106,7 @@ def test_fine_tuning_takes_recipe_and_window_of_its_weights(tmp_path, monkeypatc
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     for part in ("trainA", "trainB", "testA", "testB"):
         dicom_files.series(tmp_path / "files" / part, 2)
+    (tmp_path / "files/trainA/broken.png").write_bytes(b"no image")
     command = [
         "--init=pix2pix_ldct",
         "--dataset=folder",
@@ -118,7 +119,10 @@ def test_fine_tuning_takes_recipe_and_window_of_its_weights(tmp_path, monkeypatc
         "--set=allow_shared_patients=true",
         "train",
     ]
-    assert command_line.main(["zoo", *command]) == 0, capsys.readouterr().err
+    assert command_line.main(["zoo", *command]) == 0
+    said = capsys.readouterr()
+    assert "small recipe" not in said.out  # that of the weights is used
+    assert "1 could not be read and were left out" in said.err
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     known = zoo.lookup("pix2pix_ldct")
     assert record["model"] == "pix2pix" and record["recipe"]["steps"] == 1

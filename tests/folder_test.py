@@ -447,6 +447,14 @@ def test_unreadable_files_are_left_out_and_counted(tmp_path, capfd):
     assert command_line.main(arguments) == 0
 
 
+def test_names_of_any_characters_are_said_in_one_line(tmp_path, capfd):
+    for number in range(3):
+        save(tmp_path / f"in/{number}.npy", image(number))
+    (tmp_path / "in/two\nlines\x1b[2J.npy").write_bytes(b"no image")
+    build(tmp_path / "in", tmp_path / "data")
+    assert "folder: left out two\\nlines\\x1b[2J.npy: " in capfd.readouterr().err
+
+
 def test_what_a_damaged_file_throws_costs_that_file_alone(tmp_path, capfd):
     """Compressed data that are wrong in the middle are found before a slice is taken."""
     (tmp_path / "in").mkdir()

@@ -49,6 +49,11 @@ def test_networks_that_cannot_be_built_are_refused(bad):
         EncoderDecoderRecipe(**bad)
 
 
+def test_one_class_is_none():
+    with pytest.raises(ValueError, match="classes: expected 0 .* or 2 or more"):
+        EncoderDecoderRecipe(classes=1)
+
+
 def test_an_unknown_field_is_refused():
     with pytest.raises(ValueError, match="has no field 'stepz'"):
         Recipe.preset("paper", stepz=3)

@@ -12,6 +12,7 @@ from typing import Any
 from absl import flags, logging
 
 from zoo import registry
+from zoo.errors import printable
 
 HELP = """\
 Medical image translation: train, evaluate, predict, export, by name.
@@ -527,14 +528,14 @@ def _predict() -> int:
     )
     for word, problems in (("warning", report.warnings), ("skipped", report.skipped)):
         for path, text in problems:
-            print(_printable(f"{word}: {path}: {text}"), file=sys.stderr)
+            print(printable(f"{word}: {path}: {text}"), file=sys.stderr)
     for text, count in collections.Counter(p.reason for p in report.ignored).items():
-        print(_printable(f"ignored: {_number(count, 'file')}: {text}"), file=sys.stderr)
+        print(printable(f"ignored: {_number(count, 'file')}: {text}"), file=sys.stderr)
     files = report.done - report.series
     counts = [f"{report.series} series"] if report.series or not files else []
     counts += [_number(files, "file")] if files else []
     print(
-        _printable(
+        printable(
             f"Translated {' and '.join(counts)}, {_number(report.slices, 'slice')}, into {output}: "
             f"{len(report.skipped)} skipped, {len(report.ignored)} ignored, "
             f"{_number(len(report.warnings), 'warning')}"
@@ -545,11 +546,6 @@ def _predict() -> int:
 
 def _number(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _printable(text: str) -> str:
-    """One line that any terminal can show, whatever bytes are in a file's name."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _generate() -> int:

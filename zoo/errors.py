@@ -20,6 +20,11 @@ def reason(error: BaseException) -> str:
     return text if len(text) <= 500 else f"{text[:497]}..."
 
 
+def printable(text: str) -> str:
+    """One line that any terminal can show, whatever bytes are in a file's name."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 @contextlib.contextmanager
 def contained(what: str) -> Iterator[None]:
     """Whatever a damaged file makes a reader raise, as one ValueError: "what: reason".

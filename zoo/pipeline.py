@@ -71,10 +71,15 @@ def load_builder(
     if not prepare:
         return builder
     builder = prepare_builder(builder)
+    warn_of_bad_files(builder)
+    return builder
+
+
+def warn_of_bad_files(builder: tfds.core.DatasetBuilder) -> None:
+    """Says on stderr how many files a prepared data set is without."""
     left_out = bad_files(builder)
     if left_out:
         print(f"warning: {builder.info.full_name}: {left_out}", file=sys.stderr, flush=True)
-    return builder
 
 
 def bad_files(builder: tfds.core.DatasetBuilder) -> str:

@@ -121,6 +121,8 @@ class Recipe:
                 raise ValueError(
                     f"{name}: expected {low} to {high}. Received: {getattr(self, name)}"
                 )
+        if getattr(self, "classes", 0) == 1:
+            raise ValueError("classes: expected 0 (no label maps), or 2 or more. Received: 1")
         if self.slices % 2 == 0:
             raise ValueError(f"slices: expected an odd number. Received: {self.slices}")
 

@@ -107,6 +107,8 @@ def train(
             print(f"{workdir}: finished at step {record['step']}; nothing left to do.")
             return record
         builder = pipeline.prepare_builder(builder)
+        if chief:
+            pipeline.warn_of_bad_files(builder)
         tf.config.set_soft_device_placement(True)
         with distribution.scope():
             model = translator.build(entry)

@@ -19,6 +19,7 @@ import skimage.transform
 import tensorflow_datasets as tfds
 
 from zoo.atomic import write_json
+from zoo.errors import printable
 from zoo.imaging import dicom, files, geometry
 from zoo.imaging.volume import Problem, Volume, contained
 from zoo.imaging.windows import Domain
@@ -595,7 +596,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             raise ValueError(f"input: expected {wanted}. Received: {layout.some(wrong)}")
 
     def _say(self, text: str) -> None:
-        print(f"folder: {text}", file=sys.stderr, flush=True)
+        print(printable(f"folder: {text}"), file=sys.stderr, flush=True)
 
 
 def _keys(found: layout.Layout) -> tuple[str, ...]:
