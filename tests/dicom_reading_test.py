@@ -710,6 +710,8 @@ def test_vendors_own_fields(tmp_path):
         pet.suv_factors([dataset])
     dataset.add_new((0x7053, 0x1009), "DS", "3.5")
     assert pet.suv_factors([dataset]) == pytest.approx([3.5 * decayed(3600)])
+    dataset.add_new((0x7053, 0x1000), "UN", b"0.0 ")  # as files without VRs give it
+    assert pet.suv_factors([dataset]) == pytest.approx([3.5 * decayed(3600)])
     dataset.add_new((0x7053, 0x1000), "DS", "0.25")
     assert pet.suv_factors([dataset]) == [0.25]
 

@@ -407,6 +407,20 @@ def test_neighbours_that_lie_apart_are_said(tmp_path):
     assert translate(Model(), folder, tmp_path / "b").warnings == []
 
 
+def test_slices_whose_neighbours_are_not_known_are_said(tmp_path):
+    folder = series(tmp_path / "in", 4)
+    for path in sorted(folder.iterdir())[1:3]:  # taken again, and nothing tells when
+        dataset = pydicom.dcmread(path)
+        dataset.SOPInstanceUID += ".9"
+        dataset.save_as(path.with_stem(f"again{path.stem}"))
+    report = translate(Model(slices=3), folder, tmp_path / "out")
+    assert (report.series, report.slices) == (1, 6)
+    assert len(report.warnings) == 6
+    assert "neighbours are not known" in report.warnings[0].reason
+    assert "neighbours" in pydicom.dcmread(report.outputs[0]).DerivationDescription
+    assert not translate(Model(), folder, tmp_path / "out2").warnings
+
+
 def test_every_output_says_where_it_is_from(tmp_path, mixed):
     model = Model(precision="bfloat16")
     report = translate(model, mixed, tmp_path / "out", description="for a test")

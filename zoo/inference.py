@@ -65,6 +65,7 @@ class _Run:
         description: free text for the headers.
         uids: SeriesInstanceUIDs of the outputs by `_identities`, made as they are asked for.
         numbers: SeriesNumbers of the outputs, likewise.
+        alone: series, by `_identity`, with several slices of one view that are alone.
         series: the input's series of which there is output, by `_identity`.
         bar: counts slices.
     """
@@ -76,6 +77,7 @@ class _Run:
     deidentifier: Deidentifier | None
     uids: dict[tuple, str]
     numbers: dict[tuple, int]
+    alone: set[tuple]
     series: set[tuple]
     bar: tqdm.tqdm
     report: Report
@@ -164,6 +166,11 @@ def translate(
             deidentifier=deidentifier,
             uids=collections.defaultdict(pydicom.uid.generate_uid),
             numbers=_series_numbers(model, volumes),
+            alone={
+                _identity(volume)
+                for volume in volumes
+                if isinstance(volume, Series) and volume.length == 1 and volume.number > 0
+            },
             series=set(),
             bar=bar,
             report=report,
@@ -272,6 +279,10 @@ def _translate_one(run: _Run, volume: Volume, paths: list[Path]) -> None:
     _check_volume(run.model, volume)
     volume = _in_unit(run.model, volume)
     reasons = _reasons(run.model, volume)
+    single = isinstance(volume, Series) and volume.length == 1
+    if run.model.recipe.slices > 1 and single and _identity(volume) in run.alone:
+        taken = f"the model takes {run.model.recipe.slices} neighbouring ones"
+        reasons.append(f"slices: {taken}. Received: a slice whose neighbours are not known")
     skipped: list[Problem] = []
     if run.model.dimensions == 3:
         slices = _translated_volume(run, volume)

@@ -62,9 +62,8 @@ def _factor(header: pydicom.Dataset, begin: _Moment | None) -> float:
     to_activity = 1.0
     if units == "CNTS":  # Philips keeps the factors apart
         for tag in (_PHILIPS_SUV, _PHILIPS_ACTIVITY):
-            value = header[tag].value if tag in header else None
-            if value not in (None, "", 0):
-                to_activity = float(value)
+            to_activity = float(header[tag].value or 0) if tag in header else 0.0
+            if to_activity:
                 if tag == _PHILIPS_SUV:
                     return to_activity
                 break
