@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import stat
 import unicodedata
 from pathlib import Path
@@ -381,6 +382,14 @@ def test_resampling(tmp_path):
     assert np.diff(example, axis=0)[4:-4].mean() == pytest.approx(5, rel=0.01)
 
 
+def test_spacing_that_asks_for_too_many_pixels(tmp_path):
+    nibabel_image = nibabel.Nifti1Image(image(0, (9, 8, 3)), np.eye(4))
+    (tmp_path / "in").mkdir()
+    nibabel.save(nibabel_image, tmp_path / "in/a.nii")
+    with pytest.raises(ValueError, match="spacing: a.nii would have 80000 x 90000 pixels"):
+        build(tmp_path / "in", tmp_path / "data", spacing=1e-4)
+
+
 def test_spacing_needs_a_known_spacing(tmp_path):
     save(tmp_path / "in/a.npy", image(1))
     with pytest.raises(ValueError, match="spacing: a.npy does not state"):
@@ -513,6 +522,20 @@ def test_folders_of_splits_that_do_not_go_together(tmp_path, places, message):
         save(tmp_path / "in" / place / "0.npy", image(0))
     with pytest.raises(ValueError, match=message):
         build(tmp_path / "in", tmp_path / "data")
+
+
+def test_a_file_is_one_patient_whatever_links_lead_to_it(tmp_path):
+    for number in range(4):
+        save(tmp_path / f"in/{number}.npy", image(number))
+        (tmp_path / f"in/link{number}.npy").symlink_to(tmp_path / f"in/{number}.npy")
+    builder = build(tmp_path / "in", tmp_path / "data")
+    patients = [{e["patient"] for e in found} for found in every(builder).values()]
+    assert sum(map(len, patients)) == len(set.union(*patients)) == 4
+    shutil.copytree(tmp_path / "in", tmp_path / "two/train", symlinks=True)
+    (tmp_path / "two/test").mkdir()
+    (tmp_path / "two/test/9.npy").symlink_to(tmp_path / "two/train/0.npy")
+    with pytest.raises(ValueError, match="1 patients in several of test, train"):
+        build(tmp_path / "two", tmp_path / "data")
 
 
 def test_what_lies_beside_the_folders_of_splits_is_named(tmp_path, capfd):
@@ -792,6 +815,19 @@ def test_a_pair_of_which_one_does_not_say_how_it_lies_stays_as_it_is_stored(tmp_
         for example in part:
             np.testing.assert_array_equal(example["source"], example["target"])
     assert "2 images or pairs are taken as they are stored" in capfd.readouterr().err
+
+
+def test_pairs_of_other_pixels_that_do_not_say_how_they_lie_are_said(tmp_path, capfd):
+    for letter, step in (("A", 0.7), ("B", 0.9)):
+        (tmp_path / f"in/train{letter}").mkdir(parents=True)
+        for number in range(3):
+            stored = nibabel.Nifti1Image(image(number, (9, 8, 2)), None)
+            stored.header["pixdim"][1:4] = step if number else 0.8
+            nibabel.save(stored, tmp_path / f"in/train{letter}/{number}.nii")
+    build(tmp_path / "in", tmp_path / "data")
+    said = capfd.readouterr().err
+    assert "pixels are of other sizes" in said
+    assert "1.nii and 1.nii" in said and "2.nii and 2.nii" in said and "0.nii" not in said
 
 
 def test_pairs_that_lie_apart_are_refused(tmp_path):

@@ -35,7 +35,13 @@ def test_bad_assignments_name_the_field(assignment, message):
         Recipe.parse([assignment])
 
 
-@pytest.mark.parametrize("bad", [{"steps": 0}, {"batch_size": -1}, {"slices": 2}, {"tile": 0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"steps": 0}, {"batch_size": -1}, {"slices": 2}, {"tile": 0}),
+        *({"source_window": (9.0, 9.0)}, {"target_window": (1.0, -1.0)}),
+    ],
+)
 def test_values_that_make_no_sense_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Recipe(**bad)

@@ -121,6 +121,10 @@ class Recipe:
                 raise ValueError(
                     f"{name}: expected {low} to {high}. Received: {getattr(self, name)}"
                 )
+        for name in ("source_window", "target_window"):
+            window = getattr(self, name)
+            if window is not None and not window[0] < window[1]:
+                raise ValueError(f"{name}: expected LOW,HIGH, LOW < HIGH. Received: {window}")
         if getattr(self, "classes", 0) == 1:
             raise ValueError("classes: expected 0 (no label maps), or 2 or more. Received: 1")
         if self.slices % 2 == 0:

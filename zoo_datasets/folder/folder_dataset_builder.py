@@ -31,6 +31,7 @@ _PERCENTILES = (0.5, 99.5)
 _SAMPLED = 64  # training images that a window is measured on
 _DEPTHS = (1, 2, 4, 8, 10, 12, 14, 16)  # bits that detectors and label maps fill
 _UNITS = ("HU", "SUV", "signal", "line integral", "1")  # known ones, whose spelling matters
+_WIDEST = 1 << 16  # pixels along a side of a resampled image
 _SHOWN = 20  # of the files that are left out, these are named
 _TOLERANCE = 1e-3  # of label maps in files of floating-point numbers
 _FIELDS = {"source": "source_window", "image": "source_window", "target": "target_window"}
@@ -148,13 +149,15 @@ def _match_grids(found: layout.Layout, config: FolderConfig) -> None:
         ValueError: naming the pairs of which nobody knows how they lie, or that lie apart.
     """
     grid = geometry.Grid(scale=config.scale, depth=config.scale if config.dimensions == 3 else 1)
-    wrong, shares = [], []
+    wrong, shares, others = [], [], []
     for items in found.domains[0].values():
         for number, item in enumerate(items):
             source, target = item.volumes
             if config.classes:
                 target = _label_map(target)
                 items[number] = item._replace(volumes=(source, target))
+            if grids.other_pixels(source, target, config.scale):
+                others.append(f"{source.name} and {target.name}")
             try:
                 if config.scale > 1:
                     grids.check_extent(source, target, grid)
@@ -170,6 +173,11 @@ def _match_grids(found: layout.Layout, config: FolderConfig) -> None:
         raise ValueError(
             "input: expected pairs that show one part of one patient. "
             f"Received: {layout.some(wrong)}"
+        )
+    if others:
+        found.notes.append(
+            "warning: taken as they are stored, though their pixels are of other sizes and a file "
+            f"does not say how it lies: {layout.some(others)}"
         )
     if shares:
         found.notes.append(
@@ -638,6 +646,11 @@ def _resampled(volume: Volume, spacing: float) -> tuple[int, int]:
         max(1, round(pixels * own / spacing))
         for pixels, own in zip(volume.shape, volume.spacing, strict=True)
     )
+    if max(height, width) > _WIDEST:
+        raise ValueError(
+            f"spacing: {volume.name} would have {height} x {width} pixels, expected up to "
+            f"{_WIDEST}. Received: spacing={spacing}"
+        )
     return height, width
 
 

@@ -14,6 +14,7 @@ from zoo.imaging.volume import Volume
 _SAME = 0.1  # grids whose corners are less than this part of a voxel apart are one
 _SAME_EXTENT = 0.5  # of a source's pixel, for super-resolution
 _LEAST = 0.5  # share of a source that its target must cover
+_OTHER_SIZE = 0.01  # sides of pixels that differ by more of themselves are others
 _WHOLE = 1e-3  # of a voxel: planes closer to the centres of voxels keep their values exactly
 _POINTS = 32  # along each axis, of those that the share is measured on
 
@@ -108,6 +109,19 @@ def on_source(source: Volume, target: Volume, labels: bool = False) -> tuple[Vol
         labels=labels,
     )
     return resampled, share
+
+
+def other_pixels(source: Volume, target: Volume, scale: int) -> bool:
+    """Whether a pair that is taken as it is stored has pixels of other sizes, as its files say.
+
+    Args:
+        scale: pixels of a target for one of its source.
+    """
+    if source.spacing is None or target.spacing is None:
+        return False
+    if source.affine is not None and target.affine is not None:
+        return False
+    return not np.allclose(source.spacing, np.multiply(target.spacing, scale), rtol=_OTHER_SIZE)
 
 
 def check_extent(source: Volume, target: Volume, grid: geometry.Grid) -> None:

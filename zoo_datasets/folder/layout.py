@@ -88,6 +88,7 @@ def read(path: Path, allow_shared_patients: bool = False, dimensions: int = 2) -
             lost = [p for p in layout.problems if not p.harmless] or layout.problems
             reasons = "; ".join(f"{p.path.name}: {p.reason}" for p in lost[:3]) or "no file"
             raise ValueError(f"input: no readable image is left. Received: {path} ({reasons})")
+    _join_links(layout.domains)
     _carve(layout.domains)
     if not all(domain.get("train") for domain in layout.domains):
         raise ValueError(f"input: no readable image is left for training. Received: {path}")
@@ -531,6 +532,16 @@ def _shuffled(patient: str) -> str:
     return hashlib.sha256(patient.encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def _join_links(domains: list[dict[str, list[Item]]]) -> None:
+    """Gives a file that links lead to one patient, where nobody knows who it is, in place."""
+    patients: dict[str, str] = {}
+    for items in [items for domain in domains for items in domain.values()]:
+        for number, item in enumerate(items):
+            if not item.known:
+                file = os.path.realpath(item.volumes[0].path(0))
+                items[number] = item._replace(patient=patients.setdefault(file, item.patient))
+
+
 def _carve(domains: list[dict[str, list[Item]]]) -> None:
     """Take a test split, and a validation split where there is neither, from the training items.
 
@@ -569,8 +580,7 @@ def _check_patients(layout: Layout, allowed: bool) -> None:
     for domain in layout.domains:
         for split, items in domain.items():
             for item in items:
-                if item.known:
-                    splits[item.patient].add(split)
+                splits[item.patient].add(split)
     shared = [patient for patient, names in splits.items() if len(names) > 1]
     layout.shared_patients = bool(shared)
     if shared and not allowed:
