@@ -456,6 +456,22 @@ def test_unreadable_files_are_left_out_and_counted(tmp_path, capfd):
     assert command_line.main(arguments) == 0
 
 
+def test_a_file_in_a_folder_that_cannot_be_entered_is_left_out(tmp_path, monkeypatch):
+    for number in range(4):
+        save(tmp_path / f"in/{number}.npy", image(number))
+    look = Path.stat
+
+    def denied(self, **options):
+        if self.name == "3.npy":
+            raise PermissionError(13, "Permission denied", str(self))
+        return look(self, **options)
+
+    monkeypatch.setattr(Path, "stat", denied)
+    builder = build(tmp_path / "in", tmp_path / "data")
+    assert sum(map(len, every(builder).values())) == 3
+    assert "Permission denied" in bad_files(builder)[0]["reason"]
+
+
 def test_names_of_any_characters_are_said_in_one_line(tmp_path, capfd):
     for number in range(3):
         save(tmp_path / f"in/{number}.npy", image(number))

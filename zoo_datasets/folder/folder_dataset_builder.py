@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -207,8 +208,11 @@ def _stamps(roots: list[Path]) -> Iterator[tuple[str, int, int]]:
     """Path, size and time of change of every file that a search comes upon."""
     for root in roots:
         for path in files.every(root):
-            if path.is_file():
+            try:
                 status = path.stat()
+            except OSError:  # named when it is to be read
+                continue
+            if stat.S_ISREG(status.st_mode):
                 yield os.fspath(path), status.st_size, status.st_mtime_ns
 
 
