@@ -598,6 +598,33 @@ def test_a_turned_radiograph_is_written_as_it_was(tmp_path, plus):
         assert (seen(output) >= seen(path)).all()
 
 
+@pytest.mark.parametrize("plus", [0, -7])
+@pytest.mark.parametrize(
+    ("stored", "entries", "written"), [(12, 12, 12), (12, 16, 16), (16, 12, 12)]
+)
+def test_a_turned_radiograph_with_a_table_fits_its_window(tmp_path, stored, entries, written, plus):
+    values = np.random.default_rng(0).integers(0, 1 << entries, 64)
+    values[0] = (1 << entries) - 1
+    entry = item(ModalityLUTType="US")
+    entry.add_new("LUTDescriptor", "US", [64, 0, entries])
+    entry.add_new("LUTData", "US", values.tolist())
+    path = single(
+        tmp_path, pixels=np.arange(64, dtype=np.uint16).reshape(8, 8), Modality="CR",
+        SOPClassUID=pydicom.uid.ComputedRadiographyImageStorage, BitsStored=stored,
+        PhotometricInterpretation="MONOCHROME1", HighBit=stored - 1, PixelRepresentation=0,
+        PixelPaddingValue=None, RescaleSlope=None, RescaleIntercept=None,
+        ModalityLUTSequence=[entry],
+    )  # fmt: skip
+    brightness = (1 << entries) - 1 - values.reshape(8, 8)
+    np.testing.assert_array_equal(open_volume(path).read(0), brightness)
+    (output,) = translate(Model(plus=plus), path, tmp_path / "out").outputs
+    np.testing.assert_array_equal(open_volume(output).read(0), brightness + plus)
+    header = pydicom.dcmread(output)
+    shown = header.pixel_array + float(header.get("RescaleIntercept", 0))
+    np.testing.assert_array_equal(shown, values.reshape(8, 8) - plus)  # as before, for the window
+    assert plus or header.BitsStored == written
+
+
 def test_monochrome1_is_not_turned_where_values_are_measured(tmp_path):
     for name, changes in {
         "ct": {},

@@ -212,7 +212,7 @@ class Series(Volume):
             first, entries = table
             values = entries[np.clip(stored - first, 0, len(entries) - 1)]
             if frame.encoding.inverted:
-                values = entries.min() + entries.max() - values
+                values = sum(frame.encoding.limits) - values
         if frame.padding:
             padding = (stored >= frame.padding[0]) & (stored <= frame.padding[1])
             if not padding.all():
@@ -466,6 +466,7 @@ def _read_slices(path: Path, name: str) -> list[_Found]:
         )
     grouped = bool(own) or bool(headers.items(header, "SharedFunctionalGroupsSequence"))
     vectors = [""] * count if grouped or count == 1 else _vectors(header, count)
+    table = headers.modality_table(header)
     ends = headers.padding_ends(header)  # in MONOCHROME1 the greater one is the first
     facts = _Facts(
         path=path,
@@ -475,7 +476,7 @@ def _read_slices(path: Path, name: str) -> list[_Found]:
         shape=(int(header.Rows), int(header.Columns)),
         modality=headers.text(header, "Modality") or "OT",
         padding=None if ends is None else (min(ends), max(ends)),
-        table=headers.modality_table(header) is not None,
+        table=None if table is None else table[1],
         grouped=grouped,
     )
     slices = [_slice(header, facts, number, vectors[number]) for number in range(count)]
@@ -500,7 +501,7 @@ class _Facts:
     shape: tuple[int, int]
     modality: str
     padding: tuple[int, int] | None
-    table: bool
+    table: np.ndarray | None
     grouped: bool
 
 
@@ -579,36 +580,40 @@ def _vectors(header: pydicom.Dataset, count: int) -> list[str]:
 
 
 def _encoding(
-    header: pydicom.Dataset, values: pydicom.Dataset, table: bool
+    header: pydicom.Dataset, values: pydicom.Dataset, table: np.ndarray | None
 ) -> tuple[Encoding, str]:
     """How a frame's pixels are stored, and the unit that they stand for.
 
     Args:
         header: the file's.
         values: what holds the frame's rescale.
-        table: whether the file has a Modality LUT.
+        table: the entries of the Modality LUT, where the file has one.
     """
     slope, intercept = (headers.number(values, f"Rescale{end}") for end in ("Slope", "Intercept"))
     rescaled = slope is not None or intercept is not None
     modality = headers.text(header, "Modality")
     kind = headers.text(values, "RescaleType").upper()
-    if table:
+    if table is not None:
         kind = headers.text(header.ModalityLUTSequence[0], "ModalityLUTType").upper()
     unit = "1" if kind in ("", "US") else kind
     if modality == "MR":
         unit = "signal"
     elif modality == "PT":
         unit = pet.unit(header)
-    elif modality == "CT" and not table and kind in ("", "HU"):  # HU where it does not say
+    elif modality == "CT" and table is None and kind in ("", "HU"):  # HU where it does not say
         unit = "1" if slope is None or intercept is None else "HU"
     turned = headers.text(header, "PhotometricInterpretation") == "MONOCHROME1"
+    inverted = turned and unit == "1" and modality not in _MEASURED
+    if inverted and table is not None:  # what is turned are the entries; CR knows these bits
+        bits = next(bits for bits in (10, 12, 16) if table.max() < 1 << bits)
+        return Encoding(bits=bits, inverted=True), unit
     encoding = Encoding(
         slope=1.0 if slope is None else slope,
         intercept=0.0 if intercept is None else intercept,
         bits=int(header.BitsStored),
         signed=bool(headers.value(header, "PixelRepresentation")),
-        rescaled=rescaled and not table,
-        inverted=turned and unit == "1" and modality not in _MEASURED,
+        rescaled=rescaled and table is None,
+        inverted=inverted,
     )
     return encoding, unit
 
