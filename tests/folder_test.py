@@ -267,9 +267,22 @@ def test_shared_patients(tmp_path):
         build(tmp_path / "in", tmp_path / "data")
     builder = build(tmp_path / "in", tmp_path / "data", allow_shared_patients=True)
     assert builder.info.metadata["shared_patients"] is True
+    assert (
+        builder.info.metadata["note"] == "Patients are in several splits, so that results flatter."
+    )
     domain, same = pipeline.domains(builder, Recipe())
     assert domain is same
     assert (domain.modality, domain.unit) == ("MR", "signal")
+
+
+def test_files_that_do_not_say_whose_they_are_are_counted(tmp_path, capfd):
+    dicom(tmp_path / "in/p/0.dcm")
+    for number in range(3):
+        save(tmp_path / f"in/{number}.npy", image(number))
+    builder = build(tmp_path / "in", tmp_path / "data", source_unit="HU")
+    note = "Of 3 files nobody says whose they are: each is a patient."
+    assert builder.info.metadata["note"] == note
+    assert note in capfd.readouterr().err
 
 
 def test_flat_dicom_folders_pair_by_patient(tmp_path):

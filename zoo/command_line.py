@@ -456,6 +456,8 @@ def _evaluate() -> int:
         seed=entry.recipe.seed,
     )
     print("\n".join(_summary_lines(results)))
+    if metadata.get("shared_patients"):
+        print("warning: patients are in several splits, so that results flatter", file=sys.stderr)
     print(f"Wrote {output}/metrics.json and {output}/report.html")
     if run and FLAGS.split == "test" and not FLAGS.limit:
         from zoo.atomic import write_json

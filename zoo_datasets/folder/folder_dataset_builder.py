@@ -311,7 +311,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         self._say(f"{config.layout.kind} images, {counts}")
         for split in dict.fromkeys(empty):
             self._say(f"warning: no readable image is left in the split {split}")
-        for note in config.layout.notes:
+        for note in [*config.layout.notes, *_caveats(config.layout)]:
             self._say(note)
         for key in _keys(config.layout):
             domain = self.info.metadata[key]
@@ -451,6 +451,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "kind": found.kind,
             "shared_patients": found.shared_patients,
             "windows": {},
+            "note": " ".join(_caveats(found)),
         }
         if config.dimensions == 3:
             metadata["dimensions"] = 3
@@ -609,6 +610,16 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _say(self, text: str) -> None:
         print(printable(f"folder: {text}"), file=sys.stderr, flush=True)
+
+
+def _caveats(found: layout.Layout) -> list[str]:
+    """What figures measured on the data have to be read with."""
+    caveats = []
+    if found.unknown:
+        caveats.append(f"Of {found.unknown} files nobody says whose they are: each is a patient.")
+    if found.shared_patients:
+        caveats.append("Patients are in several splits, so that results flatter.")
+    return caveats
 
 
 def _keys(found: layout.Layout) -> tuple[str, ...]:

@@ -56,6 +56,13 @@ class Layout:
     notes: list[str] = dataclasses.field(default_factory=list)
     plane: str | None = None
 
+    @property
+    def unknown(self) -> int:
+        """How many items are a patient each, since nobody says whose they are."""
+        return sum(
+            not item.known for domain in self.domains for items in domain.values() for item in items
+        )
+
 
 def read(path: Path, allow_shared_patients: bool = False, dimensions: int = 2) -> Layout:
     """Find out what the user's folder or list holds.
