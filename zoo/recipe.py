@@ -117,10 +117,9 @@ class Recipe:
             if getattr(self, name) < low:
                 raise ValueError(f"{name}: expected {low} or more. Received: {getattr(self, name)}")
         for name, (low, high) in _SIZES.items():
-            if not low <= getattr(self, name, low) <= high:
-                raise ValueError(
-                    f"{name}: expected {low} to {high}. Received: {getattr(self, name)}"
-                )
+            value = getattr(self, name) if name in self.hints() else low  # not a property
+            if not low <= value <= high:
+                raise ValueError(f"{name}: expected {low} to {high}. Received: {value}")
         for name in ("source_window", "target_window"):
             window = getattr(self, name)
             if window is not None and not window[0] < window[1]:
