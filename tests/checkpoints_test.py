@@ -57,6 +57,13 @@ def test_where_the_last_is_damaged_the_one_before_is_used(state, tmp_path, capsy
     assert checkpoints.latest == tmp_path / "ckpt-4"
 
 
+def test_what_cannot_be_removed_keeps_nothing_else(state, tmp_path):
+    (tmp_path / "ckpt-99.index").mkdir()
+    saved(state, tmp_path, *range(1, 9))
+    assert steps_in(tmp_path) == [7, 8, 99]
+    assert Checkpoints(state, tmp_path).restore(tmp_path) == 8
+
+
 @pytest.mark.parametrize("part", ["bits", "index", "no data"])
 def test_every_damage_is_noticed(part, state, tmp_path):
     saved(state, tmp_path, 3, 6)

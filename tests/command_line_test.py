@@ -32,6 +32,8 @@ def test_help_is_short_and_leads_with_examples(capsys):
     assert max(map(len, text.splitlines())) <= 100
     for name in command_line._COMMANDS:
         assert f"\n  {name} " in text
+    used = {flag for flags in command_line._USED.values() for flag in flags}
+    assert used | {"help"} == set(command_line.FLAGS)
     for flag in command_line.FLAGS:
         if flag not in ("help", "task", "modality", "json"):
             assert f"--{flag}" in text
@@ -53,6 +55,17 @@ def test_help_is_short_and_leads_with_examples(capsys):
         (["--model=pix2pix", "--input=a", "--output=b", "predict"], "without weights"),
         (["train", "evaluate"], "expected one command"),
         (["predict", "--model=pix2pix"], "needs --input, --output"),
+        (["generate", "--model=pggan_mammo", "--output=a", "--limit=3"], "Received: --limit"),
+        (["predict", "--model=pix2pix_ldct", "--input=a", "--output=b", "--fetch"], "--fetch"),
+        (["list", "--task=denoise"], "Did you mean denoising"),
+        (["list", "--modality=ct"], "There are: CT, DX"),
+        (["evaluate", "--model=pix2pix_ldct", "--split=tset"], "validation or test"),
+        (["describe"], "needs a name"),
+        (
+            ["--model=pix2pix", "--dataset=ldct", "--set", "lerning_rate=1", "train"],
+            "learning_rate?",
+        ),
+        (["--model=pix2pix", "--dataset=ldct", "--set", "shift=-1", "train"], "shift: expected 0 "),
     ],
 )
 def test_wrong_usage_is_said_and_exits_with_2(arguments, message, capsys, tmp_path, monkeypatch):
@@ -73,6 +86,8 @@ def test_list_and_describe(capsys):
     text = capsys.readouterr().out
     assert "pggan" in text
     assert "ldct" not in text
+    assert command_line.main(["zoo", "list"]) == 0
+    assert "encoder_decoder_ldct Low" in capsys.readouterr().out
     assert command_line.main(["zoo", "--json", "list"]) == 0
     assert "pix2pix" in json.loads(capsys.readouterr().out)["models"]
     assert command_line.main(["zoo", "describe", "--model=pix2pix"]) == 0

@@ -105,9 +105,9 @@ class Checkpoints:
         """Remove what was only begun and, once one was saved or read, all but the good ones."""
         shutil.rmtree(self.folder / _PART, ignore_errors=True)
         kept = {f"ckpt-{step}" for step in self.good}
-        with contextlib.suppress(OSError):
-            for path in list(self.folder.iterdir()):
-                if kept and _FILE.match(path.name) and path.name.split(".")[0] not in kept:
+        for path in list(self.folder.iterdir()) if self.folder.is_dir() else []:
+            if kept and _FILE.match(path.name) and path.name.split(".")[0] not in kept:
+                with contextlib.suppress(OSError):  # of each, so that one keeps no other
                     path.unlink()
 
 

@@ -142,6 +142,10 @@ def main(argv: list[str] | None = None) -> int:
         FLAGS.model = rest[0]
     elif rest:
         return _fail(f"expected one command. Received: {' '.join(arguments)}", 2)
+    unused = [name for name in FLAGS if FLAGS[name].present and name not in _USED[command]]
+    if unused:
+        used = ", ".join(f"--{name}" for name in _USED[command])
+        return _fail(f"{command} takes {used}. Received: --{', --'.join(unused)}", 2)
     return _run(command)
 
 
@@ -272,6 +276,12 @@ def _model(entry: registry.Entry):
 
 
 def _list() -> int:
+    for flag, field in (("task", "tasks"), ("modality", "modality")):
+        entries = [*registry.index()["models"].values(), *registry.index()["datasets"].values()]
+        known = {value for entry in entries for value in entry.get(field, [])} - {"any"}
+        wanted = getattr(FLAGS, flag)
+        if wanted is not None and wanted not in known:
+            raise registry.UnknownName(wanted, sorted(known), flag)
     shown = {
         section: {
             name: {
@@ -289,14 +299,16 @@ def _list() -> int:
     for section, entries in shown.items():
         print(section.capitalize())
         for name, fields in entries.items():
-            print(f"  {name:<18}{fields['summary']}")
+            print(f"  {name:<20} {fields['summary']}")
         if not entries:
             print("  (none)")
     return 0
 
 
 def _describe() -> int:
-    name = FLAGS.model or FLAGS.dataset or _need("model")[0]
+    name = FLAGS.model or FLAGS.dataset
+    if not name:
+        raise UsageError("describe needs a name, such as `describe pix2pix`.")
     if name.split("/")[0] in registry.index()["datasets"]:
         from zoo import dataset_card
 
@@ -427,7 +439,12 @@ def _evaluate() -> int:
     entry = _trained()
     from zoo import evaluation, pipeline
 
-    builder = pipeline.load_builder(entry.dataset, _path("data_dir"), entry.recipe, _path("input"))
+    builder = pipeline.load_builder(
+        entry.dataset, _path("data_dir"), entry.recipe, _path("input"), prepare=False
+    )
+    if FLAGS.split not in ("train", "validation", "test"):
+        raise UsageError(f"split: expected train, validation or test. Received: {FLAGS.split}")
+    builder = pipeline.prepare_builder(builder)
     metadata = builder.info.metadata
     model = _model(entry)
     size = model.phases()[-1].size
@@ -578,6 +595,23 @@ def _export() -> int:
     return 0
 
 
+# The flags that each command looks at; any other would be ignored, and so is refused.
+_TRAINED = ("model", "dataset", "workdir", "output", "seed", "precision", "set")
+_DATA = ("dataset", "data_dir", "input", "set")
+_USED = {
+    "list": ("json", "task", "modality"),
+    "describe": ("model", "dataset", "data_dir", "json"),
+    "prepare": (*_DATA, "manual_dir", "fetch", "beam_options"),
+    "preview": (*_DATA, "output"),
+    "train": (
+        *(*_DATA, "model", "workdir", "preset", "steps", "batch_size", "seed"),
+        *("precision", "strategy", "resume", "init"),
+    ),
+    "evaluate": (*_TRAINED, "data_dir", "input", "split", "limit"),
+    "predict": (*_TRAINED, "input", "batch_size", "deidentify", "overwrite"),
+    "generate": (*_TRAINED, "count", "label", "overwrite"),
+    "export": _TRAINED,
+}
 _COMMANDS = {
     "list": _list,
     "describe": _describe,

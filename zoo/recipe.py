@@ -1,6 +1,7 @@
 """All that a run can change, as one frozen and typed dataclass."""
 
 import dataclasses
+import difflib
 import math
 import typing
 from typing import Any, ClassVar, Literal, Self
@@ -16,6 +17,9 @@ _SIZES = {
     "discriminator_filters": (1, 8192),
     "classes": (0, 65536),
 }
+# Numbers that are no less than 0, beside those called rates and weights of a loss (`lambda_…`).
+_POSITIVE = {"shift", "rotation", "noise", "spacing", "gradient_penalty", "drift", "weight_decay"}
+_FRACTIONS = {"zoom", "dropout", "ema", "momentum", "rms_decay"}  # 0 and more, below 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +124,13 @@ class Recipe:
             value = getattr(self, name) if name in self.hints() else low  # not a property
             if not low <= value <= high:
                 raise ValueError(f"{name}: expected {low} to {high}. Received: {value}")
+        for name in self.hints():
+            value = getattr(self, name)
+            positive = name in _POSITIVE or name.endswith("_rate") or name.startswith("lambda_")
+            if positive and value < 0:
+                raise ValueError(f"{name}: expected 0 or more. Received: {value}")
+            if name in _FRACTIONS and not 0 <= value < 1:
+                raise ValueError(f"{name}: expected 0 or more and below 1. Received: {value}")
         for name in ("source_window", "target_window"):
             window = getattr(self, name)
             if window is not None and not window[0] < window[1]:
@@ -185,9 +196,11 @@ class Recipe:
         for assignment in assignments:
             name, equals, text = assignment.partition("=")
             if not equals or name not in cls.hints():
+                near = difflib.get_close_matches(name, cls.hints(), n=1) if equals else []
+                hint = f" Did you mean {near[0]}?" if near else ""
                 raise ValueError(
                     f"--set: expected field=value with a field of {cls.__name__}: "
-                    f"{', '.join(cls.hints())}. Received: {assignment}"
+                    f"{', '.join(cls.hints())}. Received: {assignment}.{hint}"
                 )
             values[name] = _checked(name, text, cls.hints())
         return values
