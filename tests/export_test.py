@@ -185,6 +185,17 @@ def serve(folder: Path):
     return tf.saved_model.load(str(folder)).signatures["serving_default"]
 
 
+def test_what_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(self, *arguments, **options):
+        raise tf.errors.ResourceExhaustedError(None, None, "{{node x}} No space left on device")
+
+    monkeypatch.setattr(keras.export.ExportArchive, "write_out", full)
+    model = TinyGenerator(GeneratorRecipe(), Domain(), Domain())
+    with pytest.raises(OSError, match=r"out/1: could .*Received: No space left on device$"):
+        export(model, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_it_answers_as_the_model_does_at_any_size(exported):
     model, folder = exported
     signature = serve(folder)

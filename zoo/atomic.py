@@ -26,10 +26,14 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     # the permissions that a plain open() gives, and an error where the name exists
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno and error.filename in (None, os.fspath(temporary)):
+            error.filename = os.fspath(path)  # the name that means something to the user
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -116,6 +116,15 @@ def said(error: Exception) -> str:
     return re.sub(r"\{\{.*?\}\}:? ?|\[Op:\w*\]", "", reason(error)).strip()
 
 
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[None]:
+    """What TensorFlow and HDF5 raise where a file cannot be written, as an OSError of one line."""
+    try:
+        yield
+    except (OSError, RuntimeError, tf.errors.OpError) as error:
+        raise OSError(f"{path}: could not be written. Received: {said(error)}") from error
+
+
 def steps_in(folder: Path) -> list[int]:
     """Steps of the checkpoints in a folder, in order; none where there is no folder."""
     if not folder.is_dir():

@@ -590,8 +590,9 @@ def _export() -> int:
     from zoo import export
 
     card = export.card_fields(entry)
-    folder = export.export(_model(entry), Path(output).expanduser(), card=card)
-    print(f"Exported to {folder}; TF Serving: --model_base_path={Path(output).absolute()}")
+    base = Path(output).expanduser().absolute()
+    folder = export.export(_model(entry), base, card=card)
+    print(f"Exported to {folder}; TF Serving: --model_base_path={base}")
     return 0
 
 

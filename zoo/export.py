@@ -1,7 +1,6 @@
 """`export`: a model as a SavedModel that TF Serving takes, with its card and intensity contract."""
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -16,6 +15,8 @@ import tensorflow as tf
 
 import zoo
 from zoo import model_card, registry
+from zoo.atomic import write_json
+from zoo.checkpoints import written
 from zoo.translator import Translator
 
 SIGNATURE = "serving_default"
@@ -59,6 +60,7 @@ def export(
     Raises:
         ValueError: for an unknown card field, a version that is not a positive number or exists
             already, an output that is a file, or an export that answers otherwise than the model.
+        OSError: where it cannot be written.
     """
     output = Path(output)
     fields = _card_fields(model, card or {})
@@ -78,16 +80,17 @@ def export(
         specs = serving_specs(model)
         archive = keras.export.ExportArchive()
         archive.add_endpoint(SIGNATURE, _endpoint(model, specs))
-        archive.write_out(temporary, verbose=False)
+        with written(final):
+            archive.write_out(temporary, verbose=False)
         memory = _verify(model, temporary, specs)
         extra = temporary / "assets.extra"
-        extra.mkdir()
         contract = _contract(model, specs, fields)
-        text = json.dumps(contract, indent=2) + "\n"
-        (extra / "intensity.json").write_text(text, encoding="utf-8")
-        text = model_card.write(contract, fields, version, memory)
-        (extra / "model_card.md").write_text(text, encoding="utf-8")
-        os.replace(temporary, final)
+        card_text = model_card.write(contract, fields, version, memory)
+        with written(final):
+            extra.mkdir()
+            write_json(extra / "intensity.json", contract)
+            (extra / "model_card.md").write_text(card_text, encoding="utf-8")
+            os.replace(temporary, final)
     return final
 
 

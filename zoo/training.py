@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from zoo import figures, pipeline, registry, translator
 from zoo.atomic import allocate, write_json
-from zoo.checkpoints import Checkpoints, said, steps_in
+from zoo.checkpoints import Checkpoints, said, steps_in, written
 from zoo.imaging.volume import reason
 from zoo.imaging.windows import MEASUREMENTS, Domain
 from zoo.recipe import Phase, Recipe
@@ -505,7 +505,7 @@ class _Loop:
                         self._phase(phase, first, images)
                     first += phase.steps
                     images += phase.steps * phase.batch_size
-            with _written(self.workdir / "tensorboard"):
+            with written(self.workdir / "tensorboard"):
                 self.writer.close()
             self._finish()
         except Interrupted:
@@ -598,7 +598,7 @@ class _Loop:
 
     def _tell(self, losses: dict[str, float], now: int, steps: int, phase: Phase) -> None:
         """The losses to TensorBoard, and to the bar or, without a terminal, ten lines of a log."""
-        with _written(self.workdir / "tensorboard"), self.writer.as_default():
+        with written(self.workdir / "tensorboard"), self.writer.as_default():
             for name, value in losses.items():
                 tf.summary.scalar(f"train/{name}", value, step=now)
         self.record["metrics"]["train"] = losses
@@ -654,7 +654,7 @@ class _Loop:
     def _save_weights(self) -> None:
         if self.chief:
             path = self.workdir / "weights" / f"{self.model.name}.weights.h5"
-            with _written(path):
+            with written(path):
                 sha256 = self.model.save_network(path)
             self.record["weights"] = {
                 "file": str(path.relative_to(self.workdir)),
@@ -666,11 +666,11 @@ class _Loop:
         if not self.chief:
             return
         picture = self.model.picture(self._examples())
-        with _written(self.workdir / "tensorboard"), self.writer.as_default():
+        with written(self.workdir / "tensorboard"), self.writer.as_default():
             tf.summary.image("examples", picture[None], step=now)
         (self.workdir / "samples").mkdir(exist_ok=True)
         path = self.workdir / "samples" / f"step_{now:07d}.png"
-        with _written(path):
+        with written(path):
             figures.save_png(path, picture)
 
     def _examples(self) -> list[dict[str, np.ndarray]]:
@@ -704,15 +704,6 @@ class _Loop:
             raise KeyboardInterrupt
         self.stop = True
         print("\nStopping after this step, with a checkpoint …", flush=True)
-
-
-@contextlib.contextmanager
-def _written(path: Path) -> Iterator[None]:
-    """What TensorFlow and HDF5 raise where a file cannot be written, as an OSError of one line."""
-    try:
-        yield
-    except (OSError, RuntimeError, tf.errors.OpError) as error:
-        raise OSError(f"{path}: could not be written. Received: {said(error)}") from error
 
 
 def device_speed(precision: str) -> float:
