@@ -1,5 +1,6 @@
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -265,3 +266,14 @@ def test_translate_refuses_what_it_cannot_take():
 def test_importing_the_zoo_imports_no_tensorflow():
     code = "import sys, zoo; zoo.names(); assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_pipe_in_place_of_run_json_is_refused_and_not_read(tmp_path):
+    os.mkfifo(tmp_path / "run.json")
+    with pytest.raises(ValueError, match="run.json: expected a file"):
+        registry.read_run(tmp_path)
+
+
+def test_a_path_of_weights_with_a_zero_byte_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"weights: expected a path inside .*a\\x00b"):
+        registry._weights_path(tmp_path, "a\0b")

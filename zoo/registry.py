@@ -489,7 +489,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         OSError: for one that cannot be read.
     """
     path = folder / "run.json"
-    if path.stat().st_size > _MOST_BYTES:
+    if path.stat().st_size > _MOST_BYTES or not path.is_file():  # a pipe would never end
         raise ValueError(f"{path}: expected a file of at most {_MOST_BYTES} bytes.")
     with contained(f"{path}: expected JSON"):
         try:
@@ -536,6 +536,8 @@ _RUN_FIELDS = (
 
 
 def _weights_path(folder: Path, relative: str) -> Path:
+    if "\0" in relative:
+        raise ValueError(f"weights: expected a path inside {folder}. Received: {relative!r}")
     with contained(f"weights: expected a path inside {folder}"):  # a loop of links, say
         path = (folder / relative).resolve()
     if not path.is_relative_to(folder.resolve()):
