@@ -16,7 +16,7 @@ define need
   command -v $(1) >/dev/null || { echo "$(1) is missing: sudo apt-get install $(2)"; exit 1; }; }
 endef
 
-.PHONY: demo test lint learn distributed fuzz table verify-weights bazel bazel-light install clean
+.PHONY: demo test test-cpus lint learn distributed fuzz table verify-weights bazel bazel-light install clean
 
 demo: install
 	@$(PYTHON) tools/demo.py
@@ -24,6 +24,13 @@ demo: install
 test: install lint
 	$(call need,dciodvfy,dicom3tools)
 	@$(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10
+
+# The tests as other processors round: without oneDNN, then with what it does on AVX2. The second says
+# nothing of bfloat16: TensorFlow asks the processor itself whether it has that, and oneDNN refuses it.
+test-cpus: install
+	@TF_ENABLE_ONEDNN_OPTS=0 $(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	@ONEDNN_MAX_CPU_ISA=AVX2 $(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
+	  -k "not bfloat16"
 
 lint: install
 	@$(PYTHON) -m ruff check .
