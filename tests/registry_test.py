@@ -218,7 +218,9 @@ def write_run(folder, content) -> str:
         (RUN | {"weights": "x"}, "weights: expected fields"),
         (RUN | {"source": {"window": [1, 0]}}, "source: window: expected two"),
         (RUN | {"source": {"window": [float("nan"), 1]}}, "source: window: expected two"),
-        (RUN | {"source": {"channels": 1.5}}, "source: channels: expected 1 or more"),
+        (RUN | {"source": {"channels": 1.5}}, "source: channels: expected 1 to"),
+        (RUN | {"source": {"channels": 10**9}}, "source: channels: expected 1 to"),
+        (RUN | {"weights": {"file": "x", "sha256": ""}}, "weights: sha256: expected 64 hex"),
         (RUN | {"source": {"colour": 1}}, "source: .*colour"),
         (RUN | {"dataset": 7}, "dataset: expected a text"),
         (RUN | {"step": True}, "step: expected a whole number"),
@@ -243,7 +245,7 @@ def test_a_run_reads_with_a_byte_order_mark_and_without_its_data_set(tmp_path, m
 @pytest.mark.parametrize("file", ["../out.weights.h5", "{}/out.weights.h5", "link", "loop"])
 def test_a_run_names_no_weights_outside_its_folder(file, tmp_path):
     (tmp_path / "out.weights.h5").write_bytes(b"x")
-    weights = {"file": file.format(tmp_path), "sha256": ""}
+    weights = {"file": file.format(tmp_path), "sha256": "0" * 64}
     folder = write_run(tmp_path / "run", RUN | {"weights": weights})
     (tmp_path / "run" / "link").symlink_to(tmp_path / "out.weights.h5")
     (tmp_path / "run" / "loop").symlink_to("loop")

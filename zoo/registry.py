@@ -8,6 +8,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -509,6 +510,11 @@ def read_run(folder: Path) -> dict[str, Any]:
         if not isinstance(weights.get(field), str):
             received = _short(weights.get(field))
             raise ValueError(f"{path}: weights: {field}: expected a text. Received: {received}")
+    if weights is not None and not re.fullmatch("[0-9a-f]{64}", weights["sha256"]):
+        received = _short(weights["sha256"])  # without one, any file would do
+        raise ValueError(
+            f"{path}: weights: sha256: expected 64 hexadecimal digits. Received: {received}"
+        )
     from zoo.imaging.windows import Domain
 
     for side in ("source", "target"):

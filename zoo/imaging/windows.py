@@ -10,6 +10,8 @@ MEASUREMENTS = {"k-space": "k-space", "line integral": "sinograms"}
 # radiologists hang each plane, slices along the normal of DICOM's row and column directions.
 HANGS = {"axial": "PLS", "coronal": "ILP", "sagittal": "IPR"}
 
+_MOST_CHANNELS = 4096  # a damaged record could ask for any number, and the network for the memory
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Domain:
@@ -52,8 +54,8 @@ class Domain:
         for name in ("modality", "unit"):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name}: expected a text. Received: {getattr(self, name)}")
-        if not isinstance(self.channels, int) or self.channels < 1:
-            raise ValueError(f"channels: expected 1 or more. Received: {self.channels}")
+        if not isinstance(self.channels, int) or not 1 <= self.channels <= _MOST_CHANNELS:
+            raise ValueError(f"channels: expected 1 to {_MOST_CHANNELS}. Received: {self.channels}")
         if self.spacing is not None:
             object.__setattr__(self, "spacing", tuple(float(value) for value in self.spacing))
 
