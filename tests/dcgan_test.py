@@ -141,7 +141,7 @@ def test_resolve_takes_resolution_and_classes_from_the_data():
     [
         ({"resolution": 48}, "resolution: expected 0, 64, 128 or 256. Received: 48"),
         ({"latent": 0}, "latent: expected 1 or more"),
-        ({"ema": 1.0}, "ema: expected 0 or more, less than 1"),
+        ({"ema": 1.0}, "ema: expected 0 or more and below 1"),
     ],
 )
 def test_bad_recipes_are_refused(fields, message):

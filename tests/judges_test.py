@@ -11,6 +11,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import nrrd
 import numpy as np
 import pydicom
 import pydicom.data
@@ -271,7 +272,6 @@ def test_dicom_files_one_slice_each(tmp_path):
 
 
 def test_an_nrrd_volume(tmp_path):
-    nrrd = pytest.importorskip("nrrd")
     nrrd.write(str(tmp_path / "x.nrrd"), VOLUME.transpose(2, 1, 0))
     files = {"a/x.nrrd": (tmp_path / "x.nrrd").read_bytes()}
     held = wheel(tmp_path / "package-1.0.whl", files)

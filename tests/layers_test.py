@@ -134,6 +134,7 @@ SPECTRAL = {
 @pytest.mark.parametrize("kind", SPECTRAL)
 def test_spectral_norm_divides_the_kernel_by_its_largest_singular_value(kind):
     make, shape = SPECTRAL[kind]
+    keras.utils.set_random_seed(0)  # how fast the iteration converges depends on the kernel
     layer, x = make(), values(*shape)
     layer(x)
     layer.kernel.assign(5 * layer.kernel)
@@ -142,7 +143,7 @@ def test_spectral_norm_divides_the_kernel_by_its_largest_singular_value(kind):
     layer(x)
     np.testing.assert_array_equal(layer.spectral.u, start)  # inference learns nothing
     kernel = layer.kernel.numpy()
-    for _ in range(60):
+    for _ in range(100):
         layer(x, training=True)
     np.testing.assert_array_equal(layer.kernel, kernel)
     assert largest(kernel) > 2

@@ -124,8 +124,6 @@ class DcganRecipe(Recipe):
         for name in ("latent", "base_filters", "discriminator_filters"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected 1 or more. Received: {getattr(self, name)}")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema: expected 0 or more, less than 1. Received: {self.ema}")
 
     def phases(self) -> list[Phase]:
         return [Phase("train", self.steps, self.batch_size, self.side)]
