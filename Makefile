@@ -47,12 +47,12 @@ distributed: install
 fuzz: install
 	@$(PYTHON) -m pytest -q -s -m fuzz tests/fuzz_test.py
 
-# The README's table of data sets, from the registry.
+# The table of docs/datasets.md, from the registry.
 table: install
 	@$(PYTHON) tools/dataset_table.py
 
-# Measures the shipped weights on real scans, which it fetches; writes their cards and the README's
-# table, and fails where a figure is not as stated. BM3D makes the first run take half an hour.
+# Measures the shipped weights on real scans, which it fetches; writes their cards and the table of
+# docs/pretrained.md, and fails where a figure is not as stated. BM3D makes the first run take half an hour.
 verify-weights: install
 	@$(PYTHON) -m pip install -qq --disable-pip-version-check --editable ".[verify]"
 	@$(PYTHON) tools/verify_weights.py

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -268,14 +267,14 @@ def test_beam_options_without_beam(files, tmp_path, capsys, monkeypatch):
     assert "pip install 'zoo-medical[beam]'" in capsys.readouterr().err
 
 
-def test_the_readme_has_the_registry_s_table():
+def test_the_docs_have_the_registry_s_table():
     table = dataset_table.dataset_table()
     for name in registry.index()["datasets"]:
         assert f"| `{name}` |" in table
     assert "| `ldct` | quarter-dose and normal-dose CT, in HU | `phantom`, " in table
     assert "| `tcia`, `cptac_sar` |" in table
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    assert f"\n\n{table}\n\n" in readme, "make table"
-    assert dataset_table.with_table(readme) == readme
+    page = dataset_table.PAGE.read_text(encoding="utf-8")
+    assert f"\n\n{table}\n\n" in page, "make table"
+    assert dataset_table.with_table(page) == page
     with pytest.raises(ValueError, match="one table .* Received: 0"):
         dataset_table.with_table("no table")

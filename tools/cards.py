@@ -1,4 +1,4 @@
-"""The model cards of the pretrained models, their pictures, and the README's table of them."""
+"""The model cards of the pretrained models, their pictures, and the table in docs/pretrained.md."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from zoo.atomic import write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "pictures"
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "pretrained.md"
 _TABLE = re.compile(r"^\| pretrained model \|.*\n(?:\|.*\n)+", re.MULTILINE)
 # What a machine cannot know: the job, the data, the limits, in words.
 PROSE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
@@ -92,10 +92,10 @@ means over patients with their 95 % bootstrap interval over patients.
 
 
 def write_table(entries: dict[str, dict[str, Any]]) -> None:
-    """Write the README's table of pretrained models from the registry.
+    """Write the table of docs/pretrained.md from the registry.
 
     Raises:
-        ValueError: for a README that has not exactly one table of them.
+        ValueError: for a page that has not exactly one table of them.
     """
     rows = ["| pretrained model | job | judged on | result |", "|---|---|---|---|"]
     for name, entry in entries.items():
@@ -103,14 +103,14 @@ def write_table(entries: dict[str, dict[str, Any]]) -> None:
             continue
         values = {k: _figure(v) for k, v in entry["metrics"].items()}
         result = PROSE[name]["result"].format_map(values)
-        card = f"[`{name}`](zoo/weights/{name}.md)"
+        card = f"[`{name}`](../zoo/weights/{name}.md)"
         rows.append(f"| {card} | {entry['summary']} | {values['judged_on']} | {result} |")
-    text, count = _TABLE.subn(lambda _: "\n".join(rows) + "\n", README.read_text(encoding="utf-8"))
+    text, count = _TABLE.subn(lambda _: "\n".join(rows) + "\n", PAGE.read_text(encoding="utf-8"))
     if count != 1:
         raise ValueError(
-            f"README.md: expected one table that starts | pretrained model |. Received: {count}"
+            f"{PAGE.name}: expected one table that starts | pretrained model |. Received: {count}"
         )
-    write_atomic(README, text.encode())
+    write_atomic(PAGE, text.encode())
 
 
 def _picture(rows: list) -> Any:

@@ -1,4 +1,4 @@
-"""Writes the README's table of data sets from the registry: `python tools/dataset_table.py`."""
+"""Writes the table of docs/datasets.md from the registry: `python tools/dataset_table.py`."""
 
 import importlib
 import re
@@ -7,12 +7,12 @@ from pathlib import Path
 from zoo import registry
 from zoo.atomic import write_atomic
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "datasets.md"
 _TABLE = re.compile(r"^\| data set \|.*\n(?:\|.*\n)+", re.MULTILINE)
 
 
 def dataset_table() -> str:
-    """The README's table of data sets, from the registry: one row each, Markdown."""
+    """The table of data sets, from the registry: one row each, Markdown."""
     rows = [
         "| data set | what it is | made here | from files that you downloaded |",
         "|---|---|---|---|",
@@ -33,17 +33,17 @@ def dataset_table() -> str:
     return "\n".join(rows)
 
 
-def with_table(readme: str) -> str:
-    """The README with the table that the registry gives.
+def with_table(page: str) -> str:
+    """The page with the table that the registry gives.
 
     Raises:
         ValueError: for a text that has not exactly one table of data sets.
     """
-    text, count = _TABLE.subn(lambda _: dataset_table() + "\n", readme)
+    text, count = _TABLE.subn(lambda _: dataset_table() + "\n", page)
     if count != 1:
-        raise ValueError(f"readme: expected one table that starts | data set |. Received: {count}")
+        raise ValueError(f"page: expected one table that starts | data set |. Received: {count}")
     return text
 
 
 if __name__ == "__main__":
-    write_atomic(README, with_table(README.read_text(encoding="utf-8")).encode())
+    write_atomic(PAGE, with_table(PAGE.read_text(encoding="utf-8")).encode())

@@ -3,8 +3,8 @@
     python tools/pretrained.py train NAME     hours; an interrupted run goes on
     python tools/pretrained.py ship NAME      zoo/weights/NAME.* and the entry of registry.yaml
 
-Runs and data sets are in the folder `runs/pretrained`. The figures in the cards and in the README
-come from `tools/verify_weights.py` alone.
+Runs and data sets are in the folder `runs/pretrained`. The figures in the cards and in
+docs/pretrained.md come from `tools/verify_weights.py` alone.
 """
 
 import json

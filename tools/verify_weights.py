@@ -4,7 +4,7 @@
     python tools/verify_weights.py --write NAME ...  measure, and take the figures as the new ones
 
 The figures of a model are in its entry of registry.yaml (`metrics`). Its card in zoo/weights, its
-picture in docs/pictures and the table in the README are written from them and from nothing else.
+picture in docs/pictures and its row of docs/pretrained.md are written from them and nothing else.
 What judges denoising and super-resolution are real scans of `tools/judges.py`, which are fetched
 into the folder `verify`; the methods beside the models are those of maintained packages. BM3D takes
 minutes, so what it and its like made of an image is kept there too.
