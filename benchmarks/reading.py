@@ -14,7 +14,9 @@ from pathlib import Path
 import tensorflow as tf
 
 import zoo
-from zoo import pipeline, training, translator
+from zoo import loading
+from zoo.data import facts, prepare
+from zoo.data.batches import train_dataset
 
 SECONDS = 4.0
 
@@ -31,14 +33,14 @@ def rate(call, images: int) -> float:
 
 def main(dataset: str, model_name: str, data_dir: Path | None) -> None:
     entry = zoo.lookup(model_name, dataset, "small")
-    builder = pipeline.load_builder(entry.dataset, data_dir, entry.recipe)
-    entry = training.fit_to_data(entry, builder)
-    model = translator.build(entry)
+    builder = prepare.load_builder(entry.dataset, data_dir, entry.recipe)
+    entry = facts.fit_to_data(entry, builder)
+    model = loading.build(entry)
     model.compile()
     (phase,) = model.phases()[:1]
     model.enter(phase)
     batches = iter(
-        pipeline.train_dataset(
+        train_dataset(
             builder,
             entry.recipe,
             batch_size=phase.batch_size,

@@ -7,7 +7,7 @@ import h5py
 import nibabel
 import numpy as np
 
-from zoo_datasets.sources import SPLITS, hashed_split
+from zoo_datasets.cases import SPLITS, hashed_split
 
 
 def affine(spacing: tuple[float, float, float], flips: str = "LPS") -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 import dummy_ct
 from zoo.physics import fourier
-from zoo_datasets.sources import SPLITS, hashed_split
+from zoo_datasets.cases import SPLITS, hashed_split
 
 _HEADER = """<?xml version="1.0"?>
 <ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>

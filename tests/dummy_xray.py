@@ -9,7 +9,7 @@ import PIL.Image
 import pydicom
 
 from dummy_data import write_nifti, write_series
-from zoo_datasets.sources import hashed_split
+from zoo_datasets.cases import hashed_split
 
 NIH_HEAD = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Sex,View Position,"

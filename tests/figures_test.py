@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from zoo import figures
+from zoo.evaluation.page import document, panels, section
 
 
 def test_grey_maps_the_window_and_clips():
@@ -193,8 +194,8 @@ def test_save_png_round_trip_and_atomic(tmp_path, monkeypatch):
 
 
 def test_html_pieces_escape_their_texts():
-    page = figures.document("<t>", figures.section("<a>", "<b>", "<hr>"))
+    page = document("<t>", section("<a>", "<b>", "<hr>"))
     assert "<title>&lt;t&gt;</title>" in page
     assert "&lt;a&gt;" in page and "&lt;b&gt;" in page and "<hr>" in page
-    panels = figures.panels([('"x"', np.zeros((2, 2), np.uint8))])
-    assert 'alt="&quot;x&quot;"' in panels and "data:image/png;base64," in panels
+    shown = panels([('"x"', np.zeros((2, 2), np.uint8))])
+    assert 'alt="&quot;x&quot;"' in shown and "data:image/png;base64," in shown

@@ -26,14 +26,14 @@ MEMORY = 2**31  # bytes beyond what the process takes when it is ready
 def predict(folder: Path, deidentify: bool, channels: int) -> tuple[str, str]:
     """Translates what is in `folder`/in, where the files "good" must come through."""
     from stand_in import Model
-    from zoo import inference
+    from zoo.domain import Domain
     from zoo.imaging.files import open_volume
-    from zoo.imaging.windows import Domain
+    from zoo.inference import predict
 
     source, output = folder / "in", folder / "out"
     shutil.rmtree(output, ignore_errors=True)
     model = Model(source=Domain(channels=channels), target=Domain(channels=channels))
-    report = inference.translate(
+    report = predict.translate(
         model, source, output, deidentify=deidentify, progress=False, overwrite=True
     )
     # nothing is left behind, and every file that is there has been reported

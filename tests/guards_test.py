@@ -13,13 +13,14 @@ import yaml
 import zoo
 from dicom_files import bundled, series
 from stand_in import Model
-from zoo import command_line, guards, inference, registry
+from zoo import command_line, guards, registry
+from zoo.domain import Domain
 from zoo.guards import noise_level, reasons
 from zoo.imaging.files import open_volume
-from zoo.imaging.windows import Domain
+from zoo.inference import predict
 from zoo.physics.noise import simulate_low_dose
-from zoo_datasets.ldct import phantom
 from zoo_datasets.mr_ct import phantom as heads
+from zoo_datasets.phantoms import ct_scan
 
 CT = Domain(modality="CT", unit="HU", window=(-1024, 1500))
 MR = Domain(modality="MR", unit="signal", window=(0, 3000))
@@ -37,7 +38,7 @@ def random(*shape, mean=0.0, sd=1.0, seed=0):
 @pytest.fixture(scope="module")
 def patient():
     """Chest and abdomen, HU [2, 256, 256, 1]: without noise, of normal and of quarter dose."""
-    scanner = phantom.Scanner(phantom.Scan(slices=2))
+    scanner = ct_scan.Scanner(ct_scan.Scan(slices=2))
     images = scanner.patient(0, 0, clean=True)
     return {name: image[..., None].astype(np.float32) for name, image in images.items()}
 
@@ -257,7 +258,7 @@ def test_translate_warns_once_for_a_reason_and_translates(pretrained, head):
         zoo.load("encoder_decoder", source=CT, target=CT, **TINY).translate(mr)
 
 
-def predict(name, source, target, capsys, *more):
+def run_predict(name, source, target, capsys, *more):
     """Exit code and the lines on stderr that warn."""
     arguments = [f"--model={name}", f"--input={source}", f"--output={target}", *more]
     with warnings.catch_warnings():
@@ -278,7 +279,7 @@ def test_the_command_line_names_file_and_reason(tmp_path, pretrained, head, caps
     )
     mr = np.moveaxis(head["mr"][..., 0], 0, -1)[64:128, 64:128].astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(mr, np.diag([0.9, 0.9, 5, 1])), folder / "mr.nii.gz")
-    code, lines = predict(pretrained, folder, tmp_path / "out", capsys)
+    code, lines = run_predict(pretrained, folder, tmp_path / "out", capsys)
     assert code == 0
     assert len(lines) == 3
     by_name = {line.split(": ")[1]: line for line in lines}
@@ -295,7 +296,7 @@ def test_the_command_line_names_file_and_reason(tmp_path, pretrained, head, caps
 
 
 def test_another_modality_in_the_header_is_refused_as_ever(tmp_path, pretrained, capsys):
-    code, lines = predict(pretrained, bundled("MR_small"), tmp_path / "out", capsys)
+    code, lines = run_predict(pretrained, bundled("MR_small"), tmp_path / "out", capsys)
     assert code == 1
     assert len(lines) == 1
     assert lines[0].endswith("modality: the model takes CT images. Received: MR")
@@ -309,7 +310,7 @@ def test_a_few_slices_are_read_for_it(tmp_path, monkeypatch):
         trained = Model(source=CT)
         trained.trained_on = {}
         out = tmp_path / f"{length}.npy"
-        report = inference.translate(trained, tmp_path / "in.npy", out, progress=False)
+        report = predict.translate(trained, tmp_path / "in.npy", out, progress=False)
         assert report.warnings == []
     assert seen == [(1, 16, 16, 1), (2, 16, 16, 1), (3, 16, 16, 1)]
 
@@ -320,7 +321,7 @@ def test_a_slice_that_cannot_be_read_is_left_to_the_translation(tmp_path):
     (folder / "0.dcm").write_bytes(content[:-9000])
     trained = Model(source=CT, target=CT)
     trained.trained_on = {"spacing": [1.0, 2.0]}
-    report = inference.translate(trained, folder, tmp_path / "out", progress=False)
+    report = predict.translate(trained, folder, tmp_path / "out", progress=False)
     assert [problem.path.name for problem in report.skipped] == ["0.dcm"]
     (warning,) = report.warnings
     assert warning.path.parent == folder

@@ -8,8 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 import zoo
-from zoo import export, registry, translator
-from zoo.imaging.windows import Domain
+from zoo import loading, registry
+from zoo.domain import Domain
+from zoo.serving import export
 from zoo.translator import Translator
 
 HU = Domain(modality="CT", unit="HU", window=(-1000.0, 1000.0))
@@ -21,7 +22,7 @@ SLOW_RATE = 1e-6  # of `use_sgd`: a step moves a weight by less than a millionth
 
 def build(name: str, overrides: dict, source: Domain = HU, target: Domain = HU):
     entry = registry.lookup(name, overrides={"precision": "float32"} | overrides)
-    return translator.build(entry, source, target)
+    return loading.build(entry, source, target)
 
 
 def batch_of(size: int, count: int, seed: int = 0, source: Domain = HU) -> Batch:
@@ -155,7 +156,7 @@ def _round_trips(model, batch: Batch, tmp_path) -> None:
     sha256 = model.save_network(path)
     twin = type(model).from_config(model.get_config())
     assert twin.get_config() == model.get_config()
-    translator.load_network(twin, path, sha256)
+    loading.load_network(twin, path, sha256)
     np.testing.assert_array_equal(_answer(twin, batch), expected)
     assert twin.weights_hash == model.weights_hash
     model.save(tmp_path / "model.keras")

@@ -8,8 +8,8 @@ import tensorflow as tf
 import harness
 import zoo
 from runs import RUNS
-from zoo import translator
-from zoo.translator import example_seeds, random_normal, random_uniform
+from zoo import loading
+from zoo.step import example_seeds, random_normal, random_uniform
 
 TINY = {"base_filters": 2, "levels": 2}
 
@@ -74,7 +74,7 @@ def test_a_callback_that_would_be_ignored_is_refused(model):
 @pytest.mark.parametrize("name", ["cyclegan", "dcgan", "pggan", "srcnn", "srgan", "unit"])
 def test_several_optimizers_are_the_recipes(name):
     fields = [f for f in RUNS[name][1:] if not f.startswith("conditional")]
-    model = translator.build(zoo.lookup(name, preset="small", assignments=fields))
+    model = loading.build(zoo.lookup(name, preset="small", assignments=fields))
     with pytest.raises(ValueError, match="loss: expected none"):
         model.compile(loss="mse")
     with pytest.raises(ValueError, match="optimizer: expected none, because .* made from its rec"):

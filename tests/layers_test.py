@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from zoo import layers
 from zoo.losses import gradient_penalty
+from zoo.models import _equalised
 
 RNG = np.random.default_rng(0)
 
@@ -294,11 +295,11 @@ def test_spectral_norm_adds_no_parameters_to_patch_gan(norm):
 @pytest.mark.parametrize(
     ("make", "shape"),
     [
-        (lambda on: layers.Dense(5, 3, spectral_norm=on), (2, 5)),
-        (lambda on: layers.Dense(5, 3, spread=True, spectral_norm=on), (2, 5)),
-        (lambda on: layers.Conv(2, 3, spectral_norm=on), (2, 8, 8, 2)),
-        (lambda on: layers.Conv(2, 3, resample="down", spectral_norm=on), (2, 8, 8, 2)),
-        (lambda on: layers.Conv(2, 3, resample="up", spectral_norm=on), (2, 8, 8, 2)),
+        (lambda on: _equalised.Dense(5, 3, spectral_norm=on), (2, 5)),
+        (lambda on: _equalised.Dense(5, 3, spread=True, spectral_norm=on), (2, 5)),
+        (lambda on: _equalised.Conv(2, 3, spectral_norm=on), (2, 8, 8, 2)),
+        (lambda on: _equalised.Conv(2, 3, resample="down", spectral_norm=on), (2, 8, 8, 2)),
+        (lambda on: _equalised.Conv(2, 3, resample="up", spectral_norm=on), (2, 8, 8, 2)),
     ],
 )
 def test_equalised_layers_may_be_normalised(make, shape):

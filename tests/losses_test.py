@@ -11,7 +11,7 @@ import skimage.metrics
 import tensorflow as tf
 
 from zoo import extractors, losses, metrics
-from zoo.translator import scaled
+from zoo.step import scaled
 
 RNG = np.random.default_rng(0)
 

@@ -14,8 +14,9 @@ import pytest
 
 import zoo
 from zoo import metrics, registry
-from zoo.physics import fourier, noise, resample
-from zoo.translator import file_sha256, forward_flops
+from zoo.cache import file_sha256
+from zoo.physics import fourier, noise, resolution
+from zoo.step import forward_flops
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = ROOT / "zoo" / "weights"
@@ -144,7 +145,7 @@ def test_super_resolution_on_a_real_volume(name):
     scan = pydicom.dcmread(pydicom.data.get_testdata_file("MR_small.dcm"))
     target = scan.pixel_array.astype("float32")
     model = zoo.load(name)
-    source = resample.crop_kspace(target, model.scale)
+    source = resolution.crop_kspace(target, model.scale)
     window = (0.0, float(target.max()))
     bicubic = model.baseline(source[..., None])[0][..., 0]
     psnr = [metrics.psnr(i[..., None], target[..., None], window)

@@ -96,7 +96,7 @@ def test_every_model_and_data_set_in_the_tree_is_in_the_registry():
 
 
 def test_pretrained_weights_ship_with_their_hash():
-    from zoo.translator import file_sha256
+    from zoo.cache import file_sha256
 
     for row in OWN["pretrained"].values():
         if "://" not in row["weights"]:

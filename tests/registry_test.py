@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo import registry, translator
+from zoo import loading, registry, run
 
 TINY = {"base_filters": 4, "levels": 3}
 
@@ -111,14 +111,14 @@ def test_weights_that_are_none_are_refused(tmp_path):
     model = zoo.load("encoder_decoder", **TINY)
     (tmp_path / "bad.weights.h5").write_bytes(b"no weights")
     with pytest.raises(ValueError, match=r"bad.weights.h5: expected weights of encoder_decoder"):
-        translator.load_network(model, tmp_path / "bad.weights.h5", "")
+        loading.load_network(model, tmp_path / "bad.weights.h5", "")
     with pytest.raises(FileNotFoundError, match="gone.weights.h5"):
-        translator.load_network(model, tmp_path / "gone.weights.h5", "")
+        loading.load_network(model, tmp_path / "gone.weights.h5", "")
     model.save_network(tmp_path / "other.weights.h5")
     for fields in ({"base_filters": 8, "levels": 3}, {"base_filters": 4, "levels": 4}):
         other = zoo.load("encoder_decoder", **fields)
         with pytest.raises(ValueError, match="other.weights.h5: expected weights of"):
-            translator.load_network(other, tmp_path / "other.weights.h5", "")
+            loading.load_network(other, tmp_path / "other.weights.h5", "")
 
 
 def test_damaged_and_hostile_weights_are_one_line(tmp_path):
@@ -137,7 +137,7 @@ def test_damaged_and_hostile_weights_are_one_line(tmp_path):
                 del file[name]
                 change(file, shape)
         with pytest.raises(ValueError, match=message) as caught:
-            translator.load_network(model, path, "")
+            loading.load_network(model, path, "")
         text = str(caught.value)
         assert text.startswith(f"{path}: expected weights of encoder_decoder.")
         assert "\n" not in text
@@ -176,8 +176,8 @@ def test_damaged_and_hostile_weights_are_one_line(tmp_path):
         path = tmp_path / "flipped.weights.h5"
         path.write_bytes(damaged)
         with contextlib.suppress(ValueError):
-            translator.load_network(model, path, "")
-    translator.load_network(model, good, "")
+            loading.load_network(model, path, "")
+    loading.load_network(model, good, "")
 
 
 RUN = {
@@ -273,9 +273,9 @@ def test_importing_the_zoo_imports_no_tensorflow():
 def test_a_pipe_in_place_of_run_json_is_refused_and_not_read(tmp_path):
     os.mkfifo(tmp_path / "run.json")
     with pytest.raises(ValueError, match="run.json: expected a file"):
-        registry.read_run(tmp_path)
+        run.read(tmp_path)
 
 
 def test_a_path_of_weights_with_a_zero_byte_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"weights: expected a path inside .*a\\x00b"):
-        registry._weights_path(tmp_path, "a\0b")
+        run.inside(tmp_path, "a\0b")

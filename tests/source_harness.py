@@ -16,8 +16,9 @@ import pydicom
 import pytest
 import tensorflow_datasets as tfds
 
-from zoo.imaging.windows import Domain
+from zoo.domain import Domain
 from zoo_datasets import sources
+from zoo_datasets.cases import SPLITS, Case
 
 # Writes a publisher's tree into a folder; may return known values, in physical units:
 # {example's name: {feature: {(row, column, channel): value}}}.
@@ -112,7 +113,7 @@ def check_examples(
     manual: Path,
 ) -> None:
     """Splits, names, metadata, types and values of what was built."""
-    assert splits["train"] and set(splits) <= set(sources.SPLITS)
+    assert splits["train"] and set(splits) <= set(SPLITS)
     patients = [{e["patient"] for e in examples} for examples in splits.values()]
     assert len(set.union(*patients)) == sum(map(len, patients)), "a patient in two splits"
     everything = {e["name"]: e for examples in splits.values() for e in examples}
@@ -214,7 +215,7 @@ def _victim(files: list[Path]) -> Path:
     return series[len(series) // 2] if largest.suffix == ".dcm" else largest
 
 
-def _files(case: sources.Case) -> Iterator[Path]:
+def _files(case: Case) -> Iterator[Path]:
     """The files that a case reads, those inside folders too."""
 
     def walk(value: Any) -> Iterator[Path]:

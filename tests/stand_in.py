@@ -5,7 +5,7 @@ import types
 
 import numpy as np
 
-from zoo.imaging.windows import Domain
+from zoo.domain import Domain
 
 
 @dataclasses.dataclass

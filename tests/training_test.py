@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import harness
 import zoo
-from zoo import training, translator
+from zoo import devices, loading, training, translator
 from zoo.recipe import Phase
 
 ROOT = Path(__file__).parent.parent
@@ -238,18 +238,18 @@ def test_a_full_disk_is_said_and_leaves_the_state(part, tmp_path, data_dir, monk
     [([1], 2, 1), ([2], 2, 2), ([4], 3, 2), ([16, 6], 4, 2), ([12, 6], 4, 3), ([16, 3], 2, 1)],
 )
 def test_auto_takes_the_gpus_that_divide_every_batch(batches, gpus, used, monkeypatch, capsys):
-    devices = [tf.config.LogicalDevice(f"GPU:{n}", "GPU") for n in range(gpus)]
+    there = [tf.config.LogicalDevice(f"GPU:{n}", "GPU") for n in range(gpus)]
     for kind in ("physical", "logical"):
-        monkeypatch.setattr(tf.config, f"list_{kind}_devices", lambda *_: devices)
+        monkeypatch.setattr(tf.config, f"list_{kind}_devices", lambda *_: there)
     monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda names: names)
     phases = [Phase(str(n), 1, size) for n, size in enumerate(batches)]
-    strategy = training.make_strategy("auto", phases)
+    strategy = devices.make_strategy("auto", phases)
     if used == 1:
         assert strategy is tf.distribute.get_strategy()
     else:
-        assert strategy == [device.name for device in devices[:used]]
+        assert strategy == [device.name for device in there[:used]]
     assert (f"{used} of {gpus} GPUs used" in capsys.readouterr().out) == (used < gpus)
-    assert len(training.make_strategy("mirrored", phases)) == gpus
+    assert len(devices.make_strategy("mirrored", phases)) == gpus
 
 
 def test_starts_from_given_weights(tmp_path, data_dir):
@@ -271,7 +271,7 @@ def test_starts_from_given_weights(tmp_path, data_dir):
 def test_given_weights_reach_the_network_whose_average_is_served(name, fields, tmp_path):
     first, second = (harness.build(name, fields | {"seed": seed}) for seed in (1, 2))
     first.save_network(tmp_path / "first.weights.h5")
-    translator.load_network(second, tmp_path / "first.weights.h5", "")
+    loading.load_network(second, tmp_path / "first.weights.h5", "")
     second.continue_from_network()
     first, second = (m.trained if name == "cyclegan" else m.generator for m in (first, second))
     for given, received in zip(first.variables, second.variables, strict=True):
@@ -288,7 +288,7 @@ def test_model_and_data_must_suit(tmp_path, data_dir):
 def test_a_batch_that_replicas_cannot_share_is_refused(
     tmp_path, data_dir, two_replicas, monkeypatch
 ):
-    monkeypatch.setattr(training, "make_strategy", lambda *_: two_replicas)
+    monkeypatch.setattr(devices, "make_strategy", lambda *_: two_replicas)
     with pytest.raises(ValueError, match="2 replicas, such as 2 or 4. Received: 3"):
         training.train(lookup(steps=2, batch_size=3), tmp_path / "run", data_dir=data_dir)
     assert not (tmp_path / "run").exists()
@@ -300,7 +300,7 @@ def test_the_whole_loop_on_two_replicas_equals_one(tmp_path, data_dir, two_repli
     monkeypatch.setattr(keras.optimizers, "Adam", lambda *_, **__: keras.optimizers.SGD(1e-4))
     entry = lookup(steps=4, batch_size=4)
     training.train(entry, tmp_path / "one", data_dir=data_dir)
-    monkeypatch.setattr(training, "make_strategy", lambda *_: two_replicas)
+    monkeypatch.setattr(devices, "make_strategy", lambda *_: two_replicas)
     training.train(entry, tmp_path / "two", data_dir=data_dir)
     one, two = zoo.load(str(tmp_path / "one")), zoo.load(str(tmp_path / "two"))
     start = zoo.load("pix2pix", **entry.recipe.to_dict())

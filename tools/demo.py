@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from zoo import figures  # noqa: E402
 from zoo.atomic import write_atomic  # noqa: E402
+from zoo.evaluation.page import data_uri, document, section  # noqa: E402
 from zoo.imaging import files  # noqa: E402
 
 DEMO = ROOT / "demo"
@@ -66,7 +67,7 @@ def write_page() -> Path:
     scans = figures.grid(rows, SOFT_TISSUE, error=("translated", "real CT"), unit="HU", panel=256)
     body = "".join(
         [
-            figures.section(
+            section(
                 "Low-dose CT",
                 "pix2pix, trained for a minute or two on simulated quarter-dose CT. On "
                 f"{metrics['images']} simulated slices of {metrics['patients']} test patients PSNR "
@@ -75,14 +76,14 @@ def write_page() -> Path:
                 picture(last_sample("pix2pix")),
                 '<p><a href="pix2pix/evaluation/report.html">Full report</a></p>',
             ),
-            figures.section(
+            section(
                 "Real CT, translated",
                 "Images that pydicom ships, read and written as DICOM (demo/translated). The model "
                 "has seen simulations only, and there is no ground truth: this shows that the path "
                 "works, not that the model may be trusted.",
                 picture(scans),
             ),
-            figures.section(
+            section(
                 "Mammograms that never were",
                 "PGGAN, grown from 4×4 to 64×64 pixels on simulated mammograms.",
                 picture(last_sample("pggan")),
@@ -90,7 +91,7 @@ def write_page() -> Path:
         ]
     )
     page = DEMO / "index.html"
-    write_atomic(page, figures.document("Demo", body).encode())
+    write_atomic(page, document("Demo", body).encode())
     return page
 
 
@@ -99,7 +100,7 @@ def last_sample(run: str) -> np.ndarray:
 
 
 def picture(array: np.ndarray) -> str:
-    return f'<img src="{figures.data_uri(array)}" alt="" style="max-width:100%">'
+    return f'<img src="{data_uri(array)}" alt="" style="max-width:100%">'
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ import numpy as np
 import pydicom
 
 import zoo
-from zoo import figures, pipeline
-from zoo.physics import resample
+from zoo import figures
+from zoo.data import batches, prepare
+from zoo.physics import resolution
 
 SOFT_TISSUE = (-160.0, 240.0)
 LUNG = (-1000.0, 200.0)
@@ -46,7 +47,7 @@ def _hu(path: Path) -> np.ndarray:
 def mr(path: str) -> None:
     volume = np.asarray(nibabel.load(path).dataobj).astype(np.float32)
     image = volume[:, :, volume.shape[2] // 2].T[::-1]
-    source = resample.crop_kspace(image, 2)
+    source = resolution.crop_kspace(image, 2)
     names = ["srcnn_mri_x2", "srresnet_mri_x2", "srgan_mri_x2"]
     models = {name: zoo.load(name) for name in names}
     row = {"bicubic": models[names[0]].baseline(source[..., None])[0][..., 0]}
@@ -64,9 +65,9 @@ def mr(path: str) -> None:
 
 def mammo(data_dir: str) -> None:
     model, entry = zoo.load("pggan_mammo"), zoo.lookup("pggan_mammo")
-    builder = pipeline.load_builder(entry.dataset, Path(data_dir), entry.recipe)
+    builder = prepare.load_builder(entry.dataset, Path(data_dir), entry.recipe)
     size = model.recipe.resolution
-    real = [e["image"] for e in pipeline.eval_dataset(builder, "test", 16, size)]
+    real = [e["image"] for e in batches.eval_dataset(builder, "test", 16, size)]
     window = model.target.window
     sides = [
         figures.sample_grid(images, window, panel=96)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from zoo import registry  # noqa: E402
-from zoo.translator import file_sha256  # noqa: E402
+from zoo.cache import file_sha256  # noqa: E402
 
 FOLDER = ROOT / "runs" / "pretrained"
 WEIGHTS = ROOT / "zoo" / "weights"

@@ -31,9 +31,11 @@ import judges  # noqa: E402
 import pretrained  # noqa: E402
 
 import zoo  # noqa: E402
-from zoo import metrics, pipeline, registry, statistics  # noqa: E402
+from zoo import metrics, registry  # noqa: E402
+from zoo.data import batches, prepare  # noqa: E402
+from zoo.evaluation import intervals  # noqa: E402
 from zoo.figures import display_windows  # noqa: E402
-from zoo.physics import fourier, noise, resample  # noqa: E402
+from zoo.physics import fourier, noise, resolution  # noqa: E402
 
 FOLDER = ROOT / "verify"
 HU = (-1024.0, 1500.0)
@@ -270,7 +272,7 @@ def super_resolution(model, generator: bool = False) -> Result:
         rows_, columns = (side // 8 * 8 for side in scan.image.shape)
         target = scan.image[:rows_, :columns]
         target = target * np.float32(3000 / np.quantile(target, 0.995))
-        source = resample.crop_kspace(target, scale)
+        source = resolution.crop_kspace(target, scale)
         images = {"bicubic": model.baseline(source[..., None])[0][..., 0]}
         images |= {name: each.translate(source) for name, each in models.items()}
         window = (0.0, float(target.max()))
@@ -410,7 +412,7 @@ def _square(image: np.ndarray, n: int) -> np.ndarray:
     """The image in a square, reduced to n x n through the middle of its k-space."""
     side = -(-max(image.shape) // n) * n
     pads = [((side - length) // 2, side - length - (side - length) // 2) for length in image.shape]
-    return resample.crop_kspace(np.pad(image, pads), side // n)
+    return resolution.crop_kspace(np.pad(image, pads), side // n)
 
 
 # Unpaired translation, on phantoms that are aligned.
@@ -538,18 +540,18 @@ def generation(model, dataset: str) -> Result:
 
 
 def _halved(image: np.ndarray) -> np.ndarray:
-    return resample.block_mean(image, 2)
+    return resolution.block_mean(image, 2)
 
 
 def _examples(dataset: str, model, split: str):
-    builder = pipeline.load_builder(dataset, pretrained.FOLDER / "data", model.recipe)
-    return pipeline.eval_dataset(builder, split, size=model.phases()[-1].size)
+    builder = prepare.load_builder(dataset, pretrained.FOLDER / "data", model.recipe)
+    return batches.eval_dataset(builder, split, size=model.phases()[-1].size)
 
 
 def _mean(values: list[float], patients: list[str], digits: int = 2) -> list[float]:
     """Mean over patients of their means, and its 95 % interval over patients."""
-    means = list(statistics.group_means(values, patients).values())
-    low, high = statistics.bootstrap(means)
+    means = list(intervals.group_means(values, patients).values())
+    low, high = intervals.bootstrap(means)
     return [round(float(v), digits) for v in (np.mean(means), low, high)]
 
 

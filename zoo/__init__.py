@@ -7,7 +7,7 @@ model = zoo.load("pix2pix_ldct")          # a Keras model; HU in, HU out
 denoised = model.translate(slices_in_hu)  # NumPy [H, W], [N, H, W] or [N, H, W, C]
 """
 
-from zoo.recipe import Recipe
+from zoo.recipe import Phase, Recipe
 from zoo.registry import UnknownName, describe, index, lookup, names, register
 
 __version__ = "0.1.0"
@@ -47,20 +47,20 @@ def load(name: str, **overrides):
         >>> model.translate(np.zeros([300, 200], "float32")).shape
         (300, 200)
     """
-    from zoo import translator
+    from zoo import loading
 
     domains = {k: overrides.pop(k) for k in ("source", "target") if k in overrides}
-    return translator.build(lookup(name, overrides=overrides), **domains)
+    return loading.build(lookup(name, overrides=overrides), **domains)
 
 
 def __getattr__(name: str):
     # TensorFlow is imported by the first use of a model, so that `list` answers at once.
-    if name in ("Translator", "Phase"):
-        from zoo import translator
+    if name == "Translator":
+        from zoo.translator import Translator
 
-        return getattr(translator, name)
+        return Translator
     if name == "Domain":
-        from zoo.imaging.windows import Domain
+        from zoo.domain import Domain
 
         return Domain
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")

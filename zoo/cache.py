@@ -1,9 +1,12 @@
 """Files that are downloaded once: fetched, checked against their hash, kept. No TensorFlow here."""
 
+import hashlib
 import os
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from zoo import cache
 
 _DIGITS = {"sha256": 64, "md5": 32}
 
@@ -77,3 +80,31 @@ def fetch(url: str, sha256: str = "", *, md5: str = "") -> Path:
             f"{folder}: expected a folder that holds {name}{bad} or can be written. Set ZOO_CACHE "
             f"to one, or put a copy of {url} there under that name. Received: {error}"
         ) from error
+
+
+def weights_file(weights: Path | str, sha256: str) -> Path:
+    """The file of a path or, through the cache, of a URL, whose hash is the one expected.
+
+    Args:
+        weights: a `.weights.h5` file, or the https URL of one.
+        sha256: of the file; "" where nothing is known, which a URL may not be.
+
+    Raises:
+        FileNotFoundError: where the file is not there.
+        OSError: where a URL cannot be had (`cache.fetch`).
+        ValueError: where its sha256 is not `sha256`.
+    """
+    if "://" in str(weights):
+        return cache.fetch(weights, sha256)
+    path = Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(f"weights: expected a file. Received: {path}")
+    if sha256 and (received := file_sha256(path)) != sha256:
+        raise ValueError(f"{path}: expected sha256 {sha256}. Received: {received}")
+    return path
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

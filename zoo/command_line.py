@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from zoo import registry
+from zoo import registry, run
 from zoo.errors import printable
 
 HELP = """\
@@ -270,9 +270,9 @@ def _trained() -> registry.Entry:
 
 
 def _model(entry: registry.Entry):
-    from zoo import translator
+    from zoo import loading
 
-    return translator.build(entry)
+    return loading.build(entry)
 
 
 def _list() -> int:
@@ -310,10 +310,10 @@ def _describe() -> int:
     if not name:
         raise UsageError("describe needs a name, such as `describe pix2pix`.")
     if name.split("/")[0] in registry.index()["datasets"]:
-        from zoo import dataset_card
+        from zoo.data import card
 
-        card = dataset_card.card(name, _path("data_dir"))
-        print(json.dumps(card, indent=2) if FLAGS.json else dataset_card.text(card))
+        fields = card.card(name, _path("data_dir"))
+        print(json.dumps(fields, indent=2) if FLAGS.json else card.text(fields))
         return 0
     described = registry.describe(name)
     if FLAGS.json:
@@ -335,32 +335,32 @@ def _describe() -> int:
 
 def _prepare() -> int:
     (dataset,) = _need("dataset")
-    from zoo import pipeline
+    from zoo.data import prepare
     from zoo.recipe import Recipe
 
     try:
         recipe = Recipe.preset("paper", **Recipe.parse(FLAGS.set))
     except ValueError as error:
         raise UsageError(str(error)) from error
-    builder = pipeline.load_builder(
+    builder = prepare.load_builder(
         dataset, _path("data_dir"), recipe, _path("input"), prepare=False
     )
     config = builder.builder_config
-    manual = _path("manual_dir") or pipeline.manual_dir(builder)
+    manual = _path("manual_dir") or prepare.manual_dir(builder)
     if FLAGS.fetch:
         if not getattr(config, "idc", ""):
             raise UsageError(
                 "fetch: expected a data set of the Imaging Data Commons; `describe` tells how to "
                 f"get the others. Received: {dataset}"
             )
-        from zoo_datasets import fetch
+        from zoo_datasets.publishers import idc
 
-        fetch.fetch(config.idc, manual)
+        idc.fetch(config.idc, manual)
     options = shlex.split(FLAGS.beam_options or "")
-    builder = pipeline.prepare_builder(builder, manual, options)
+    builder = prepare.prepare_builder(builder, manual, options)
     counts = ", ".join(f"{n} {s.num_examples}" for n, s in builder.info.splits.items())
     print(f"{builder.info.full_name}: {counts} images in {builder.data_dir}")
-    left_out = pipeline.bad_files(builder)
+    left_out = prepare.bad_files(builder)
     if left_out:
         print(f"warning: {left_out}", file=sys.stderr)
     # a publisher's data may have a few such cases; of the user's own files each one counts
@@ -369,7 +369,7 @@ def _prepare() -> int:
 
 def _preview() -> int:
     dataset, output = _need("dataset", "output")
-    from zoo import pipeline, preview
+    from zoo.data import prepare, preview
     from zoo.recipe import Recipe
 
     if Path(output).suffix.lower() != ".png":
@@ -378,7 +378,7 @@ def _preview() -> int:
         recipe = Recipe.preset("paper", **Recipe.parse(FLAGS.set))
     except ValueError as error:
         raise UsageError(str(error)) from error
-    builder = pipeline.load_builder(dataset, _path("data_dir"), recipe, _path("input"))
+    builder = prepare.load_builder(dataset, _path("data_dir"), recipe, _path("input"))
     shown = preview.save(builder, Path(output).expanduser())
     print(f"Wrote {shown} examples of {builder.info.full_name} to {output}")
     return 0
@@ -430,34 +430,37 @@ def _initial_weights() -> Path | None:
     entry = registry.lookup(FLAGS.init)
     if entry.weights is None:
         raise UsageError(f"init: {FLAGS.init} has no weights.")
-    from zoo.translator import weights_file
+    from zoo.cache import weights_file
 
     return weights_file(entry.weights, entry.sha256)
 
 
 def _evaluate() -> int:
     entry = _trained()
-    from zoo import evaluation, pipeline
+    from zoo.data import batches, prepare
+    from zoo.evaluation import measure
 
-    builder = pipeline.load_builder(
+    builder = prepare.load_builder(
         entry.dataset, _path("data_dir"), entry.recipe, _path("input"), prepare=False
     )
     if FLAGS.split not in ("train", "validation", "test"):
         raise UsageError(f"split: expected train, validation or test. Received: {FLAGS.split}")
-    builder = pipeline.prepare_builder(builder)
+    builder = prepare.prepare_builder(builder)
     metadata = builder.info.metadata
     model = _model(entry)
     size = model.phases()[-1].size
-    run = Path(entry.name) if (Path(entry.name) / "run.json").exists() else None
-    output = _path("output") or (run / "evaluation" if run else Path("evaluation") / entry.name)
+    folder = Path(entry.name) if (Path(entry.name) / "run.json").exists() else None
+    output = _path("output") or (
+        folder / "evaluation" if folder else Path("evaluation") / entry.name
+    )
     scale = entry.recipe.scale
-    dataset = pipeline.eval_dataset(builder, FLAGS.split, FLAGS.limit, size, scale)
+    dataset = batches.eval_dataset(builder, FLAGS.split, FLAGS.limit, size, scale)
     if getattr(entry.recipe, "direction", "AtoB") == "BtoA":
         dataset = (e | {"source": e["target"], "target": e["source"]} for e in dataset)
     training_images = None
     if metadata["kind"] == "single":
-        training_images = pipeline.eval_dataset(builder, "train", None, size)
-    results = evaluation.evaluate(
+        training_images = batches.eval_dataset(builder, "train", None, size)
+    results = measure.evaluate(
         model,
         dataset,
         output,
@@ -472,72 +475,25 @@ def _evaluate() -> int:
         limit=FLAGS.limit,
         seed=entry.recipe.seed,
     )
-    print("\n".join(_summary_lines(results)))
+    print("\n".join(measure.summary_lines(results)))
     if metadata.get("note"):  # what the figures have to be read with
         print(f"note: {metadata['note']}", file=sys.stderr)
     print(f"Wrote {output}/metrics.json and {output}/report.html")
-    if run and FLAGS.split == "test" and not FLAGS.limit:
-        from zoo.atomic import write_json
-
-        record = {"metrics": {}} | registry.read_run(run)
+    if folder and FLAGS.split == "test" and not FLAGS.limit:
+        record = {"metrics": {}} | run.read(folder)
         kept = ("images", "patients", "window", "unit", "baseline", "summary", "label_names",
                 "sliced_wasserstein")  # fmt: skip
         record["metrics"]["test"] = {k: results[k] for k in kept if k in results}
-        write_json(run / "run.json", record)
+        run.write(folder, record)
     return 0
-
-
-def _summary_lines(results: dict[str, Any]) -> list[str]:
-    """The evaluation's main figures, each with its interval over patients, or images."""
-    data = results["dataset"]
-    patients = f" of {results['patients']} patients" if results["patients"] else ""
-    images = "volumes" if results.get("dimensions") == 3 else "images"
-    lines = [f"{data['name']}, {data['split']} split: {results['images']} {images}{patients}"]
-    # What is measured of images, and of volumes made of them.
-    shown = {"psnr": "PSNR", "ssim": "SSIM", "rmse": "RMSE", "mae": "MAE", "nmse": "NMSE"}
-    shown |= {"psnr_body": "PSNR in the body", "mae_body": "MAE in the body"}
-    shown |= {"ssim_fastmri": "SSIM (fastMRI)", "ssim_synthrad": "SSIM (SynthRAD2023)"}
-    shown |= {"dice": "Dice", "accuracy": "Accuracy"}
-    volumes = results.get("volumes") or {}
-    for part in (results, volumes):
-        summary = part.get("summary", {})
-        for key in filter(summary.get("output", {}).__contains__, shown):
-            kind = key.partition("_")[0]
-            unit = {"psnr": " dB"}.get(kind, "")
-            if kind in ("rmse", "mae") and results["unit"] != "1":
-                unit = f" {results['unit']}"
-            line = f"  {shown[key]} {_mean_line(summary['output'][key], unit)}"
-            if "gain" in summary:
-                gain = _mean_line(summary["gain"][key], unit, "+", counted=False)
-                line += f"; against the {results['baseline']} {gain}"
-            lines.append(line)
-    for name, distances in results.get("sliced_wasserstein", {}).items():
-        if isinstance(distances, dict):
-            lines.append(f"  sliced Wasserstein distance ×1000, {name}: {distances['mean']:.1f}")
-    if results.get("memorisation"):
-        lines.append(f"  too close to a training image: {results['memorisation']['flagged']}")
-    return lines
-
-
-def _mean_line(summary: dict[str, Any], unit: str, sign: str = "", counted: bool = True) -> str:
-    """Such as "34.1 dB (33.2 to 35, 12 patients)"."""
-    from zoo import statistics
-
-    found = statistics.independent(summary)
-    if found["mean"] is None:
-        return "not measured"
-    low, high = found["ci95"]
-    text = f"{found['mean']:{sign}.4g}{unit} ("
-    text += "no interval" if low is None else f"{low:{sign}.4g} to {high:{sign}.4g}"
-    return text + (f", {found['count']} {found['of']})" if counted else ")")
 
 
 def _predict() -> int:
     source, output = _need("input", "output")
     entry = _trained()
-    from zoo import inference
+    from zoo.inference import predict
 
-    report = inference.translate(
+    report = predict.translate(
         _model(entry),
         Path(source).expanduser(),
         Path(output).expanduser(),
@@ -569,10 +525,10 @@ def _number(count: int, noun: str) -> str:
 
 def _generate() -> int:
     (output,) = _need("output")
-    from zoo import inference
+    from zoo.inference import generate
 
     entry = _trained()
-    paths = inference.generate(
+    paths = generate.generate(
         _model(entry),
         FLAGS.count,
         Path(output).expanduser(),
@@ -587,7 +543,7 @@ def _generate() -> int:
 def _export() -> int:
     (output,) = _need("output")
     entry = _trained()
-    from zoo import export
+    from zoo.serving import export
 
     card = export.card_fields(entry)
     base = Path(output).expanduser().absolute()

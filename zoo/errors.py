@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 
 def reason(error: BaseException) -> str:
@@ -45,3 +46,9 @@ def contained(what: str) -> Iterator[None]:
         raise ValueError(text if is_cut else f"{what}: {text}") from error
     except BaseException as error:
         raise ValueError(f"{what}: {reason(error)}") from error
+
+
+def short(value: Any) -> str:
+    """The beginning of what was received."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from zoo import cache
-from zoo.translator import file_sha256
+from zoo.cache import file_sha256
 
 _serialisable = keras.saving.register_keras_serializable(package="zoo")
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from zoo.domain import MEASUREMENTS
 from zoo.imaging.oriented import Oriented
 from zoo.imaging.volume import Volume
-from zoo.imaging.windows import MEASUREMENTS
 
 SLICES = 8  # of a large stack that are looked at
 PADDING = -1500.0  # HU below this were never measured

@@ -253,3 +253,20 @@ def _convert(value: Any, kind: Any) -> Any:
     if kind is float and not math.isfinite(float(value)):
         raise ValueError
     return kind(value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """What a recipe may depend on in a data set.
+
+    Attributes:
+        source_shape, target_shape: sides of the images, (H, W) or (D, H, W); None where they
+            differ. Of single images both are the image's.
+        class_names: names of the values of "label", the class of a whole image.
+        label_names: names of the values of a label map, the class of each pixel.
+    """
+
+    source_shape: tuple[int, ...] | None = None
+    target_shape: tuple[int, ...] | None = None
+    class_names: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()

@@ -6,16 +6,16 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
-import json
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from zoo.errors import contained, reason
+from zoo import run
+from zoo.errors import contained, reason, short
+from zoo.recipe import Recipe
 
 SECTIONS = ("models", "datasets", "pretrained")
 # The kind of each field that an entry must have; "texts" are a list of at least one.
@@ -145,11 +145,11 @@ def _read(owner: str, path: Path, folder: Path) -> dict[str, dict[str, dict]]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8-sig"), _Flat) or {}
         if not isinstance(content, dict) or set(content) - set(SECTIONS):
-            raise ValueError(f"expected the sections {SECTIONS}. Received: {_short(content)}")
+            raise ValueError(f"expected the sections {SECTIONS}. Received: {short(content)}")
         for section in SECTIONS:
             content[section] = content.get(section) or {}
             if not isinstance(content[section], dict):
-                raise ValueError(f"{section}: expected names. Received: {_short(content[section])}")
+                raise ValueError(f"{section}: expected names. Received: {short(content[section])}")
             for name, fields in content[section].items():
                 _check_entry(section, name, fields)
                 fields |= {"name": name, "owner": owner, "folder": folder}
@@ -162,7 +162,7 @@ def _check_entry(section: str, name: Any, fields: Any) -> None:
     """A ValueError where an entry lacks a field, or has one of another kind."""
     place = f"{section}: {name}"
     if not isinstance(name, str) or not isinstance(fields, dict):
-        raise ValueError(f"{place}: expected a name with its fields. Received: {_short(fields)}")
+        raise ValueError(f"{place}: expected a name with its fields. Received: {short(fields)}")
     missing = sorted(_REQUIRED[section].keys() - fields.keys())
     if missing:
         raise ValueError(f"{place} lacks {', '.join(missing)}.")
@@ -173,18 +173,12 @@ def _check_entry(section: str, name: Any, fields: Any) -> None:
             right = all(isinstance(text, str) for text in value)
         if not right:
             expected = "a text" if kind == "text" else "a list of texts"
-            raise ValueError(f"{place}: {field}: expected {expected}. Received: {_short(value)}")
+            raise ValueError(f"{place}: {field}: expected {expected}. Received: {short(value)}")
     if section == "pretrained":
         _check_trained_on(fields.get("trained_on"), f"{place}: trained_on")
         for field in ("overrides", "source", "target"):
             if not isinstance(fields.get(field, {}), dict | None):
                 raise ValueError(f"{place}: {field}: expected fields and their values.")
-
-
-def _short(value: Any) -> str:
-    """The beginning of what was received."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _check_trained_on(trained: Any, place: str) -> None:
@@ -427,39 +421,15 @@ def lookup(
     """
     if name.startswith("~"):
         name = os.path.expanduser(name)
-    run = Path(name) / "run.json"
-    if name not in _classes and (os.sep in name or run.exists()):
-        if not run.exists():
-            raise FileNotFoundError(
-                f"expected a registered name or a run folder with a run.json. Received: {name}"
-            )
-        stored = read_run(Path(name))
-        weights = stored.get("weights")
-        weights = weights and _weights_path(Path(name), weights["file"])
-        sha256 = stored["weights"]["sha256"] if weights else ""
-        fields, model = stored["recipe"], stored["model"]
-    elif name in _classes or name in index()["models"]:
-        stored, weights, sha256, fields, model = {"preset": preset}, None, "", None, name
-    else:
-        section, stored = find(name)
-        if section != "pretrained":
-            raise UnknownName(name, names("models") + names("pretrained"), "model")
-        weights, sha256, model = stored["weights"], stored["sha256"], stored["model"]
-        if "://" not in weights:
-            weights = _weights_path(stored["folder"], weights)
-        fields = stored.get("overrides") or {}
-    try:
-        recipe_class = model_class(model).recipe_class
-    except UnknownName as error:
-        if model == name:
-            raise
-        raise ValueError(f"{name}: model: {error}") from error
+    stored = _stored(name)
+    recipe_class = _recipe_class(name, stored["model"])
     changes = recipe_class.parse(assignments or []) | (overrides or {})
-    if fields is None:
+    if stored.get("recipe") is None:
+        stored["preset"] = preset
         recipe = recipe_class.preset(preset, **changes)
     else:
         try:
-            recipe = recipe_class.from_dict(fields)
+            recipe = recipe_class.from_dict(stored["recipe"])
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: {reason(error)}") from error
         recipe = recipe.changed(**changes)
@@ -470,82 +440,44 @@ def lookup(
         dataset = f"{row['name']}/{config}"
     return Entry(
         name=name,
-        model=model,
+        model=stored["model"],
         dataset=dataset,
         preset=stored.get("preset") or "paper",
         recipe=recipe,
-        weights=weights,
-        sha256=sha256,
+        weights=stored.get("weights"),
+        sha256=stored.get("sha256", ""),
         source=stored.get("source"),
         target=stored.get("target"),
         trained_on=stored.get("trained_on"),
     )
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """What a run's `run.json` says, its fields checked.
-
-    Raises:
-        ValueError: for a damaged file; names it and what is wrong.
-        OSError: for one that cannot be read.
-    """
-    path = folder / "run.json"
-    if path.stat().st_size > _MOST_BYTES or not path.is_file():  # a pipe would never end
-        raise ValueError(f"{path}: expected a file of at most {_MOST_BYTES} bytes.")
-    with contained(f"{path}: expected JSON"):
-        try:
-            stored = json.loads(path.read_bytes().decode("utf-8-sig"))
-        except ValueError as error:
-            raise ValueError(f"{path}: expected JSON. Received: {reason(error)}") from error
-    if not isinstance(stored, dict):
-        raise ValueError(f"{path}: expected fields and their values. Received: {_short(stored)}")
-    for field, kind, needed in _RUN_FIELDS:
-        value = stored.get(field)
-        if (needed or value is not None) and type(value) is not kind:
-            expected = _KINDS[kind]
-            received = _short(value) if field in stored else "no such field"
-            raise ValueError(f"{path}: {field}: expected {expected}. Received: {received}")
-    weights = stored.get("weights")
-    for field in ("file", "sha256") if weights is not None else ():
-        if not isinstance(weights.get(field), str):
-            received = _short(weights.get(field))
-            raise ValueError(f"{path}: weights: {field}: expected a text. Received: {received}")
-    if weights is not None and not re.fullmatch("[0-9a-f]{64}", weights["sha256"]):
-        received = _short(weights["sha256"])  # without one, any file would do
-        raise ValueError(
-            f"{path}: weights: sha256: expected 64 hexadecimal digits. Received: {received}"
-        )
-    from zoo.imaging.windows import Domain
-
-    for side in ("source", "target"):
-        with contained(f"{path}: {side}: expected a domain. Received"):
-            try:
-                Domain.from_dict(stored[side])
-            except ValueError as error:
-                raise ValueError(f"{path}: {side}: {reason(error)}") from error
-    return {"step": 0, "state": ""} | stored
+def _stored(name: str) -> dict[str, Any]:
+    """What a name stands for: a model; of a run or a pretrained one its recipe and weights too."""
+    folder = Path(name)
+    there = (folder / "run.json").exists()
+    if name not in _classes and (os.sep in name or there):
+        if not there:
+            raise FileNotFoundError(
+                f"expected a registered name or a run folder with a run.json. Received: {name}"
+            )
+        return run.stored(folder)
+    if name in _classes or name in index()["models"]:
+        return {"model": name}
+    section, fields = find(name)
+    if section != "pretrained":
+        raise UnknownName(name, names("models") + names("pretrained"), "model")
+    weights = fields["weights"]
+    if "://" not in weights:
+        weights = run.inside(fields["folder"], weights)
+    return fields | {"weights": weights, "recipe": fields.get("overrides") or {}}
 
 
-_KINDS = {str: "a text", dict: "fields and their values", int: "a whole number"}
-_RUN_FIELDS = (
-    ("model", str, True),
-    ("recipe", dict, True),
-    ("source", dict, True),
-    ("target", dict, True),
-    ("dataset", str, False),
-    ("preset", str, False),
-    ("weights", dict, False),
-    ("metrics", dict, False),
-    ("state", str, False),
-    ("step", int, False),
-)
-
-
-def _weights_path(folder: Path, relative: str) -> Path:
-    if "\0" in relative:
-        raise ValueError(f"weights: expected a path inside {folder}. Received: {relative!r}")
-    with contained(f"weights: expected a path inside {folder}"):  # a loop of links, say
-        path = (folder / relative).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise ValueError(f"weights: expected a path inside {folder}. Received: {_short(relative)}")
-    return path
+def _recipe_class(name: str, model: str) -> type[Recipe]:
+    """The class of a model's recipes; the entry `name` is named where there is no such model."""
+    try:
+        return model_class(model).recipe_class
+    except UnknownName as error:
+        if model == name:
+            raise
+        raise ValueError(f"{name}: model: {error}") from error

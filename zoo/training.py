@@ -1,45 +1,29 @@
 """`train`: one loop for every model and every `tf.distribute` strategy."""
 
 import contextlib
-import dataclasses
-import errno
-import fcntl
-import json
 import math
 import os
-import platform
 import shutil
 import signal
-import socket
-import sys
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from zoo import figures, pipeline, registry, translator
-from zoo.atomic import allocate, write_json
+from zoo import devices, figures, loading, run
 from zoo.checkpoints import Checkpoints, said, steps_in, written
-from zoo.imaging.volume import reason
-from zoo.imaging.windows import MEASUREMENTS, Domain
+from zoo.data import batches, prepare
+from zoo.data.facts import data_facts, example_count, fit_to_data
 from zoo.recipe import Phase, Recipe
 from zoo.registry import Entry
 from zoo.translator import Translator
 
-STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu")
-# Fields that change what is written on the way and not the weights at the end.
-_FREE_FIELDS = {"image_every", "checkpoint_every", "tile", "allow_shared_patients"}
 _SECONDS_A_CALL = 1.0  # aim of one call into TensorFlow: Ctrl-C and the bar wait for it
 _STEPS_A_CALL = 10  # under several workers
-
-
-_RESERVE = 2**16  # bytes kept free for the state of a run that a full disk ends
 
 
 class Interrupted(KeyboardInterrupt):
@@ -87,35 +71,36 @@ def train(
     # Several workers must find each other before TensorFlow does anything else.
     if strategy == "auto" and "TF_CONFIG" in os.environ:
         strategy = "multi_worker"
-    distribution = None if strategy == "auto" else make_strategy(strategy)
+    distribution = None if strategy == "auto" else devices.make_strategy(strategy)
     # All that can be refused is refused before anything is downloaded, made or written.
-    builder = pipeline.load_builder(entry.dataset, data_dir, entry.recipe, input, prepare=False)
+    builder = prepare.load_builder(entry.dataset, data_dir, entry.recipe, input, prepare=False)
     entry = fit_to_data(entry, builder)
     phases = entry.recipe.phases()
-    distribution = distribution or make_strategy("auto", phases)
-    _check_batches(phases, distribution.num_replicas_in_sync)
-    chief = distribution.cluster_resolver is None or _is_chief(distribution)
+    distribution = distribution or devices.make_strategy("auto", phases)
+    devices.check_batches(phases, distribution.num_replicas_in_sync)
+    chief = distribution.cluster_resolver is None or devices.is_chief(distribution)
     with contextlib.ExitStack() as held:
         if chief:
-            held.enter_context(_claimed(workdir))
+            held.enter_context(run.claimed(workdir))
         if chief and resume == "never" and (workdir / "run.json").exists():
-            _move_aside(workdir)
-            held.enter_context(_claimed(workdir))
-        record = _run_record(entry, builder, workdir, resume)
+            run.move_aside(workdir)
+            held.enter_context(run.claimed(workdir))
+        resumable = bool(steps_in(workdir / "checkpoints"))
+        record = run.begin(workdir, _settings(entry, builder), resume, resumable)
         weights = (record.get("weights") or {}).get("file")
         if record["state"] == "done" and weights and (workdir / weights).exists():
             print(f"{workdir}: finished at step {record['step']}; nothing left to do.")
             return record
-        builder = pipeline.prepare_builder(builder)
+        builder = prepare.prepare_builder(builder)
         if chief:
-            pipeline.warn_of_bad_files(builder)
+            prepare.warn_of_bad_files(builder)
         tf.config.set_soft_device_placement(True)
         with distribution.scope():
-            model = translator.build(entry)
+            model = loading.build(entry)
             model.compile()
             step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
             if init is not None:
-                translator.load_network(model, init, "")
+                loading.load_network(model, init, "")
                 model.continue_from_network()
         folder = workdir / ("checkpoints" if chief else f"checkpoints-{os.getpid()}")
         checkpoints = Checkpoints(tf.train.Checkpoint(model=model, step=step), folder)
@@ -130,7 +115,7 @@ def train(
             "state": "running",
             "strategy": type(distribution).__name__.replace("_DefaultDistributionStrategy", "one"),
             "replicas": distribution.num_replicas_in_sync,
-            "precision": translator.resolve_precision(entry.recipe.precision),
+            "precision": devices.resolve_precision(entry.recipe.precision),
         }
         loop = _Loop(
             model, phases, step, distribution, builder, checkpoints, workdir, record, chief
@@ -140,243 +125,9 @@ def train(
     return record
 
 
-def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
-    """The entry with the data set's domains, refused where model and data do not suit.
-
-    Raises:
-        ValueError: naming what the model takes and what the data set has.
-    """
-    cls, recipe = entry.model_class, entry.recipe
-    metadata, features = dict(builder.info.metadata), builder.info.features
-
-    def refuse(what: str) -> ValueError:
-        fitting = registry.fitting(entry.model), registry.fitting(entry.dataset.split("/")[0])
-        hints = zip((entry.model, entry.dataset), fitting, strict=True)
-        suits = "; ".join(
-            f"what suits {name}: {', '.join(there)}" for name, there in hints if there
-        )
-        return ValueError(f"dataset: {what} ({suits}). Received: {entry.model} on {entry.dataset}")
-
-    kind, axes = metadata["kind"], metadata.get("dimensions", 2)
-    if kind != cls.data and (kind, cls.data) != ("paired", "unpaired"):
-        raise refuse(f"{entry.model} trains on {cls.data} images, and these are {kind}")
-    if axes != recipe.dimensions:
-        raise refuse(
-            f"dimensions: the recipe is for images of {recipe.dimensions} axes, "
-            f"and these have {axes}"
-        )
-    if metadata.get("scales") and recipe.scale == 1:
-        raise refuse("the sources are smaller than the targets, which is for super-resolution")
-    source, target = pipeline.domains(builder, recipe)
-    if entry.source is not None:
-        source = _kept_window(source, entry.source, recipe.source_window, "source_unit")
-        window = recipe.target_window or recipe.source_window
-        target = _kept_window(target, entry.target, window, "target_unit")
-    given = MEASUREMENTS.get(source.unit, "images")
-    if given not in cls.takes:
-        also = metadata.get("images", "")
-        also = f"; {also} has them as images" if also and "images" in cls.takes else ""
-        takes = " or ".join(cls.takes)
-        raise refuse(f"{entry.model} takes {takes}, and the sources are {given}{also}")
-    facts = data_facts(builder, recipe)
-    if getattr(recipe, "classes", 0):
-        window = (0.0, recipe.classes - 1.0)
-        target = dataclasses.replace(target, modality="SEG", unit="class", window=window)
-    if target.unit == "class" and not cls.classifies:
-        raise refuse(f"{entry.model} learns intensities, and the targets are classes")
-    missing = [name for name in recipe.extra_features if name not in features]
-    if missing:
-        raise refuse(f"the recipe needs {missing[0]}, which the data lack")
-    shapes = facts.source_shape, facts.target_shape
-    fits = None in shapes or tuple(s * recipe.scale for s in shapes[0]) == shapes[1]
-    if cls.data == "paired" and given == "images" and not fits:
-        raise refuse(
-            f"the recipe makes images {recipe.scale} times as large as its input, "
-            f"and sources are {shapes[0]}, targets {shapes[1]}"
-        )
-    if target.unit == "class" and not recipe.label_names:
-        recipe = dataclasses.replace(recipe, label_names=facts.label_names)
-    recipe = cls.resolve(recipe, facts)
-    sides = (recipe.crop // recipe.scale,) if recipe.crop else facts.source_shape or ()
-    if any(side % recipe.size_multiple for side in sides):
-        name = "crop" if recipe.crop else "dataset"
-        raise ValueError(
-            f"{name}: {entry.model} with this recipe takes sides that are multiples of "
-            f"{recipe.size_multiple}; set crop to one. Received: {'x'.join(map(str, sides))}"
-        )
-    return dataclasses.replace(
-        entry, recipe=recipe, source=source.to_dict(), target=target.to_dict()
-    )
-
-
-def _kept_window(
-    domain: Domain, stored: dict, given: tuple[float, float] | None, field: str
-) -> Domain:
-    """The data's domain with the window that stored weights were trained in.
-
-    Raises:
-        ValueError: where the data are of another unit, whose numbers the weights never saw.
-    """
-    if domain.unit != stored["unit"]:
-        raise ValueError(
-            f"init: its weights take {stored['unit']}, and a window in it; "
-            f"`--set {field}={stored['unit']}` says that your own files hold it. "
-            f"Received: data in {domain.unit}"
-        )
-    return domain if given else dataclasses.replace(domain, window=tuple(stored["window"]))
-
-
-def data_facts(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> translator.DataFacts:
-    """What of a data set a recipe may depend on."""
-    features, metadata = builder.info.features, dict(builder.info.metadata)
-    keys = pipeline.image_keys(builder, recipe.scale)
-    shapes = [features[key].shape[:-1] for key in (keys[0], keys[-1])]
-    shapes = [None if None in shape else tuple(shape) for shape in shapes]
-    return translator.DataFacts(
-        source_shape=shapes[0],
-        target_shape=shapes[1],
-        class_names=tuple(features["label"].names) if "label" in features else (),
-        label_names=tuple(metadata.get("label_names") or ()),
-    )
-
-
-def make_strategy(name: str, phases: Sequence[Phase] = ()) -> tf.distribute.Strategy:
-    """A `tf.distribute` strategy; "auto" takes what the machine and TF_CONFIG ask for.
-
-    Of several GPUs "auto" takes as many as divide the batch of every phase, and says so where it
-    leaves some idle; "mirrored" takes all of them.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
-    if name not in STRATEGIES:
-        raise ValueError(f"strategy: expected one of {STRATEGIES}. Received: {name}")
-    if name == "auto" and "TF_CONFIG" in os.environ:
-        name = "multi_worker"
-    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
-    if name == "mirrored" or (name == "auto" and kind == "GPU"):
-        devices = [device.name for device in tf.config.list_logical_devices(kind)]
-        count = len(devices) if name == "mirrored" else _shared_by(phases, len(devices))
-        if count < len(devices):
-            sizes = ", ".join(map(str, sorted({phase.batch_size for phase in phases})))
-            print(
-                f"{count} of {len(devices)} GPUs used: no more of them divide the batch of "
-                f"{sizes}. A --batch_size that is a multiple of {len(devices)} uses all."
-            )
-        if count > 1 or name == "mirrored":
-            return tf.distribute.MirroredStrategy(devices[:count])
-    if name == "multi_worker":
-        options = tf.distribute.experimental.CommunicationOptions(
-            implementation=tf.distribute.experimental.CommunicationImplementation.RING,
-            timeout_seconds=600,  # the chief draws pictures while the others wait
-        )
-        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
-    if name == "tpu":
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver("")
-        tf.config.experimental_connect_to_cluster(resolver)
-        tf.tpu.experimental.initialize_tpu_system(resolver)
-        return tf.distribute.TPUStrategy(resolver)
-    return tf.distribute.get_strategy()
-
-
-def _shared_by(phases: Sequence[Phase], devices: int) -> int:
-    """The most of so many devices that divide the batch of every phase."""
-    sizes = [phase.batch_size for phase in phases]
-    return next(n for n in range(devices, 0, -1) if n == 1 or not any(s % n for s in sizes))
-
-
-def _check_batches(phases: Sequence[Phase], replicas: int) -> None:
-    """A ValueError, with batch sizes that fit, where replicas cannot share a phase's batch."""
-    for phase in phases:
-        if phase.batch_size % replicas:
-            above = -(-phase.batch_size // replicas) * replicas
-            fit = f"{above - replicas} or {above}" if above > replicas else f"{above}"
-            raise ValueError(
-                f"batch_size: expected a multiple of the {replicas} replicas, such as {fit}. "
-                f"Received: {phase.batch_size} in the phase {phase.name}"
-            )
-
-
-def _is_chief(distribution: tf.distribute.Strategy) -> bool:
-    resolver = distribution.cluster_resolver
-    return resolver.task_type in (None, "", "chief") or (
-        resolver.task_type == "worker"
-        and resolver.task_id == 0
-        and "chief" not in resolver.cluster_spec().jobs
-    )
-
-
-@contextlib.contextmanager
-def _claimed(workdir: Path) -> Iterator[None]:
-    """The run folder, made where it is not there, and kept from other runs while the block runs.
-
-    The system lets go of the lock when the process ends, however it ends.
-
-    Raises:
-        OSError: for a folder that cannot be made or written, or in which another run goes on.
-    """
-    made = not workdir.exists()
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-        lock = os.fdopen(os.open(workdir / ".lock", flags, 0o666), "r+", errors="replace")
-    except OSError as error:
-        raise OSError(
-            f"workdir: expected a folder that can be made and written. "
-            f"Received: {workdir} ({error.strerror or reason(error)})"
-        ) from error
-    with lock:
-        _lock(lock, workdir)
-        try:
-            yield
-        finally:
-            if not (workdir / "run.json").exists():  # refused before it began
-                (workdir / ".lock").unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
-                    if made:
-                        workdir.rmdir()
-
-
-def _lock(file: TextIO, workdir: Path) -> None:
-    """Lock a file for this process alone, and write into it which one that is.
-
-    Raises:
-        BlockingIOError: where another process holds it.
-    """
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # POSIX: no child process inherits it
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
-            print(f"{workdir}: its file system has no locks; see that no other run is in it.")
-            return
-        file.seek(0)
-        holder = " ".join(file.read(200).replace("\0", "").split()) or "unknown"
-        raise BlockingIOError(
-            f"workdir: expected a folder without a run that goes on. "
-            f"Received: {workdir}, in which another process trains ({holder})"
-        ) from error
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
-    allocate(file.fileno(), _RESERVE)
-
-
-def _move_aside(workdir: Path) -> None:
-    number = 1
-    while (aside := workdir.with_name(f"{workdir.name}.old{number}")).exists():
-        number += 1
-    workdir.rename(aside)
-    print(f"{workdir}: the run that was there is now {aside}.")
-
-
-def _run_record(entry: Entry, builder: Any, workdir: Path, resume: str) -> dict[str, Any]:
-    """What `run.json` says, or will say of a new run.
-
-    Raises:
-        ValueError: for a run with other settings, or none where there must be one.
-    """
-    path = workdir / "run.json"
-    wanted = {
+def _settings(entry: Entry, builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
+    """What makes a run what it is, as `run.json` names it."""
+    return {
         "model": entry.model,
         "dataset": entry.dataset,
         "dataset_version": str(builder.version),
@@ -387,49 +138,6 @@ def _run_record(entry: Entry, builder: Any, workdir: Path, resume: str) -> dict[
         "source": entry.source,
         "target": entry.target,
     }
-    if resume == "must" and not steps_in(workdir / "checkpoints"):
-        there = "no checkpoint" if path.exists() else "no run.json"
-        raise ValueError(
-            f"resume: expected a run in {workdir} to go on with. Received: {there} there"
-        )
-    if resume == "never" or not path.exists():
-        return wanted | {
-            "state": "new",
-            "step": 0,
-            "metrics": {},
-            "versions": {
-                "python": platform.python_version(),
-                "tensorflow": tf.__version__,
-                "keras": keras.__version__,
-                "tensorflow_datasets": tfds.__version__,
-                "numpy": np.__version__,
-                "zoo": sys.modules["zoo"].__version__,
-            },
-        }
-    record = {"metrics": {}} | registry.read_run(workdir)
-    changed = _changes(record, json.loads(json.dumps(wanted)))
-    if changed:
-        raise ValueError(
-            f"workdir: {workdir} holds another run ({', '.join(changed)}). Choose another "
-            f"--workdir, or --resume=never to start anew; to go on training its model, "
-            f"--init={workdir}"
-        )
-    return record
-
-
-def _changes(record: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """What differs between a run and the one that is asked for, as "field=old → new"."""
-    changed = []
-    for field, new in wanted.items():
-        old = record.get(field)
-        if field in ("source", "target") and isinstance(old, dict):
-            old = {"plane": None} | old  # runs from before domains had one
-        if field == "recipe":
-            names = [k for k in new if k not in _FREE_FIELDS and old.get(k) != new[k]]
-            changed += [f"{k}={old.get(k)} → {new[k]}" for k in names]
-        elif old != new:
-            changed.append(f"{field}={old} → {new}")
-    return changed
 
 
 class _Loop:
@@ -454,20 +162,20 @@ class _Loop:
     def announce(self, entry: Entry) -> None:
         """Say what the run will do, and about how long that takes here."""
         done = int(self.step.numpy())
-        split = pipeline.example_count(self.builder, "train")
+        split = example_count(self.builder, "train")
         print(
             f"{entry.model} ({entry.preset} recipe) on {entry.dataset}: {self.total} steps over "
             f"{split} training images, {self.record['precision']}, strategy "
             f"{self.record['strategy']} ({self.record['replicas']} replica(s)), into {self.workdir}"
         )
-        if lost := pipeline.noise_lost(self.builder, self.recipe):
+        if lost := prepare.noise_lost(self.builder, self.recipe):
             print(lost)
         if done:
             print(f"Resuming at step {done} of {self.total}.")
         print(f"This takes about {_duration(self._estimate(done))} here.", flush=True)
 
     def _estimate(self, done: int) -> float:
-        speed = device_speed(self.record["precision"]) * self.record["replicas"]
+        speed = devices.device_speed(self.record["precision"]) * self.record["replicas"]
         seconds, first = 0.0, 0
         for phase in self.phases:
             left = min(phase.steps, max(0, first + phase.steps - done))
@@ -534,7 +242,7 @@ class _Loop:
         self.model.enter(phase)
         if done == 0:
             self.model.begin(phase)
-        dataset = pipeline.train_dataset(
+        dataset = batches.train_dataset(
             self.builder,
             self.recipe,
             batch_size=phase.batch_size,
@@ -649,7 +357,7 @@ class _Loop:
 
     def _write_record(self) -> None:
         if self.chief:
-            write_json(self.workdir / "run.json", self.record)
+            run.write(self.workdir, self.record)
 
     def _save_weights(self) -> None:
         if self.chief:
@@ -676,7 +384,7 @@ class _Loop:
     def _examples(self) -> list[dict[str, np.ndarray]]:
         if not hasattr(self, "_held_out"):
             self._held_out = list(
-                pipeline.eval_dataset(
+                batches.eval_dataset(
                     self.builder, self._held_out_split(), limit=4, scale=self.recipe.scale
                 )
             )
@@ -704,23 +412,6 @@ class _Loop:
             raise KeyboardInterrupt
         self.stop = True
         print("\nStopping after this step, with a checkpoint …", flush=True)
-
-
-def device_speed(precision: str) -> float:
-    """Floating-point operations a second that a convolution reaches on this machine, measured."""
-    dtype = tf.bfloat16 if precision == "bfloat16" else tf.float32
-    size, channels = 64, 64
-    images = tf.ones([4, size, size, channels], dtype)
-    kernel = tf.ones([3, 3, channels, channels], dtype)
-    run = tf.function(lambda: tf.reduce_sum(tf.nn.conv2d(images, kernel, 1, "SAME")))
-    run().numpy()
-    count, started = 0, time.monotonic()
-    while time.monotonic() - started < 0.3:
-        run().numpy()
-        count += 1
-    flops = 2 * 9 * channels * channels * size * size * 4 * count
-    # Real networks reach about half of a plain convolution's rate.
-    return 0.5 * flops / (time.monotonic() - started)
 
 
 def _duration(seconds: float) -> str:

@@ -1,43 +1,25 @@
 """`Translator`, the base of every model: physical units in, physical units out."""
 
-import dataclasses
 import hashlib
 import tempfile
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import keras
 import numpy as np
 import tensorflow as tf
 
-from zoo import cache, figures, guards
+from zoo import figures, guards
+from zoo.cache import file_sha256
+from zoo.domain import Domain
 from zoo.imaging import tiling
-from zoo.imaging.volume import reason
-from zoo.imaging.windows import Domain
+from zoo.layers import enlarge, pad_to_multiple
 from zoo.physics import fourier
-from zoo.recipe import Phase, Recipe
-from zoo.registry import Entry
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataFacts:
-    """What a recipe may depend on in a data set.
-
-    Attributes:
-        source_shape, target_shape: sides of the images, (H, W) or (D, H, W); None where they
-            differ. Of single images both are the image's.
-        class_names: names of the values of "label", the class of a whole image.
-        label_names: names of the values of a label map, the class of each pixel.
-    """
-
-    source_shape: tuple[int, ...] | None = None
-    target_shape: tuple[int, ...] | None = None
-    class_names: tuple[str, ...] = ()
-    label_names: tuple[str, ...] = ()
+from zoo.recipe import DataFacts, Phase, Recipe
+from zoo.step import forward_flops
 
 
 class Translator(keras.Model):
@@ -571,229 +553,3 @@ class Translator(keras.Model):
             self.network.save_weights(temporary)
             temporary.replace(path)
         return file_sha256(path)
-
-
-def build(entry: Entry, source: Domain | None = None, target: Domain | None = None) -> Translator:
-    """The entry's model, with its weights where it has any.
-
-    Args:
-        entry: from `registry.lookup`.
-        source, target: domains of a fresh model; a stored one brings its own.
-
-    Raises:
-        OSError: for weights that are not there and cannot be downloaded.
-        ValueError: for weights whose sha256 is not the registered one.
-    """
-    recipe = entry.recipe
-    precision = resolve_precision(recipe.precision)
-    if entry.source is not None:
-        source, target = Domain.from_dict(entry.source), Domain.from_dict(entry.target)
-    source = source or Domain(channels=recipe.slices)
-    target = target or Domain()
-    keras.utils.set_random_seed(recipe.seed)
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
-    try:
-        model = entry.model_class(recipe, source, target)
-    finally:
-        keras.config.set_dtype_policy(before)
-    if entry.weights is not None:
-        load_network(model, entry.weights, entry.sha256)
-    if entry.trained_on is not None:
-        # Keras and TensorFlow would track a plain dictionary as a part of the model.
-        model.trained_on = types.MappingProxyType(entry.trained_on)
-    return model
-
-
-def load_network(model: Translator, weights: Path | str, sha256: str) -> None:
-    """Load a served network's weights from a file or, through the cache, from a URL.
-
-    Args:
-        model: built, with variables of any values.
-        weights: a `.weights.h5` file, or the https URL of one.
-        sha256: of the file; "" where nothing is known, which a URL may not be.
-
-    Raises:
-        FileNotFoundError, OSError: as `weights_file`.
-        ValueError: as that, or where it does not fit the network.
-    """
-    path = weights_file(weights, sha256)
-    variables = model.network.variables
-    for variable in variables:  # Keras only warns of a variable that the file does not hold
-        variable.assign(np.full(variable.shape, np.nan))
-    largest = max(int(np.prod(variable.shape)) for variable in variables)
-    try:
-        _check_hdf5(path, largest)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is missing is said below
-            model.network.load_weights(path)
-    except Exception as error:  # a damaged file makes HDF5 raise nearly anything
-        received = " ".join(str(error).split())[:300] or reason(error)
-        raise ValueError(
-            f"{path}: expected weights of {model.name}. Received: {received}"
-        ) from error
-    empty = [v.path for v in variables if not np.isfinite(v.numpy()).all()]
-    if empty:
-        raise ValueError(f"{path}: expected weights of {model.name}. Received: no {empty[0]}")
-
-
-def _check_hdf5(path: Path, largest: int) -> None:
-    """A ValueError where weights lie outside the file, or one is larger than `largest` numbers."""
-
-    def bad_link(name: str, link: Any) -> str | None:
-        return None if isinstance(link, h5py.HardLink) else f"a link at {name}"
-
-    def bad_item(name: str, item: Any) -> str | None:
-        if not isinstance(item, h5py.Dataset):
-            return None
-        if item.is_virtual or item.external:
-            return f"data of another file at {name}"
-        if item.dtype.kind not in "biufV" or (item.size or 0) > largest:
-            return f"{item.dtype} of shape {item.shape} at {name}"
-        return None
-
-    with h5py.File(path, "r") as file:
-        bad = file.visititems_links(bad_link) or file.visititems(bad_item)
-    if bad:
-        raise ValueError(bad)
-
-
-def weights_file(weights: Path | str, sha256: str) -> Path:
-    """The file of a path or, through the cache, of a URL, whose hash is the one expected.
-
-    Args:
-        weights: a `.weights.h5` file, or the https URL of one.
-        sha256: of the file; "" where nothing is known, which a URL may not be.
-
-    Raises:
-        FileNotFoundError: where the file is not there.
-        OSError: where a URL cannot be had (`cache.fetch`).
-        ValueError: where its sha256 is not `sha256`.
-    """
-    if "://" in str(weights):
-        return cache.fetch(weights, sha256)
-    path = Path(weights)
-    if not path.is_file():
-        raise FileNotFoundError(f"weights: expected a file. Received: {path}")
-    if sha256 and (received := file_sha256(path)) != sha256:
-        raise ValueError(f"{path}: expected sha256 {sha256}. Received: {received}")
-    return path
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def resolve_precision(precision: str) -> str:
-    """ "auto" to bfloat16 where the hardware multiplies it natively, float32 elsewhere."""
-    if precision != "auto":
-        return precision
-    if tf.config.list_logical_devices("TPU"):
-        return "bfloat16"
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-        fast = all(d.get("compute_capability", (0, 0)) >= (8, 0) for d in details)
-        return "bfloat16" if fast else "float32"
-    flags = Path("/proc/cpuinfo")
-    # Without AMX a CPU emulates bfloat16, many times slower than float32.
-    fast = flags.exists() and " amx_bf16" in flags.read_text()
-    return "bfloat16" if fast else "float32"
-
-
-def pad_to_multiple(images: tf.Tensor, multiple: int) -> tf.Tensor:
-    """Reflect `[N, H, W, C]` at its far edges until H and W are multiples."""
-    if multiple == 1:
-        return images
-
-    def reflected(size: tf.Tensor) -> tf.Tensor:
-        index = tf.range(size + (-size) % multiple) % (2 * size)
-        return tf.minimum(index, 2 * size - 1 - index)
-
-    rows, columns = reflected(tf.shape(images)[1]), reflected(tf.shape(images)[2])
-    return tf.gather(tf.gather(images, rows, axis=1), columns, axis=2)
-
-
-def enlarge(images: tf.Tensor, factor: int) -> tf.Tensor:
-    """Bicubic interpolation (Keys 1981, a = -1/2) to `factor` times every side.
-
-    Args:
-        images: float32 `[N, H, W, C]` or `[N, D, H, W, C]`. A pixel becomes the block of
-            `factor` pixels a side that covers it.
-    """
-    if images.shape.rank == 4:
-        height, width = (factor * tf.shape(images)[axis] for axis in (1, 2))
-        return tf.image.resize(images, [height, width], method="bicubic")
-    n, d, h, w = tf.unstack(tf.shape(images)[:4])
-    channels = images.shape[4]
-    planes = tf.reshape(images, [n * d, h, w, channels])
-    planes = tf.image.resize(planes, [factor * h, factor * w], method="bicubic")
-    depth = tf.reshape(planes, [n, d, factor * h * factor * w, channels])
-    depth = tf.image.resize(depth, [factor * d, factor * h * factor * w], method="bicubic")
-    return tf.reshape(depth, [n, factor * d, factor * h, factor * w, channels])
-
-
-def scaled(loss: tf.Tensor) -> tf.Tensor:
-    """A per-replica mean as this replica's share of the global mean: optimizers sum over them."""
-    return loss / tf.distribute.get_strategy().num_replicas_in_sync
-
-
-def unscaled(share: tf.Tensor) -> tf.Tensor:
-    """A replica's mean again, for logs: what a loss of `zoo.losses` gives is its share."""
-    return share * tf.distribute.get_strategy().num_replicas_in_sync
-
-
-def follow(network: keras.Model, trained: keras.Model, decay: float) -> None:
-    """One step of the moving average of `trained`'s variables that `network`, its twin, holds."""
-    for average, variable in zip(network.variables, trained.variables, strict=True):
-        average.assign(average + (variable - average) * (1.0 - decay))
-
-
-def example_seeds(
-    batch: dict, images: tf.Tensor, iterations: tf.Variable, seed: int = 0
-) -> tf.Tensor:
-    """int32 `[N, 2]` seeds, the batch's own or, under a plain `fit`, of `seed` and the step."""
-    if "seed" in batch:
-        return batch["seed"]
-    context = tf.distribute.get_replica_context()
-    replica = context.replica_id_in_sync_group if context else 0
-    key = tf.stack([tf.constant(seed, tf.int32), tf.cast(iterations, tf.int32)])
-    key = tf.random.experimental.stateless_fold_in(key, tf.cast(replica, tf.int32))
-    return tf.random.stateless_uniform((tf.shape(images)[0], 2), key, None, None, tf.int32)
-
-
-_STEP = 1000  # the input pipeline folds smaller numbers into an example's seed
-
-
-def random_normal(seeds: tf.Tensor, shape: tuple[int, ...], purpose: int) -> tf.Tensor:
-    """Standard normal `[N, *shape]`, drawn for each example from its own seed.
-
-    The same whatever the number of replicas, and the same again when a run resumes. No two
-    purposes and no two seeds share their numbers.
-    """
-    return _drawn(tf.random.stateless_normal, seeds, shape, purpose)
-
-
-def random_uniform(seeds: tf.Tensor, shape: tuple[int, ...], purpose: int) -> tf.Tensor:
-    """Uniform [0, 1) `[N, *shape]`, drawn as `random_normal` is."""
-    return _drawn(tf.random.stateless_uniform, seeds, shape, purpose)
-
-
-def _drawn(draw: Callable, seeds: tf.Tensor, shape: tuple[int, ...], purpose: int) -> tf.Tensor:
-    def one(seed: tf.Tensor) -> tf.Tensor:
-        return draw(shape, tf.random.experimental.stateless_fold_in(seed, _STEP + purpose))
-
-    return tf.map_fn(one, seeds, fn_output_signature=tf.float32)
-
-
-def forward_flops(network: keras.Model, *shapes: tuple[int, ...]) -> float:
-    """Floating-point operations of one example's pass through a network."""
-    profiler = tf.compat.v1.profiler
-    specs = [tf.TensorSpec((1, *shape), tf.float32) for shape in shapes]
-    function = tf.function(lambda *x: network(x[0] if len(x) == 1 else x))
-    graph = function.get_concrete_function(*specs).graph
-    options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation())
-    profile = profiler.profile(graph, options=options.with_empty_output().build())
-    return float(profile.total_float_ops)

@@ -4,12 +4,10 @@ import json
 
 import apache_beam as beam
 
-from zoo_datasets import sources
+from zoo_datasets.cases import Case, SourceConfig, bad_file, read_case
 
 
-def examples(
-    config: sources.SourceConfig, cases: list[sources.Case], bad_folder: str
-) -> beam.PTransform:
+def examples(config: SourceConfig, cases: list[Case], bad_folder: str) -> beam.PTransform:
     """A transform of no input to (key, example) pairs.
 
     The cases are the elements, shuffled over the workers; a worker holds one case at a time. Bad
@@ -32,14 +30,14 @@ def examples(
 
 
 class _Read(beam.DoFn):
-    def __init__(self, config: sources.SourceConfig):
+    def __init__(self, config: SourceConfig):
         self._config = config
         self._count = beam.metrics.Metrics.counter("zoo_datasets", "bad_files")
 
-    def process(self, case: sources.Case):
-        found = sources.read_case(case, self._config)
+    def process(self, case: Case):
+        found = read_case(case, self._config)
         if isinstance(found, Exception):
             self._count.inc()
-            yield beam.pvalue.TaggedOutput("bad", json.dumps(sources.bad_file(case, found)))
+            yield beam.pvalue.TaggedOutput("bad", json.dumps(bad_file(case, found)))
         else:
             yield from found

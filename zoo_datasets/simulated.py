@@ -1,15 +1,14 @@
 """Simulated sources: numbered patients, drawn by worker processes where they are many."""
 
-import contextlib
 import functools
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
-from zoo_datasets.sources import SPLITS, Case, Examples, SourceBuilder, map_in_order
+from zoo_datasets.cases import SPLITS, Case, Examples
+from zoo_datasets.sources import SourceBuilder
+from zoo_datasets.workers import _one_thread_each, map_in_order
 
 _FEW = 20  # patients that are drawn before worker processes have started
 
@@ -42,12 +41,6 @@ def patients(counts: Iterable[int]) -> dict[str, list[Case]]:
     }
 
 
-def correlated(rng: np.random.Generator, size: int, sigma: float) -> np.ndarray:
-    """Normal noise of unit variance, smoothed by `sigma` pixels; float32 `[size, size]`."""
-    field = gaussian_filter(rng.standard_normal((size, size), np.float32), sigma, mode="wrap")
-    return field / field.std()
-
-
 def paired_slices(
     case: Case, sources: np.ndarray, targets: np.ndarray, labels: np.ndarray
 ) -> Examples:
@@ -69,18 +62,3 @@ def paired_slices(
 
 def _read(case: Case, config: Any) -> list[tuple[str, dict[str, Any]]]:
     return list(config.read(case, config))
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes that start in here multiply small matrices on one thread, not all on all cores."""
-    name = "OPENBLAS_NUM_THREADS"
-    old = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if old is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = old

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from zoo.imaging import dicom, metaimage, mgh, nifti, nrrd, raster
+from zoo.imaging import metaimage, mgh, nifti, nrrd, raster
+from zoo.imaging.dicom import read
 from zoo.imaging.volume import NOT_AN_IMAGE, Problem, Volume, contained, reason
 
 # What reads the files of a suffix; a suffix may be the end of another, the first that fits counts.
@@ -85,9 +86,9 @@ def find(path: str | os.PathLike, *, exclude: Path | None = None) -> Found:
         except ValueError as error:
             problems.append(Problem(file, str(error)))
     # the voxels of a header in another file have been read with it
-    read = {file for volume in volumes for file in volume.companions}
-    problems = [problem for problem in problems if problem.path not in read]
-    series, failed = dicom.find_series(candidates)
+    voxels = {file for volume in volumes for file in volume.companions}
+    problems = [problem for problem in problems if problem.path not in voxels]
+    series, failed = read.find_series(candidates)
     volumes = sorted(volumes + series, key=lambda volume: volume.name)
     problems = sorted(problems + failed, key=lambda problem: (problem.harmless, problem))
     return Found(volumes, problems)
@@ -136,7 +137,7 @@ def _open(file: Path, name: str) -> Volume | None:
             return opened(file, name)
     if lower == "dicomdir":
         raise ValueError(f"{NOT_AN_IMAGE}: a directory of DICOM files")
-    if dicom.is_dicom(file):
+    if read.is_dicom(file):
         return None
     if is_note(file) or (not file.suffix and _is_text(file)):
         raise ValueError(note)

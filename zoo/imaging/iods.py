@@ -16,8 +16,8 @@ import pydicom
 from pydicom.datadict import dictionary_has_tag, keyword_for_tag
 from pydicom.uid import UID
 
-from zoo.imaging import headers
-from zoo.imaging.windows import Domain
+from zoo.domain import Domain
+from zoo.imaging.dicom import headers
 
 SECONDARY_CAPTURE = pydicom.uid.SecondaryCaptureImageStorage
 CLASSES = {

@@ -16,10 +16,10 @@ import nibabel
 import numpy as np
 
 from zoo import atomic
+from zoo.domain import HANGS
 from zoo.imaging import geometry
 from zoo.imaging.volume import Volume, contained
 from zoo.imaging.voxels import Voxels
-from zoo.imaging.windows import HANGS
 
 WIDEST = 1000.0  # mm from pixel to pixel, and from slice to slice; more is a header's mistake
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pydicom
 
-from zoo.imaging import headers
+from zoo.imaging.dicom import headers
 
 SUV = "SUV"
 _UNITS = {"BQML": "Bq/ml", "CNTS": "counts"}

@@ -11,7 +11,7 @@ import pydicom
 import pydicom.encaps
 import pydicom.pixels
 
-from zoo.imaging import headers
+from zoo.imaging.dicom import headers
 
 TAGS = headers.tags(
     [

@@ -55,23 +55,15 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from zoo.imaging.windows import MEASUREMENTS, Domain
+from zoo.domain import MEASUREMENTS, Domain
 from zoo.layers import LinearDecay, patch_gan, step_seeds
 from zoo.losses import L2, adversarial
 from zoo.models.encoder_decoder import EncoderDecoderRecipe, encoder_decoder
 from zoo.models.pix2pix import Pix2PixRecipe, unet
-from zoo.recipe import Recipe
+from zoo.recipe import DataFacts, Phase, Recipe
 from zoo.registry import register
-from zoo.translator import (
-    DataFacts,
-    Phase,
-    Translator,
-    example_seeds,
-    forward_flops,
-    random_uniform,
-    scaled,
-    unscaled,
-)
+from zoo.step import example_seeds, forward_flops, random_uniform, scaled, unscaled
+from zoo.translator import Translator
 
 JITTER = 1  # purpose of the random numbers in a step
 

@@ -46,15 +46,12 @@ import tensorflow as tf
 from keras import layers
 
 from zoo import figures
-from zoo.imaging.windows import Domain
+from zoo.domain import Domain
 from zoo.layers import Norm, convolution
 from zoo.losses import adversarial, gradient_penalty
-from zoo.recipe import Recipe
+from zoo.recipe import DataFacts, Phase, Recipe
 from zoo.registry import register
-from zoo.translator import (
-    DataFacts,
-    Phase,
-    Translator,
+from zoo.step import (
     example_seeds,
     follow,
     forward_flops,
@@ -63,6 +60,7 @@ from zoo.translator import (
     scaled,
     unscaled,
 )
+from zoo.translator import Translator
 
 SIZES = (64, 128, 256)
 LATENT, MIXING = 1, 2  # purposes of the random numbers in a step

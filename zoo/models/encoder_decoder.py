@@ -36,11 +36,12 @@ import tensorflow as tf
 from keras import layers
 
 from zoo import losses
-from zoo.imaging.windows import Domain
+from zoo.domain import Domain
 from zoo.layers import LinearDecay, Norm, PixelShuffle, without_level
 from zoo.recipe import Recipe
 from zoo.registry import register
-from zoo.translator import Translator, unscaled
+from zoo.step import unscaled
+from zoo.translator import Translator
 
 PIXEL_LOSSES = {
     "l2": losses.L2,

@@ -58,7 +58,8 @@ import tensorflow as tf
 
 import zoo
 from zoo import figures
-from zoo.layers import (
+from zoo.losses import gradient_penalty
+from zoo.models._equalised import (
     GAIN,
     Conv,
     Dense,
@@ -67,18 +68,9 @@ from zoo.layers import (
     pixel_norm,
     upsample,
 )
-from zoo.losses import gradient_penalty
-from zoo.recipe import Recipe
-from zoo.translator import (
-    DataFacts,
-    Phase,
-    Translator,
-    example_seeds,
-    forward_flops,
-    random_normal,
-    random_uniform,
-    scaled,
-)
+from zoo.recipe import DataFacts, Phase, Recipe
+from zoo.step import example_seeds, forward_flops, random_normal, random_uniform, scaled
+from zoo.translator import Translator
 
 SIZES = tuple(2**n for n in range(2, 11))  # 4 ... 1024
 CRITIC_LATENT, MIXING, GENERATOR_LATENT = 1, 2, 3  # purposes of the random numbers in a step

@@ -47,7 +47,7 @@ import tensorflow as tf
 from keras import layers
 
 from zoo import losses
-from zoo.imaging.windows import Domain
+from zoo.domain import Domain
 from zoo.layers import (
     Dropout,
     LinearDecay,
@@ -56,17 +56,10 @@ from zoo.layers import (
     step_seeds,
     without_level,
 )
-from zoo.recipe import Recipe
+from zoo.recipe import Phase, Recipe
 from zoo.registry import register
-from zoo.translator import (
-    Phase,
-    Translator,
-    example_seeds,
-    forward_flops,
-    random_uniform,
-    scaled,
-    unscaled,
-)
+from zoo.step import example_seeds, forward_flops, random_uniform, scaled, unscaled
+from zoo.translator import Translator
 
 MIXING = 1  # purpose of the random numbers of the gradient penalty
 

@@ -44,12 +44,13 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from zoo.imaging.windows import Domain
-from zoo.layers import LinearDecay
+from zoo.domain import Domain
+from zoo.layers import LinearDecay, enlarge
 from zoo.losses import L2
-from zoo.recipe import Recipe
+from zoo.recipe import DataFacts, Phase, Recipe
 from zoo.registry import register
-from zoo.translator import DataFacts, Phase, Translator, enlarge, forward_flops, unscaled
+from zoo.step import forward_flops, unscaled
+from zoo.translator import Translator
 
 _REACH = 2  # pixels of the small image on either side that bicubic interpolation looks at
 

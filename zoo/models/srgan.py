@@ -52,13 +52,14 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from zoo.domain import Domain
 from zoo.extractors import feature_extractor
-from zoo.imaging.windows import Domain
-from zoo.layers import LinearDecay, Norm, PixelShuffle, convolution, dense
+from zoo.layers import LinearDecay, Norm, PixelShuffle, convolution, dense, enlarge
 from zoo.losses import L1, L2, Perceptual, adversarial
-from zoo.recipe import Recipe
+from zoo.recipe import DataFacts, Phase, Recipe
 from zoo.registry import register
-from zoo.translator import DataFacts, Phase, Translator, enlarge, forward_flops, unscaled
+from zoo.step import forward_flops, unscaled
+from zoo.translator import Translator
 
 _LEVELS = 4  # stride-2 layers of the discriminator
 

@@ -45,20 +45,12 @@ from keras import layers
 
 import zoo.layers
 from zoo import losses
-from zoo.imaging.windows import Domain
+from zoo.domain import Domain
 from zoo.layers import Norm, ReflectionPadding
-from zoo.models.cyclegan import OTHER, TwoWay, TwoWayTranslator
-from zoo.recipe import Recipe
+from zoo.models._two_way import OTHER, TwoWay, TwoWayTranslator
+from zoo.recipe import Phase, Recipe
 from zoo.registry import register
-from zoo.translator import (
-    Phase,
-    example_seeds,
-    follow,
-    forward_flops,
-    random_normal,
-    scaled,
-    unscaled,
-)
+from zoo.step import example_seeds, follow, forward_flops, random_normal, scaled, unscaled
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,11 @@ import functools
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo_datasets.mri_contrast import atlas, brats, ixi, phantom, signal
+from zoo_datasets.cases import Case, Examples, SourceConfig
+from zoo_datasets.features import domain, image_feature
+from zoo_datasets.phantoms import atlas, mr_scan
+from zoo_datasets.publishers import brats, ixi, mr_signal
 from zoo_datasets.simulated import SimulatedBuilder
-from zoo_datasets.sources import Case, Examples, SourceConfig, domain, image_feature
 
 
 @dataclasses.dataclass(eq=False)
@@ -23,17 +25,17 @@ class Config(SourceConfig):
         window: of the signal.
     """
 
-    scan: phantom.Scan | atlas.Scan | None = None
+    scan: mr_scan.Scan | atlas.Scan | None = None
     patients: tuple[int, int, int] = (60, 8, 12)
     seed: int = 0
     contrast: str = "T1"
-    window: tuple[float, float] = (0.0, float(phantom.MAXIMUM))
+    window: tuple[float, float] = (0.0, float(mr_scan.MAXIMUM))
 
 
 def simulated(case: Case, config: Config) -> Examples:
     """The slices of a simulated patient."""
     scan = config.scan
-    patient = atlas.subject if isinstance(scan, atlas.Scan) else phantom.patient
+    patient = atlas.subject if isinstance(scan, atlas.Scan) else mr_scan.patient
     images = patient(scan, config.seed, case.facts["number"])[config.contrast]
     for i, image in enumerate(images):
         name = f"{case.key}-{i}"
@@ -74,7 +76,7 @@ class Builder(SimulatedBuilder):
             name="phantom",
             description="T1 of simulated heads, 128 x 128 at 1.75 mm; needs nothing.",
             read=simulated,
-            scan=phantom.Scan(),
+            scan=mr_scan.Scan(),
             patients=(200, 20, 30),
             seed=43,
         ),
@@ -82,7 +84,7 @@ class Builder(SimulatedBuilder):
             name="phantom_tiny",
             description="A few simulated heads, 64 x 64 at 3.5 mm, for trying things out.",
             read=simulated,
-            scan=phantom.Scan(size=64, slices=4),
+            scan=mr_scan.Scan(size=64, slices=4),
             patients=(6, 2, 2),
             seed=44,
         ),
@@ -93,7 +95,7 @@ class Builder(SimulatedBuilder):
             read=ixi.images,
             manual=ixi.manual(("T1",), minutes=30),
             licence=ixi.LICENCE,
-            window=signal.WINDOW,
+            window=mr_signal.WINDOW,
         ),
         Config(
             name="brats",
@@ -103,7 +105,7 @@ class Builder(SimulatedBuilder):
             manual=brats.MANUAL,
             licence=brats.LICENCE,
             contrast="t1",
-            window=signal.WINDOW,
+            window=mr_signal.WINDOW,
         ),
     ]
 

@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo_datasets.mri_contrast import brain, phantom
+from zoo_datasets.phantoms import brain, mr_scan
 
 
 @dataclasses.dataclass
 class Config(tfds.core.BuilderConfig):
     """A protocol; `patients` counts those of train, validation and test."""
 
-    scan: phantom.Scan = phantom.Scan()
+    scan: mr_scan.Scan = mr_scan.Scan()
     patients: tuple[int, int, int] = (60, 8, 12)
     seed: int = 10  # not those of mri_contrast: other patients
 
@@ -27,7 +27,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         Config(
             name="phantom_tiny",
             description="A few brains, 64 x 64 at 3.5 mm, for trying things out.",
-            scan=phantom.Scan(size=64, slices=4),
+            scan=mr_scan.Scan(size=64, slices=4),
             patients=(6, 2, 2),
             seed=12,
         ),
@@ -55,7 +55,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     "source": {
                         "modality": "MR",
                         "unit": "signal",
-                        "window": [0.0, float(phantom.MAXIMUM)],
+                        "window": [0.0, float(mr_scan.MAXIMUM)],
                         "channels": 1,
                         "spacing": spacing,
                     },
@@ -82,7 +82,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, numbers):
         config = self.builder_config
         for number in numbers:
-            images = phantom.patient(config.scan, config.seed, number)
+            images = mr_scan.patient(config.scan, config.seed, number)
             for i in range(config.scan.slices):
                 name = f"P{number:03d}-{i}"
                 yield (

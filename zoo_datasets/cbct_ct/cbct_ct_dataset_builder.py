@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo_datasets import synthrad
+from zoo_datasets.cases import SourceConfig
 from zoo_datasets.cbct_ct import phantom
+from zoo_datasets.features import domain, image_feature
+from zoo_datasets.publishers import synthrad
 from zoo_datasets.simulated import SimulatedBuilder
-from zoo_datasets.sources import SourceConfig, domain, image_feature
 
 # Both domains share it, as in `ldct`: stored values start at -1024 HU, and only dense cortical
 # bone exceeds 1500.

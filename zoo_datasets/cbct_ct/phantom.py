@@ -22,10 +22,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from zoo.physics import noise, radon
-from zoo_datasets.ldct import anatomy
-from zoo_datasets.ldct import phantom as ldct
-from zoo_datasets.ldct.patient import Patient
-from zoo_datasets.sources import Case, Examples
+from zoo_datasets.cases import Case, Examples
+from zoo_datasets.phantoms import anatomy, ct_scan
+from zoo_datasets.phantoms.body import Patient
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Scan:
     @property
     def spacing(self) -> float:
         """Pixel and detector pitch in mm."""
-        return ldct.FIELD_MM / self.size
+        return ct_scan.FIELD_MM / self.size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +121,8 @@ class Scanner:
 
     def __init__(self, scan: Scan):
         self.scan = scan
-        self.ct = ldct.Scanner(
-            ldct.Scan(scan.size, scan.views, scan.photons, scan.electronic, slices=scan.slices)
+        self.ct = ct_scan.Scanner(
+            ct_scan.Scan(scan.size, scan.views, scan.photons, scan.electronic, slices=scan.slices)
         )
         self.beam = radon.ParallelBeam(scan.size, scan.spacing, scan.views // 3)
 
@@ -137,7 +136,7 @@ class Scanner:
             measured = truncate(measured, scan.spacing, cone.radius)
         measured = gaussian_filter1d(measured, 0.7, axis=-1)  # the soft kernel
         hu = radon.attenuation_to_hu(self.beam.fbp(measured, "hann"))
-        return np.clip(np.rint(cone.gain * hu + cone.offset), *ldct.STORED).astype(np.int16)
+        return np.clip(np.rint(cone.gain * hu + cone.offset), *ct_scan.STORED).astype(np.int16)
 
     def patient(self, seed: int, number: int) -> dict[str, np.ndarray]:
         """Patient `number`: "source" (cone beam) and "target", int16 HU `[slices, n, n]`.

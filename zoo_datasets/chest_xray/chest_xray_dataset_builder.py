@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from zoo_datasets.cases import SourceConfig
 from zoo_datasets.chest_xray import nih14, phantom
+from zoo_datasets.features import domain, image_feature
 from zoo_datasets.simulated import SimulatedBuilder
-from zoo_datasets.sources import SourceConfig, domain, image_feature
 
 
 @dataclasses.dataclass(eq=False)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from zoo_datasets.sources import Case, Examples, by_patient, hashed_split, need, reading
+from zoo_datasets.cases import Case, Examples, by_patient, hashed_split, need
+from zoo_datasets.sources import reading
 
 SIZE = 1024  # rows and columns of every PNG
 TABLE = "Data_Entry_2017_v2020.csv"

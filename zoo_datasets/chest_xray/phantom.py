@@ -20,8 +20,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates, zoom
 
 from zoo.physics import radon
-from zoo_datasets.ldct.anatomy import Canvas, Contour
-from zoo_datasets.ldct.patient import Patient
+from zoo_datasets.phantoms.anatomy import Canvas, Contour
+from zoo_datasets.phantoms.body import Patient
 
 FIELD = 358.4  # mm, side of the square field of view
 TOP = -92.0  # mm, upper edge: above the shoulders; 0 is the aortic arch

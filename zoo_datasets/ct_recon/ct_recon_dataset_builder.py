@@ -7,9 +7,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from zoo.physics import radon
+from zoo_datasets.cases import SourceConfig
 from zoo_datasets.ct_recon import lodopab, phantom
+from zoo_datasets.features import domain, image_feature
 from zoo_datasets.simulated import SimulatedBuilder
-from zoo_datasets.sources import SourceConfig, domain, image_feature
 
 # As in `ldct`: stored values start at -1024 HU, and only dense cortical bone exceeds 1500.
 HU_WINDOW = (-1024.0, 1500.0)

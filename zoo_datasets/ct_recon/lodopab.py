@@ -29,7 +29,8 @@ import h5py
 import numpy as np
 
 from zoo.physics import radon
-from zoo_datasets.sources import SPLITS, Case, Examples, reading
+from zoo_datasets.cases import SPLITS, Case, Examples
+from zoo_datasets.sources import reading
 
 SIZE, VIEWS, DETECTORS = 362, 1000, 513
 MU_WATER, MU_AIR = 20.0, 0.02  # 1/m

@@ -16,10 +16,9 @@ import functools
 import numpy as np
 
 from zoo.physics import noise, radon
-from zoo_datasets.ldct import anatomy
-from zoo_datasets.ldct import phantom as ldct
-from zoo_datasets.ldct.patient import Patient
-from zoo_datasets.sources import Case, Examples
+from zoo_datasets.cases import Case, Examples
+from zoo_datasets.phantoms import anatomy, ct_scan
+from zoo_datasets.phantoms.body import Patient
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Scan:
     @property
     def spacing(self) -> float:
         """Pixel and detector pitch in mm."""
-        return ldct.FIELD_MM / self.size
+        return ct_scan.FIELD_MM / self.size
 
     @property
     def detectors(self) -> int:
@@ -61,7 +60,7 @@ class Scanner:
     def reconstruct(self, sinogram: np.ndarray) -> np.ndarray:
         """Line integrals `[..., views, m]` to stored HU `[..., n, n]`, int16."""
         hu = radon.attenuation_to_hu(self.beam.fbp(sinogram, "hann"))
-        return np.clip(np.rint(hu), *ldct.STORED).astype(np.int16)
+        return np.clip(np.rint(hu), *ct_scan.STORED).astype(np.int16)
 
 
 scanner = functools.lru_cache(maxsize=2)(Scanner)
@@ -82,7 +81,7 @@ def patient(scan: Scan, seed: int, number: int) -> dict[str, np.ndarray]:
     image = fine.reshape(scan.slices, scan.size, 2, scan.size, 2).mean((2, 4))
     return {
         "sinogram": noise.low_dose_sinogram(p, photons, scan.electronic, rng),
-        "image": np.clip(np.rint(image), *ldct.STORED).astype(np.int16),
+        "image": np.clip(np.rint(image), *ct_scan.STORED).astype(np.int16),
     }
 
 

@@ -20,10 +20,11 @@ import skimage.transform
 import tensorflow_datasets as tfds
 
 from zoo.atomic import write_json
+from zoo.domain import Domain
 from zoo.errors import printable
-from zoo.imaging import dicom, files, geometry
+from zoo.imaging import files, geometry
+from zoo.imaging.dicom.read import Series
 from zoo.imaging.volume import Problem, Volume, contained
-from zoo.imaging.windows import Domain
 from zoo.recipe import Recipe
 from zoo_datasets.folder import grids, layout
 
@@ -138,7 +139,7 @@ def _convert_units(found: layout.Layout, source: str, target: str) -> None:
 
 def _in_unit(volume: Volume, unit: str) -> Volume:
     """A PET series in another unit; what else names another unit is refused later."""
-    if isinstance(volume, dicom.Series) and volume.modality == "PT" and unit:
+    if isinstance(volume, Series) and volume.modality == "PT" and unit:
         return volume.in_unit(unit)
     return volume
 
@@ -302,7 +303,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if config.path is None:
             raise ValueError(
                 "input: the data set `folder` expects a folder, or a .tsv list, of images, "
-                "through zoo.pipeline.load_builder. Received: None"
+                "through zoo.data.prepare.load_builder. Received: None"
             )
         order = ("train", "validation", "test")
         counts = {split: len(_examples(config.layout, split, config.dimensions)) for split in order}

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from zoo.imaging import dicom, files, geometry
+from zoo.imaging import files, geometry
+from zoo.imaging.dicom.read import Series
 from zoo.imaging.volume import Problem, Volume
 
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
@@ -160,7 +161,7 @@ def _find(path: Path, dimensions: int) -> files.Found:
     whole, problems = [], list(found.problems)
     for volume in found.volumes:
         try:
-            if isinstance(volume, dicom.Series):
+            if isinstance(volume, Series):
                 geometry.slice_step([frame.position for frame in volume.frames])
             whole.append(volume)
         except ValueError as error:
@@ -361,7 +362,7 @@ def _by_patient(both: list[list[Volume]], roots: list[Path]) -> list[tuple[Volum
 
 def _number(volume: Volume) -> int:
     """Of a time point, echo or the like among those of its series."""
-    return volume.number if isinstance(volume, dicom.Series) else 0
+    return volume.number if isinstance(volume, Series) else 0
 
 
 def _names(both: list[list[Volume]], roots: list[Path]) -> list[str]:

@@ -13,21 +13,23 @@ import numpy as np
 import pydicom
 
 from zoo.physics import noise
-from zoo_datasets import sources, volumes
+from zoo_datasets import sources
+from zoo_datasets.cases import Case, Examples, SourceConfig, by_patient, need
+from zoo_datasets.publishers import volumes
 
 DOSE = 0.25
 _CHUNK = 8  # slices simulated at a time; part of what the noise follows from
 _LEAST = 8  # slices: fewer are a scout or a bolus test
 
 
-def find(root: Path) -> dict[str, list[sources.Case]]:
+def find(root: Path) -> dict[str, list[Case]]:
     """The axial CT series, split by a hash of their patient.
 
     Raises:
         FileNotFoundError: where there is none.
     """
     folders: dict[Path, list[Path]] = {}
-    for path in sources.need(root, "**/*.dcm", "<patient>/<study>/<series>/*.dcm"):
+    for path in need(root, "**/*.dcm", "<patient>/<study>/<series>/*.dcm"):
         folders.setdefault(path.parent, []).append(path)
     cases = []
     for files in folders.values():
@@ -39,16 +41,16 @@ def find(root: Path) -> dict[str, list[sources.Case]]:
         uid, patient = str(header.SeriesInstanceUID), str(header.PatientID)
         key = f"{patient}-{hashlib.sha256(uid.encode()).hexdigest()[:8]}"
         facts = {"uid": uid}
-        cases.append(sources.Case(key=key, patient=patient, files={"ct": files}, facts=facts))
+        cases.append(Case(key=key, patient=patient, files={"ct": files}, facts=facts))
     if not cases:
         raise FileNotFoundError(
             f"manual directory {root}: expected folders of axial CT, at least {_LEAST} slices "
             f"each. Received: {len(folders)} folders of other DICOM files"
         )
-    return sources.by_patient(cases)
+    return by_patient(cases)
 
 
-def read(case: sources.Case, config: sources.SourceConfig) -> sources.Examples:
+def read(case: Case, config: SourceConfig) -> Examples:
     """Pairs of int16 HU `[H, W, 1]`, the lowest slice first.
 
     The noise follows from the series' UID alone, whatever else is in the collection.

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo_datasets import sources
+from zoo_datasets.cases import Case, Examples, SourceConfig
+from zoo_datasets.features import domain, image_feature
 from zoo_datasets.ldct import cptac_sar, phantom, tcia, varied
+from zoo_datasets.phantoms import ct_scan
 from zoo_datasets.simulated import SimulatedBuilder
 
 # Both doses share it. Soft tissue, lung and nearly all bone fit with their noise (quarter dose
@@ -40,16 +42,16 @@ CT of 18 patients is 13 GB).
 
 
 @dataclasses.dataclass(eq=False)
-class Config(sources.SourceConfig):
+class Config(SourceConfig):
     """A source of pairs; `patients` (train, validation, test) counts simulated ones."""
 
-    scan: phantom.Scan | varied.Scan | None = None
+    scan: ct_scan.Scan | varied.Scan | None = None
     patients: tuple[int, int, int] = (0, 0, 0)
     seed: int = 0
     processes: int = 2
 
 
-def simulate(case: sources.Case, config: Config) -> sources.Examples:
+def simulate(case: Case, config: Config) -> Examples:
     """The examples of one simulated patient."""
     yield from _simulated([case.facts["number"]], config, processes=1)
 
@@ -74,14 +76,14 @@ class Builder(SimulatedBuilder):
         Config(
             name="phantom",
             description="Simulated chest and abdomen, 256 x 256 at 1.4 mm; no download.",
-            scan=phantom.Scan(),
+            scan=ct_scan.Scan(),
             patients=(44, 6, 10),
             read=simulate,
         ),
         Config(
             name="phantom_small",
             description="Fewer patients, others than those of `phantom`; built in half a minute.",
-            scan=phantom.Scan(),
+            scan=ct_scan.Scan(),
             patients=(10, 2, 3),
             seed=1,
             read=simulate,
@@ -90,7 +92,7 @@ class Builder(SimulatedBuilder):
             name="phantom_tiny",
             description="The same at 64 x 64 and 5.6 mm, for trying things out.",
             # Coarser pixels average more photons: fewer of them keep the noise in HU.
-            scan=phantom.Scan(size=64, views=64, photons=1.2e4, electronic=5.0),
+            scan=ct_scan.Scan(size=64, views=64, photons=1.2e4, electronic=5.0),
             patients=(6, 2, 2),
             seed=2,
             processes=1,  # starting a second one takes longer
@@ -157,9 +159,9 @@ class Builder(SimulatedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         scan = self.builder_config.scan
         size = getattr(scan, "tile", scan.size) if scan else None
-        spacing = (scan.spacing,) * 2 if isinstance(scan, phantom.Scan) else None
-        image = sources.image_feature((size, size, 1))
-        domain = sources.domain("CT", "HU", WINDOW, spacing)
+        spacing = (scan.spacing,) * 2 if isinstance(scan, ct_scan.Scan) else None
+        image = image_feature((size, size, 1))
+        ct = domain("CT", "HU", WINDOW, spacing)
         features = {
             "source": image,
             "target": image,
@@ -173,11 +175,11 @@ class Builder(SimulatedBuilder):
             homepage="https://doi.org/10.7937/9NPB-2637",
             supervised_keys=("source", "target"),
             metadata=tfds.core.MetadataDict(
-                {"kind": "paired", "aligned": True, "source": domain, "target": dict(domain)}
+                {"kind": "paired", "aligned": True, "source": ct, "target": dict(ct)}
             ),
         )
 
-    def _generate_examples(self, cases: list[sources.Case]) -> sources.Examples:
+    def _generate_examples(self, cases: list[Case]) -> Examples:
         config = self.builder_config
         if config.read is simulate:
             yield from _simulated(

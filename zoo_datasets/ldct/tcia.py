@@ -9,13 +9,14 @@ beside the images are not read.
 
 from pathlib import Path
 
-from zoo_datasets import sources, volumes
+from zoo_datasets import cases
+from zoo_datasets.publishers import volumes
 
 FULL, LOW = "Full Dose Images", "Low Dose Images"
 _FILES = "*.dcm"
 
 
-def find(root: Path) -> dict[str, list[sources.Case]]:
+def find(root: Path) -> dict[str, list[cases.Case]]:
     """The patients that hold both doses, split by a hash of their pseudonym.
 
     A patient with one dose only is a case too: it is listed as one that cannot be read.
@@ -25,18 +26,18 @@ def find(root: Path) -> dict[str, list[sources.Case]]:
     """
     found: dict[str, dict[str, list[Path]]] = {}
     for dose in (FULL, LOW):
-        for folder in sources.need(root, f"**/*{dose}*", f"<patient>/<study>/<n>-{dose}-<n>"):
+        for folder in cases.need(root, f"**/*{dose}*", f"<patient>/<study>/<n>-{dose}-<n>"):
             patient = folder.parent.parent.name
             found.setdefault(patient, {}).setdefault(dose, []).extend(folder.glob(_FILES))
-    return sources.by_patient(
-        sources.Case(
+    return cases.by_patient(
+        cases.Case(
             key=patient, patient=patient, files={dose: sorted(f) for dose, f in files.items()}
         )
         for patient, files in found.items()
     )
 
 
-def read(case: sources.Case, config: sources.SourceConfig) -> sources.Examples:
+def read(case: cases.Case, config: cases.SourceConfig) -> cases.Examples:
     """Slices of both doses at the same places, int16 HU `[H, W, 1]`, the lowest first.
 
     Raises:

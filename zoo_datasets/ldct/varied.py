@@ -15,15 +15,13 @@ import numpy as np
 import scipy.fft
 from scipy.ndimage import gaussian_filter
 
-from zoo.physics import noise, radon, resample
-from zoo_datasets import shapes
-from zoo_datasets.ldct import anatomy
-from zoo_datasets.ldct.patient import Patient
-from zoo_datasets.ldct.phantom import STORED
-from zoo_datasets.mr_ct.phantom import HU
-from zoo_datasets.mri_contrast import brain
-from zoo_datasets.simulated import correlated
-from zoo_datasets.sources import Case, Examples
+from zoo.physics import noise, radon, resolution
+from zoo_datasets.cases import Case, Examples
+from zoo_datasets.phantoms import anatomy, brain, shapes
+from zoo_datasets.phantoms.body import Patient
+from zoo_datasets.phantoms.brain import HU
+from zoo_datasets.phantoms.ct_scan import STORED
+from zoo_datasets.phantoms.noise import correlated
 
 _BODY = -950  # HU: what exceeds it is no air
 KINDS = {"body": 0.5, "head": 0.25, "shapes": 0.25}  # and their shares
@@ -239,7 +237,7 @@ def _line_integrals(scan: Scan, hu: np.ndarray, spacing: float) -> np.ndarray:
     made here.
     """
     coarse, fine = (_beam(size, scan.views) for size in (scan.size // 2, scan.size))
-    p = coarse.forward(resample.block_mean(radon.hu_to_attenuation(hu), 2)) * 2 * spacing
+    p = coarse.forward(resolution.block_mean(radon.hu_to_attenuation(hu), 2)) * 2 * spacing
     at = (np.arange(fine.detectors) - (fine.detectors - 1) / 2) / 2 + (coarse.detectors - 1) / 2
     low = np.clip(at.astype(int), 0, coarse.detectors - 2)
     share = np.clip(at - low, 0, 1).astype(np.float32)

@@ -10,9 +10,9 @@ import numpy as np
 from scipy import ndimage
 
 from zoo_datasets import patches
+from zoo_datasets.cases import Case, Examples, by_patient, need
 from zoo_datasets.liver_lesion import phantom
-from zoo_datasets.sources import Case, Examples, by_patient, need
-from zoo_datasets.volumes import Scan, read_nifti, to_int16
+from zoo_datasets.publishers.volumes import Scan, read_nifti, to_int16
 
 LABELS = ("none", "tumour")
 LIVER, TUMOUR = 1, 2  # values of a segmentation

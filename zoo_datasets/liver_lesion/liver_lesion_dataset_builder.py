@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from zoo_datasets.cases import SourceConfig
+from zoo_datasets.features import domain, image_feature
 from zoo_datasets.liver_lesion import lits, phantom
 from zoo_datasets.simulated import SimulatedBuilder
-from zoo_datasets.sources import SourceConfig, domain, image_feature
 
 WINDOW = (-160.0, 240.0)  # HU: fat to the brightest veins, what a radiologist looks at livers with
 

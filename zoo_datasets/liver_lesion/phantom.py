@@ -3,7 +3,7 @@
 A patient is one liver in the portal venous phase: parenchyma, three-dimensional trees of portal
 and hepatic veins, sometimes steatosis, and beside it abdominal fat, wall and ribs, stomach, kidney
 and gall bladder, as far as a patch shows them. Coordinates are mm from the liver's middle, as in
-`zoo_datasets.ldct.anatomy`, whose painting tools draw here. Importable without TensorFlow.
+`zoo_datasets.phantoms.anatomy`, whose painting tools draw here. Importable without TensorFlow.
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from zoo_datasets.ldct import anatomy
-from zoo_datasets.ldct.anatomy import Canvas, Contour
-from zoo_datasets.sr.phantom import fbp_noise
+from zoo_datasets.phantoms import anatomy
+from zoo_datasets.phantoms.anatomy import Canvas, Contour
+from zoo_datasets.phantoms.noise import fbp_noise
 
 SIZE = 64  # pixels of a patch
 SPACING = 1.0  # mm

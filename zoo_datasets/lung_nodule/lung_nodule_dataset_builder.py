@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo_datasets.lung_nodule import lidc, phantom
+from zoo_datasets.cases import SourceConfig
+from zoo_datasets.features import domain, image_feature
+from zoo_datasets.lung_nodule import lidc_patches, phantom
+from zoo_datasets.publishers import lidc
 from zoo_datasets.simulated import SimulatedBuilder
-from zoo_datasets.sources import SourceConfig, domain, image_feature
 
 WINDOW = (-1000.0, 400.0)  # HU
 
@@ -40,7 +42,7 @@ class Config(SourceConfig):
 
 _LIDC = dict(
     find=lidc.find,
-    read=lidc.read,
+    read=lidc_patches.read,
     manual=lidc.MANUAL,
     licence="CC BY 3.0",
     idc="lidc_idri",
@@ -69,15 +71,15 @@ class Builder(SimulatedBuilder):
         Config(
             name="lidc",
             description="LIDC-IDRI: nodules that 3 of 4 readers marked, by their malignancy.",
-            labels=lidc.MALIGNANCY,
-            label=lidc.malignancy,
+            labels=lidc_patches.MALIGNANCY,
+            label=lidc_patches.malignancy,
             **_LIDC,
         ),
         Config(
             name="lidc_texture",
             description="The same nodules, solid or ground glass, as the phantom's.",
-            labels=lidc.TEXTURE,
-            label=lidc.texture,
+            labels=lidc_patches.TEXTURE,
+            label=lidc_patches.texture,
             **_LIDC,
         ),
     ]

@@ -3,7 +3,7 @@
 A patient is one lung: an outline with chest wall and ribs around it, and the vessels and airways
 that fan out from the hilum as three-dimensional trees. Each patch is a slice of it somewhere, with
 whatever vessels cross there. Coordinates are mm from the lung's middle, as in
-`zoo_datasets.ldct.anatomy`, whose painting tools draw here. Importable without TensorFlow.
+`zoo_datasets.phantoms.anatomy`, whose painting tools draw here. Importable without TensorFlow.
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from zoo_datasets.ldct import anatomy
-from zoo_datasets.ldct.anatomy import Canvas, Contour
-from zoo_datasets.sr.phantom import fbp_noise
+from zoo_datasets.phantoms import anatomy
+from zoo_datasets.phantoms.anatomy import Canvas, Contour
+from zoo_datasets.phantoms.noise import fbp_noise
 
 SIZE = 64  # pixels of a patch
 SPACING = 0.7  # mm

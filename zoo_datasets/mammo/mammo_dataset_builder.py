@@ -7,17 +7,12 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo_datasets.mammo import cbis_ddsm, phantom
-from zoo_datasets.sources import (
-    SPLITS,
-    Case,
-    Examples,
-    SourceBuilder,
-    SourceConfig,
-    domain,
-    image_feature,
-    map_in_order,
-)
+from zoo_datasets.cases import SPLITS, Case, Examples, SourceConfig
+from zoo_datasets.features import domain, image_feature
+from zoo_datasets.mammo import phantom
+from zoo_datasets.publishers import cbis_ddsm
+from zoo_datasets.sources import SourceBuilder
+from zoo_datasets.workers import map_in_order
 
 # Below this many pixels a split is done before worker processes have started.
 _POOL_PIXELS = 2_000_000

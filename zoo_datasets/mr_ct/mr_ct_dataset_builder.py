@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo_datasets import synthrad
+from zoo_datasets.cases import SourceConfig
+from zoo_datasets.features import domain, image_feature
 from zoo_datasets.mr_ct import phantom
-from zoo_datasets.mri_contrast import brain
+from zoo_datasets.phantoms import brain
+from zoo_datasets.publishers import synthrad
 from zoo_datasets.simulated import SimulatedBuilder
-from zoo_datasets.sources import SourceConfig, domain, image_feature
 
 # As in `ldct`: stored values start at -1024 HU, and only dense cortical bone exceeds 1500.
 CT_WINDOW = (-1024.0, 1500.0)

@@ -15,31 +15,15 @@ import dataclasses
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from zoo_datasets.mri_contrast import brain
-from zoo_datasets.simulated import correlated, paired_slices
-from zoo_datasets.sources import Case, Examples
+from zoo_datasets.cases import Case, Examples
+from zoo_datasets.phantoms import brain
+from zoo_datasets.phantoms.brain import HU
+from zoo_datasets.phantoms.noise import correlated
+from zoo_datasets.simulated import paired_slices
 
 MAXIMUM = 4095  # the MR has 12 bits
 GAIN = 5000.0  # stored value of signal 1; fat just fits
 STORED = (-1024, 3071)  # HU range of a scanner's 12-bit files
-
-# HU of `brain.TISSUES` at 120 kV, and their standard deviation between patients.
-HU = {
-    "air": (-1000.0, 0.0),
-    "skin": (25.0, 8.0),
-    "fat": (-98.0, 5.0),
-    "muscle": (56.0, 4.0),
-    "bone": (1350.0, 150.0),
-    "marrow": (520.0, 130.0),  # between the tables of the skull, with its trabeculae
-    "fluid": (8.0, 2.0),
-    "cortex": (38.0, 1.5),
-    "nuclei": (38.0, 1.5),
-    "pallidum": (42.0, 3.0),
-    "white": (29.0, 1.5),
-    "oedema": (20.0, 2.0),
-    "tumour": (43.0, 7.0),
-    "necrosis": (15.0, 3.0),
-}
 
 
 @dataclasses.dataclass(frozen=True)

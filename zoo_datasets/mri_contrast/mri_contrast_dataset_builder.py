@@ -6,9 +6,11 @@ import functools
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo_datasets.mri_contrast import atlas, brain, brats, ixi, phantom, signal
+from zoo_datasets.cases import Case, Examples, SourceConfig
+from zoo_datasets.features import domain, image_feature
+from zoo_datasets.phantoms import atlas, brain, mr_scan
+from zoo_datasets.publishers import brats, ixi, mr_signal
 from zoo_datasets.simulated import SimulatedBuilder
-from zoo_datasets.sources import Case, Examples, SourceConfig, domain, image_feature
 
 
 @dataclasses.dataclass(eq=False)
@@ -24,18 +26,18 @@ class Config(SourceConfig):
         label_names: of the label maps; none where there are none.
     """
 
-    scan: phantom.Scan | atlas.Scan | None = None
+    scan: mr_scan.Scan | atlas.Scan | None = None
     patients: tuple[int, int, int] = (60, 8, 12)
     seed: int = 0
     contrasts: tuple[str, str] = ("T1", "T2")
-    window: tuple[float, float] = (0.0, float(phantom.MAXIMUM))
+    window: tuple[float, float] = (0.0, float(mr_scan.MAXIMUM))
     label_names: tuple[str, ...] = brain.LABELS
 
 
 def simulated(case: Case, config: Config) -> Examples:
     """The slices of a simulated patient."""
     scan, real = config.scan, isinstance(config.scan, atlas.Scan)
-    patient = atlas.subject if real else phantom.patient
+    patient = atlas.subject if real else mr_scan.patient
     images = patient(scan, config.seed, case.facts["number"])
     source, target = (images[contrast] for contrast in config.contrasts)
     for i in range(scan.slices):
@@ -56,7 +58,7 @@ def simulated(case: Case, config: Config) -> Examples:
 
 def phantom_config(name: str, description: str, **fields) -> Config:
     """Simulated heads."""
-    fields = {"scan": phantom.Scan()} | fields
+    fields = {"scan": mr_scan.Scan()} | fields
     return Config(name=name, description=description, read=simulated, **fields)
 
 
@@ -92,7 +94,7 @@ def ixi_config(name: str, source: str = "T1", target: str = "T2") -> Config:
         manual=ixi.manual(contrasts),
         licence=ixi.LICENCE,
         contrasts=contrasts,
-        window=signal.WINDOW,
+        window=mr_signal.WINDOW,
         label_names=(),
     )
 
@@ -107,7 +109,7 @@ def brats_config(name: str, source: str = "t1", target: str = "t2") -> Config:
         manual=brats.MANUAL,
         licence=brats.LICENCE,
         contrasts=(source, target),
-        window=signal.WINDOW,
+        window=mr_signal.WINDOW,
         label_names=brats.LABELS,
     )
 
@@ -124,13 +126,13 @@ class Builder(SimulatedBuilder):
         phantom_config(
             "phantom_256",
             "Other brains, 256 x 256 at 0.875 mm.",
-            scan=phantom.Scan(size=256),
+            scan=mr_scan.Scan(size=256),
             seed=1,
         ),
         phantom_config(
             "phantom_tiny",
             "A few brains, 64 x 64 at 3.5 mm, for trying things out.",
-            scan=phantom.Scan(size=64, slices=4),
+            scan=mr_scan.Scan(size=64, slices=4),
             patients=(6, 2, 2),
             seed=2,
         ),
@@ -156,7 +158,7 @@ class Builder(SimulatedBuilder):
             features |= dict.fromkeys(("source_label", "target_label"), label)
         if config.find:
             features |= {"source_scale": np.float32, "target_scale": np.float32}
-        if not isinstance(scan, phantom.Scan):
+        if not isinstance(scan, mr_scan.Scan):
             features["spacing"] = tfds.features.Tensor(shape=(2,), dtype=np.float32)
         features |= {"patient": tfds.features.Text(), "name": tfds.features.Text()}
         metadata = {"kind": "paired", "aligned": True, "source": image, "target": dict(image)}

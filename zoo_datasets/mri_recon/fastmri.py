@@ -17,7 +17,7 @@ import numpy as np
 
 from zoo.imaging.volume import reason
 from zoo.physics import fourier
-from zoo_datasets.sources import SPLITS, Case, Examples, SourceConfig, by_patient, need
+from zoo_datasets.cases import SPLITS, Case, Examples, SourceConfig, by_patient, need
 
 _TARGETS = {"singlecoil": "reconstruction_esc", "multicoil": "reconstruction_rss"}
 _SIZES = {

@@ -1,12 +1,12 @@
 """Simulated Cartesian scans of a real average brain, deformed: the `mni152` examples.
 
-The measurement is that of `phantom`; the heads are those of `zoo_datasets.mri_contrast.atlas`.
+The measurement is that of `phantom`; the heads are those of `zoo_datasets.phantoms.atlas`.
 """
 
 import numpy as np
 
-from zoo_datasets.mri_contrast import atlas, brain
 from zoo_datasets.mri_recon import phantom
+from zoo_datasets.phantoms import atlas, brain
 
 
 def patient(scan: phantom.Scan, seed: int, number: int) -> list[tuple[str, np.ndarray, np.ndarray]]:

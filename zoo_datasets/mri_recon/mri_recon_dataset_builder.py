@@ -7,9 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow_datasets as tfds
 
+from zoo_datasets.cases import Case, Examples, SourceConfig
+from zoo_datasets.features import domain, image_feature
 from zoo_datasets.mri_recon import fastmri, mni152, phantom, varied
 from zoo_datasets.simulated import SimulatedBuilder
-from zoo_datasets.sources import Case, Examples, SourceConfig, domain, image_feature
 
 
 def simulated(case: Case, config: "Config") -> Examples:

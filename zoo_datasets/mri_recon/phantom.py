@@ -13,8 +13,8 @@ import dataclasses
 
 import numpy as np
 
-from zoo.physics import fourier, resample
-from zoo_datasets.mri_contrast import brain
+from zoo.physics import fourier, resolution
+from zoo_datasets.phantoms import brain
 
 CONTRASTS = ("T1", "T2")
 
@@ -75,7 +75,7 @@ def measured(
     scan: Scan, painted: np.ndarray, contrasts: list[str], rng: np.random.Generator
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """What the protocol measures of slices painted twice as fine, `[slices, 2 n, 2 n]`."""
-    images = resample.crop_kspace(painted, 2)
+    images = resolution.crop_kspace(painted, 2)
     noise = np.float32(scan.noise) * rng.standard_normal((2, *images.shape), np.float32)
     kspace = scan.operator.forward(images)
     kspace += scan.operator.lines[:, None] * (noise[0] + 1j * noise[1])

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 from zoo_datasets.mri_recon import phantom
-from zoo_datasets.sr import varied
+from zoo_datasets.phantoms import mr_varied
 
 LEVEL = (0.35, 1.0)  # signal of the brightest half per cent of pixels
 NOISE = (0.004, 0.08)  # standard deviation in the real and in the imaginary part
@@ -25,7 +25,7 @@ def patient(scan: phantom.Scan, seed: int, number: int) -> list[tuple[str, np.nd
         FileNotFoundError: without `nilearn`.
     """
     rng = np.random.default_rng([seed, number])
-    painted = varied.draw(rng, scan.slices, 2 * scan.size, scan.spacing / 2)
+    painted = mr_varied.draw(rng, scan.slices, 2 * scan.size, scan.spacing / 2)
     painted *= rng.uniform(*LEVEL) / np.quantile(painted, 0.995)
     scan = dataclasses.replace(
         scan,

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo_datasets.sources import Case, Examples, SourceConfig, by_patient, need
-from zoo_datasets.volumes import read_nifti, to_int16
+from zoo_datasets.cases import Case, Examples, SourceConfig, by_patient, need
+from zoo_datasets.publishers.volumes import read_nifti, to_int16
 
 HOMEPAGE = "https://doi.org/10.7937/gkr0-xv29"
 ROLES = ("SUV", "CTres", "SEG")

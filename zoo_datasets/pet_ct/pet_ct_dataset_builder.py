@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from zoo_datasets.cases import SourceConfig
+from zoo_datasets.features import domain, image_feature
 from zoo_datasets.pet_ct import autopet, phantom
 from zoo_datasets.simulated import SimulatedBuilder
-from zoo_datasets.sources import SourceConfig, domain, image_feature
 
 # Liver is near 2, most lesions are below 15; urine and the hottest lesions are beyond.
 SUV_WINDOW = (0.0, 15.0)

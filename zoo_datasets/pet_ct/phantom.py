@@ -19,12 +19,13 @@ import dataclasses
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from zoo_datasets.ldct import anatomy
-from zoo_datasets.ldct.anatomy import Canvas, Contour, Organ
-from zoo_datasets.ldct.patient import Patient
-from zoo_datasets.ldct.phantom import FIELD_MM, STORED
-from zoo_datasets.simulated import correlated, paired_slices
-from zoo_datasets.sources import Case, Examples
+from zoo_datasets.cases import Case, Examples
+from zoo_datasets.phantoms import anatomy
+from zoo_datasets.phantoms.anatomy import Canvas, Contour, Organ
+from zoo_datasets.phantoms.body import Patient
+from zoo_datasets.phantoms.ct_scan import FIELD_MM, STORED
+from zoo_datasets.phantoms.noise import correlated
+from zoo_datasets.simulated import paired_slices
 
 LABELS = ("background", "lesion")
 _FWHM = 2.355  # of a Gaussian, in standard deviations

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from zoo.physics import resample
-from zoo_datasets.lung_nodule import lidc
-from zoo_datasets.mammo import cbis_ddsm
-from zoo_datasets.sources import Case, Examples
+from zoo.physics import resolution
+from zoo_datasets.cases import Case, Examples
+from zoo_datasets.publishers import cbis_ddsm, lidc
 
 
 def read_lidc(case: Case, config: Any) -> Examples:
@@ -46,6 +45,6 @@ def read_cbis_ddsm(case: Case, config: Any) -> Examples:
 def _scaled(target: np.ndarray, scales: tuple[int, ...]) -> dict[str, np.ndarray]:
     images = {"target": target}
     for scale in scales:
-        mean = resample.block_mean(target, scale)
+        mean = resolution.block_mean(target, scale)
         images[f"source_x{scale}"] = np.rint(mean).astype(target.dtype)
     return {key: image[..., None] for key, image in images.items()}

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from zoo.physics import resample
-from zoo_datasets.mri_contrast import signal
-from zoo_datasets.sources import Case, Examples, SourceConfig
+from zoo.physics import resolution
+from zoo_datasets.cases import Case, Examples, SourceConfig
+from zoo_datasets.publishers import mr_signal
 
 
 def read(case: Case, config: SourceConfig) -> Examples:
@@ -16,7 +16,7 @@ def read(case: Case, config: SourceConfig) -> Examples:
         ValueError: for a file that cannot be read, or is too small.
     """
     (path,) = case.files.values()
-    scan = signal.read(path)
+    scan = mr_signal.read(path)
     most = max(config.scales)
     rows, columns = (side // most * most for side in scan.values.shape[1:])
     if min(rows, columns) < 4 * most:
@@ -25,12 +25,12 @@ def read(case: Case, config: SourceConfig) -> Examples:
             f"Received: shape {scan.values.shape}"
         )
     top, left = (scan.values.shape[1] - rows) // 2, (scan.values.shape[2] - columns) // 2
-    image, scale = signal.scaled(scan.values)
-    for i in signal.full_slices(image):
+    image, scale = mr_signal.scaled(scan.values)
+    for i in mr_signal.full_slices(image):
         target = image[i, top : top + rows, left : left + columns]
         name = f"{case.key}-{i:03d}"
         images = {"target": target}
-        images |= {f"source_x{s}": resample.crop_kspace(target, s) for s in config.scales}
+        images |= {f"source_x{s}": resolution.crop_kspace(target, s) for s in config.scales}
         example = {key: image[..., None] for key, image in images.items()}
         yield (
             name,

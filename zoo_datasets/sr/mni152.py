@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from zoo_datasets.mri_contrast import atlas, brain
+from zoo_datasets.phantoms import atlas, brain
 from zoo_datasets.sr import phantom
 
 

@@ -9,14 +9,13 @@ shares its noise as two reconstructions of one measurement do. Importable withou
 import dataclasses
 
 import numpy as np
-import scipy.fft
 
-from zoo.physics import resample
-from zoo_datasets.ldct import anatomy
-from zoo_datasets.ldct.patient import Patient
-from zoo_datasets.ldct.phantom import FIELD_MM, STORED
-from zoo_datasets.mri_contrast import brain
-from zoo_datasets.mri_contrast.phantom import GAIN, MAXIMUM
+from zoo.physics import resolution
+from zoo_datasets.phantoms import anatomy, brain
+from zoo_datasets.phantoms.body import Patient
+from zoo_datasets.phantoms.ct_scan import FIELD_MM, STORED
+from zoo_datasets.phantoms.mr_scan import GAIN, MAXIMUM
+from zoo_datasets.phantoms.noise import fbp_noise
 
 CT_NOISE = 10.0  # HU, standard deviation in the target
 MR_NOISE = 0.01  # a channel, where fluid has proton density 1: 2.5 % of white matter
@@ -73,33 +72,19 @@ def patient(scan: Scan, seed: int, number: int) -> list[dict[str, np.ndarray]]:
     return [stored_mr(scan, image) for image in _mr_images(scan, rng)]
 
 
-def fbp_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Noise as filtered back-projection leaves it: float32 `[..., H, W]`, standard deviation 1.
-
-    White noise in the projections comes out with a power spectrum of |f| times the square of the
-    apodisation (Riederer, Pelc and Chesler, Phys. Med. Biol. 23, 1978); here a Hann window up to
-    the Nyquist frequency.
-    """
-    f = 2 * np.hypot(*np.meshgrid(*map(scipy.fft.fftfreq, shape[-2:]), indexing="ij"))
-    window = np.where(f < 1, 0.5 + 0.5 * np.cos(np.pi * f), 0)
-    response = (np.sqrt(f) * window).astype(np.float32)
-    spectrum = scipy.fft.fft2(rng.standard_normal(shape, np.float32)) * response
-    return scipy.fft.ifft2(spectrum).real / np.sqrt(np.mean(response**2))
-
-
 def _ct_slices(scan: Scan, rng: np.random.Generator) -> np.ndarray:
     """Scanned slices in HU, float32 `[slices, size, size]`."""
     body = Patient(rng, 2 * scan.size, scan.spacing / 2)
     # One slice somewhere in each equal part of the length, all levels in every patient.
     z = (np.arange(scan.slices) + rng.uniform(size=scan.slices)) * anatomy.LENGTH / scan.slices
-    hu = resample.block_mean(np.stack([body.slice(height) for height in z]), 2)
+    hu = resolution.block_mean(np.stack([body.slice(height) for height in z]), 2)
     return hu + np.float32(CT_NOISE) * fbp_noise(rng, hu.shape)
 
 
 def _ct(scan: Scan, hu: np.ndarray) -> dict[str, np.ndarray]:
     """Target and sources of one slice, stored as a scanner's 12-bit files hold them."""
     images = {"target": hu}
-    images |= {f"source_x{scale}": resample.block_mean(hu, scale) for scale in scan.scales}
+    images |= {f"source_x{scale}": resolution.block_mean(hu, scale) for scale in scan.scales}
     return {k: np.clip(np.rint(v), *STORED).astype(np.int16) for k, v in images.items()}
 
 
@@ -138,9 +123,9 @@ def stored_mr(scan: Scan, image: np.ndarray) -> dict[str, np.ndarray]:
 def _scanned(image: np.ndarray, scan: Scan, scale: int) -> np.ndarray:
     """Magnitude at 1 / `scale` of the resolution."""
     if not scan.depth:
-        return resample.crop_kspace(image, scale)
+        return resolution.crop_kspace(image, scale)
     # A volume ends amidst the head, where the DFT would jump to the air above the vertex: with its
     # mirror image behind it, it goes on smoothly, as the head does beyond an excited slab.
     mirrored = np.concatenate([image, np.flip(image, -3)], axis=-3)
-    low = resample.crop_kspace(mirrored, scale, (-3, -2, -1))
+    low = resolution.crop_kspace(mirrored, scale, (-3, -2, -1))
     return low[..., : low.shape[-3] // 2, :, :]

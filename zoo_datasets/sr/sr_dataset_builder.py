@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo_datasets.lung_nodule import lidc
-from zoo_datasets.mammo import cbis_ddsm
-from zoo_datasets.mri_contrast import atlas, signal
-from zoo_datasets.mri_contrast import ixi as ixi_files
+from zoo_datasets.cases import Case, Examples, SourceConfig
+from zoo_datasets.features import domain, image_feature
+from zoo_datasets.phantoms import atlas
+from zoo_datasets.publishers import cbis_ddsm, lidc, mr_signal
+from zoo_datasets.publishers import ixi as ixi_files
 from zoo_datasets.simulated import SimulatedBuilder
-from zoo_datasets.sources import Case, Examples, SourceConfig, domain, image_feature
 from zoo_datasets.sr import averaged, ixi, mni152, phantom, varied
 
 # As in `ldct` and `mri_contrast`.
@@ -129,7 +129,7 @@ class Builder(SimulatedBuilder):
             read=ixi.read,
             manual=ixi_files.manual(("T2",), minutes=40),
             licence=ixi_files.LICENCE,
-            window=signal.WINDOW,
+            window=mr_signal.WINDOW,
         ),
         Config(
             name="lidc",

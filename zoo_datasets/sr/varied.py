@@ -11,13 +11,11 @@ import numpy as np
 import scipy.fft
 from scipy.ndimage import gaussian_filter
 
-from zoo.physics import resample
-from zoo_datasets import shapes
-from zoo_datasets.mri_contrast import atlas, brain
-from zoo_datasets.mri_contrast.phantom import MAXIMUM
+from zoo.physics import resolution
+from zoo_datasets.phantoms.mr_scan import MAXIMUM
+from zoo_datasets.phantoms.mr_varied import _averaged, _blurred, draw
 from zoo_datasets.sr.phantom import Scan
 
-KINDS = {"head": 0.35, "average": 0.35, "shapes": 0.3}  # and their shares
 SPACING = (0.5, 1.2)  # mm
 LEVEL = (250.0, 3800.0)  # of the brightest half per cent of pixels
 NOISE = (0.003, 0.04)  # standard deviation in a channel, of that level
@@ -38,67 +36,15 @@ def patient(scan: Scan, seed: int, number: int) -> list[dict[str, np.ndarray]]:
     images *= level / np.quantile(images, 0.995)
     channels = rng.standard_normal((2, *images.shape), np.float32)
     scanned = images + level * noise * (channels[0] + 1j * channels[1])
-    reduce = rng.choice([resample.crop_kspace, _averaged, _blurred], p=[0.6, 0.25, 0.15])
+    reduce = rng.choice([resolution.crop_kspace, _averaged, _blurred], p=[0.6, 0.25, 0.15])
     pitch = {"spacing": np.float32([spacing, spacing])}
     return [_stored(image, scan, reduce) | pitch for image in scanned]
-
-
-def draw(rng: np.random.Generator, slices: int, size: int, spacing: float) -> np.ndarray:
-    """Noise-free images of a random subject: float32 `[slices, size, size]` from 0, of any scale.
-
-    Raises:
-        FileNotFoundError: without `nilearn`.
-    """
-    kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    make = {"head": _head, "average": _average, "shapes": _shapes}[kind]
-    return make(rng, slices, size, spacing) * brain.bias_field(rng, size, spacing)
 
 
 def _stored(image: np.ndarray, scan: Scan, reduce) -> dict[str, np.ndarray]:
     images = {"target": np.abs(image)}
     images |= {f"source_x{scale}": reduce(image, scale) for scale in scan.scales}
     return {k: np.rint(v).clip(0, MAXIMUM).astype(np.uint16) for k, v in images.items()}
-
-
-def _averaged(image: np.ndarray, scale: int) -> np.ndarray:
-    return resample.block_mean(np.abs(image), scale)
-
-
-def _blurred(image: np.ndarray, scale: int) -> np.ndarray:
-    return resample.block_mean(gaussian_filter(np.abs(image), 0.3 * scale), scale)
-
-
-def _heights(rng: np.random.Generator, slices: int, extent: tuple[float, float]) -> list[float]:
-    low, high = extent
-    share = (np.arange(slices) + rng.uniform(size=slices)) / slices
-    return (low + share * (high - low)).tolist()
-
-
-def _head(rng: np.random.Generator, slices: int, size: int, spacing: float) -> np.ndarray:
-    head = brain.Brain(rng, size, spacing)
-    contrast = str(rng.choice(list(brain.PROTOCOLS)))
-    heights = _heights(rng, slices, brain.EXTENT)
-    return np.stack([head.signal(z, contrast) for z in heights])
-
-
-def _average(rng: np.random.Generator, slices: int, size: int, spacing: float) -> np.ndarray:
-    head = atlas.Subject(rng, size, spacing)
-    contrast = str(rng.choice(atlas.CONTRASTS))
-    heights = _heights(rng, slices, atlas.EXTENT)
-    return np.stack([head.signal(head.slice(z), contrast) for z in heights])
-
-
-def _shapes(rng: np.random.Generator, slices: int, size: int, _spacing: float) -> np.ndarray:
-    """Shapes of any signal; half of them on the dark background that a head has."""
-    images = []
-    for _ in range(slices):
-        values = np.concatenate([rng.uniform(0, 1, 16), np.zeros(int(rng.integers(0, 6)))])
-        image = shapes.leaves(rng, size, values.astype(np.float32), 0.06)
-        if rng.uniform() < 0.5:
-            axis = np.linspace(-1, 1, size)
-            image[np.hypot(axis / rng.uniform(0.6, 1), axis[:, None] / rng.uniform(0.6, 1)) > 1] = 0
-        images.append(np.maximum(image, 0))
-    return np.stack(images)
 
 
 def _resolution(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:

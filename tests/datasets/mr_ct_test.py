@@ -1,0 +1,108 @@
+"""zoo_datasets.mr_ct: simulated heads as MR and CT show them, and the builder."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from zoo_datasets.mr_ct import phantom
+from zoo_datasets.phantoms import brain
+
+SMALL = phantom.Scan(size=64, slices=3)
+LABEL = {name: i for i, name in enumerate(brain.LABELS)}
+
+
+@pytest.fixture(scope="module")
+def heads():
+    return [phantom.patient(phantom.Scan(size=128), 0, number) for number in range(3)]
+
+
+def test_patient_follows_from_seed_and_number():
+    images, again = phantom.patient(SMALL, 0, 3), phantom.patient(SMALL, 0, 3)
+    for name in images:
+        np.testing.assert_array_equal(images[name], again[name])
+    for seed, number in ((0, 4), (1, 3)):
+        other = phantom.patient(SMALL, seed, number)
+        assert (other["labels"] != images["labels"]).mean() > 0.05
+
+
+def test_hu_are_those_of_the_tissues(heads):
+    for images in heads:
+        ct, labels = images["ct"].astype(float), images["labels"]
+        assert ct.dtype == float and images["ct"].dtype == np.int16
+
+        def median(label, ct=ct, labels=labels):
+            # Away from edges, where a pixel holds several tissues.
+            core = ndimage.binary_erosion(labels == LABEL[label], np.ones((1, 3, 3)))
+            return np.median(ct[core])
+
+        assert median("background") == pytest.approx(-1000, abs=8)
+        assert median("grey") == pytest.approx(38, abs=6)
+        assert median("white") == pytest.approx(29, abs=6)
+        assert np.percentile(ct[labels == LABEL["skull"]], 90) > 800
+        assert np.percentile(ct[labels == LABEL["skull"]], 10) > -100
+    # The smallest parts: fluid over all heads.
+    fluid = np.concatenate([h["ct"][h["labels"] == LABEL["csf"]] for h in heads])
+    assert -10 < np.percentile(fluid, 25) < 30
+
+
+def test_bone_is_dark_in_the_mr_and_bright_in_the_ct(heads):
+    for images in heads:
+        labels = images["labels"]
+        names = ("background", "skull", "grey", "white")
+        mr = {name: np.median(images["mr"][labels == LABEL[name]]) for name in names}
+        ct = {name: np.median(images["ct"][labels == LABEL[name]]) for name in names}
+        assert mr["skull"] < 0.6 * mr["grey"] < 0.6 * mr["white"]
+        assert ct["skull"] > 400 > ct["grey"] > ct["background"]
+
+
+def test_source_and_target_are_aligned(heads):
+    """The head's outline is where both have it: moving one by two pixels parts them."""
+    for images in heads:
+        mr, ct = (
+            np.stack([ndimage.binary_fill_holes(slice_) for slice_ in outside])
+            for outside in (images["mr"] > 500, images["ct"] > -500)
+        )
+
+        def overlap(a, b):
+            return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+        here = overlap(mr, ct)
+        assert here > 0.97
+        for axis in (1, 2):
+            for step in (-2, 2):
+                assert overlap(np.roll(mr, step, axis), ct) < here
+
+
+def test_builder(tmp_path):
+    from zoo import registry, training
+    from zoo.domain import Domain
+    from zoo_datasets.mr_ct.mr_ct_dataset_builder import Builder
+
+    assert Builder.BUILDER_CONFIGS[0].name == "phantom"
+    builder = Builder(config="phantom_tiny", data_dir=tmp_path)
+    builder.download_and_prepare()
+    patients = []
+    for split in ("train", "validation", "test"):
+        examples = list(builder.as_dataset(split=split).as_numpy_iterator())
+        patients.append({e["patient"] for e in examples})
+        for e in examples:
+            assert e["source"].shape == e["target"].shape == (64, 64, 1)
+            assert e["source"].dtype == np.uint16 and e["target"].dtype == np.int16
+            np.testing.assert_array_equal(e["source_label"], e["target_label"])
+    assert [len(p) for p in patients] == [6, 2, 2]
+    assert len(set.union(*patients)) == 10
+    metadata = builder.info.metadata
+    assert metadata["kind"] == "paired" and metadata["aligned"] is True
+    assert Domain.from_dict(metadata["source"]).modality == "MR"
+    target = Domain.from_dict(metadata["target"])
+    assert (target.modality, target.unit, target.spacing) == ("CT", "HU", (3.5, 3.5))
+    expected = phantom.patient(builder.builder_config.scan, 41, 6)["ct"]  # the first of validation
+    (first,) = (
+        builder.as_dataset(split="validation")
+        .filter(lambda e: e["name"] == b"P006-0")
+        .as_numpy_iterator()
+    )
+    np.testing.assert_array_equal(first["target"][..., 0], expected[0])
+    overrides = {"steps": 1, "batch_size": 2, "levels": 2, "base_filters": 4, "crop": 32}
+    entry = registry.lookup("encoder_decoder", "mr_ct/phantom_tiny", overrides=overrides)
+    assert training.train(entry, tmp_path / "run", data_dir=tmp_path)["state"] == "done"

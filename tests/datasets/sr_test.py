@@ -1,0 +1,150 @@
+"""zoo_datasets.sr: the grid of the low resolutions, their physics, the builders."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from zoo.physics import resolution
+from zoo_datasets.phantoms.noise import fbp_noise
+from zoo_datasets.sr import phantom
+
+CT = phantom.Scan(size=64, slices=1)
+MR = phantom.Scan("MR", size=64, field=230.4, slices=2)
+VOLUME = phantom.Scan("MR", size=32, depth=16, field=208.0, scales=(2, 4))
+
+
+def bicubic(image, scale):
+    """Cubic interpolation onto the grid that is `scale` times as fine, pixel areas kept."""
+    return ndimage.zoom(image.astype(np.float32), scale, order=3, mode="nearest", grid_mode=True)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return {scan: phantom.patient(scan, 0, 1)[0] for scan in (CT, MR, VOLUME)}
+
+
+@pytest.mark.parametrize("scan", [CT, MR, VOLUME])
+def test_low_resolution_lies_on_its_grid(images, scan):
+    target = images[scan]["target"].astype(np.float32)
+    assert set(images[scan]) == {"target", *(f"source_x{s}" for s in scan.scales)}
+    span = np.ptp(target)
+    for scale in scan.scales:
+        source = images[scan][f"source_x{scale}"]
+        assert source.shape == scan.shape(scale) and source.dtype == scan.dtype
+        assert min(source.shape) >= 4
+        up = bicubic(source, scale)
+        error = np.sqrt(np.mean((up - target) ** 2))
+        assert np.isfinite(error) and error < 0.3 * span
+        if scale > 4:
+            continue
+        # Any shift by a pixel of the target, along any axis, fits worse.
+        for axis in range(target.ndim):
+            for step in (-1, 1):
+                shifted = np.roll(up, step, axis)
+                assert np.sqrt(np.mean((shifted - target) ** 2)) > error
+        assert error > 0.01 * span  # and there is something left to restore
+
+
+def test_ct_sources_are_means_of_the_target(images):
+    for scale in CT.scales:
+        mean = resolution.block_mean(images[CT]["target"], scale)
+        # The target was clipped at -1024 after the mean, air's noise reaches a little below.
+        np.testing.assert_allclose(images[CT][f"source_x{scale}"], mean, atol=3)
+
+
+def test_mr_sources_are_the_middle_of_kspace(images):
+    target = images[MR]["target"].astype(np.float32)
+    for scale in MR.scales:
+        expected = resolution.crop_kspace(target, scale)
+        # Up to noise and the sign that the target's magnitude has lost.
+        difference = images[MR][f"source_x{scale}"] - expected
+        assert np.sqrt(np.mean(difference**2)) < 0.02 * np.ptp(target)
+
+
+def test_volumes_keep_their_signal_up_to_the_last_slice(images):
+    target = images[VOLUME]["target"].astype(np.float32)
+    for scale in VOLUME.scales:
+        source = images[VOLUME][f"source_x{scale}"].astype(np.float32)
+        # Larger voxels have less noise, and so less of a magnitude image's floor in the air.
+        assert 0.92 * target.mean() < source.mean() < 1.01 * target.mean()
+        # The lowest slices are full of head, the highest hold air: nothing leaks from end to end.
+        means, blocks = source.mean((1, 2)), target.reshape(len(source), scale, -1).mean((1, 2))
+        head = blocks > 0.8 * blocks[0]
+        assert head[0] and not head[-1]
+        np.testing.assert_allclose(means[head], blocks[head], rtol=0.03)
+        assert means[-1] < blocks[-1]
+
+
+def test_patient_follows_from_seed_and_number(images):
+    for scan in (MR, VOLUME):
+        again = phantom.patient(scan, 0, 1)[0]
+        for name, image in images[scan].items():
+            np.testing.assert_array_equal(image, again[name])
+        other = phantom.patient(scan, 0, 2)[0]["target"].astype(float)
+        assert np.abs(other - again["target"]).mean() > 50
+    seeds = [phantom.patient(MR, seed, 1)[1]["target"].astype(float) for seed in (0, 1)]
+    assert np.abs(seeds[0] - seeds[1]).mean() > 50
+
+
+def test_fbp_noise_has_the_spectrum_of_a_filtered_ramp():
+    noise = fbp_noise(np.random.default_rng(0), (40, 64, 64))
+    assert noise.shape == (40, 64, 64) and noise.dtype == np.float32
+    assert abs(noise.std() - 1) < 0.02
+    power = (np.abs(np.fft.fft2(noise)) ** 2).mean(0)[0]  # along one axis, by frequency
+    assert power[0] < 0.01 * power[8]
+    np.testing.assert_allclose(power[8] / power[4], 2 * (1.707 / 1.924) ** 2, rtol=0.3)
+    assert power[31] < 0.02 * power[8]
+
+
+def test_generation_imports_no_tensorflow():
+    modules = ("sr", "mri_recon", "lung_nodule")
+    imports = ", ".join(f"zoo_datasets.{m}.phantom, zoo.physics.fourier" for m in modules)
+    code = f"import sys, {imports}; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("config", ["phantom_tiny", "phantom_3d_tiny"])
+def test_builder(config, tmp_path):
+    from zoo.domain import Domain
+    from zoo_datasets.sr.sr_dataset_builder import Builder
+
+    builder = Builder(config=config, data_dir=tmp_path)
+    builder.download_and_prepare()
+    scan, metadata = builder.builder_config.scan, builder.info.metadata
+    assert metadata["kind"] == "paired" and metadata["aligned"] is True
+    assert metadata["scales"] == list(scan.scales)
+    assert metadata["dimensions"] == scan.dimensions
+    fine = Domain.from_dict(metadata["target"])
+    assert len(fine.spacing) == scan.dimensions
+    patients = []
+    for split in ("train", "validation", "test"):
+        examples = list(builder.as_dataset(split=split).as_numpy_iterator())
+        patients.append({e["patient"] for e in examples})
+        for e in examples:
+            for scale in scan.scales:
+                coarse = Domain.from_dict(metadata[f"source_x{scale}"])
+                assert coarse.spacing == tuple(scale * mm for mm in fine.spacing)
+                assert e[f"source_x{scale}"].shape == (*scan.shape(scale), 1)
+    assert [len(p) for p in patients] == [6, 2, 2]
+    assert len(set.union(*patients)) == 10  # no patient in two splits
+    first = next(builder.as_dataset(split="test").as_numpy_iterator())
+    number, i = map(int, first["name"].decode()[1:].split("-"))
+    again = phantom.patient(scan, builder.builder_config.seed, number)[i]["target"]
+    np.testing.assert_array_equal(first["target"][..., 0], again)
+
+
+def test_default_config_is_ct_and_simulated():
+    from zoo_datasets.sr.sr_dataset_builder import Builder
+
+    assert Builder.BUILDER_CONFIGS[0].name == "phantom_ct"
+    for config in Builder.BUILDER_CONFIGS:
+        if config.find:
+            continue  # not simulated: mri_sources_test.py
+        for scale in config.scan.scales:
+            assert min(config.scan.shape(scale)) >= 4
+            assert np.multiply(config.scan.shape(scale), scale).tolist() == list(
+                config.scan.shape()
+            )

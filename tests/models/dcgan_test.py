@@ -1,0 +1,164 @@
+"""Tests of zoo/models/dcgan.py."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import harness
+import zoo.models.dcgan  # noqa: F401  registers the class
+from zoo.models.dcgan import DCGAN, DcganRecipe, discriminator, generator
+from zoo.recipe import DataFacts
+
+TINY = {"base_filters": 4, "discriminator_filters": 4, "latent": 6, "batch_size": 4}
+CLASSES = {"conditional": True, "class_names": ("benign", "malignant")}
+
+
+def trainable(network) -> int:
+    return sum(int(np.prod(v.shape)) for v in network.trainable_variables)
+
+
+def test_parameter_counts_are_those_of_the_authors_code():
+    recipe = DcganRecipe(resolution=64)
+    assert trainable(generator(recipe, 3)) == 3_576_704
+    assert trainable(discriminator(recipe, 3)) == 2_765_568
+
+
+@pytest.mark.parametrize("side", [128, 256])
+def test_each_doubling_adds_a_layer(side):
+    fields = {"base_filters": 2, "discriminator_filters": 2}
+    recipe = DcganRecipe(**TINY | fields, resolution=side)
+    assert generator(recipe, 1).output_shape == (None, side, side, 1)
+    judge = discriminator(recipe, 1)
+    assert judge.input_shape == (None, side, side, 1) and judge.output_shape == (None, 1)
+    widths = [layer.filters for layer in judge.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert widths == {128: [2, 4, 8, 16, 32, 1], 256: [2, 4, 8, 16, 32, 32, 1]}[side]
+
+
+SPECTRAL = {"spectral_norm": True, "adversarial": "hinge", "ema": 0.5}
+
+
+@pytest.mark.parametrize(("options", "classes"), [({}, 0), (CLASSES | SPECTRAL, 2)])
+def test_contract(options, classes, tmp_path, monkeypatch, two_replicas):
+    batch = functools.partial(harness.singles_of, 64, classes=classes)
+    harness.run_translator_test("dcgan", TINY | options, batch, tmp_path, monkeypatch, two_replicas)
+
+
+def test_wasserstein_loss_trains_every_weight():
+    model = harness.build("dcgan", TINY | {"adversarial": "wgan"})
+    harness.every_weight_learns(model, functools.partial(harness.singles_of, 64))
+
+
+def test_generated_images_depend_on_seed_number_and_label_alone():
+    model = harness.build("dcgan", TINY | CLASSES)
+    four = model.generate(4, seed=3)
+    np.testing.assert_array_equal(four[1:3], model.generate(2, seed=3, first=1))
+    benign, malignant = (model.generate(4, seed=3, label=label) for label in (0, "malignant"))
+    assert np.abs(benign - malignant).max(axis=(1, 2, 3)).min() > 0
+    for k in range(4):  # without a label the classes take turns
+        np.testing.assert_array_equal(four[k], (benign, malignant)[k % 2][k])
+    assert four.min() >= -1000.0 and four.max() <= 1000.0
+    with pytest.raises(ValueError, match="label: expected 0 to 1, or benign, malignant. Rec.*: 2"):
+        model.generate(1, label=2)
+    with pytest.raises(ValueError, match="Received: n=0"):
+        model.generate(0)
+
+
+def test_conditional_model_takes_latents_and_labels():
+    model = harness.build("dcgan", TINY | CLASSES)
+    z, labels = tf.random.stateless_normal([3, 6], [1, 2]), tf.constant([0, 1, 1], tf.int64)
+    images, others = model([z, labels]).numpy(), model((z, 1 - labels)).numpy()
+    assert images.shape == (3, 64, 64, 1)
+    assert np.abs(images - others).max(axis=(1, 2, 3)).min() > 0.0
+    with pytest.raises(ValueError, match=r"takes \[latents, labels\]. Received: latents alone"):
+        model(z)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="labels: expected 0 to 1. Received"):
+        tf.function(model)([z, tf.constant([0, 1, 2], tf.int64)])
+    with pytest.raises(ValueError, match=r"takes latents alone. Received: \[latents, labels\]"):
+        harness.build("dcgan", TINY)([z, labels])
+
+
+def test_the_label_reaches_both_networks():
+    model = harness.build("dcgan", TINY | CLASSES)
+    values = tf.zeros([2, 6])
+    expected = [[0.0] * 6 + [0.0, 1.0], [0.0] * 6 + [1.0, 0.0]]
+    np.testing.assert_array_equal(model._with_labels(values, tf.constant([1, 0])), expected)
+    maps = model._with_labels(tf.zeros([2, 64, 64, 1]), tf.constant([1, 0])).numpy()
+    assert (maps[0] == [0, 0, 1]).all() and (maps[1] == [0, 1, 0]).all()
+    assert model.recipe.extra_features == ("label",)
+    assert DcganRecipe().extra_features == ()
+
+
+def test_served_weights_are_the_moving_average():
+    model = harness.build("dcgan", TINY | {"ema": 0.9})
+    model.compile()
+    before = [v.numpy() for v in model.network.variables]
+    model.train_step(harness.singles_of(64, 2))
+    for average, old, new in zip(
+        model.network.variables, before, model.generator.variables, strict=True
+    ):
+        np.testing.assert_allclose(average, 0.9 * old + 0.1 * new.numpy(), atol=1e-6)
+    assert harness.build("dcgan", TINY).network is not None
+
+
+def test_batch_normalisation_is_left_out_where_it_would_spoil_the_loss():
+    def norms(**options):
+        network = discriminator(DcganRecipe(**TINY | options), 1)
+        return sum("norm" in layer.name for layer in network.layers)
+
+    assert norms() == 3
+    assert norms(adversarial="wgan") == norms(spectral_norm=True) == 0
+
+
+def test_resolve_takes_resolution_and_classes_from_the_data():
+    def resolve(shape, names=(), **fields):
+        facts = DataFacts(source_shape=shape, target_shape=shape, class_names=names)
+        return DCGAN.resolve(DcganRecipe(**fields), facts)
+
+    assert resolve((64, 64)).resolution == 64
+    assert resolve((200, 300)).resolution == 128
+    assert resolve((512, 512)).resolution == 256
+    assert resolve((512, 512), resolution=64).resolution == 64
+    assert resolve(None, resolution=128).resolution == 128
+    with pytest.raises(ValueError, match="images of 64 x 64 of 40 x 64 pixels. Received: 0"):
+        resolve((40, 64))
+    with pytest.raises(ValueError, match="at most 64, which fits .* Received: 128"):
+        resolve((64, 64), resolution=128)
+    with pytest.raises(ValueError, match="differ in size"):
+        resolve(None)
+    names = ("a", "b", "c")
+    assert resolve((64, 64), names).class_names == ()
+    known = resolve((64, 64), names, conditional=True)
+    assert known.class_names == names and known.label_values == 3
+    with pytest.raises(ValueError, match="class_names: expected the data's, a, b, c"):
+        resolve((64, 64), names, conditional=True, class_names=("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"resolution": 48}, "resolution: expected 0, 64, 128 or 256. Received: 48"),
+        ({"latent": 0}, "latent: expected 1 or more"),
+        ({"ema": 1.0}, "ema: expected 0 or more and below 1"),
+    ],
+)
+def test_bad_recipes_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        DcganRecipe(**fields)
+
+
+def test_what_it_does_not_do_it_refuses():
+    model = harness.build("dcgan", TINY)
+    model.compile()
+    with pytest.raises(TypeError, match="does not translate"):
+        model.translate(np.zeros([64, 64]))
+    with pytest.raises(TypeError, match="no reference"):
+        model.test_step({})
+    with pytest.raises(ValueError, match=r"expected 64 x 64 pixels. Received: shape \(2, 32, 32"):
+        model.train_step(harness.singles_of(32, 2))
+    with pytest.raises(ValueError, match="label: expected none. Received: 1"):
+        model.generate(1, label=1)
+    with pytest.raises(ValueError, match="at least two classes"):
+        harness.build("dcgan", TINY | {"conditional": True})

@@ -1,0 +1,117 @@
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import harness
+import zoo
+from zoo.domain import Domain
+from zoo.models.encoder_decoder import EncoderDecoderRecipe, encoder_decoder
+
+TINY = {"base_filters": 4, "levels": 3, "crop": 32}
+
+
+@pytest.mark.parametrize(("filters", "count"), [(64, 31_030_593), (32, 7_759_521)])
+def test_has_the_published_number_of_parameters(filters, count):
+    network = encoder_decoder(1, 1, EncoderDecoderRecipe(base_filters=filters))
+    assert network.count_params() == count
+
+
+def test_contract(tmp_path, monkeypatch, two_replicas):
+    options = {"norm": "batch", "output": "auto", "residual_blocks": 1}
+    batch = functools.partial(harness.batch_of, 32)
+    harness.run_translator_test(
+        "encoder_decoder", TINY | options, batch, tmp_path, monkeypatch, two_replicas
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"skips": "add", "upsampling": "pixel_shuffle", "norm": "instance", "loss": "structure"},
+        {"skips": "conv", "upsampling": "resize", "norm": "batch", "loss": "l1"},
+        {"skips": "none", "downsampling": "stride", "residual_blocks": 2, "loss": "charbonnier"},
+    ],
+)
+def test_every_weight_learns_in_every_variant(options):
+    model = harness.build("encoder_decoder", TINY | options)
+    harness.every_weight_learns(model, functools.partial(harness.batch_of, 32))
+
+
+SEGMENTS = Domain(modality="SEG", unit="class", window=(0, 2))
+
+
+def segments_of(size, count, seed=0):
+    """Images in HU whose three classes are air, water and bone with noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.kron(rng.integers(0, 3, (count, size // 8, size // 8)), np.ones((8, 8)))[..., None]
+    images = np.array([-800.0, 0.0, 700.0])[labels.astype(int)] + rng.normal(0, 60, labels.shape)
+    arrays = {"source": images.astype("float32"), "target": labels.astype("float32")}
+    return harness.tensors(arrays, seed)
+
+
+@pytest.mark.parametrize("name", ["encoder_decoder", "pix2pix"])
+def test_classifies_pixels(name, tmp_path, monkeypatch):
+    options = {"learning_rate": 3e-3, "base_filters": 8, "levels": 3, "steps": 400}
+    more = {"discriminator_filters": 4} if name == "pix2pix" else {}
+    batch = functools.partial(segments_of, 32)
+    harness.run_translator_test(name, options | more, batch, tmp_path, monkeypatch, target=SEGMENTS)
+    model = harness.build(name, options | more, target=SEGMENTS)
+    model.compile()
+    step = tf.function(model.train_step)
+    for seed in range(60):
+        logs = step(batch(4, seed))
+    assert logs["accuracy"] > 0.9
+    held_out = batch(2, 1000)
+    labels = model.translate(held_out["source"].numpy())
+    assert set(np.unique(labels)) <= {0.0, 1.0, 2.0}
+    assert (labels == held_out["target"].numpy()).mean() > 0.9
+    assert model.test_step(held_out)["accuracy"] > 0.9
+
+
+def test_labels_of_tiles_are_those_of_the_whole():
+    model = harness.build("encoder_decoder", TINY | {"tile": 64}, target=SEGMENTS)
+    image = np.random.default_rng(0).uniform(-900, 900, (400, 300)).astype("float32")
+    whole = model(image[None, ..., None]).numpy()[0, ..., 0]
+    tiled = model.translate(image)
+    inner = (slice(model.tile_margin, -model.tile_margin),) * 2
+    assert (tiled[inner] == whole[inner]).mean() > 0.999
+
+
+@pytest.mark.parametrize("upsampling", ["deconv", "pixel_shuffle", "resize"])
+@pytest.mark.parametrize("downsampling", ["pool", "stride"])
+def test_tiled_equals_untiled_away_from_the_border(upsampling, downsampling):
+    options = {"upsampling": upsampling, "downsampling": downsampling, "residual_blocks": 1}
+    model = harness.build("encoder_decoder", TINY | options | {"tile": 64})
+    image = np.random.default_rng(0).uniform(-500, 500, (600, 520)).astype("float32")
+    whole = model(image[None, ..., None]).numpy()[0, ..., 0]
+    tiled = model.translate(image)
+    border = model.tile_margin
+    inner = (slice(border, -border),) * 2
+    np.testing.assert_allclose(tiled[inner], whole[inner], atol=2e-3)
+
+
+def test_neighbouring_slices_correct_the_middle_one():
+    source = harness.Domain(modality="CT", unit="HU", window=(-1000, 1000), channels=3)
+    model = harness.build("encoder_decoder", TINY | {"output": "residual"}, source=source)
+    image = np.random.default_rng(0).uniform(-500, 500, (1, 32, 32, 3)).astype("float32")
+    model.network.set_weights([np.zeros_like(w) for w in model.network.get_weights()])
+    np.testing.assert_allclose(model.translate(image)[..., 0], image[..., 1], atol=1e-3)
+
+
+@pytest.mark.parametrize(("precision", "within"), [("float32", 1e-3), ("bfloat16", 0.05)])
+def test_equivariant_to_scale_and_level(precision, within):
+    harness.equivariant_to_scale_and_level(
+        "encoder_decoder", within, precision=precision, base_filters=6, levels=3, skips="add"
+    )
+
+
+def test_relative_losses_count_weak_noise_alike():
+    harness.relative_losses_count_weak_noise_alike("encoder_decoder", TINY | {"loss": "l1"})
+
+
+def test_relative_is_refused_between_windows():
+    other = Domain(modality="CT", unit="HU", window=(0, 100))
+    with pytest.raises(ValueError, match="relative: .*share a window"):
+        zoo.load("encoder_decoder", **TINY, relative=True, target=other)

@@ -1,0 +1,456 @@
+import contextlib
+import dataclasses
+import json
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import zoo
+from zoo.domain import Domain
+from zoo.recipe import Recipe
+from zoo.serving.export import _compare, card_fields, export, serving_specs
+from zoo.translator import Translator
+
+CT = Domain(modality="CT", unit="HU", window=(-1000.0, 2000.0), spacing=(0.7, 0.7))
+MR = Domain(modality="MR", unit="signal", window=(0.0, 4000.0))
+
+
+@zoo.register("tiny_export")
+class TinyExport(Translator):
+    """Two convolutions, the second with a stride: sizes must be even."""
+
+    size_multiple = 2
+    tile_margin = 4
+
+    def __init__(self, recipe, source, target, **kwargs):
+        super().__init__(recipe, source, target, **kwargs)
+        inputs = keras.Input([None, None, source.channels])
+        features = keras.layers.Conv2D(4, 3, 2, "same", activation="relu")(inputs)
+        features = keras.layers.Conv2DTranspose(1, 2, 2)(features)
+        outputs = keras.layers.Activation("tanh", dtype="float32")(features)
+        self.network = keras.Model(inputs, outputs)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneratorRecipe(Recipe):
+    latent: int = 6
+
+
+@zoo.register("tiny_export_generator")
+class TinyGenerator(Translator):
+    data = "single"
+    recipe_class = GeneratorRecipe
+
+    def __init__(self, recipe, source, target, **kwargs):
+        super().__init__(recipe, source, target, **kwargs)
+        dense = keras.layers.Dense(8 * 8, activation="tanh")
+        self.network = keras.Sequential([keras.Input([6]), dense, keras.layers.Reshape([8, 8, 1])])
+
+    def call(self, latents, training=False):
+        return self.target.decode(self.network(latents, training=training))
+
+    def generate(self, n, seed=0):
+        return self(np.random.default_rng(seed).standard_normal([n, 6], "float32")).numpy()
+
+
+class Eager(TinyExport):
+    """What Python decides is lost in a graph."""
+
+    def call(self, images, training=False):
+        return super().call(images) + (1.0 if tf.executing_eagerly() else 0.0)
+
+
+class Noisy(TinyExport):
+    def call(self, images, training=False):
+        return super().call(images) + tf.random.normal([])
+
+
+class FixedSize(TinyExport):
+    def __init__(self, recipe, source, target, **kwargs):
+        super().__init__(recipe, source, target, **kwargs)
+        inputs = keras.Input([16, 24, 1])
+        self.network = keras.Model(inputs, keras.layers.Conv2D(1, 3, padding="same")(inputs))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinerRecipe(Recipe):
+    scale: int = 2
+    dimensions: int = 2
+
+
+class Finer(Translator):
+    """Super-resolution of images or of volumes."""
+
+    recipe_class = FinerRecipe
+    tile_margin = 4
+
+    def __init__(self, recipe, source, target, **kwargs):
+        super().__init__(recipe, source, target, **kwargs)
+        inputs = keras.Input([None] * recipe.dimensions + [1])
+        layer = {2: keras.layers.Conv2DTranspose, 3: keras.layers.Conv3DTranspose}
+        outputs = layer[recipe.dimensions](1, 2, 2, activation="tanh")(inputs)
+        self.network = keras.Model(inputs, outputs)
+
+
+class Classifier(Translator):
+    classifies = True
+    tile_margin = 4
+    label_names = ("air", "fat", "bone")
+
+    def __init__(self, recipe, source, target, **kwargs):
+        super().__init__(recipe, source, target, **kwargs)
+        inputs = keras.Input([None, None, 1])
+        outputs = keras.layers.Conv2D(self.classes, 3, padding="same")(inputs)
+        self.network = keras.Model(inputs, outputs)
+
+
+class Reconstruction(Translator):
+    def __init__(self, recipe, source, target, **kwargs):
+        super().__init__(recipe, source, target, **kwargs)
+        inputs = keras.Input([8, 8, 2])
+        self.network = keras.Model(inputs, keras.layers.Conv2D(1, 3, padding="same")(inputs))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConditionalRecipe(GeneratorRecipe):
+    conditional: bool = True
+    class_names: tuple[str, ...] = ("left", "right")
+
+
+class Conditional(Translator):
+    data = "single"
+    recipe_class = ConditionalRecipe
+
+    def __init__(self, recipe, source, target, **kwargs):
+        super().__init__(recipe, source, target, **kwargs)
+        dense = keras.layers.Dense(8 * 8, activation="tanh")
+        self.network = keras.Sequential([keras.Input([8]), dense, keras.layers.Reshape([8, 8, 1])])
+
+    def call(self, inputs, training=False):
+        latents, labels = inputs
+        values = tf.concat([latents, tf.one_hot(labels, 2)], axis=-1)
+        return self.target.decode(self.network(values, training=training))
+
+    def generate(self, n, seed=0, first=0):
+        raise NotImplementedError
+
+
+def tiny(cls=TinyExport, source=CT, target=MR, **fields) -> Translator:
+    keras.utils.set_random_seed(3)
+    return cls(cls.recipe_class(**{"tile": 64} | fields), source, target)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Answers of the SavedModel without a process of its own, which takes many seconds."""
+
+    @contextlib.contextmanager
+    def answers(folder, questions):
+        signature = serve(folder)
+        given = {k: signature(**v)["images"].numpy() for k, v in questions.items()}
+        yield given | {"memory": np.array(3 * 2**20)}
+
+    monkeypatch.setattr("zoo.serving.export._fresh_answers", answers)
+
+
+def papers(folder: Path) -> tuple[dict, str]:
+    """The contract and the card of an export."""
+    extra = folder / "assets.extra"
+    contract = json.loads((extra / "intensity.json").read_text())
+    return contract, (extra / "model_card.md").read_text()
+
+
+def run_example(folder: Path, card: str, monkeypatch, capsys) -> str:
+    """What the card's example prints."""
+    monkeypatch.chdir(folder.parent)
+    exec(re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1), {})
+    return capsys.readouterr().out.strip()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> tuple[Translator, Path]:
+    model = tiny()
+    card = {"dataset": "ldct/phantom", "licence": "CC0", "metrics": {"test": {"psnr": 31.25}}}
+    return model, export(model, tmp_path_factory.mktemp("served"), card=card)
+
+
+def serve(folder: Path):
+    return tf.saved_model.load(str(folder)).signatures["serving_default"]
+
+
+def test_what_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(self, *arguments, **options):
+        raise tf.errors.ResourceExhaustedError(None, None, "{{node x}} No space left on device")
+
+    monkeypatch.setattr(type(keras.export.ExportArchive()), "write_out", full)  # a subclass
+    model = TinyGenerator(GeneratorRecipe(), Domain(), Domain())
+    with pytest.raises(OSError, match=r"out/1: could .*Received: No space left on device$"):
+        export(model, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_it_answers_as_the_model_does_at_any_size(exported):
+    model, folder = exported
+    signature = serve(folder)
+    for shape in ((1, 37, 51, 1), (3, 20, 9, 1)):
+        images = np.random.default_rng(1).uniform(-1200, 2500, shape).astype("float32")
+        answer = signature(images=tf.constant(images))
+        assert list(answer) == ["images"]
+        assert answer["images"].dtype == tf.float32
+        np.testing.assert_allclose(answer["images"], model(images), atol=0.01)
+        assert answer["images"].shape == shape
+
+
+def test_the_folder_is_what_tf_serving_watches(exported):
+    _, folder = exported
+    assert folder.name == "1"
+    assert (folder / "saved_model.pb").is_file()
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["1"]
+    plain = folder.parent / "plain"
+    plain.mkdir()  # with the permissions that the user's umask gives, not a temporary folder's
+    assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+    plain.rmdir()
+
+
+def test_the_contract_names_units_windows_and_weights(exported):
+    model, folder = exported
+    contract = json.loads((folder / "assets.extra" / "intensity.json").read_text())
+    assert Domain.from_dict(contract["source"]) == CT
+    assert Domain.from_dict(contract["target"]) == MR
+    assert contract["input"] == {
+        "name": "images",
+        "dtype": "float32",
+        "shape": [None, None, None, 1],
+    }
+    assert contract["size_multiple"] == 2
+    assert contract["tile"] == {"size": 64, "overlap": 8}
+    assert contract["weights_sha256"] == model.weights_hash
+    assert contract["dataset"] == "ldct/phantom"
+    assert Recipe.from_dict(contract["recipe"]) == model.recipe
+    assert contract["libraries"]["tensorflow"] == tf.__version__
+
+
+def test_the_cards_example_runs(exported, monkeypatch, capsys):
+    model, folder = exported
+    _, card = papers(folder)
+    for text in ("ldct/phantom", "CC0", "31.25", "HU", model.weights_hash, "Not a medical device"):
+        assert text in card
+    assert 1 <= int(re.search(r"64 × 64 took about (\d+) MiB", card).group(1)) < 2000
+    assert run_example(folder, card, monkeypatch, capsys) == "(1, 64, 64, 1)"
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_model_that_enlarges(tmp_path, in_this_process, monkeypatch, capsys, dimensions):
+    domain = dataclasses.replace(CT, spacing=(1.5, 0.7, 0.7)[-dimensions:])
+    model = tiny(Finer, domain, dimensions=dimensions)
+    folder = export(model, tmp_path)
+    shape = (1, 5, 7, 6)[: dimensions + 1] + (1,)
+    images = np.random.default_rng(1).uniform(-1200, 2500, shape).astype("float32")
+    answer = serve(folder)(images=tf.constant(images))["images"]
+    assert answer.shape == (1, *(2 * side for side in shape[1:-1]), 1)
+    np.testing.assert_allclose(answer, model(images), atol=0.01)
+    contract, card = papers(folder)
+    assert contract["input"]["shape"] == [None] * (dimensions + 1) + [1]
+    assert (contract["scale"], contract["dimensions"]) == (2, dimensions)
+    assert "Every side of the output is 2 times the input's." in card
+    if dimensions == 3:
+        assert "1.5 × 0.7 × 0.7 mm (slice, row, column)" in card
+        assert "One volume of 32 × 32 × 32 took about 3 MiB" in card
+        assert "Any depth, height and width" in card
+        assert "tiles of 64 × 64 × 64 pixels which overlap by 8" in card
+        expected = "(1, 32, 32, 32, 1)"
+    else:
+        assert "One image of 64 × 64 took about 3 MiB" in card
+        expected = "(1, 128, 128, 1)"
+    assert run_example(folder, card, monkeypatch, capsys) == expected
+
+
+_SHAPES = {  # what is asked of a signature, and what it should answer: a shape, or refuse
+    "images": {(0, 12, 10, 1): (0, 12, 10, 1), (2, 12, 10, 3): None, (12, 10): None},
+    "volumes": {(0, 5, 4, 6, 1): (0, 10, 8, 12, 1), (1, 5, 4, 6, 2): None, (1, 5, 4, 1): None},
+    "k-space": {(0, 8, 8, 2): (0, 8, 8, 1), (1, 8, 8, 1): None, (1, 16, 16, 2): None},
+    "latents": {(0, 6): (0, 8, 8, 1), (2, 7): None, (6,): None},
+}
+_ASK = """
+import ast, sys
+import tensorflow as tf
+for folder, name, shapes in ast.literal_eval(sys.argv[1]):
+    serve = tf.saved_model.load(folder).signatures["serving_default"]
+    for shape, expected in shapes.items():
+        try:
+            answer = tuple(serve(**{name: tf.zeros(shape)})["images"].shape)
+        except tf.errors.InvalidArgumentError:
+            answer = None
+        print(folder, shape, "answered", answer, "expected", expected)
+        assert answer == expected
+"""
+
+
+def test_signatures_refuse_what_they_cannot_take_and_take_nothing(tmp_path, in_this_process):
+    kspace = Domain(modality="MR", unit="k-space", window=(-5.0, 5.0), channels=2)
+    models = {
+        "images": tiny(),
+        "volumes": tiny(Finer, CT, dimensions=3),
+        "k-space": tiny(Reconstruction, kspace),
+        "latents": tiny(TinyGenerator),
+    }
+    questions = [
+        (
+            str(export(model, tmp_path / kind)),
+            "latents" if kind == "latents" else "images",
+            _SHAPES[kind],
+        )
+        for kind, model in models.items()
+    ]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _ASK, str(questions)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_empty_batch_is_translated_to_one():
+    labels = Domain(modality="SEG", unit="class", window=(0, 2))
+    assert tiny().translate(np.zeros([0, 9000, 12])).shape == (0, 9000, 12)
+    assert tiny().translate(np.zeros([0, 9, 12, 1], "int16")).shape == (0, 9, 12, 1)
+    assert tiny(Classifier, target=labels).translate(np.zeros([0, 9, 12])).shape == (0, 9, 12)
+    volumes = tiny(Finer, CT, dimensions=3)
+    assert volumes.translate(np.zeros([0, 3, 4, 5])).shape == (0, 6, 8, 10)
+    with pytest.raises(ValueError, match=r"images with pixels. Received: shape \(2, 0, 5\)"):
+        tiny().translate(np.zeros([2, 0, 5]))
+
+
+def test_a_classifier_serves_class_numbers(tmp_path, in_this_process):
+    labels = Domain(modality="SEG", unit="class", window=(0, 2))
+    model = tiny(Classifier, target=labels)
+    folder = export(model, tmp_path)
+    images = np.random.default_rng(1).uniform(-1200, 2500, (1, 20, 30, 1)).astype("float32")
+    answer = serve(folder)(images=tf.constant(images))["images"].numpy()
+    assert answer.dtype == np.float32
+    assert set(np.unique(answer)) <= {0, 1, 2}
+    contract, card = papers(folder)
+    assert (contract["classes"], contract["label_names"]) == (3, ["air", "fat", "bone"])
+    assert "a whole number in float32: 0 air, 1 fat, 2 bone." in card
+    assert "From CT images in HU, 1 channel(s) to label maps" in card
+
+
+def test_label_maps_may_differ_at_ties_only():
+    model = tiny(Classifier, target=Domain(modality="SEG", unit="class", window=(0, 2)))
+    expected = np.zeros((1, 100, 100, 1), np.float32)
+    received = expected.copy()
+    received[0, 0, :10] = 2
+    _compare(model, received, expected, "a")
+    received[0, 1, 0] = 2
+    with pytest.raises(ValueError, match=r"other classes at a fraction up to 0.001.*0.0011"):
+        _compare(model, received, expected, "a")
+
+
+def test_a_reconstruction_takes_k_space_of_one_size(tmp_path, in_this_process, monkeypatch, capsys):
+    kspace = Domain(modality="MR", unit="k-space", window=(-5.0, 5.0), channels=2)
+    folder = export(tiny(Reconstruction, kspace), tmp_path)
+    contract, card = papers(folder)
+    assert contract["input"]["shape"] == [None, 8, 8, 2]
+    assert "From MR k-space to MR images in signal values" in card
+    assert "real and the imaginary part" in card
+    assert "Images of 8 × 8 pixels, and no others." in card
+    assert run_example(folder, card, monkeypatch, capsys) == "(1, 8, 8, 1)"
+
+
+def test_a_conditional_generator_takes_labels(tmp_path, monkeypatch, capsys):
+    model = tiny(Conditional)
+    folder = export(model, tmp_path)
+    latents = np.random.default_rng(0).standard_normal([2, 6], "float32")
+    labels = np.array([1, 0])
+    answer = serve(folder)(latents=tf.constant(latents), labels=tf.constant(labels))["images"]
+    np.testing.assert_allclose(answer, model([latents, labels]), atol=0.01)
+    contract, card = papers(folder)
+    assert contract["input"] == {"name": "latents", "dtype": "float32", "shape": [None, 6]}
+    assert contract["labels"] == {
+        "name": "labels", "dtype": "int64", "shape": [None], "names": ["left", "right"],
+    }  # fmt: skip
+    assert "labels, the class of each image: 0 left, 1 right." in card
+    assert run_example(folder, card, monkeypatch, capsys) == "(1, 8, 8, 1)"
+
+
+def test_a_generator_takes_latents(tmp_path):
+    model = tiny(TinyGenerator)
+    folder = export(model, tmp_path / "new" / "folder", version=7)
+    assert folder == tmp_path / "new" / "folder" / "7"
+    latents = np.random.default_rng(0).standard_normal([2, 6], "float32")
+    answer = serve(folder)(latents=tf.constant(latents))["images"]
+    np.testing.assert_allclose(answer, model(latents), atol=0.01)
+    assert "latents = np.random" in (folder / "assets.extra" / "model_card.md").read_text()
+
+
+def test_a_network_of_one_size_is_served_at_that_size():
+    (spec,) = serving_specs(tiny(FixedSize)).values()
+    assert (spec.name, spec.shape.as_list()) == ("images", [None, 16, 24, 1])
+
+
+def test_versions_count_up_and_never_overwrite(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.serving.export._verify", lambda *arguments: 0)
+    (tmp_path / "9").mkdir()
+    (tmp_path / "notes").mkdir()
+    assert export(tiny(), tmp_path).name == "10"
+    with pytest.raises(ValueError, match="version: .* Received: 10"):
+        export(tiny(), tmp_path, version=10)
+    with pytest.raises(ValueError, match="version: expected a positive number. Received: 0"):
+        export(tiny(), tmp_path, version=0)
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (Eager, r"differs from the model on an input of \(2, 37, 51, 1\).*Received: 1"),
+        (Noisy, "two answers to one input"),
+    ],
+)
+def test_an_export_that_answers_otherwise_is_refused(tmp_path, cls, message):
+    with pytest.raises(ValueError, match=message):
+        export(tiny(cls), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_does_not_load_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.serving.export._CHILD", "raise SystemExit('no such op')")
+    with pytest.raises(ValueError, match="does not run by itself. Received: no such op"):
+        export(tiny(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_arguments_are_named(tmp_path):
+    with pytest.raises(ValueError, match="card: .* Received: 'license'"):
+        export(tiny(), tmp_path, card={"license": "CC0"})
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="output: expected a folder"):
+        export(tiny(), tmp_path / "file")
+
+
+def test_bfloat16_models_export_with_float32_in_and_out(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = tiny()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert (model.precision, tiny().precision) == ("bfloat16", "float32")
+    folder = export(model, tmp_path)
+    images = tf.constant(np.random.default_rng(2).uniform(-1000, 2000, [1, 8, 8, 1]), tf.float32)
+    answer = serve(folder)(images=images)["images"]
+    assert answer.dtype == tf.float32
+    np.testing.assert_allclose(answer, model(images), atol=40)
+    contract = json.loads((folder / "assets.extra" / "intensity.json").read_text())
+    assert contract["precision"] == "bfloat16"
+
+
+def test_the_card_takes_what_the_registry_knows():
+    entry = zoo.lookup("tiny_export", overrides={"steps": 2})
+    assert card_fields(entry) == {"name": "tiny_export"}

@@ -1,0 +1,1 @@
+"""From a data set and a recipe to batches of images."""

@@ -1,0 +1,163 @@
+"""Random changes of training images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from zoo.recipe import Recipe
+
+_EXACT = 3  # folded into a stream's seed: for flips up-down and turns
+
+
+def augment(
+    images: list[tf.Tensor],
+    recipe: Recipe,
+    seed: tf.Tensor,
+    size: int = 0,
+    factors: Sequence[int] | None = None,
+    labels: Sequence[bool] | None = None,
+) -> list[tf.Tensor]:
+    """Crop, mirror, move, turn, scale and shrink images, all in the same way.
+
+    Rotation and zoom make one bilinear resampling (label maps: nearest), which takes about a third
+    of white noise away. Crop, flips, turns by 90° and shifts (of whole pixels) move pixels as they
+    are. Beyond the border the image is mirrored.
+
+    Args:
+        images: images of one extent, `[H, W, C]` of any type; or volumes `[D, H, W, C]`, which are
+            cropped, mirrored and turned in their slices only.
+        recipe: crop, flip, flip_up_down, turn, shift, rotation and zoom; `shift` counts pixels of
+            the coarsest image.
+        seed: int32 `[2]`, a stateless seed.
+        size: height and width of the result; 0 leaves those of the crop or of the image.
+        factors: of each image, its sides over those of the first, which is the coarsest; None: 1.
+        labels: of each image, whether it is a label map; None: none is.
+
+    Returns:
+        float32 images `[h, w, C]`, no value outside the range of the image's own; label maps
+        keep their type.
+    """
+    factors = factors or [1] * len(images)
+    labels = labels or [False] * len(images)
+    axes = images[0].shape.rank - 1
+    draws = tf.random.stateless_uniform((8,), seed, -1.0, 1.0)
+    whole = tf.shape(images[0])[:axes]
+    if recipe.crop:
+        window = tf.fill([axes], recipe.crop // max(factors))
+        room = whole - window
+        place = tf.concat([draws[7:], draws[:2]], 0)[-axes:]
+        place = (place + 1.0) / 2.0 * tf.cast(room + 1, tf.float32)
+        # The product may round up to room + 1. A smaller image lies in the middle.
+        start = tf.where(room > 0, tf.minimum(tf.cast(place, tf.int32), room), room // 2)
+    else:
+        window = tf.repeat(tf.reduce_min(whole), axes) if size else whole
+        start = (whole - window) // 2
+    if recipe.shift:
+        start += tf.cast(tf.round(draws[2:4] * recipe.shift), tf.int32)
+    mirror = draws[4] < 0 if recipe.flip else tf.constant(False)
+    angle = draws[5] * recipe.rotation * np.pi / 180
+    scale = 1.0 + draws[6] * recipe.zoom
+    # Of a seed of their own, so that the draws above stay what they are.
+    own_seed = tf.random.experimental.stateless_fold_in(seed, _EXACT)
+    turned = tf.random.stateless_uniform((2,), own_seed, maxval=4, dtype=tf.int32)
+    quarters, upside_down = turned[0], turned[1] < 2
+
+    def change(image: tf.Tensor, factor: int, label: bool) -> tf.Tensor:
+        cropped = recipe.crop // max(factors) * factor
+        shape = [cropped or side for side in image.shape[:-1]] + [image.shape[-1]]
+        first, sides = start * factor, window * factor
+        if recipe.rotation or recipe.zoom:
+            image = affine(image, first, sides, angle, scale, mirror, nearest=label)
+        else:
+            if recipe.crop or recipe.shift or size:
+                image = _take(image, first, sides)
+            if recipe.flip:  # `image[:, ::-1]` and `tf.where` are several times slower
+                image = tf.cond(mirror, lambda: tf.reverse(image, [axes - 1]), lambda: image)
+            if not label:
+                image = tf.cast(image, tf.float32)
+        if recipe.flip_up_down:
+            flipped = image
+            image = tf.cond(upside_down, lambda: tf.reverse(flipped, [axes - 2]), lambda: flipped)
+        if recipe.turn:  # of a volume each slice
+            image = tf.image.rot90(image, quarters)
+        if size:
+            image = tf.image.resize(image, [size, size], method="nearest" if label else "area")
+            shape = [size, size, shape[-1]]
+        return tf.ensure_shape(image, shape)
+
+    for image, factor in zip(images, factors, strict=True):
+        message = (
+            f"source and target of a pair have different sizes, or not {factor} to 1"
+            if factor > 1
+            else "source and target of a pair have different sizes"
+        )
+        tf.debugging.assert_equal(tf.shape(image)[:axes], whole * factor, message)
+    return [change(*each) for each in zip(images, factors, labels, strict=True)]
+
+
+def _take(image: tf.Tensor, start: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    """The pixels of a window of `[..., C]`, mirrored where it reaches over the border."""
+    axes = image.shape.rank - 1
+    whole = tf.shape(image)[:axes]
+
+    def mirrored():
+        taken = image
+        for axis in range(axes):
+            index = (start[axis] + tf.range(window[axis])) % (2 * whole[axis])
+            index = tf.minimum(index, 2 * whole[axis] - 1 - index)
+            taken = tf.gather(taken, index, axis=axis)
+        return taken
+
+    def inside():
+        begin, sides = tf.concat([start, [0]], 0), tf.concat([window, [-1]], 0)
+        return tf.slice(image, begin, sides)
+
+    fits = tf.reduce_all(start >= 0) & tf.reduce_all(start + window <= whole)
+    return tf.cond(fits, inside, mirrored)
+
+
+def affine(
+    image: tf.Tensor,
+    start: tf.Tensor,
+    window: tf.Tensor,
+    angle: tf.Tensor,
+    scale: tf.Tensor,
+    mirror: tf.Tensor,
+    nearest: bool = False,
+) -> tf.Tensor:
+    """Resample a window of an image, turned, scaled and mirrored about the window's centre.
+
+    The pixel at offset (y, x) from the centre takes the value at the offset
+    (f x sin a + y cos a, f x cos a - y sin a) / s of the input, f = -1 where mirrored, else 1.
+
+    Args:
+        image: `[H, W, C]`.
+        start: row and column of the window's first pixel, int32 `[2]`, possibly outside.
+        window: its height and width, int32 `[2]`.
+        angle: a, in radians; a positive one turns the content counter-clockwise.
+        scale: s, magnification.
+        mirror: bool, left to right.
+        nearest: take the nearest pixel's value, as label maps need.
+
+    Returns:
+        float32 `[*window, C]`: bilinear, mirrored beyond the border; of the image's own type with
+        `nearest`.
+    """
+    half = (tf.cast(window, tf.float32) - 1.0) / 2.0
+    centre = tf.cast(start, tf.float32) + half
+    cos, sin = tf.cos(angle) / scale, tf.sin(angle) / scale
+    sign = tf.where(mirror, -1.0, 1.0)
+    # (x, y) -> (a0 x + a1 y + a2, b0 x + b1 y + b2)
+    a0, a1, b0, b1 = sign * cos, -sin, sign * sin, cos
+    a2 = centre[1] - a0 * half[1] - a1 * half[0]
+    b2 = centre[0] - b0 * half[1] - b1 * half[0]
+    zero = tf.zeros_like(a0)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=(image if nearest else tf.cast(image, tf.float32))[None],
+        transforms=tf.stack([a0, a1, a2, b0, b1, b2, zero, zero])[None],
+        output_shape=window,
+        fill_value=0.0,
+        interpolation="NEAREST" if nearest else "BILINEAR",
+        fill_mode="REFLECT",
+    )[0]

@@ -1,0 +1,287 @@
+"""Examples one by one, and endless batches of them."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from zoo.data.augment import augment
+from zoo.data.facts import _holds_labels, _metadata, example_count, image_keys
+from zoo.domain import MEASUREMENTS
+from zoo.recipe import Recipe
+
+# A split smaller than this is shuffled as a whole; of a larger one, this much is held at a time.
+_SHUFFLE_BYTES = 2**30
+
+
+_READERS = 16  # files of one split read in turn, `_READERS` records from each
+
+
+_LAST_EPOCH = 2**31
+
+
+_NOISE = 2  # beside the streams 0 and 1: what a seed folded into the example's is for
+
+
+def eval_dataset(
+    builder: tfds.core.DatasetBuilder,
+    split: str = "test",
+    limit: int | None = None,
+    size: int = 0,
+    scale: int = 1,
+) -> Iterator[dict[str, Any]]:
+    """The examples of a split one by one, whole, always in the same order.
+
+    Args:
+        builder: a prepared data set.
+        split: which examples.
+        limit: the first so many only.
+        size: height and width to which the central square is averaged down; 0 leaves all.
+        scale: of a data set with sources of several resolutions, which of them.
+
+    Returns:
+        Dictionaries with "source" and "target", or "image", float32 `[H, W, C]` (volumes
+        `[D, H, W, C]`) in physical units, the texts "patient" and "name", the number "label"
+        where the data set has it, and "mask", bool `[H, W, 1]`, True inside the patient's body,
+        where the data set knows it.
+
+    Raises:
+        ValueError: for a split that is not there.
+    """
+    example_count(builder, split)
+    keys = image_keys(builder, scale)
+    names = dict(zip(keys, ("image",) if len(keys) == 1 else ("source", "target"), strict=True))
+    names |= {key: key for key in ("patient", "name", "label") if key in builder.info.features}
+    mask = getattr(builder.builder_config, "mask", "")
+    if mask:
+        names[mask] = "mask"
+    in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    dataset = builder.as_dataset(
+        split=split,
+        read_config=in_order,
+        shuffle_files=False,
+        decoders=tfds.decode.PartialDecoding(dict.fromkeys(names, True)),
+    )
+    dataset = dataset.take(-1 if limit is None else limit).prefetch(2)
+
+    def examples():
+        for example in dataset.as_numpy_iterator():
+            yield {name: plain(name, example[key]) for key, name in names.items()}
+
+    def plain(name: str, value: Any) -> Any:
+        if isinstance(value, bytes):
+            return value.decode()
+        if not value.ndim:
+            return int(value)
+        if name == "mask":  # after averaging: where the body fills half of a pixel
+            return reduced(value > 0) >= 0.5
+        return reduced(value)
+
+    def reduced(image: np.ndarray) -> np.ndarray:
+        image = image.astype(np.float32)
+        if size:
+            side = min(image.shape[:2])
+            top, left = ((length - side) // 2 for length in image.shape[:2])
+            square = image[top : top + side, left : left + side]
+            image = tf.image.resize(square, [size, size], method="area").numpy()
+        return image
+
+    return examples()
+
+
+def train_dataset(
+    builder: tfds.core.DatasetBuilder,
+    recipe: Recipe,
+    *,
+    batch_size: int,
+    size: int = 0,
+    first_example: int = 0,
+    unpaired: bool = False,
+) -> tf.data.Dataset:
+    """Endless batches of the split "train", shuffled anew in every epoch.
+
+    Args:
+        builder: a prepared data set.
+        recipe: crop, flip, flip_up_down, turn, shift, rotation, zoom, noise and seed.
+        batch_size: examples in a batch, over all replicas.
+        size: height and width to which images are averaged down; 0 leaves them. Without a crop
+            the central square is taken.
+        first_example: examples already consumed, where a run resumes.
+        unpaired: draw source and target independently, even from paired data.
+
+    Returns:
+        A dataset of dictionaries: float32 `[batch_size, H, W, C]` (volumes `[batch_size, D, H, W,
+        C]`) in physical units under "source" and "target", or "image"; the recipe's
+        `extra_features`; and "seed", int32 `[batch_size, 2]`, that no other example of the run has.
+
+    Raises:
+        ValueError: for images of several sizes without a crop, images smaller than `size`, and
+            for `turn` of images that are not square without a crop.
+    """
+    example_count(builder, "train")
+    kind = _metadata(builder)["kind"]
+    if kind == "single" and recipe.noise:
+        raise ValueError(
+            f"noise: it is added to the source, and single images have none. "
+            f"Received: noise={recipe.noise}"
+        )
+    groups = _groups(builder, recipe, unpaired or kind == "unpaired")
+    _check_sizes(builder, [group[0][0] for group in groups], recipe, size, batch_size)
+    parsers = [
+        tfds.features.FeaturesDict({key: builder.info.features[key] for key, _, _ in group})
+        for group in groups
+    ]
+
+    measured = _metadata(builder).get("source", {}).get("unit") in MEASUREMENTS
+
+    def prepare(number: tf.Tensor, *records: tf.Tensor) -> dict[str, tf.Tensor]:
+        example = {"seed": tf.stack([recipe.seed, tf.cast(number, tf.int32)])}
+        for stream, (group, parser, record) in enumerate(
+            zip(groups, parsers, records, strict=True)
+        ):
+            features = parser.deserialize_example(record)
+            seed = tf.random.experimental.stateless_fold_in(example["seed"], stream)
+            images = [part for part in group if features[part[0]].shape.rank]
+            changed = [tf.cast(features[key], tf.float32) for key, _, _ in images]
+            if not measured:  # each sample of a measurement has its place, and a size of its own
+                changed = augment(
+                    [features[key] for key, _, _ in images],
+                    recipe,
+                    seed,
+                    size,
+                    factors=[factor for _, _, factor in images],
+                    labels=[_holds_labels(builder, key) for key, _, _ in images],
+                )
+            example |= {name: features[key] for key, name, _ in group}
+            example |= {name: image for (_, name, _), image in zip(images, changed, strict=True)}
+        if recipe.noise:
+            seed = tf.random.experimental.stateless_fold_in(example["seed"], _NOISE)
+            source = example["source"]
+            noise = tf.random.stateless_normal(tf.shape(source), seed, stddev=recipe.noise)
+            example["source"] = source + noise
+        return example
+
+    numbers = tf.data.Dataset.counter(first_example)
+    streams = [
+        _records(builder, recipe.seed, first_example, stream) for stream in range(len(groups))
+    ]
+    dataset = tf.data.Dataset.zip((numbers, *streams))
+    dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.batch(batch_size, drop_remainder=True)
+    options = tf.data.Options()
+    options.deterministic = True
+    # Every worker reads everything and takes its part of each batch: together, one device's batch.
+    policy = tf.data.experimental.AutoShardPolicy.DATA
+    options.experimental_distribute.auto_shard_policy = policy
+    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+
+
+def _groups(
+    builder: tfds.core.DatasetBuilder, recipe: Recipe, unpaired: bool
+) -> list[list[tuple[str, str, int]]]:
+    """Features drawn together: (feature, name in the batch, sides as a multiple of the source's).
+
+    What belongs to the target, "target_label", goes with it where source and target are unpaired.
+    """
+    keys = image_keys(builder, recipe.scale)
+    if len(keys) == 1:
+        groups = [[("image", "image", 1)]]
+    else:
+        source, target = (keys[0], "source", 1), ("target", "target", recipe.scale)
+        groups = [[source], [target]] if unpaired else [[source, target]]
+    for name in recipe.extra_features:
+        of_target = name.startswith("target")
+        factor = recipe.scale if of_target else 1
+        groups[-1 if of_target else 0].append((name, name, factor))
+    return groups
+
+
+def _records(
+    builder: tfds.core.DatasetBuilder, seed: int, first: int, stream: int
+) -> tf.data.Dataset:
+    """Serialised examples in training order, endless, from the `first` on."""
+    split = builder.info.splits["train"]
+    if builder.info.file_format.value != "tfrecord":
+        raise ValueError(
+            f"{builder.info.full_name}: expected tfrecord files. "
+            f"Received: {builder.info.file_format.value}"
+        )
+    files = [os.fspath(path) for path in split.filepaths]
+    count = split.num_examples
+    buffer = min(count, max(1, count * _SHUFFLE_BYTES // max(split.num_bytes, 1)))
+
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+        # The seed of this function's own graph: without it the global seed would change the order.
+        tf.random.set_seed(1)
+        key = tf.stack([tf.constant(seed, tf.int64), 2 * number + stream])
+        order = tf.random.experimental.stateless_shuffle(files, seed=key)
+        records = tf.data.Dataset.from_tensor_slices(order).interleave(
+            tf.data.TFRecordDataset, cycle_length=_READERS, block_length=_READERS
+        )
+        shuffle_seed = tf.random.stateless_uniform((), key, maxval=2**62, dtype=tf.int64)
+        records = records.shuffle(buffer, shuffle_seed, reshuffle_each_iteration=False)
+        done = tf.where(number == first // count, first % count, 0)
+        return records.skip(tf.cast(done, tf.int64))
+
+    return tf.data.Dataset.range(first // count, _LAST_EPOCH).flat_map(epoch)
+
+
+def _check_sizes(
+    builder: tfds.core.DatasetBuilder,
+    keys: list[str],
+    recipe: Recipe,
+    size: int,
+    batch_size: int,
+) -> None:
+    """Refuses images that a batch cannot hold."""
+    crop = recipe.crop
+    if 0 < crop < size:
+        raise ValueError(f"crop: expected {size} or more, or 0. Received: {crop}")
+    if crop % recipe.scale:
+        raise ValueError(
+            f"crop: expected a multiple of the scale {recipe.scale}, or 0. Received: {crop}"
+        )
+    if recipe.dimensions == 3 and (recipe.shift or recipe.rotation or recipe.zoom):
+        raise ValueError(
+            "shift, rotation, zoom: volumes are only cropped, mirrored and turned in their slices. "
+            f"Received: shift={recipe.shift}, rotation={recipe.rotation}, zoom={recipe.zoom}"
+        )
+    if not size and (crop or (batch_size == 1 and not recipe.turn)):
+        return
+    for key in keys:
+        sizes = _sizes(builder, key)
+        if size and min(min(pair) for pair in sizes) < size:
+            raise ValueError(
+                f"size: {builder.info.full_name} has images smaller than {size} x {size} pixels. "
+                f"Received: {min(sizes)}"
+            )
+        oblong = [sides for sides in sorted(sizes) if sides[-2] != sides[-1]]
+        if recipe.turn and oblong and not crop and not size:
+            raise ValueError(
+                "turn: expected square images, or a crop. Received: crop=0 with images of "
+                f"{'x'.join(map(str, oblong[0]))} pixels"
+            )
+        if not crop and not size and len(sizes) > 1 and batch_size > 1:
+            raise ValueError(
+                f"crop: {builder.info.full_name} has images of several sizes, which a batch of "
+                f"{batch_size} cannot hold whole; set crop, or batch_size=1. Received: crop=0 "
+                f"with sizes {sorted(sizes)[:4]}"
+            )
+
+
+def _sizes(builder: tfds.core.DatasetBuilder, key: str) -> set[tuple[int, ...]]:
+    """Sides of the images of the split "train"; reads it through where they are not declared."""
+    feature = builder.info.features[key]
+    if None not in feature.shape:
+        return {feature.shape[:-1]}
+    raw = tfds.decode.PartialDecoding({key: True}, {key: tfds.decode.SkipDecoding()})
+    dataset = builder.as_dataset(split="train", decoders=raw)
+
+    def shape(example):
+        raw = example[key]
+        return raw["shape"] if isinstance(raw, dict) else tf.shape(feature.decode_example(raw))
+
+    return {tuple(int(side) for side in s[:-1]) for s in dataset.map(shape).as_numpy_iterator()}

@@ -1,0 +1,1 @@
+"""Measures a model, and writes what was found."""

@@ -1,0 +1,428 @@
+"""Writes translated DICOM series as derived images: valid, traceable, in the input's place."""
+
+import contextlib
+import copy
+import dataclasses
+import functools
+import io
+import itertools
+import math
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pydicom.uid
+
+from zoo.atomic import replacing, scratch
+from zoo.domain import Domain
+from zoo.imaging import geometry, iods, pet
+from zoo.imaging.dicom import enlarge, headers, provenance
+from zoo.imaging.dicom.encoding import Encoding, decimal
+from zoo.imaging.dicom.provenance import Derivation
+from zoo.imaging.dicom.read import Series
+from zoo.imaging.volume import contained
+
+_PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
+# true of the input's bytes or stored values only
+# fmt: off
+_STALE = (
+    "DigitalSignaturesSequence", "MACParametersSequence", "IconImageSequence",
+    "InstanceCreatorUID", "SmallestPixelValueInSeries", "LargestPixelValueInSeries",
+    "SmallestImagePixelValueInPlane", "LargestImagePixelValueInPlane",
+    "EncryptedAttributesSequence", "OriginalAttributesSequence",
+)
+# fmt: on
+
+
+def write(
+    series: Series,
+    paths: list[Path],
+    slices: Iterable[tuple[int, np.ndarray]],
+    derivation: Derivation,
+    skip: Callable[[Path, ValueError], object],
+    deidentify: Callable[[pydicom.Dataset], None] | None = None,
+    grid: geometry.Grid = geometry.SAME,
+) -> tuple[list[Path], list[str]]:
+    """Writes slices as a new series in Explicit VR Little Endian.
+
+    The slices first go to a temporary file, since one encoding must hold them all: the input's
+    where it does, else the closest that does (`Encoding.fit`). Memory holds one slice. The files
+    appear all at once: of a series that fails, there is none.
+
+    Images of another modality than the input's become objects of that one (`zoo.imaging.iods`).
+
+    Args:
+        series: the input; its headers are read again.
+        paths: where each slice goes, or the one path of a multi-frame file.
+        slices: pairs of (index, float32 [H, W] in physical units of the target), on the output's
+            grid.
+        derivation: recorded in the header.
+        skip: gets the files whose headers cannot be written, and why, where each slice has its
+            own.
+        deidentify: changes a header in place.
+        grid: how much finer the output's grid is; `depth` above 1 takes single-frame files.
+
+    Returns:
+        The files written, those of the slices given, and what there is to say of them.
+
+    Raises:
+        ValueError: for slices that are not finite, a header that cannot be written, or slices to
+            be interpolated that do not lie at equal distances.
+        OSError: where there is no room for the files.
+    """
+    slices = iter(slices)
+    first = next(slices, None)  # what cannot be read needs no room
+    if first is None:
+        return [], []
+    base = _base_encodings(series, derivation, grid)
+    shape = (len(base), *grid.shape(series.shape))
+    with scratch(paths[0].parent, shape, np.float32) as values:
+        # the values, and the range of those that one encoding has to hold
+        ranges: dict[Encoding, tuple[float, float]] = {}
+        indices = []
+        for index, array in itertools.chain([first], slices):
+            low, high = float(array.min()), float(array.max())
+            if not (math.isfinite(low) and math.isfinite(high)):
+                raise ValueError(f"slice {index}: the model's output is not finite")
+            values[index] = array
+            before = ranges.get(base[index], (low, high))
+            ranges[base[index]] = min(low, before[0]), max(high, before[1])
+            indices.append(index)
+        # one file of many frames, as the input is
+        encodings = _fit(series, ranges, derivation)
+        encodings = [encodings.get(encoding, encoding) for encoding in base]
+        if len(series.paths) < series.length and len(paths) == 1:
+            _write_frames(series, paths[0], values, encodings, derivation, deidentify, grid)
+            return paths, []
+        # the files, which get their names together
+        written = {}
+        source = _source
+        if len(series.paths) < series.length:  # a file of many frames is read once
+            source = functools.lru_cache(maxsize=1)(_source)
+        with contextlib.ExitStack() as files:
+            for index in indices:
+                path, encoding = series.path(index // grid.depth), encodings[index]
+                try:
+                    with contained("header"):
+                        stored = _stored(series, index, values[index], encoding, derivation, grid)
+                        header = source(path, derivation, deidentify)
+                        header = _header(header, series, index, encoding, derivation, grid)
+                        _describe_pixels(header, [encoding], int(stored.min()), int(stored.max()))
+                        header.PixelData = _padded(_words(stored, header.BitsAllocated))
+                        # what cannot be written is found in memory, not on the disk
+                        content = _content(header)
+                except ValueError as error:
+                    if len(series.paths) < series.length or grid.depth > 1:
+                        raise
+                    skip(path, error)
+                    continue
+                files.enter_context(replacing(paths[index])).write_bytes(content)
+                written[paths[index]] = header.SOPClassUID
+    notes = []
+    if written and _changes(series, derivation):
+        name = next(iter(written.values())).name
+        became = f"{series.modality} became {derivation.target.modality}"
+        notes = [f"modality: {became}, written as {name}"]
+    return list(written), notes
+
+
+def _changes(series: Series, derivation: Derivation) -> bool:
+    return iods.changes(series.modality, derivation.target, derivation.same_unit)
+
+
+def _base_encodings(series: Series, derivation: Derivation, grid: geometry.Grid) -> list[Encoding]:
+    """The encoding that each slice of the output would keep."""
+    encodings = [frame.encoding for frame in series.frames for _ in range(grid.depth)]
+    if derivation.classes:  # the numbers themselves
+        bits = 8 if encodings[0].bits <= 8 and derivation.classes <= 256 else 16
+        return [Encoding(bits=bits, rescaled=encodings[0].rescaled)] * len(encodings)
+    if derivation.same_unit:
+        return encodings
+    # steps of another quantity say nothing: take whole units, or 4096 levels in the window
+    if derivation.target.unit == "HU":
+        return [Encoding(signed=True, rescaled=True)] * len(encodings)
+    slope = min(1.0, 10.0 ** math.floor(math.log10(derivation.target.span / 4096)))
+    pet = derivation.target.modality == "PT"
+    signed = pet or encodings[0].signed
+    rescaled = pet or encodings[0].rescaled or slope != 1
+    return [Encoding(slope=slope, signed=signed, rescaled=rescaled)] * len(encodings)
+
+
+def _fit(
+    series: Series, ranges: dict[Encoding, tuple[float, float]], derivation: Derivation
+) -> dict[Encoding, Encoding]:
+    """For each encoding of the input the one that holds the new values."""
+    padded = not derivation.classes and any(frame.padding for frame in series.frames)
+    if padded and not derivation.same_unit:
+        # padding becomes the least value of the window
+        least = derivation.target.window[0]
+        ranges = {old: (min(low, least), max(high, least)) for old, (low, high) in ranges.items()}
+        padded = False
+    modality = derivation.target.modality if _changes(series, derivation) else series.modality
+    if modality == "PT":
+        return {old: old.around_zero(*limits) for old, limits in ranges.items()}
+    fitted = {old: _roomy(old, *limits, padded) for old, limits in ranges.items()}
+    if len({(new.bits, new.signed) for new in fitted.values()}) > 1:  # one layout for all
+        signed = any(new.signed for new in fitted.values())
+        fitted = {
+            old: _roomy(dataclasses.replace(old, bits=16, signed=signed), *limits, padded)
+            for old, limits in ranges.items()
+        }
+    return fitted
+
+
+def _roomy(old: Encoding, low: float, high: float, padded: bool) -> Encoding:
+    """The fitted encoding; a new one leaves the end levels to padding, where it can."""
+    new = old.fit(low, high)
+    if padded and new != old:
+        step = abs(old.slope)
+        roomy = old.fit(low - step, high + step)
+        return roomy if roomy.slope == old.slope else new
+    return new
+
+
+def _stored(
+    series: Series,
+    index: int,
+    values: np.ndarray,
+    encoding: Encoding,
+    derivation: Derivation,
+    grid: geometry.Grid,
+) -> np.ndarray:
+    """Stored integers of a slice, with the input's padding put back.
+
+    In a label map it is class 0, and in another unit the least value of the window.
+    """
+    stored = encoding.encode(values)
+    padding = series.frames[index // grid.depth].padding
+    if padding:
+        source = grid.repeat(series.stored(index // grid.depth))
+        mask = (source >= padding[0]) & (source <= padding[1])
+        if derivation.classes:
+            stored[mask] = 0
+        elif derivation.same_unit:
+            stored[mask] = np.clip(source[mask], *encoding.limits)
+        else:
+            stored[mask] = encoding.encode(np.array(derivation.target.window[0]))
+    return stored
+
+
+def _words(stored: np.ndarray, allocated: int) -> np.ndarray:
+    return stored.astype("<i2").astype("<u2") if allocated == 16 else stored.astype(np.uint8)
+
+
+def _padded(words: np.ndarray) -> bytes:
+    """The bytes of Pixel Data, whose number is even."""
+    data = words.tobytes()
+    return data + b"\0" * (len(data) % 2)
+
+
+def _write_frames(
+    series: Series,
+    path: Path,
+    values: np.ndarray,
+    encodings: list[Encoding],
+    derivation: Derivation,
+    deidentify: Callable[[pydicom.Dataset], None] | None,
+    grid: geometry.Grid,
+) -> None:
+    """One multi-frame file; frames keep their stored order."""
+    with contained("header"):
+        header = _source(series.paths[0], derivation, deidentify)
+        header = _header(header, series, 0, encodings[0], derivation, grid)
+        allocated = _allocated(header, encodings[0])
+    order = sorted(range(series.length), key=lambda index: series.frames[index].number)
+    low, high = 1 << 16, -(1 << 16)
+    with tempfile.TemporaryFile(dir=path.parent) as pixels:
+        for index in order:
+            stored = _stored(series, index, values[index], encodings[index], derivation, grid)
+            low, high = min(low, int(stored.min())), max(high, int(stored.max()))
+            pixels.write(_words(stored, allocated).tobytes())
+        pixels.write(b"\0" * (pixels.tell() % 2))
+        pixels.seek(0)
+        with contained("header"):
+            _describe_pixels(header, [encodings[index] for index in order], low, high)
+            header.PixelData = pixels
+            header["PixelData"].VR = "OB" if allocated == 8 else "OW"
+            with replacing(path) as temporary, headers.quiet():
+                header.save_as(
+                    temporary, implicit_vr=False, little_endian=True, enforce_file_format=True
+                )
+
+
+def _content(header: pydicom.Dataset) -> bytes:
+    """The file that a header with its pixels is."""
+    header["PixelData"].VR = "OB" if header.BitsAllocated == 8 else "OW"
+    file = io.BytesIO()
+    with headers.quiet():
+        header.save_as(file, implicit_vr=False, little_endian=True, enforce_file_format=True)
+    return file.getvalue()
+
+
+def _source(
+    path: Path, derivation: Derivation, deidentify: Callable[[pydicom.Dataset], None] | None
+) -> pydicom.Dataset:
+    """The header of an input file, less its pixels and what is true of them alone."""
+    with headers.quiet():
+        header = headers.read(path)
+        if not header.original_encoding[1]:
+            header.walk(headers.swap_words)
+            header.set_original_encoding(False, True, header.original_character_set)
+        _remove(header, _STALE)
+        for group in range(0x5000, 0x5020, 2):  # curves, whose VR pydicom leaves open
+            if (group, 0x3000) in header:
+                header[group, 0x3000].VR = "OW"
+        if header.file_meta.TransferSyntaxUID.is_encapsulated:
+            headers.remove_encapsulated(header)
+        provenance.keep_lossy(header, path)
+        iods.complete(header, derivation.series[0][0])
+        if deidentify is not None:
+            deidentify(header)
+        _remove_empty_overlays(header)
+    return header
+
+
+def _header(
+    header: pydicom.Dataset,
+    series: Series,
+    index: int,
+    encoding: Encoding,
+    derivation: Derivation,
+    grid: geometry.Grid,
+) -> pydicom.Dataset:
+    """The header of output slice `index`, less its pixels, made from the nearest input slice's."""
+    number = index // grid.depth
+    with headers.quiet():
+        part = series.frames[number].part
+        frame = series.frames[number].number if len(series.paths) < series.length else None
+        origin = provenance.reference(header, frame if _changes(series, derivation) else None)
+        if _changes(series, derivation):
+            header = iods.flatten(header, series.frames[number].number)
+            parts = [frame.part for frame in series.frames]
+            count, first = parts.count(part), parts.index(part)
+            iods.convert(header, derivation.target, count, number - first)
+        provenance.derive(header, derivation, origin, part)
+        as_suv = series.modality == "PT" and pet.unit(header) != series.unit
+        if not derivation.same_unit or as_suv:
+            header.remove_private_tags()  # they may hold scales of the old values
+            _change_unit(header, derivation.target, encoding.rescaled)
+        if derivation.classes or not derivation.same_unit:
+            _remove(header, _PADDING)
+        if grid.depth > 1:
+            enlarge.interpolate(header, series, index, grid.depth)
+        if grid.scale > 1:
+            enlarge.enlarge(header, grid.scale)
+    return header
+
+
+def _remove(header: pydicom.Dataset, keywords: Iterable[str]) -> None:
+    for keyword in keywords:
+        if keyword in header:
+            del header[keyword]
+
+
+def _remove_empty_overlays(header: pydicom.Dataset) -> None:
+    """Removes what describes overlays in unused bits of the pixels, which are not written."""
+    for group in range(0x6000, 0x6020, 2):
+        if (group, 0x0010) in header and (group, 0x3000) not in header:
+            for element in header.group_dataset(group):
+                del header[element.tag]
+
+
+def _change_unit(header: pydicom.Dataset, target: Domain, rescaled: bool) -> None:
+    """Unit and window of values that mean something else than the input's."""
+    _forget_real_world(header)
+    if header.get("PhotometricInterpretation") == "MONOCHROME1":  # of the input's brightness
+        header.PhotometricInterpretation = "MONOCHROME2"
+        if "PresentationLUTShape" in header:
+            header.PresentationLUTShape = "IDENTITY"
+    for dataset in _value_groups(header, "FrameVOILUTSequence"):
+        dataset.WindowCenter = decimal(sum(target.window) / 2)
+        dataset.WindowWidth = decimal(target.span)
+        for keyword in ("WindowCenterWidthExplanation", "VOILUTSequence", "VOILUTFunction"):
+            if keyword in dataset:
+                del dataset[keyword]
+    if target.modality == "PT" and "Units" in header:
+        iods.set_pet_unit(header, target)
+    elif rescaled:
+        for dataset in _value_groups(header, "PixelValueTransformationSequence"):
+            dataset.RescaleType = "HU" if target.unit == "HU" else "US"
+
+
+def _forget_real_world(header: pydicom.Dataset) -> None:
+    """Removes the units of stored values that are no longer the same."""
+    for dataset in (header, *headers.functional_groups(header)):
+        _remove(dataset, ["RealWorldValueMappingSequence"])
+
+
+def _value_groups(header: pydicom.Dataset, sequence: str) -> list[pydicom.Dataset]:
+    """The functional group's items, or the header itself where there are none."""
+    return [
+        item
+        for group in headers.functional_groups(header)
+        for item in headers.items(group, sequence)
+    ] or [header]
+
+
+def _allocated(header: pydicom.Dataset, encoding: Encoding) -> int:
+    return 8 if header.BitsAllocated == 8 and encoding.bits <= 8 else 16
+
+
+def _rescale_items(header: pydicom.Dataset, differ: bool) -> list[pydicom.Dataset]:
+    """What holds the rescale: one item for all frames, or in order one of each, made as needed.
+
+    Args:
+        header: of the output.
+        differ: whether the frames' encodings do.
+    """
+    sequence = "PixelValueTransformationSequence"
+    own = headers.items(header, "PerFrameFunctionalGroupsSequence")
+    shared = [g for g in headers.items(header, "SharedFunctionalGroupsSequence") if sequence in g]
+    if not own or not (differ or (shared and any(sequence in group for group in own))):
+        return _value_groups(header, sequence)
+    common = shared[0][sequence].value[0] if shared else pydicom.Dataset()
+    for group in own:
+        if sequence not in group:
+            group.PixelValueTransformationSequence = [copy.deepcopy(common)]
+    for group in shared:
+        del group[sequence]
+    return [group[sequence].value[0] for group in own]
+
+
+def _describe_pixels(
+    header: pydicom.Dataset, encodings: list[Encoding], low: int, high: int
+) -> None:
+    """Everything in the header that depends on the stored values."""
+    first = encodings[0]
+    padding = headers.padding_ends(header)
+    header.BitsAllocated = _allocated(header, first)
+    header.BitsStored, header.HighBit = first.bits, first.bits - 1
+    header.PixelRepresentation = int(first.signed)
+    changed = False
+    if "ModalityLUTSequence" in header:
+        del header.ModalityLUTSequence
+        changed = True
+    items = _rescale_items(header, len(set(encodings)) > 1)
+    for item, encoding in zip(items, encodings, strict=False):
+        if not encoding.rescaled:
+            continue
+        if item.get("RescaleSlope") != encoding.slope or (
+            item.get("RescaleIntercept") != encoding.intercept
+        ):
+            changed = True
+            item.RescaleSlope = pydicom.valuerep.format_number_as_ds(encoding.slope)
+            item.RescaleIntercept = pydicom.valuerep.format_number_as_ds(encoding.intercept)
+            if "RescaleType" not in item and "Units" not in header:  # PET has Units instead
+                item.RescaleType = "US"
+    if changed:
+        _forget_real_world(header)
+    vr = "SS" if first.signed else "US"
+    for keyword, value in (("SmallestImagePixelValue", low), ("LargestImagePixelValue", high)):
+        if keyword in header:
+            header[keyword] = pydicom.DataElement(keyword, vr, value)
+    for keyword, value in zip(_PADDING, padding or (), strict=False):
+        if keyword in header:
+            value = int(np.clip(value, *first.limits))
+            header[keyword] = pydicom.DataElement(keyword, vr, value)

@@ -1,0 +1,1 @@
+"""Translates a user's files, and writes generated images."""

@@ -1,0 +1,181 @@
+"""The card that comes with an exported model, for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zoo.domain import HANGS
+
+# Side of the largest volume that an export is tried with: a whole tile may take minutes.
+LARGEST_CUBE = 32
+
+
+def write(contract: dict[str, Any], fields: dict[str, Any], version: int, memory: int) -> str:
+    """The card of an exported model, Markdown.
+
+    Args:
+        contract: what `intensity.json` says.
+        fields: what the model cannot know, see `export`.
+        version: the number of the export.
+        memory: bytes that the largest input tried takes; 0 where unknown.
+    """
+    source, target = contract["source"], contract["target"]
+    given, shape = contract["input"]["name"], contract["input"]["shape"]
+    names = [given]
+    if given == "latents":
+        makes, window = "New images from noise", "standard normal latent vectors."
+        sizes = f"Any number of latent vectors of {shape[1]} values."
+        examples = [f'np.random.default_rng(0).standard_normal([1, {shape[1]}]).astype("float32")']
+        if "labels" in contract:
+            names.append("labels")
+            examples.append('np.array([0], "int64")')
+            window += f" labels, the class of each image: {_numbered(contract['labels']['names'])}."
+    else:
+        makes = f"From {_in_words(source)} to {_in_words(target)}"
+        makes += f", {contract['scale']} times as fine" if contract["scale"] > 1 else ""
+        low, high = source["window"]
+        window = (
+            f"{_unit(source)}, as they are, unscaled; the network sees what lies between "
+            f"{low:g} and {high:g}."
+        )
+        if source["unit"] == "k-space":
+            window = f"Channels are the real and the imaginary part. {window}"
+        example = [1, *([64, 64] if contract["dimensions"] == 2 else [16, 16, 16]), shape[-1]]
+        example = example if None in shape[1:-1] else [1, *shape[1:]]
+        examples = [f'np.full({example}, {low}, "float32")']
+        sizes = _sizes(contract, memory)
+    inputs = "\n".join(f"{n} = {example}" for n, example in zip(names, examples, strict=True))
+    arguments = ", ".join(f"{n}=tf.constant({n})" for n in names)
+    output = f"{_unit(target)}, window {target['window'][0]:g} to {target['window'][1]:g}; float32."
+    if "classes" in contract:
+        output = "the number of each pixel's class, a whole number in float32"
+        output += f": {_numbered(contract['label_names'])}." if contract["label_names"] else "."
+    metrics = _flat(fields.get("metrics") or {})
+    measured = "\n".join(f"| {name} | {value} |" for name, value in metrics)
+    measured = f"| metric | value |\n|---|---|\n{measured}" if metrics else "None were given."
+    return f"""# {fields["name"]}, version {version}
+
+{fields.get("summary", "")}
+
+| | |
+|---|---|
+| what it does | {makes} |
+| architecture | {contract["model"]} |
+| paper | {fields.get("paper", "not stated")} |
+| data set | {fields.get("dataset") or "not stated"} |
+| licence | {fields.get("licence") or "not stated"} |
+| weights (sha256) | `{contract["weights_sha256"]}` |
+| precision inside | {contract["precision"]} |
+| made with | {", ".join(f"{k} {v}" for k, v in contract["libraries"].items())} |
+
+## Intended use and limits
+
+For research only. **Not a medical device**: not for diagnosis or treatment. A translated or
+generated image can lack findings that are there, and show findings that are not. It holds only
+for images like those it was trained on: same modality, body part, protocol and pixel spacing.
+
+## Numbers in and out
+
+- Input: {window}
+- Output: {output}
+- Pixel spacing it was trained on: {_spacing(source)}.
+- Slices it was trained on: {_plane(source)}.
+- Sizes: {sizes}
+
+`intensity.json` beside this card says the same for programs.
+
+## Measured
+
+{measured}
+
+{fields.get("notes", "")}
+
+## How to call it
+
+In the folder that holds version {version}:
+
+```python
+import numpy as np
+import tensorflow as tf
+
+model = tf.saved_model.load("{version}")
+{inputs}
+answer = model.signatures["{contract["signature"]}"]({arguments})
+print(answer["images"].shape)
+```
+
+With TF Serving:
+
+```sh
+tensorflow_model_server --rest_api_port=8501 --model_name=translate --model_base_path="$PWD"
+```
+"""
+
+
+def _sizes(contract: dict[str, Any], memory: int) -> str:
+    """What the card says of the sizes of images, or of volumes."""
+    sides, scale = contract["input"]["shape"][1:-1], contract["scale"]
+    volumes = contract["dimensions"] == 3
+    kind, axes = ("volume", "D × H × W") if volumes else ("image", "H × W")
+    finer = f" Every side of the output is {scale} times the input's." if scale > 1 else ""
+    if None not in sides:
+        return f"Images of {_by(sides)} pixels, and no others.{finer}"
+    tile, used = contract["tile"], max(1, round(memory / 2**20))
+    tried = _by([min(tile["size"], LARGEST_CUBE)] * 3 if volumes else [tile["size"]] * 2)
+    took = f"One {kind} of {tried} took about {used} MiB on a CPU, besides the model. "
+    return (
+        f"Any {'depth, ' if volumes else ''}height and width; the graph pads to a multiple of "
+        f"{contract['size_multiple']} and crops again. It does not tile: each {kind} goes through "
+        f"whole, and memory grows with {axes}. {took if memory else ''}"
+        f"Cut larger {kind}s into tiles of {_by([tile['size']] * len(sides))} pixels which overlap "
+        f"by {tile['overlap']}, and blend them where they overlap.{finer}"
+    )
+
+
+def _by(sides: Sequence[int]) -> str:
+    return " × ".join(str(side) for side in sides)
+
+
+def _numbered(names: Sequence[str]) -> str:
+    return ", ".join(f"{number} {name}" for number, name in enumerate(names))
+
+
+def _in_words(domain: dict[str, Any]) -> str:
+    if domain["unit"] == "class":
+        return "label maps"
+    if domain["unit"] == "k-space":
+        return f"{domain['modality']} k-space"
+    if domain["unit"] == "line integral":
+        return f"{domain['modality']} sinograms"
+    return f"{domain['modality']} images in {_unit(domain)}, {domain['channels']} channel(s)"
+
+
+def _unit(domain: dict[str, Any]) -> str:
+    words = {"1": "values without a unit", "signal": "signal values", "k-space": "k-space values"}
+    words["line integral"] = "line integrals, -log of the share of photons that pass"
+    return words.get(domain["unit"], domain["unit"])
+
+
+def _plane(domain: dict[str, Any]) -> str:
+    if not domain["plane"]:
+        return "of no stated plane"
+    edges = {"S": "top", "I": "bottom", "A": "front", "P": "back", "L": "left", "R": "right"}
+    rows, columns, _ = (edges[letter] for letter in HANGS[domain["plane"]])
+    return f"{domain['plane']}, rows to the patient's {rows} and columns to the {columns}"
+
+
+def _spacing(domain: dict[str, Any]) -> str:
+    spacing = domain["spacing"]
+    if not spacing:
+        return "not stated"
+    axes = "(row, column)" if len(spacing) == 2 else "(slice, row, column)"
+    return f"{_by([f'{value:g}' for value in spacing])} mm {axes}"
+
+
+def _flat(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows = []
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{name}, ")
+        else:
+            rows.append((prefix + name, f"{value:.4g}" if isinstance(value, float) else f"{value}"))
+    return rows

@@ -1,0 +1,1 @@
+"""Simulated anatomy and scanners, from which the data sets make their examples."""

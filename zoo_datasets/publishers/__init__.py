@@ -1,0 +1,1 @@
+"""Trees of files as their publishers lay them out."""
