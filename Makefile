@@ -3,6 +3,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+LOWEST := $(VENV)/lowest
 # The first Python from 3.11 to 3.13 that can make a virtual environment.
 FIND_PYTHON = for p in python3.11 python3.12 python3.13 python3; do \
 	  $$p -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
@@ -16,7 +17,8 @@ define need
   command -v $(1) >/dev/null || { echo "$(1) is missing: sudo apt-get install $(2)"; exit 1; }; }
 endef
 
-.PHONY: demo test test-cpus lint learn distributed fuzz table verify-weights bazel bazel-light install clean
+.PHONY: demo test test-cpus test-lowest lint learn distributed fuzz table verify-weights bazel \
+  bazel-light dist install clean
 
 demo: install
 	@$(PYTHON) tools/demo.py
@@ -32,8 +34,25 @@ test-cpus: install
 	@ONEDNN_MAX_CPU_ISA=AVX2 $(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
 	  -k "not bfloat16"
 
+# The tests on the lowest version of each dependency that pyproject.toml states, in an environment of
+# their own; `make test` has the newest.  One file: make test-lowest TESTS=tests/recipe_test.py
+test-lowest: TESTS := tests
+test-lowest: $(LOWEST)/.installed
+	$(call need,dciodvfy,dicom3tools)
+	@$(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+
+$(LOWEST)/.installed: pyproject.toml | install
+	@echo "Installing the lowest versions into $(LOWEST) ..."
+	@rm -rf $(LOWEST)
+	@$(PYTHON) -m pip install -qq --disable-pip-version-check "uv>=0.5"
+	@$(PYTHON) -m venv $(LOWEST)
+	@$(VENV)/bin/uv pip install -q --python $(LOWEST)/bin/python --resolution lowest-direct \
+	  --editable ".[test]"
+	@touch $@
+
 lint: install
 	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check -q .
 
 # Every model trains until it beats a baseline; writes docs/results.md and its pictures.
 learn: install
@@ -65,6 +84,11 @@ bazel bazel-light: install
 	$(call need,dciodvfy,dicom3tools)
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bazel $(BAZEL_ARGS)
 	@bazel shutdown
+
+# The sdist and the wheel of a release, in dist/.
+dist: install
+	@rm -rf dist
+	@$(PYTHON) -m hatchling build
 
 install: $(STAMP)
 

@@ -1,4 +1,4 @@
-"""What holds for the project as a whole: packaging, the registry, the command line's speed."""
+"""What holds for the project as a whole: the registry, its places, the command line's speed."""
 
 import importlib
 import json
@@ -6,7 +6,6 @@ import re
 import resource
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -23,46 +22,6 @@ OWN = {
 
 def python(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> zipfile.ZipFile:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
-    done = python(*command, "--disable-pip-version-check", "--wheel-dir", str(folder), str(ROOT))
-    assert done.returncode == 0, done.stderr
-    (path,) = folder.glob("*.whl")
-    return zipfile.ZipFile(path)
-
-
-def test_the_wheel_holds_what_the_code_reads(wheel):
-    held = set(wheel.namelist())
-    assert wheel.read("zoo/registry.yaml") == (ROOT / "registry.yaml").read_bytes()
-    for package in ("zoo", "zoo_datasets"):
-        for path in (ROOT / package).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
-                assert path.relative_to(ROOT).as_posix() in held
-    assert not [name for name in held if name.startswith("tests")]
-    (points,) = [name for name in held if name.endswith("entry_points.txt")]
-    assert "zoo = zoo.command_line:main" in wheel.read(points).decode()
-
-
-def test_the_wheels_registry_is_found_where_it_is_unpacked(wheel, tmp_path):
-    wheel.extractall(tmp_path)
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import zoo; print(zoo.names())"
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(sorted(OWN["models"]))
-
-
-def test_versions_agree(wheel):
-    import zoo
-
-    (metadata,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
-    assert f"\nVersion: {zoo.__version__}\n" in wheel.read(metadata).decode()
-    assert f"\nversion: {zoo.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 @pytest.mark.parametrize("name", OWN["models"])
