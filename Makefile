@@ -21,7 +21,7 @@ endef
   bazel-light dist install clean
 
 demo: install
-	@$(PYTHON) tools/demo.py
+	@$(PYTHON) -m tools.demo
 
 test: install lint
 	$(call need,dciodvfy,dicom3tools)
@@ -56,7 +56,7 @@ lint: install
 
 # Every model trains until it beats a baseline; writes docs/results.md and its pictures.
 learn: install
-	@$(PYTHON) -m pytest -q -s -m learn tests/learning_test.py
+	@$(PYTHON) -m pytest -q -s -m learn tests/tools/learn_test.py
 
 # Every model in two processes, against one.
 distributed: install
@@ -68,13 +68,13 @@ fuzz: install
 
 # The table of docs/datasets.md, from the registry.
 table: install
-	@$(PYTHON) tools/dataset_table.py
+	@$(PYTHON) -m tools.dataset_table
 
 # Measures the shipped weights on real scans, which it fetches; writes their cards and the table of
 # docs/pretrained.md, and fails where a figure is not as stated. BM3D makes the first run take half an hour.
 verify-weights: install
 	@$(PYTHON) -m pip install -qq --disable-pip-version-check --editable ".[verify]"
-	@$(PYTHON) tools/verify_weights.py
+	@$(PYTHON) -m tools.verify_weights
 
 # Every test under Bazel, one at a time; bazel-light: builds all, and runs what takes seconds.
 bazel: BAZEL_ARGS := test //...

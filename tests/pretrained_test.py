@@ -4,7 +4,6 @@ import dataclasses
 import json
 import re
 import socket
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,8 @@ import pydicom.data
 import pytest
 
 import zoo
+from tools import cards, pretrained
+from tools.judges import reconstruction
 from zoo import metrics, registry
 from zoo.cache import file_sha256
 from zoo.physics import fourier, noise, resolution
@@ -20,12 +21,6 @@ from zoo.step import forward_flops
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = ROOT / "zoo" / "weights"
-sys.path.insert(0, str(ROOT / "tools"))
-
-import cards  # noqa: E402
-import pretrained  # noqa: E402
-import verify_weights  # noqa: E402
-
 ENTRIES = {k: v for k, v in registry.index()["pretrained"].items() if v["owner"] == "zoo"}
 HU = (-1024.0, 1500.0)
 
@@ -68,7 +63,7 @@ def test_card_record_and_registry_agree(name):
         if key == "judged_on":
             assert value in card
         else:
-            assert f"| {key} | {cards._figure(value)} |" in card
+            assert f"| {key} | {cards.as_text(value)} |" in card
     for field in ("job", "use", "data", "limits", "picture", "memorisation"):
         assert cards.PROSE[name][field] in card, field
     assert cards.PROSE[name].get("chosen", "Nothing was chosen by them.") in card
@@ -97,7 +92,7 @@ def test_the_docs_have_the_table():
     page = (ROOT / "docs" / "pretrained.md").read_text(encoding="utf-8")
     for name, entry in ENTRIES.items():
         (row,) = [line for line in page.splitlines() if line.startswith(f"| [`{name}`]")]
-        values = {k: cards._figure(v) for k, v in entry["metrics"].items()}
+        values = {k: cards.as_text(v) for k, v in entry["metrics"].items()}
         assert cards.PROSE[name]["result"].format_map(values) in row
 
 
@@ -160,63 +155,9 @@ def test_automap_beats_the_inverse_fft():
     model = zoo.load("automap_mri")
     channels = 0.05 * np.random.default_rng(0).standard_normal((2, 64, 64), np.float32)
     measured = fourier.to_kspace(target) + channels[0] + 1j * channels[1]
-    for lines in (np.ones(64, bool), verify_weights.pipeline_mask(model)):
+    for lines in (np.ones(64, bool), reconstruction.protocol_lines(model)):
         source = fourier.to_channels(measured * lines[:, None])
         output = model.translate(source[None])[0, ..., 0]
         assert metrics.rmse(output, target) < metrics.rmse(
             model.baseline(source)[0][..., 0], target
         )
-
-
-# The tools that measure.
-
-
-def test_differences_name_what_changed():
-    stated = {"psnr_db": [30.12, 29.0, 31.0], "copies": 0, "mae": 12.3}
-    assert verify_weights.differences(stated, stated) == []
-    assert verify_weights.differences(stated | {"mae": 12.31}, stated) == []
-    (line,) = verify_weights.differences(stated | {"mae": 13.3}, stated)
-    assert line == "mae: stated 12.3, measured 13.3"
-    assert verify_weights.differences({"mae": 12.3}, {}) == ["mae: not stated"]
-    (line,) = verify_weights.differences(stated | {"psnr_db": [30.9, 29.0, 31.0]}, stated)
-    assert "psnr_db" in line
-    assert verify_weights.differences(stated | {"copies": 3}, stated)
-
-
-def test_noise_power_of_white_noise_is_its_variance():
-    image = 7 * np.random.default_rng(0).standard_normal((256, 256))
-    spectrum = verify_weights._noise_power(image, verify_weights._flat_places(image))
-    assert spectrum.shape == (15,)
-    # The fitted planes take some of the lowest frequencies with them.
-    np.testing.assert_allclose(spectrum[3:], 49, rtol=0.3)
-    assert verify_weights._apart(spectrum, 10 * spectrum) == pytest.approx(1)
-
-
-def test_edges_correlate_where_they_are():
-    image = np.zeros((64, 64))
-    image[20:40, 24:50] = 300.0
-    correlation = verify_weights._edge_correlation
-    assert correlation(image, 0.5 * image - 40) == pytest.approx(1)
-    assert correlation(image, np.roll(image, 4, 1)) < 0.8
-
-
-def test_noise_of_the_level_asked_for():
-    class Scan:
-        name, spacing, image = "head", (0.43, 0.43), real_ct()
-
-    source = verify_weights._noisy(Scan, 30, 0.25, "hann")
-    body = Scan.image > -500
-    assert (source - Scan.image)[body].std() == pytest.approx(30, rel=0.03)
-    np.testing.assert_array_equal(source, verify_weights._noisy(Scan, 30, 0.25, "hann"))
-
-
-def test_entry_is_written_in_order_and_read_back(tmp_path, monkeypatch):
-    (tmp_path / "registry.yaml").write_text("models: {}\n\npretrained:\n  zebra:\n    model: a\n")
-    monkeypatch.setattr(pretrained, "ROOT", tmp_path)
-    pretrained.write_entry("ape", {"model": "b", "folder": "dropped", "metrics": {"x": [1, 0, 2]}})
-    import yaml
-
-    text = (tmp_path / "registry.yaml").read_text()
-    assert text.index("ape") < text.index("zebra") and text.startswith("models: {}")
-    read = yaml.safe_load(text)["pretrained"]
-    assert read == {"ape": {"model": "b", "metrics": {"x": [1, 0, 2]}}, "zebra": {"model": "a"}}

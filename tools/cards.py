@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pretrained
+import numpy as np
 import yaml
 
+from tools import pretrained
+from tools.judges.result import Result
 from zoo import figures
 from zoo.atomic import write_atomic
 
@@ -19,8 +21,8 @@ _TABLE = re.compile(r"^\| pretrained model \|.*\n(?:\|.*\n)+", re.MULTILINE)
 PROSE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
-def write(name: str, entry: dict[str, Any], result: Any) -> None:
-    """Write `zoo/weights/NAME.md` and its picture from the entry and a `verify_weights.Result`."""
+def write(name: str, entry: dict[str, Any], result: Result) -> None:
+    """Write `zoo/weights/NAME.md` and its picture from the entry and what it has shown."""
     prose, run = PROSE[name], pretrained.WEIGHTS / f"{name}.run.json"
     picture = PICTURES / f"pretrained_{name}.png"
     if result.pictures:
@@ -32,7 +34,7 @@ def write(name: str, entry: dict[str, Any], result: Any) -> None:
     low, high = entry["source"]["window"]
     size = (pretrained.WEIGHTS / f"{name}.weights.h5").stat().st_size / 1e6
     lines = [f"- {'yes' if good else '**no**'}: {text}" for text, good in result.checks.items()]
-    rows = [f"| {key} | {_figure(value)} |" for key, value in result.figures.items()]
+    rows = [f"| {key} | {as_text(value)} |" for key, value in result.figures.items()]
     table = ""
     if result.table:
         head, *body = result.table
@@ -101,7 +103,7 @@ def write_table(entries: dict[str, dict[str, Any]]) -> None:
     for name, entry in entries.items():
         if entry.get("owner", "zoo") != "zoo" or "judged_on" not in entry["metrics"]:
             continue
-        values = {k: _figure(v) for k, v in entry["metrics"].items()}
+        values = {k: as_text(v) for k, v in entry["metrics"].items()}
         result = PROSE[name]["result"].format_map(values)
         card = f"[`{name}`](../zoo/weights/{name}.md)"
         rows.append(f"| {card} | {entry['summary']} | {values['judged_on']} | {result} |")
@@ -113,10 +115,8 @@ def write_table(entries: dict[str, dict[str, Any]]) -> None:
     write_atomic(PAGE, text.encode())
 
 
-def _picture(rows: list) -> Any:
+def _picture(rows: list) -> np.ndarray:
     """Rows of labelled images under one another, each with its own window."""
-    import numpy as np
-
     parts = [
         figures.grid([images], window, captions=[label], panel=160, largest=288)
         for label, images, window in rows
@@ -126,7 +126,8 @@ def _picture(rows: list) -> Any:
     return np.vstack(padded)
 
 
-def _figure(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A figure as the cards and the table show it, with its interval where it has one."""
     if isinstance(value, list):
         mean, low, high = value
         return f"{mean:g} ({low:g} to {high:g})"

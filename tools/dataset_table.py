@@ -1,4 +1,4 @@
-"""Writes the table of docs/datasets.md from the registry: `python tools/dataset_table.py`."""
+"""Writes the table of docs/datasets.md from the registry: `python -m tools.dataset_table`."""
 
 import importlib
 import re

@@ -1,6 +1,7 @@
 """`make demo`: train two models on simulated data, translate real CT images, and show it all.
 
-Runs the commands that a user would type, printing each, and leaves `demo/index.html` to open.
+`python -m tools.demo` runs the commands that a user would type, printing each, and leaves
+`demo/index.html` to open.
 """
 
 import json
@@ -14,14 +15,12 @@ import numpy as np
 import pydicom.data
 from PIL import Image
 
+from zoo import figures
+from zoo.atomic import write_atomic
+from zoo.evaluation.page import data_uri, document, section
+from zoo.imaging import files
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from zoo import figures  # noqa: E402
-from zoo.atomic import write_atomic  # noqa: E402
-from zoo.evaluation.page import data_uri, document, section  # noqa: E402
-from zoo.imaging import files  # noqa: E402
-
 DEMO = ROOT / "demo"
 DATA = DEMO / "data"
 # Real CT images that the package pydicom brings along; the names are pydicom's.

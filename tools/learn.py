@@ -1,7 +1,7 @@
 """What each model learns in minutes: train, measure against a baseline, and write the table.
 
-    python tools/learn.py            all models, then docs/results.md and its pictures
-    python tools/learn.py srcnn      one of them; its figures are kept for the table
+    python -m tools.learn            all models, then docs/results.md and its pictures
+    python -m tools.learn srcnn      one of them; its figures are kept for the table
 
 Runs the commands that a user would type, in the folder `learn`. The runs that are there already
 are not repeated; delete the folder to begin again.
@@ -17,11 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from zoo import registry, run
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from zoo import registry  # noqa: E402
-
 FOLDER = ROOT / "learn"
 PAGE = ROOT / "docs" / "results.md"
 PICTURES = ROOT / "docs" / "pictures"
@@ -62,14 +60,14 @@ def learn(name: str) -> dict[str, Any]:
     dataset, options = RUNS[name]
     data = f"--data_dir={FOLDER / 'data'}"
     cli("prepare", f"--dataset={dataset}", data)
-    run = FOLDER / "runs" / name
+    workdir = FOLDER / "runs" / name
     model = [f"--model={name}", f"--dataset={dataset}", data]
     started = time.monotonic()
-    cli("train", *model, f"--workdir={run}", *options)
+    cli("train", *model, f"--workdir={workdir}", *options)
     minutes = (time.monotonic() - started) / 60
-    cli("evaluate", *model, f"--workdir={run}")
-    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
-    record = json.loads((run / "run.json").read_text())
+    cli("evaluate", *model, f"--workdir={workdir}")
+    metrics = json.loads((workdir / "evaluation" / "metrics.json").read_text())
+    record = run.read(workdir)
     row = {
         "model": name,
         "dataset": record["dataset"],
@@ -77,7 +75,7 @@ def learn(name: str) -> dict[str, Any]:
         "minutes": minutes,
         "images": metrics["images"],
         "patients": metrics["patients"],
-        "picture": str(sorted((run / "samples").glob("*.png"))[-1].relative_to(FOLDER)),
+        "picture": str(sorted((workdir / "samples").glob("*.png"))[-1].relative_to(FOLDER)),
     }
     row |= _early(name, model) if metrics["kind"] == "generation" else {}
     row |= _figures(name, metrics, row.get("early"))
@@ -90,10 +88,10 @@ def learn(name: str) -> dict[str, Any]:
 
 def _early(name: str, model: list[str]) -> dict[str, Any]:
     """A generator's distance after a few steps."""
-    run = FOLDER / "runs" / f"{name}-early"
-    cli("train", *model, f"--workdir={run}", f"--steps={EARLY_STEPS}")
-    cli("evaluate", *model, f"--workdir={run}")
-    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
+    workdir = FOLDER / "runs" / f"{name}-early"
+    cli("train", *model, f"--workdir={workdir}", f"--steps={EARLY_STEPS}")
+    cli("evaluate", *model, f"--workdir={workdir}")
+    metrics = json.loads((workdir / "evaluation" / "metrics.json").read_text())
     return {"early": metrics["sliced_wasserstein"]["generated"]["mean"]}
 
 

@@ -1,8 +1,8 @@
 """The README's pictures of real scans, from what its commands wrote, and of a generator's samples.
 
-    python tools/pictures.py ct MY_DATA DENOISED       docs/pictures/real_ct.png
-    python tools/pictures.py mr BRAIN.nii.gz           docs/pictures/real_mr.png
-    python tools/pictures.py mammo DATA_DIR            docs/pictures/pggan_mammo.png
+    python -m tools.pictures ct MY_DATA DENOISED       docs/pictures/real_ct.png
+    python -m tools.pictures mr BRAIN.nii.gz           docs/pictures/real_mr.png
+    python -m tools.pictures mammo DATA_DIR            docs/pictures/pggan_mammo.png
 
 MY_DATA is what `examples/simulate_low_dose.py` made, DENOISED what `predict` made of its `testA`.
 BRAIN is a brain MR volume.

@@ -1,7 +1,7 @@
 """Train the pretrained models, each with one command, and put what they learned into the package.
 
-    python tools/pretrained.py train NAME     hours; an interrupted run goes on
-    python tools/pretrained.py ship NAME      zoo/weights/NAME.* and the entry of registry.yaml
+    python -m tools.pretrained train NAME     hours; an interrupted run goes on
+    python -m tools.pretrained ship NAME      zoo/weights/NAME.* and the entry of registry.yaml
 
 Runs and data sets are in the folder `runs/pretrained`. The figures in the cards and in
 docs/pretrained.md come from `tools/verify_weights.py` alone.
@@ -16,12 +16,11 @@ from typing import Any
 
 import yaml
 
+from zoo import registry, run
+from zoo.atomic import write_atomic
+from zoo.cache import file_sha256
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from zoo import registry  # noqa: E402
-from zoo.cache import file_sha256  # noqa: E402
-
 FOLDER = ROOT / "runs" / "pretrained"
 WEIGHTS = ROOT / "zoo" / "weights"
 
@@ -193,12 +192,11 @@ def keep_record(name: str, file: str) -> dict[str, Any]:
     """Write a finished run's record, with its command, into the package, and return it as it was.
 
     Raises:
-        ValueError: for a run that is not finished.
+        ValueError: for a run that is not finished, and as `zoo.run.read`.
     """
-    run = FOLDER / name
-    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    record = run.read(FOLDER / name)
     if record["state"] != "done":
-        raise ValueError(f"{run}: expected a finished run. Received: {record['state']}")
+        raise ValueError(f"{FOLDER / name}: expected a finished run. Received: {record['state']}")
     kept = {key: value for key, value in record.items() if key not in ("metrics", "workdir")}
     kept["command"] = "python cli.py " + " ".join(command(name))
     (WEIGHTS / file).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
@@ -211,13 +209,13 @@ def ship(name: str) -> None:
     Raises:
         ValueError: for a run that is not finished.
     """
-    run = FOLDER / name
+    workdir = FOLDER / name
     if first := first_run(name):
         keep_record(first, f"{name}.first.run.json")
     record = keep_record(name, f"{name}.run.json")
     weights = WEIGHTS / f"{name}.weights.h5"
-    shutil.copy(run / record["weights"]["file"], weights)
-    curves(run, WEIGHTS / f"{name}.curves.png")
+    shutil.copy(workdir / record["weights"]["file"], weights)
+    curves(workdir, WEIGHTS / f"{name}.curves.png")
     model_class = registry.model_class(record["model"])
     paper = model_class.recipe_class.preset("paper").to_dict()
     # What the machine of the training was fast at is not the user's.
@@ -253,12 +251,10 @@ def write_entry(name: str, fields: dict[str, Any]) -> None:
             {key: entries[key]}, sort_keys=False, default_flow_style=None, width=96
         )
         blocks.append("".join(f"  {line}\n" for line in text.splitlines()))
-    temporary = path.with_suffix(".part")
-    temporary.write_text(head + mark + "\n".join(blocks), encoding="utf-8")
-    temporary.replace(path)
+    write_atomic(path, (head + mark + "\n".join(blocks)).encode())
 
 
-def curves(run: Path, picture: Path) -> None:
+def curves(workdir: Path, picture: Path) -> None:
     """Draw the losses and the validation figures that a run wrote for TensorBoard."""
     import matplotlib
 
@@ -267,7 +263,7 @@ def curves(run: Path, picture: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util import tensor_util
 
-    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"tensors": 0})
+    events = EventAccumulator(str(workdir / "tensorboard"), size_guidance={"tensors": 0})
     events.Reload()
     series = {}
     for tag in events.Tags()["tensors"]:

