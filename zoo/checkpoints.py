@@ -11,7 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from zoo.atomic import write_atomic
-from zoo.imaging.volume import contained, reason
+from zoo.errors import contained, reason
 
 _KEPT = 2
 _PART = ".part"  # one that is being written

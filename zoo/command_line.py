@@ -179,7 +179,7 @@ def _run(command: str) -> int:
 
 
 def _one_line(error: BaseException) -> str:
-    from zoo.imaging.volume import reason
+    from zoo.errors import reason
 
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines)

@@ -12,7 +12,7 @@ import numpy as np
 from zoo.cache import weights_file
 from zoo.devices import resolve_precision
 from zoo.domain import Domain
-from zoo.imaging.volume import reason
+from zoo.errors import reason
 from zoo.registry import Entry
 from zoo.translator import Translator
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from zoo.imaging.volume import reason
+from zoo.errors import reason
 
 SPLITS = ("train", "validation", "test")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from zoo.imaging.volume import contained, reason
+from zoo.errors import contained, reason
 from zoo_datasets.cases import Case, Examples, SourceConfig, bad_file, check_splits, read_case
 from zoo_datasets.workers import map_in_order
 

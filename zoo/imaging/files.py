@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from zoo.errors import contained, reason
 from zoo.imaging import metaimage, mgh, nifti, nrrd, raster
 from zoo.imaging.dicom import read
-from zoo.imaging.volume import NOT_AN_IMAGE, Problem, Volume, contained, reason
+from zoo.imaging.volume import NOT_AN_IMAGE, Problem, Volume
 
 # What reads the files of a suffix; a suffix may be the end of another, the first that fits counts.
 _READERS = (

@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 from nibabel.freesurfer import mghformat
 
+from zoo.errors import contained
 from zoo.imaging import geometry
 from zoo.imaging.oriented import Oriented, described
-from zoo.imaging.volume import contained
 from zoo.imaging.voxels import Voxels, codec_of, head, in_order, named_codec, save, tail
 
 SUFFIXES = (".mgz", ".mgh", ".mgh.gz")

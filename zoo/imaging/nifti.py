@@ -15,9 +15,10 @@ from typing import ClassVar
 import nibabel
 import numpy as np
 
+from zoo.errors import contained
 from zoo.imaging import geometry
 from zoo.imaging.oriented import Oriented, described
-from zoo.imaging.volume import NOT_AN_IMAGE, contained
+from zoo.imaging.volume import NOT_AN_IMAGE
 from zoo.imaging.voxels import Voxels, codec_of, head, in_order, named_codec, save
 
 SUFFIXES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz")

@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from zoo.errors import contained
 from zoo.imaging import geometry
 from zoo.imaging.oriented import Oriented, described
-from zoo.imaging.volume import contained
 from zoo.imaging.voxels import Voxels, detached, in_order, numbers, one_line, save
 
 SUFFIXES = (".nrrd", ".nhdr")

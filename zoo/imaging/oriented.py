@@ -17,8 +17,9 @@ import numpy as np
 
 from zoo import atomic
 from zoo.domain import HANGS
+from zoo.errors import contained
 from zoo.imaging import geometry
-from zoo.imaging.volume import Volume, contained
+from zoo.imaging.volume import Volume
 from zoo.imaging.voxels import Voxels
 
 WIDEST = 1000.0  # mm from pixel to pixel, and from slice to slice; more is a header's mistake

@@ -21,8 +21,9 @@ import numpy as np
 import PIL.Image
 import tifffile
 
+from zoo.errors import contained
 from zoo.imaging import geometry, png, tiff
-from zoo.imaging.volume import Volume, check_size, contained
+from zoo.imaging.volume import Volume, check_size
 
 PNG_SUFFIXES = (".png",)
 TIFF_SUFFIXES = (".tif", ".tiff")

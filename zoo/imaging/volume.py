@@ -6,8 +6,6 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from zoo.errors import contained as contained
-from zoo.errors import reason as reason
 from zoo.imaging import geometry
 
 NOT_AN_IMAGE = "not an image"

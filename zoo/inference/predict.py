@@ -19,15 +19,16 @@ import tqdm
 
 from zoo import guards
 from zoo.atomic import replacing
-from zoo.imaging import geometry, iods, raster
-from zoo.imaging.dicom import provenance, write
+from zoo.errors import contained, reason
+from zoo.imaging import geometry, raster
+from zoo.imaging.dicom import iods, provenance, write
 from zoo.imaging.dicom.deidentify import Deidentifier
 from zoo.imaging.dicom.read import Series
 from zoo.imaging.files import SUFFIXES, ending, find
 from zoo.imaging.geometry import Grid
 from zoo.imaging.oriented import Oriented
 from zoo.imaging.resampling import resampling
-from zoo.imaging.volume import Problem, Volume, contained, reason
+from zoo.imaging.volume import Problem, Volume
 
 
 @dataclasses.dataclass

@@ -15,7 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from zoo.imaging.volume import reason
+from zoo.errors import reason
 from zoo.physics import fourier
 from zoo_datasets.cases import SPLITS, Case, Examples, SourceConfig, by_patient, need
 

@@ -15,7 +15,7 @@ from pydicom.tag import Tag
 from dicom_files import bundled, dciodvfy, enhanced, item, series, single
 from stand_in import Model
 from zoo.domain import Domain
-from zoo.imaging import pet, pixels
+from zoo.imaging.dicom import pet, pixels
 from zoo.imaging.files import find, open_volume
 from zoo.inference import predict
 

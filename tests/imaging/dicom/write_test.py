@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dicom_files import bundled, dciodvfy, enhanced, single
 from zoo.domain import Domain
-from zoo.imaging import iods
+from zoo.imaging.dicom import iods
 from zoo.imaging.dicom.deidentify import Deidentifier
 from zoo.imaging.dicom.encoding import Encoding
 from zoo.imaging.dicom.write import Derivation

@@ -9,8 +9,7 @@ import pydicom
 import pydicom.uid
 
 from zoo.domain import Domain
-from zoo.imaging import iods
-from zoo.imaging.dicom import headers
+from zoo.imaging.dicom import headers, iods
 
 _LOSSY = {  # transfer syntaxes that lose information, and the method's name
     pydicom.uid.JPEGBaseline8Bit: "ISO_10918_1",

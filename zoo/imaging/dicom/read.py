@@ -17,10 +17,11 @@ from typing import ClassVar
 import numpy as np
 import pydicom
 
-from zoo.imaging import geometry, pet, pixels, stacks
-from zoo.imaging.dicom import headers
+from zoo.errors import contained, reason
+from zoo.imaging import geometry
+from zoo.imaging.dicom import headers, pet, pixels, stacks
 from zoo.imaging.dicom.encoding import Encoding
-from zoo.imaging.volume import NOT_AN_IMAGE, Problem, Volume, contained, reason
+from zoo.imaging.volume import NOT_AN_IMAGE, Problem, Volume
 
 # what one place may be shown at: by it slices are told apart, the first that does so
 _MARKS = (

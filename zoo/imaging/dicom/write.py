@@ -17,12 +17,12 @@ import pydicom.uid
 
 from zoo.atomic import replacing, scratch
 from zoo.domain import Domain
-from zoo.imaging import geometry, iods, pet
-from zoo.imaging.dicom import enlarge, headers, provenance
+from zoo.errors import contained
+from zoo.imaging import geometry
+from zoo.imaging.dicom import enlarge, headers, iods, pet, provenance
 from zoo.imaging.dicom.encoding import Encoding, decimal
 from zoo.imaging.dicom.provenance import Derivation
 from zoo.imaging.dicom.read import Series
-from zoo.imaging.volume import contained
 
 _PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 # true of the input's bytes or stored values only
@@ -51,7 +51,7 @@ def write(
     where it does, else the closest that does (`Encoding.fit`). Memory holds one slice. The files
     appear all at once: of a series that fails, there is none.
 
-    Images of another modality than the input's become objects of that one (`zoo.imaging.iods`).
+    Images of another modality than the input's become objects of that one (`iods.convert`).
 
     Args:
         series: the input; its headers are read again.
