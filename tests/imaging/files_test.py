@@ -129,7 +129,7 @@ def test_folders_named_as_files_are_entered_and_unreadable_ones_named(tmp_path, 
 
 
 def test_a_file_that_vanishes_or_may_not_be_read_takes_no_other_with_it(tmp_path, monkeypatch):
-    from zoo.imaging.dicom import read
+    from zoo.imaging.dicom import images
 
     png(tmp_path / "a.png")
     for name in ("closed", "gone"):
@@ -139,7 +139,7 @@ def test_a_file_that_vanishes_or_may_not_be_read_takes_no_other_with_it(tmp_path
     def is_dicom(path):
         raise errors[path.name]
 
-    monkeypatch.setattr(read, "is_dicom", is_dicom)
+    monkeypatch.setattr(images, "is_dicom", is_dicom)
     found = find(tmp_path)
     assert [v.name for v in found.volumes] == ["a.png"]
     assert sorted(named(found)) == ["closed", "gone"]

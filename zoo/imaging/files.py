@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from zoo.errors import contained, reason
 from zoo.imaging import metaimage, mgh, nifti, nrrd, raster
-from zoo.imaging.dicom import read
+from zoo.imaging.dicom import images, read
 from zoo.imaging.volume import NOT_AN_IMAGE, Problem, Volume
 
 # What reads the files of a suffix; a suffix may be the end of another, the first that fits counts.
@@ -138,7 +138,7 @@ def _open(file: Path, name: str) -> Volume | None:
             return opened(file, name)
     if lower == "dicomdir":
         raise ValueError(f"{NOT_AN_IMAGE}: a directory of DICOM files")
-    if read.is_dicom(file):
+    if images.is_dicom(file):
         return None
     if is_note(file) or (not file.suffix and _is_text(file)):
         raise ValueError(note)

@@ -62,11 +62,11 @@ def planes_across(affine: np.ndarray) -> tuple[str, str, str]:
     """The anatomical plane nearest to those across each axis of an affine to (right, front, up)."""
     import nibabel  # takes half a second, which `list` need not wait
 
-    codes = nibabel.aff2axcodes(affine)
-    return tuple(_ACROSS.get(code, "sagittal") for code in codes)
+    rows, columns, slices = (_ACROSS.get(c, "sagittal") for c in nibabel.aff2axcodes(affine))
+    return rows, columns, slices
 
 
-def slice_step(positions: Sequence[tuple[float, float, float] | None]) -> np.ndarray:
+def slice_step(positions: Sequence[tuple[float, ...] | None]) -> np.ndarray:
     """The vector from each slice to the next, in mm, where all are equal to a tenth of it.
 
     Args:

@@ -23,7 +23,7 @@ from zoo.errors import contained, reason
 from zoo.imaging import geometry, raster
 from zoo.imaging.dicom import iods, provenance, write
 from zoo.imaging.dicom.deidentify import Deidentifier
-from zoo.imaging.dicom.read import Series
+from zoo.imaging.dicom.series import Series
 from zoo.imaging.files import SUFFIXES, ending, find
 from zoo.imaging.geometry import Grid
 from zoo.imaging.oriented import Oriented

@@ -23,7 +23,7 @@ from zoo.atomic import write_json
 from zoo.domain import Domain
 from zoo.errors import contained, printable
 from zoo.imaging import files, geometry
-from zoo.imaging.dicom.read import Series
+from zoo.imaging.dicom.series import Series
 from zoo.imaging.volume import Problem, Volume
 from zoo.recipe import Recipe
 from zoo_datasets.folder import grids, layout

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zoo.imaging import files, geometry
-from zoo.imaging.dicom.read import Series
+from zoo.imaging.dicom.series import Series
 from zoo.imaging.volume import Problem, Volume
 
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}

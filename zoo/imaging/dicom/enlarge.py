@@ -6,7 +6,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from zoo.imaging import geometry
 from zoo.imaging.dicom import headers
-from zoo.imaging.dicom.read import Series
+from zoo.imaging.dicom.series import Series
 
 _SPACINGS = (
     "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing",

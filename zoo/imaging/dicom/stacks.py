@@ -1,11 +1,13 @@
 """Which slices of a series lie on top of each other, and which show one place at other times."""
 
 import collections
-import dataclasses
-from collections.abc import Callable, Hashable
-from typing import Any
+import itertools
+from collections.abc import Hashable, Iterator
+from typing import NamedTuple
 
 import numpy as np
+
+from zoo.imaging.dicom.slices import Slice
 
 _DIRECTION = 1e-3  # by which directions of one orientation may differ, as rounding makes them
 _SPACING = 1e-3  # and by which part of it a spacing
@@ -13,27 +15,12 @@ _RESCANNED = 0.1  # the part of all places at which a slice may have been taken 
 _SAME_PLACE = 0.01  # mm between slices of one place; less where pixels are tiny
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Slice:
-    """A slice on its way into a stack.
+class _Placed(NamedTuple):
+    """A slice, the number of its place along the normal, and its marks."""
 
-    Attributes:
-        frame: what is stacked; its `position` is that of the first pixel, in mm, or None.
-        order: sorts slices that nothing else sorts.
-        instance: makes, where it is needed, what is equal for copies of one slice.
-        kind: what must be equal in a stack.
-        orientation: ImageOrientationPatient, None where unknown.
-        spacing: PixelSpacing in mm, None where unknown.
-        marks: makes, where it is needed, what may tell slices of one place apart: time, echo, ...
-    """
-
-    frame: Any
-    order: tuple
-    instance: Callable[[], str]
-    kind: Hashable
-    orientation: tuple[float, ...] | None
-    spacing: tuple[float, float] | None
-    marks: Callable[[], dict[str, str]]
+    place: int
+    item: Slice
+    marks: dict[str, str]
 
 
 def stack(slices: list[Slice]) -> list[list[Slice]]:
@@ -44,10 +31,10 @@ def stack(slices: list[Slice]) -> list[list[Slice]]:
     order. Else nothing says which are neighbours, and each is a part of its own. Slices without a
     position are sorted by their order.
     """
-    return [part for group in _groups(slices) for part in _in_places(group)]
+    return list(itertools.chain.from_iterable(map(_in_places, _groups(slices))))
 
 
-def _groups(slices: list[Slice]) -> list[list[Slice]]:
+def _groups(slices: list[Slice]) -> Iterator[list[Slice]]:
     """Slices of one kind, orientation and spacing, whose last digits may differ."""
     groups: dict[Hashable, list[list[Slice]]] = collections.defaultdict(list)
     for item in sorted(slices, key=lambda s: s.order):
@@ -57,7 +44,7 @@ def _groups(slices: list[Slice]) -> list[list[Slice]]:
                 break
         else:
             groups[item.kind].append([item])
-    return [group for several in groups.values() for group in several]
+    return itertools.chain.from_iterable(groups.values())
 
 
 def alike(a: Slice, b: Slice) -> bool:
@@ -79,49 +66,55 @@ def _in_places(group: list[Slice]) -> list[list[Slice]]:
     # slices further along the normal than rounding takes them are at another place
     axes = np.array(group[0].orientation, np.float64).reshape(2, 3)
     distances = np.array([item.frame.position for item in group], np.float64) @ np.cross(*axes)
-    by_distance = np.argsort(distances, kind="stable")
+    by_distance = np.argsort(distances, kind="stable").tolist()
     tolerance = min(_SAME_PLACE, 0.1 * min(group[0].spacing or (1.0,)))
     steps = np.diff(distances[by_distance], prepend=-np.inf) > tolerance
-    places = dict(zip(by_distance.tolist(), np.cumsum(steps).tolist(), strict=True))
-    items = [(places[i], group[i]) for i in by_distance.tolist()]
-    if len(set(places.values())) == len(group):
-        return [[item for _, item in items]]
+    places = np.cumsum(steps).tolist()
+    if places[-1] == len(group):
+        return [[group[i] for i in by_distance]]
     # copies of one slice come apart first
-    copies: dict[int, list[tuple[int, Slice]]] = collections.defaultdict(list)
+    copies: dict[int, list[_Placed]] = collections.defaultdict(list)
     seen: collections.Counter = collections.Counter()
-    for place, item in sorted(items, key=lambda pair: pair[1].order):
+    pairs = zip(places, [group[i] for i in by_distance], strict=True)
+    for place, item in sorted(pairs, key=lambda pair: pair[1].order):
         copy = place, item.instance()
-        copies[seen[copy]].append((place, item))
+        copies[seen[copy]].append(_Placed(place, item, item.marks()))
         seen[copy] += 1
-    marked = [[(place, item, item.marks()) for place, item in of_one] for of_one in copies.values()]
-    parts = [part for of_one in marked for part in _told_apart(of_one)]
-    return [[item for _, item, _ in sorted(part, key=lambda p: p[0])] for part in parts]
+    parts = itertools.chain.from_iterable(map(_told_apart, copies.values()))
+    return [_sorted(part) for part in parts]
 
 
-def _told_apart(
-    items: list[tuple[int, Slice, dict[str, str]]],
-) -> list[list[tuple[int, Slice, dict[str, str]]]]:
-    """Parts in which each place occurs once; `items` are (place, slice, its marks), in order."""
+def _told_apart(items: list[_Placed]) -> Iterator[list[_Placed]]:
+    """Parts in which each place occurs once, of items in order."""
     most = _most(items)
     if most == 1:
-        return [items]
+        yield items
+        return
     # the first mark that separates slices of one place and takes no more values than they need
-    for name in dict.fromkeys(name for _, _, marks in items for name in marks):
+    for name in dict.fromkeys(itertools.chain.from_iterable(item.marks for item in items)):
         groups = collections.defaultdict(list)
         for item in items:
-            groups[item[2].get(name)].append(item)
-        if 1 < len(groups) <= most and all(_most(group) < most for group in groups.values()):
-            return [part for group in groups.values() for part in _told_apart(group)]
-    ranks: dict[int, list] = collections.defaultdict(list)
+            groups[item.marks.get(name)].append(item)
+        if 1 < len(groups) <= most and max(map(_most, groups.values())) < most:
+            yield from itertools.chain.from_iterable(map(_told_apart, groups.values()))
+            return
+    # none does: by order, where all places repeat as often or hardly any does
+    ranks: dict[int, list[_Placed]] = collections.defaultdict(list)
     seen: collections.Counter = collections.Counter()
     for item in items:
-        ranks[seen[item[0]]].append(item)
-        seen[item[0]] += 1
+        ranks[seen[item.place]].append(item)
+        seen[item.place] += 1
     repeated = sum(count > 1 for count in seen.values())
     if set(seen.values()) == {most} or repeated <= _RESCANNED * len(seen):
-        return list(ranks.values())
-    return [[item] for item in items]
+        yield from ranks.values()
+    else:
+        yield from ([item] for item in items)
 
 
-def _most(items: list[tuple[int, Slice, dict[str, str]]]) -> int:
-    return max(collections.Counter(place for place, _, _ in items).values())
+def _most(items: list[_Placed]) -> int:
+    """How often the place occurs that occurs most."""
+    return max(collections.Counter(item.place for item in items).values())
+
+
+def _sorted(part: list[_Placed]) -> list[Slice]:
+    return [item.item for item in sorted(part, key=lambda item: item.place)]

@@ -22,7 +22,7 @@ from zoo.imaging import geometry
 from zoo.imaging.dicom import enlarge, headers, iods, pet, provenance
 from zoo.imaging.dicom.encoding import Encoding, decimal
 from zoo.imaging.dicom.provenance import Derivation
-from zoo.imaging.dicom.read import Series
+from zoo.imaging.dicom.series import Series
 
 _PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 # true of the input's bytes or stored values only
