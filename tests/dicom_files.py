@@ -1,5 +1,6 @@
 """DICOM files for tests, and the validator."""
 
+import datetime
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,6 +9,12 @@ import numpy as np
 import pydicom
 import pydicom.uid
 from pydicom.data import get_testdata_file
+
+from zoo.domain import Domain
+from zoo.imaging.dicom.write import Derivation
+from zoo.imaging.dicom.write import write as write_series
+from zoo.imaging.files import open_volume
+from zoo.inference import predict
 
 
 def dciodvfy(path: Path) -> set[str]:
@@ -121,3 +128,35 @@ def series(folder: Path, count: int) -> Path:
         dataset.ImagePositionPatient = [0, 0, float(i)]
         dataset.save_as(folder / f"{i}.dcm")
     return folder
+
+
+def translate(model, source, target, **options):
+    return predict.translate(model, source, target, progress=False, **options)
+
+
+def derivation(target=None, same_unit=True):
+    return Derivation(
+        name="pix2pix",
+        title="Identity",
+        weights_hash="ab" * 32,
+        description="a test",
+        target=target or Domain(modality="CT", unit="HU", window=(-1000, 1000)),
+        same_unit=same_unit,
+        moment=datetime.datetime(2026, 1, 2, 3, 4, 5),
+        precision="bfloat16",
+        series=((pydicom.uid.generate_uid(), 1003),),
+    )
+
+
+def refuse(path, error):
+    raise error
+
+
+def write(volume, folder, change=lambda x: x, note=None, deidentify=None):
+    """The volume, each slice changed, written and found again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    slices = ((i, change(volume.read(i))) for i in range(volume.length))
+    paths = [folder / f"{i}.dcm" for i in range(len(volume.paths))]
+    write_series(volume, paths, slices, note or derivation(), refuse, deidentify)
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    return open_volume(folder)
