@@ -64,7 +64,7 @@ def scratch(
     import numpy as np  # here: `zoo list` imports this module and answers without numpy
 
     size = math.prod(map(int, shape)) * np.dtype(dtype).itemsize
-    with tempfile.TemporaryFile(dir=folder) as file:
+    with tempfile.TemporaryFile(dir=Path(folder)) as file:
         allocate(file.fileno(), size)
         yield np.memmap(file, dtype, "r+", shape=shape)
 

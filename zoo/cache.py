@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from zoo import cache
-
 _DIGITS = {"sha256": 64, "md5": 32}
 
 
@@ -95,7 +93,7 @@ def weights_file(weights: Path | str, sha256: str) -> Path:
         ValueError: where its sha256 is not `sha256`.
     """
     if "://" in str(weights):
-        return cache.fetch(weights, sha256)
+        return fetch(str(weights), sha256)
     path = Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"weights: expected a file. Received: {path}")

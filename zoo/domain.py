@@ -93,4 +93,7 @@ class Domain:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Domain":
         """The domain that `to_dict` described; unknown keys are refused."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        known: dict[str, Any] = {}
+        for name, value in fields.items():
+            known[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**known)

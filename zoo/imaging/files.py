@@ -31,7 +31,7 @@ _READERS = (
     (nrrd.SUFFIXES, nrrd.open_volume),
     (raster.SUFFIXES, raster.open_volume),
 )
-SUFFIXES = tuple(suffix for suffixes, _ in _READERS for suffix in suffixes)  # but for DICOM's
+SUFFIXES = sum((suffixes for suffixes, _ in _READERS), ())  # but for DICOM's
 _DICOM = (".dcm", ".dicom", ".ima")
 _NOTES = (
     *(".txt", ".md", ".rst", ".log", ".pdf", ".rtf", ".doc", ".docx", ".odt", ".tex", ".bib"),
@@ -87,10 +87,10 @@ def find(path: str | os.PathLike, *, exclude: Path | None = None) -> Found:
         except ValueError as error:
             problems.append(Problem(file, str(error)))
     # the voxels of a header in another file have been read with it
-    voxels = {file for volume in volumes for file in volume.companions}
+    voxels = set().union(*(volume.companions for volume in volumes))
     problems = [problem for problem in problems if problem.path not in voxels]
     series, failed = read.find_series(candidates)
-    volumes = sorted(volumes + series, key=lambda volume: volume.name)
+    volumes = sorted([*volumes, *series], key=lambda volume: volume.name)
     problems = sorted(problems + failed, key=lambda problem: (problem.harmless, problem))
     return Found(volumes, problems)
 
@@ -169,7 +169,8 @@ def _walk(path: Path, exclude: Path | None, problems: list[Problem]) -> Iterator
         yield path
         return
     root, excluded = path.resolve(), exclude.resolve() if exclude else None
-    folders, links, entered = [path], [], set()
+    folders, entered = [path], set()
+    links: list[Path] = []
     while folders or links:
         # all that lies in the folder itself comes first, and so keeps its own name
         is_link = not folders

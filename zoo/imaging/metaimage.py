@@ -14,8 +14,8 @@ import numpy as np
 
 from zoo.errors import contained
 from zoo.imaging import geometry
-from zoo.imaging.oriented import Oriented, described
-from zoo.imaging.voxels import SIZE, Voxels, detached, in_order, numbers, one_line, save
+from zoo.imaging.oriented import Oriented
+from zoo.imaging.voxels import SIZE, Voxels, detached, numbers, one_line
 
 SUFFIXES = (".mha", ".mhd")
 
@@ -54,7 +54,7 @@ class MetaVolume(Oriented):
         dtype: np.dtype,
         description: str,
         anonymous: bool,
-        finer: tuple[int, int, int],
+        finer: tuple[int, ...],
     ) -> None:
         fields, _ = _header(self.paths[0])
         matrix, offset = _geometry(fields)
@@ -79,17 +79,10 @@ class MetaVolume(Oriented):
             fields["CompressedDataSize"] = SIZE.decode()
         if description:
             fields["Comment"] = one_line(description)
-        data = self.files(path)[-1]
-        fields["ElementDataFile"] = data.name if self.companions else "LOCAL"  # always the last
+        # where the voxels are, which is always the last
+        fields["ElementDataFile"] = self.files(path)[-1].name if self.companions else "LOCAL"
         text = "".join(f"{key} = {value}\n" for key, value in fields.items())
-        plain = text.encode("utf-8", "surrogateescape")
-        parts = in_order(planes, dtype.newbyteorder("<"))
-        if self.companions:
-            save(data, self.voxels.codec, parts)
-            plain = plain.replace(SIZE, str(data.stat().st_size).encode())
-            save(path, "", [], plain)
-        else:
-            save(path, self.voxels.codec, parts, plain)
+        self._save_text(path, text, planes, dtype)
 
 
 @contained("cannot be read")
@@ -144,15 +137,13 @@ def open_volume(path: Path, name: str) -> MetaVolume:
     steps = [0.0] * 3
     if given:
         steps[:count] = np.abs(np.linalg.norm(matrix, axis=0))
-    described_fields = described(voxels, place, steps)
-    voxels.check()
-    companions = () if data is path else (data,)
-    return MetaVolume(name=name, paths=(path,), companions=companions, **described_fields)
+    return MetaVolume.stored(path, name, voxels, place, steps)
 
 
 def _header(path: Path) -> tuple[dict[str, str], int]:
     """The fields in their order, and the byte behind the last line."""
-    fields, length = {}, 0
+    fields: dict[str, str] = {}
+    length = 0
     with open(path, "rb") as file:
         while length < _LARGEST_HEADER:
             line = file.readline(_LARGEST_HEADER)

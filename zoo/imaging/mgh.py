@@ -11,12 +11,12 @@ from nibabel.freesurfer import mghformat
 
 from zoo.errors import contained
 from zoo.imaging import geometry
-from zoo.imaging.oriented import Oriented, described
+from zoo.imaging.oriented import Oriented
 from zoo.imaging.voxels import Voxels, codec_of, head, in_order, named_codec, save, tail
 
 SUFFIXES = (".mgz", ".mgh", ".mgh.gz")
 
-_TYPES = {code: mghformat.data_type_codes.numpy_dtype[code] for code in (0, 1, 3, 4, 10)}
+_TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
 _FOOTER = mghformat.footer_dtype.itemsize  # TR, flip angle, TE, TI, FOV; then free text
 _LARGEST_FOOTER = 1 << 24
 
@@ -34,18 +34,18 @@ class MghVolume(Oriented):
         dtype: np.dtype,
         description: str,
         anonymous: bool,
-        finer: tuple[int, int, int],
+        finer: tuple[int, ...],
     ) -> None:
         header = _header(self.paths[0])
         footer = tail(self.voxels, _LARGEST_FOOTER)
-        codes = {stored.newbyteorder("="): code for code, stored in _TYPES.items()}
+        codes = {np.dtype(stored): code for code, stored in _TYPES.items()}
         if finer != (1, 1, 1):
             # the centre that is stored is of index n / 2, half a voxel beside the volume's own
             place = _affine(header) @ geometry.to_coarse(finer)
             header["dims"][:3] *= finer
             header["delta"] /= finer
             header["Pxyz_c"] = (place @ [*header["dims"][:3] / 2, 1])[:3]
-        header["type"] = codes[dtype]
+        header["type"] = codes[dtype.newbyteorder(">")]
         start = header.tobytes().ljust(mghformat.DATA_OFFSET, b"\0")
         end = footer[:_FOOTER] if anonymous else footer
         parts = itertools.chain([start], in_order(planes, dtype.newbyteorder(">")), [end])
@@ -71,16 +71,13 @@ def open_volume(path: Path, name: str) -> MghVolume:
     voxels = Voxels(
         path=path,
         shape=tuple(dims[:3]),
-        dtype=_TYPES[int(header["type"])].str,
-        start=0 if codec else offset,
-        offset=offset if codec else 0,
+        dtype=np.dtype(_TYPES[int(header["type"])]).str,
         codec=codec,
+        **({"offset": offset} if codec else {"start": offset}),
     )
     # without the flag the axes mean nothing
     place = _affine(header) if header["goodRASFlag"] == 1 else None
-    fields = described(voxels, place, header["delta"].astype(np.float64))
-    voxels.check()
-    return MghVolume(name=name, paths=(path,), **fields)
+    return MghVolume.stored(path, name, voxels, place, header["delta"].astype(np.float64))
 
 
 def _header(path: Path) -> np.ndarray:

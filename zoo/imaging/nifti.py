@@ -17,7 +17,7 @@ import numpy as np
 
 from zoo.errors import contained
 from zoo.imaging import geometry
-from zoo.imaging.oriented import Oriented, described
+from zoo.imaging.oriented import Oriented
 from zoo.imaging.volume import NOT_AN_IMAGE
 from zoo.imaging.voxels import Voxels, codec_of, head, in_order, named_codec, save
 
@@ -50,22 +50,22 @@ class NiftiVolume(Oriented):
         dtype: np.dtype,
         description: str,
         anonymous: bool,
-        finer: tuple[int, int, int],
+        finer: tuple[int, ...],
     ) -> None:
         header, extensions = _header(self.paths[0])
         header.set_data_dtype(dtype)
-        is_nifti = isinstance(header, nibabel.Nifti1Header)
         if anonymous:
-            extensions = b"\0" * 4 if is_nifti else b""
+            extensions = extensions and b"\0" * 4  # Analyze has none
             for field in set(_TEXTS) & set(header.keys()):
                 header[field] = np.zeros_like(header[field])
-        if is_nifti and np.issubdtype(dtype, np.integer):
-            header.set_intent("label")
         if finer != (1, 1, 1):
             _refine(header, finer)
+        # what the values mean
         header["scl_slope"] = 1.0
-        if is_nifti:
+        if isinstance(header, nibabel.Nifti1Header):
             header["scl_inter"] = 0.0
+            if np.issubdtype(dtype, np.integer):
+                header.set_intent("label")
         header["cal_min"] = header["cal_max"] = 0  # described the input's intensities
         header["descrip"] = description.encode("ascii", "replace")[:79]
         voxels = in_order(planes, header.get_data_dtype())  # with the header's byte order
@@ -89,41 +89,31 @@ def open_volume(path: Path, name: str) -> NiftiVolume:
             voxels of a pair, whose header is the volume.
     """
     if re.search(r"\.img(\.gz)?$", path.name, re.IGNORECASE):
-        header = _beside(path, "hdr")
-        if header is None:
-            raise ValueError(f"header: expected {_renamed(path, 'hdr')} beside it. Received: none")
-        raise ValueError(f"{NOT_AN_IMAGE}: the voxels of {header.name}")
+        described = _beside(path, "hdr", "header").name
+        raise ValueError(f"{NOT_AN_IMAGE}: the voxels of {described}")
+    # the header, and the file of the voxels
     header, _ = _header(path)
-    data, offset = path, 0
-    if not getattr(header, "is_single", False):
-        data = _beside(path, "img")
-        if data is None:
-            raise ValueError(f"voxels: expected {_renamed(path, 'img')} beside it. Received: none")
-    shape = _shape(header)
-    dtype = _dtype(header)
-    offset = _offset(header)
+    data = path if getattr(header, "is_single", False) else _beside(path, "img", "voxels")
+    shape, dtype, offset = _shape(header), _dtype(header), _offset(header)
     slope, intercept = _scaling(header)
     codec = codec_of(data)
     voxels = Voxels(
         path=data,
         shape=shape,
         dtype=dtype.str,
-        start=0 if codec else offset,
-        offset=offset if codec else 0,
         codec=codec,
         slope=slope,
         intercept=intercept,
+        **({"offset": offset} if codec else {"start": offset}),
     )
+    # where they lie
     factor = 1.0
     if isinstance(header, nibabel.Nifti1Header):
         factor = _MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
     place = _place(header, factor)
     steps = header["pixdim"][1:4].astype(np.float64) * factor
     steps[int(header["dim"][0]) :] = 0.0
-    fields = described(voxels, place, steps)
-    voxels.check()
-    companions = () if data is path else (data,)
-    return NiftiVolume(name=name, paths=(path,), companions=companions, **fields)
+    return NiftiVolume.stored(path, name, voxels, place, steps)
 
 
 def _header(path: Path) -> tuple[nibabel.analyze.AnalyzeHeader, bytes]:
@@ -169,14 +159,14 @@ def _check_extensions(content: bytes, order: str) -> None:
         place += size
 
 
-def _shape(header: nibabel.analyze.AnalyzeHeader) -> tuple[int, int, int]:
+def _shape(header: nibabel.analyze.AnalyzeHeader) -> tuple[int, ...]:
     dim = [int(side) for side in header["dim"]]
     sides = dim[1 : dim[0] + 1]
     while len(sides) > 3 and sides[-1] == 1:
         sides.pop()
     if not 1 <= dim[0] <= 7 or len(sides) not in (2, 3) or min(sides) < 1:
         raise ValueError(f"dim: expected a volume of 2 or 3 dimensions. Received: {dim}")
-    return sides[0], sides[1], (*sides, 1)[2]
+    return (*sides, 1)[:3]
 
 
 def _dtype(header: nibabel.analyze.AnalyzeHeader) -> np.dtype:
@@ -192,12 +182,13 @@ def _dtype(header: nibabel.analyze.AnalyzeHeader) -> np.dtype:
 
 def _offset(header: nibabel.analyze.AnalyzeHeader) -> int:
     offset = float(header["vox_offset"])
-    is_single = getattr(header, "is_single", False)
-    least = header.single_vox_offset if is_single else 0
+    least, most = 0, 2**62
+    if isinstance(header, nibabel.Nifti1Header) and header.is_single:
+        least, most = header.single_vox_offset, _LARGEST_HEADER
     if offset == 0:  # not set
         return least
-    if not offset.is_integer() or not least <= offset <= (_LARGEST_HEADER if is_single else 2**62):
-        expected = f"{least} to {_LARGEST_HEADER}" if is_single else f"{least} or more"
+    if not offset.is_integer() or not least <= offset <= most:
+        expected = f"{least} to {most}" if least else "0 or more"
         raise ValueError(f"vox_offset: expected {expected}. Received: {offset:g}")
     return int(offset)
 
@@ -247,7 +238,7 @@ def _qform(header: nibabel.Nifti1Header) -> np.ndarray:
         ) from error
 
 
-def _refine(header: nibabel.analyze.AnalyzeHeader, finer: tuple[int, int, int]) -> None:
+def _refine(header: nibabel.analyze.AnalyzeHeader, finer: tuple[int, ...]) -> None:
     """Makes a header that of a finer grid whose voxels lie in those of the old one."""
     sides = header["dim"][1:4].astype(np.int64) * finer
     largest = np.iinfo(header["dim"].dtype).max
@@ -274,11 +265,11 @@ def _renamed(path: Path, kind: str) -> str:
     return re.sub(r"\.(hdr|img)(?=(\.gz)?$)", f".{kind}", path.name, flags=re.IGNORECASE)
 
 
-def _beside(path: Path, kind: str) -> Path | None:
-    """The other file of a pair, compressed or not, in any case."""
+def _beside(path: Path, kind: str, what: str) -> Path:
+    """The other file of a pair, compressed or not, in any case; `what` is in it."""
     stem = re.sub(r"\.(hdr|img)(\.gz)?$", "", path.name, flags=re.IGNORECASE)
     for suffix in (kind, f"{kind}.gz", kind.upper(), f"{kind}.gz".upper()):
         other = path.with_name(f"{stem}.{suffix}")
         if other.is_file():
             return other
-    return None
+    raise ValueError(f"{what}: expected {_renamed(path, kind)} beside it. Received: none")

@@ -13,8 +13,8 @@ import numpy as np
 
 from zoo.errors import contained
 from zoo.imaging import geometry
-from zoo.imaging.oriented import Oriented, described
-from zoo.imaging.voxels import Voxels, detached, in_order, numbers, one_line, save
+from zoo.imaging.oriented import Oriented
+from zoo.imaging.voxels import Voxels, detached, numbers, one_line
 
 SUFFIXES = (".nrrd", ".nhdr")
 
@@ -76,7 +76,7 @@ class NrrdVolume(Oriented):
         dtype: np.dtype,
         description: str,
         anonymous: bool,
-        finer: tuple[int, int, int],
+        finer: tuple[int, ...],
     ) -> None:
         magic, fields, remarks, _ = _header(self.paths[0])
         fields = {key: value for key, value in fields.items() if key not in _DROPPED}
@@ -88,18 +88,10 @@ class NrrdVolume(Oriented):
         fields["endian"] = "little"
         if description:
             fields["content"] = one_line(description)
-        data = self.files(path)[-1]
         lines = [f"{key}: {value}" for key, value in fields.items()] + remarks
         if self.companions:  # always the last
-            lines.append(f"data file: {data.name}")
-        text = "".join(f"{line}\n" for line in [magic, *lines, ""])
-        plain = text.encode("utf-8", "surrogateescape")
-        parts = in_order(planes, dtype.newbyteorder("<"))
-        if self.companions:
-            save(data, self.voxels.codec, parts)
-            save(path, "", [], plain)
-        else:
-            save(path, self.voxels.codec, parts, plain)
+            lines.append(f"data file: {self.files(path)[-1].name}")
+        self._save_text(path, "\n".join([magic, *lines, "", ""]), planes, dtype)
 
 
 @contained("cannot be read")
@@ -154,15 +146,14 @@ def open_volume(path: Path, name: str) -> NrrdVolume:
         skipped = max(0, data.stat().st_size - voxels.size - start)
     voxels = dataclasses.replace(voxels, start=start + skipped)
     place, steps = _place(fields, count)
-    volume_fields = described(voxels, place, steps)
-    voxels.check()
-    companions = () if data is path else (data,)
-    return NrrdVolume(name=name, paths=(path,), companions=companions, **volume_fields)
+    return NrrdVolume.stored(path, name, voxels, place, steps)
 
 
 def _header(path: Path) -> tuple[str, dict[str, str], list[str], int]:
     """Its first line, fields in their order, other lines, and the byte behind the empty line."""
-    fields, remarks, length = {}, [], 0
+    fields: dict[str, str] = {}
+    remarks: list[str] = []
+    length = 0
     with open(path, "rb") as file:
         magic = file.readline(16)
         length += len(magic)
@@ -225,9 +216,7 @@ def _place(fields: dict[str, str], count: int) -> tuple[np.ndarray | None, np.nd
     return None, steps
 
 
-def _refine(
-    fields: dict[str, str], shape: tuple[int, int, int], finer: tuple[int, int, int]
-) -> None:
+def _refine(fields: dict[str, str], shape: tuple[int, ...], finer: tuple[int, ...]) -> None:
     """Makes the fields those of a finer grid whose voxels lie in those of the old one."""
     count = _dimension(fields)
     sides = [side * n for side, n in zip(shape, finer, strict=True)]

@@ -10,7 +10,7 @@ import functools
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self, TypedDict
 
 import nibabel
 import numpy as np
@@ -20,7 +20,7 @@ from zoo.domain import HANGS
 from zoo.errors import contained
 from zoo.imaging import geometry
 from zoo.imaging.volume import Volume
-from zoo.imaging.voxels import Voxels
+from zoo.imaging.voxels import SIZE, Voxels, in_order, save
 
 WIDEST = 1000.0  # mm from pixel to pixel, and from slice to slice; more is a header's mistake
 
@@ -35,18 +35,59 @@ class Oriented(Volume):
         voxels: where its values are.
         place: the affine of the file's own axes to mm (right, front, up), its 16 numbers row by
             row; None where the file does not say.
-        steps: mm along the file's axes; 0 where unknown.
+        steps: mm along the three axes of the file; 0 where unknown.
         axes: the file's axis of rows, columns and slices.
         mirrored: which of rows, columns and slices run against the file's axis.
     """
 
     voxels: Voxels
     place: tuple[float, ...] | None = None
-    steps: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    axes: tuple[int, int, int] = (0, 1, 2)
-    mirrored: tuple[bool, bool, bool] = (False, False, False)
+    steps: tuple[float, ...] = (0.0, 0.0, 0.0)
+    axes: tuple[int, ...] = (0, 1, 2)
+    mirrored: tuple[bool, ...] = (False, False, False)
 
     labels: ClassVar[tuple[str, ...]] = ("uint8", "int16")  # what label maps are written as
+
+    @classmethod
+    def stored(
+        cls,
+        path: Path,
+        name: str,
+        voxels: Voxels,
+        place: np.ndarray | None,
+        steps: Iterable[float],
+    ) -> Self:
+        """The volume of a file as it is stored, all of its voxels there.
+
+        Args:
+            path: the file, or the header of one.
+            name: see `Volume`.
+            voxels: where its values are.
+            place: [4, 4] to mm (right, front, up), None where the file does not say.
+            steps: mm along the file's axes, where there is no `place`; 0 where unknown.
+
+        Raises:
+            ValueError: for an affine that is not finite or whose axes are not independent, steps
+                wider than `WIDEST`, and voxels that are not whole.
+        """
+        numbers = None
+        if place is not None:
+            numbers = tuple(np.asarray(place, np.float64).ravel().tolist())
+            steps = _checked_steps(place)
+        steps = tuple(float(step) if 0 < step < np.inf else 0.0 for step in steps)
+        if max(steps) > WIDEST:
+            raise ValueError(f"spacing: expected up to {WIDEST:g} mm. Received: {max(steps):g} mm")
+        voxels.check()
+        return cls(
+            name=name,
+            paths=(path,),
+            companions=() if voxels.path == path else (voxels.path,),
+            unit="signal",
+            voxels=voxels,
+            place=numbers,
+            steps=steps,
+            **_sides(voxels, steps, (0, 1, 2), (False, False, False)),
+        )
 
     @property
     def affine(self) -> np.ndarray | None:
@@ -148,7 +189,7 @@ class Oriented(Volume):
         dtype: np.dtype,
         description: str,
         anonymous: bool,
-        finer: tuple[int, int, int],
+        finer: tuple[int, ...],
     ) -> None:
         """Writes header and voxels.
 
@@ -158,7 +199,23 @@ class Oriented(Volume):
         """
         raise NotImplementedError
 
-    def _finer(self, grid: geometry.Grid) -> tuple[int, int, int]:
+    def _save_text(
+        self, path: Path, header: str, planes: Iterator[np.ndarray], dtype: np.dtype
+    ) -> None:
+        """Writes a header of text, and the voxels behind it or into the file beside it.
+
+        `SIZE` in the header becomes the bytes of the voxels as they are stored.
+        """
+        plain = header.encode("utf-8", "surrogateescape")
+        parts = in_order(planes, dtype.newbyteorder("<"))
+        data = self.files(path)[-1]
+        if data == path:
+            save(path, self.voxels.codec, parts, plain)
+        else:
+            save(data, self.voxels.codec, parts)
+            save(path, "", [], plain.replace(SIZE, str(data.stat().st_size).encode()))
+
+    def _finer(self, grid: geometry.Grid) -> tuple[int, ...]:
         finer = [1, 1, 1]
         for axis, count in zip(self.axes, (grid.scale, grid.scale, grid.depth), strict=True):
             finer[axis] = count
@@ -198,65 +255,48 @@ class Oriented(Volume):
         return turned if self.axes[0] == 0 else turned.transpose()
 
 
-def described(
-    voxels: Voxels, place: np.ndarray | None, steps: Iterable[float]
-) -> dict[str, object]:
-    """The fields of an `Oriented` volume that follow from its file, as it is stored.
+def _checked_steps(place: np.ndarray) -> np.ndarray:
+    """mm along the axes of an affine [4, 4] that is finite, its axes independent."""
+    steps = np.linalg.norm(place[:3, :3], axis=0)
+    with np.errstate(all="ignore"):
+        turned = abs(np.linalg.det(place[:3, :3] / steps))  # 1 at right angles
+    if not np.isfinite(place).all() or not turned > 1e-3:
+        received = np.round(place[:3].astype(np.float64), 4).tolist()
+        raise ValueError(
+            "affine: expected finite numbers, and three axes that are no multiples of each "
+            f"other. Received: {received}"
+        )
+    return steps
 
-    Args:
-        voxels: where its values are.
-        place: [4, 4] to mm (right, front, up), None where the file does not say.
-        steps: mm along the file's axes, where there is no `place`; 0 where unknown.
 
-    Raises:
-        ValueError: for an affine that is not finite or whose axes are not independent, and for
-            steps wider than `WIDEST`.
-    """
-    numbers = None
-    if place is not None:
-        lengths = np.linalg.norm(place[:3, :3], axis=0)
-        with np.errstate(all="ignore"):
-            turned = abs(np.linalg.det(place[:3, :3] / lengths))  # 1 at right angles
-        if not np.isfinite(place).all() or not turned > 1e-3:
-            received = [[round(float(v), 4) for v in row] for row in place[:3]]
-            raise ValueError(
-                "affine: expected finite numbers, and three axes that are no multiples of each "
-                f"other. Received: {received}"
-            )
-        numbers = tuple(np.asarray(place, np.float64).ravel().tolist())
-        steps = lengths
-    steps = tuple(float(step) if 0 < step < np.inf else 0.0 for step in steps)
-    if max(steps) > WIDEST:
-        raise ValueError(f"spacing: expected up to {WIDEST:g} mm. Received: {max(steps):g} mm")
-    sides = _sides(voxels, steps, (0, 1, 2), (False, False, False))
-    return {"voxels": voxels, "place": numbers, "steps": steps, "unit": "signal", **sides}
+class _Sides(TypedDict):
+    axes: tuple[int, ...]
+    mirrored: tuple[bool, ...]
+    shape: tuple[int, int]
+    length: int
+    spacing: tuple[float, float] | None
+    slice_spacing: float | None
 
 
 def _sides(
-    voxels: Voxels,
-    steps: tuple[float, ...],
-    axes: tuple[int, int, int],
-    mirrored: tuple[bool, bool, bool],
-) -> dict[str, object]:
+    voxels: Voxels, steps: tuple[float, ...], axes: tuple[int, ...], mirrored: tuple[bool, ...]
+) -> _Sides:
     """Sides and spacings of a volume that is presented along these axes."""
     rows, columns, slices = (voxels.shape[axis] for axis in axes)
-    spacing, between = (steps[axes[0]], steps[axes[1]]), steps[axes[2]]
+    down, across, between = (steps[axis] for axis in axes)
     return {
         "axes": axes,
         "mirrored": mirrored,
         "shape": (rows, columns),
         "length": slices,
-        "spacing": spacing if min(spacing) > 0 else None,
+        "spacing": (down, across) if min(down, across) > 0 else None,
         "slice_spacing": between if between > 0 and slices > 1 else None,
     }
 
 
 @functools.lru_cache(maxsize=2)
 def _spooled(
-    voxels: Voxels,
-    axes: tuple[int, int, int],
-    mirrored: tuple[bool, bool, bool],
-    stamp: tuple[int, int],
+    voxels: Voxels, axes: tuple[int, ...], mirrored: tuple[bool, ...], stamp: tuple[int, int]
 ) -> np.ndarray:
     """Stored values `[slice, row, column]` on disk, in one pass over the file.
 

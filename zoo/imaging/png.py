@@ -155,7 +155,8 @@ def _chunks(content: bytes) -> list[tuple[bytes, bytes]]:
     """Pairs (kind, data) up to the end of the image."""
     if not content.startswith(_SIGNATURE):
         raise ValueError("expected a PNG file, by its content. Received: another or a damaged one")
-    found, place = [], len(_SIGNATURE)
+    found: list[tuple[bytes, bytes]] = []
+    place = len(_SIGNATURE)
     while not found or found[-1][0] != b"IEND":
         if len(content) < place + 12:
             raise ValueError("a truncated PNG: expected the chunk IEND. Received: the file's end")

@@ -15,7 +15,7 @@ import itertools
 import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import PIL.Image
@@ -131,6 +131,11 @@ def _open_array(path: Path, name: str) -> ArrayVolume:
     has_channels = array.ndim > 2 and shape[-1] in (1, 3) and shape[-2] > shape[-1]
     axes = array.ndim - has_channels
     colours = has_channels and shape[-1] == 3
+    channels, unit = 1, "1"
+    if is_complex:
+        channels, unit = 2, "k-space"
+    elif colours:
+        channels = 3
     if array.dtype.kind not in "iufbc" or axes not in (2, 3) or (is_complex and colours):
         raise ValueError(
             "expected an array of numbers, [H, W] or [N, H, W], of real ones also with a last "
@@ -138,14 +143,15 @@ def _open_array(path: Path, name: str) -> ArrayVolume:
         )
     if 0 in shape:
         raise ValueError(f"expected an array with numbers in it. Received: {list(shape)}")
+    is_stack = axes == 3
     return ArrayVolume(
         name=name,
         paths=(path,),
-        length=shape[0] if axes == 3 else 1,
+        length=shape[0] if is_stack else 1,
         shape=shape[axes - 2 : axes],
-        channels=2 if is_complex else 3 if colours else 1,
-        unit="k-space" if is_complex else "1",
-        stacked=axes == 3,
+        channels=channels,
+        unit=unit,
+        stacked=is_stack,
         flat=has_channels and not colours,
     )
 
@@ -162,7 +168,7 @@ def _pixels(path: Path, index: int, indexed: bool = False) -> tuple[np.ndarray, 
             _check_opaque_png(image, samples)
         orientation = 1
     else:
-        page = tiff.file(path).pages.get(index)
+        page = tiff.page(tiff.file(path), index)
         samples, bits, palette = tiff.decode(page), page.bitspersample, tiff.palette(page)
         orientation = page.tags.valueof("Orientation", 1)
         if tiff.turned(page):
@@ -254,28 +260,27 @@ def write(
     if isinstance(volume, ArrayVolume):
         _write_array(volume, path, slices, grid, np.dtype(labels if classes else "float32"))
         return
-    dtype = labels if classes else volume.dtype
-    bits = np.dtype(dtype).itemsize * 8 if classes else volume.bits
-    suffix = _suffix(volume.paths[0])
-    if suffix in JPEG_SUFFIXES and classes:
-        suffix = PNG_SUFFIXES[0]
-    if suffix in TIFF_SUFFIXES:
+    assert isinstance(volume, RasterVolume)  # the other kind
+    dtype, bits = volume.dtype, volume.bits
+    if classes:
+        dtype, bits = labels, np.dtype(labels).itemsize * 8
+    source = volume.paths[0]
+    if _suffix(source) in TIFF_SUFFIXES:
         _write_pages(volume, path, slices, grid, dtype, bits, bool(classes), description)
         return
-    for _, data in slices:
-        image = saturate(data, dtype, bits)
-        if suffix in PNG_SUFFIXES:
-            is_png = _suffix(volume.paths[0]) in PNG_SUFFIXES
-            density = png.parse(volume.paths[0]).density if is_png else b""
-            # PNG has colours of 8 and 16 bits only
-            depth = max(bits, 8) if image.ndim == 3 else bits
-            path.write_bytes(png.encode(image, depth, _finer(density, grid.scale), description))
-        else:
-            with PIL.Image.open(volume.paths[0], formats=["JPEG", "MPO"]) as source:
-                dots = source.info.get("dpi")
-            kept = {"dpi": tuple(grid.scale * value for value in dots)} if dots else {}
-            kept["comment"] = description.encode()
-            PIL.Image.fromarray(image).save(path, "JPEG", quality=95, subsampling=0, **kept)
+    ((_, data),) = slices
+    image = saturate(data, dtype, bits)
+    if _suffix(source) in JPEG_SUFFIXES and not classes:
+        kept: dict[str, Any] = {"comment": description.encode()}
+        with PIL.Image.open(source, formats=["JPEG", "MPO"]) as picture:
+            if dots := picture.info.get("dpi"):
+                kept["dpi"] = tuple(grid.scale * value for value in dots)
+        PIL.Image.fromarray(image).save(path, "JPEG", quality=95, subsampling=0, **kept)
+        return
+    density = png.parse(source).density if _suffix(source) in PNG_SUFFIXES else b""
+    # PNG has colours of 8 and 16 bits only
+    depth = max(bits, 8) if image.ndim == 3 else bits
+    path.write_bytes(png.encode(image, depth, _finer(density, grid.scale), description))
 
 
 def _finer(density: bytes, scale: int) -> bytes:
@@ -320,7 +325,7 @@ def _write_pages(
 ) -> None:
     page = tiff.file(volume.paths[0]).pages.first
     # what is kept: the size of a pixel, which value is white, and the bits of a value
-    kept = {"compression": "deflate"}
+    kept: dict[str, Any] = {"compression": "deflate"}
     if "XResolution" in page.tags and page.resolutionunit in (2, 3):  # an inch, a centimetre
         across, down = page.resolution
         kept["resolution"] = (across * grid.scale, down * grid.scale)

@@ -39,7 +39,9 @@ def resampling(
         ValueError: where the network's grid would have more than `LARGEST_SLICE` pixels (of volumes
             `LARGEST_VOLUME`) and more than the file, or less than two along a side.
     """
-    own, sizes, finer = volume.spacing or (None, None), volume.shape, grid.shape(volume.shape)
+    own: tuple[float | None, ...] = volume.spacing or (None, None)
+    sizes: tuple[int, ...] = volume.shape
+    finer: tuple[int, ...] = grid.shape(volume.shape)
     if whole:
         own, sizes = (volume.slice_spacing, *own), (volume.length, *sizes)
         finer = (volume.length * grid.depth, *finer)
@@ -47,7 +49,7 @@ def resampling(
         _resampled(size, step, spacing) if spacing and step else size
         for size, step in zip(sizes, own, strict=True)
     )
-    if taken == tuple(sizes):
+    if taken == sizes:
         return lambda image: image, lambda image: image
     largest = max(LARGEST_VOLUME if whole else LARGEST_SLICE, math.prod(sizes))
     if math.prod(taken) > largest:

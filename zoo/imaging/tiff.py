@@ -5,6 +5,7 @@ import logging
 import os
 import struct
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import tifffile
@@ -42,17 +43,22 @@ def _opened(path: Path, stamp: tuple[int, int]) -> tifffile.TiffFile:
     return opened
 
 
+def page(opened: tifffile.TiffFile, number: int) -> tifffile.TiffPage:
+    """Page `number`, from 0, of an open file."""
+    return cast(tifffile.TiffPage, opened.pages.get(number))  # no TiffFrame, unless it is asked for
+
+
 def _check_pages(opened: tifffile.TiffFile, count: int, size: int) -> None:
     first = opened.pages.first
     for number in range(count):
-        page = opened.pages.get(number)
-        _check(page, size)
-        if _kind(page) != _kind(first) or page.photometric != first.photometric:
+        other = page(opened, number)
+        _check(other, size)
+        if _kind(other) != _kind(first) or other.photometric != first.photometric:
             raise ValueError(
                 f"expected pages alike. Received: page 0 of {_kind(first)}, "
-                f"page {number} of {_kind(page)}"
+                f"page {number} of {_kind(other)}"
             )
-        if page.tags.valueof("Orientation", 1) != first.tags.valueof("Orientation", 1):
+        if other.tags.valueof("Orientation", 1) != first.tags.valueof("Orientation", 1):
             raise ValueError("expected pages of one orientation. Received: several")
     if opened.series[0].size > np.prod(first.shape) * count:
         raise ValueError("expected one page for each slice. Received: slices without pages")
@@ -88,6 +94,7 @@ def _check(page: tifffile.TiffPage, size: int) -> None:
     """Refuses a page that is not whole or not understood; `size` is the file's, in bytes."""
     shape, dtype, samples = page.shape, page.dtype, page.samplesperpixel
     # what the samples mean, and how many there may be, with alpha
+    allowed: tuple[int, ...] = ()
     if page.photometric in (_PHOTOMETRIC.MINISBLACK, _PHOTOMETRIC.MINISWHITE):
         allowed = (1, 2)
     elif page.photometric == _PHOTOMETRIC.RGB:
@@ -96,11 +103,9 @@ def _check(page: tifffile.TiffPage, size: int) -> None:
         allowed = (1,)
     elif page.photometric == _PHOTOMETRIC.YCBCR and page.compression in _JPEG:
         allowed = (3,)  # decoded to RGB
-    else:
-        allowed = ()
     is_plane = len(shape) == (2 if samples == 1 else 3) and page.axes in ("YX", "YXS", "SYX")
-    known = dtype is not None and dtype.kind in "iufb" and isinstance(page.bitspersample, int)
-    if not (known and is_plane and samples in allowed) or 0 in shape:
+    is_known = is_plane and samples in allowed and isinstance(page.bitspersample, int)
+    if dtype is None or dtype.kind not in "iufb" or not is_known or 0 in shape:
         raise ValueError(f"expected grey or RGB pages. Received: {_kind(page)}")
     if turned(page) and dtype.kind not in "ub":
         raise ValueError(f"WhiteIsZero: expected unsigned integers. Received: {dtype}")
@@ -135,8 +140,8 @@ def _count(path: Path) -> int:
                 raise ValueError("a damaged TIFF: a page points back to one before it")
             visited.add(at)
             opened.seek(min(at, size))
-            number = opened.read(struct.calcsize(count))
-            number = struct.unpack(order + count, number)[0] if len(number) > 1 else size
+            start = opened.read(struct.calcsize(count))
+            number = struct.unpack(order + count, start)[0] if len(start) > 1 else size
             opened.seek(min(size, at + struct.calcsize(count) + tag * number))
             following = opened.read(struct.calcsize(place))
             if len(following) < struct.calcsize(place):

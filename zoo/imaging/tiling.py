@@ -46,6 +46,7 @@ def tiled(
     Raises:
         ValueError: for arguments outside these limits, or a function that gives another size.
     """
+    # the arguments
     if images.ndim not in (4, 5) or 0 in images.shape:
         raise ValueError(
             f"images: expected [N, H, W, C] or [N, D, H, W, C]. Received: {list(images.shape)}"
@@ -61,19 +62,20 @@ def tiled(
     margin = overlap // 4 if margin is None else margin
     if not 0 <= margin <= overlap // 2:
         raise ValueError(f"margin: expected 0 to {overlap // 2}. Received: {margin}")
+    # sides of the tiles and of the padded images
     shape = images.shape[1:-1]
     sizes = [-(-size // multiple) * multiple for size in shape]
     # a volume of few slices is common: to reflect it to a cube would be many times the work
     tiles = [min(tile, size) if len(shape) == 3 else tile for size in sizes]
-    sizes = [max(pair) for pair in zip(sizes, tiles, strict=True)]
+    sizes = list(map(max, sizes, tiles))
     step = (tile - overlap) // multiple * multiple
     # starts and weights are those of the result's pixels
     axes = [
-        _axis(*(scale * length for length in (size, side, step, margin)))
+        _axis(scale * size, scale * side, scale * step, scale * margin)
         for size, side in zip(sizes, tiles, strict=True)
     ]
     places = list(itertools.product(*axes))
-    output = None
+    output = np.zeros(0, np.float32)  # until the first result tells its channels
     for number, image in enumerate(images):
         image = _padded(np.asarray(image, np.float32), sizes)
         for first in range(0, len(places), batch_size):
@@ -81,6 +83,7 @@ def tiled(
             batch = np.stack([image[_window(place, tiles, scale)] for place in chosen])
             if len(chosen) < batch_size:  # the last batch keeps the static shape
                 batch = np.concatenate([batch, batch[-1:].repeat(batch_size - len(chosen), 0)])
+            # what the network makes of them
             results = np.asarray(function(batch), np.float32)
             expected = (batch_size, *(scale * side for side in tiles))
             if results.shape[:-1] != expected:
@@ -88,9 +91,10 @@ def tiled(
                     f"function: expected a result of {[*expected, 'C']}. "
                     f"Received: {list(results.shape)}"
                 )
-            if output is None:
+            if not output.size:
                 whole = (len(images), *(scale * size for size in shape), results.shape[-1])
                 output = np.zeros(whole, np.float32)
+            # each goes where it counts
             for place, result in zip(chosen, results, strict=False):
                 weight = functools.reduce(np.multiply.outer, [w for _, w in place])[..., None]
                 # where() keeps a non-finite value of an ignored pixel out of the sum

@@ -17,7 +17,7 @@ import numpy as np
 
 from zoo.atomic import replacing
 
-SIZE = b"?" * 16  # stands in a header for the bytes of the stream behind it
+SIZE = b"\0" * 16  # stands in a header for the bytes of the stream behind it
 _CHUNK = 1 << 18  # bytes that are decompressed at once
 _BEYOND = 1 << 26  # bytes that a stream may hold besides the voxels: footers, other programs' data
 _MOST = 1032  # bytes that one byte of a deflated stream can stand for
@@ -39,7 +39,7 @@ class Voxels:
     """
 
     path: Path
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     dtype: str
     start: int = 0
     offset: int = 0

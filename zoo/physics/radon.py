@@ -188,8 +188,8 @@ class ParallelBeam:
     def _unfold(self, views: np.ndarray) -> np.ndarray:
         """The inverse of `_fold`."""
         parts = views.reshape(self.views // 4, self.detectors, 4, -1).transpose(2, 3, 0, 1)
-        parts = (parts[0], parts[1][:, ::-1], parts[2], parts[3][:, ::-1])
-        return np.concatenate(parts, axis=1)
+        ordered = (parts[0], parts[1][:, ::-1], parts[2], parts[3][:, ::-1])
+        return np.concatenate(ordered, axis=1)
 
     def _checked(self, name: str, array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         array = np.asarray(array, np.float32)

@@ -20,7 +20,7 @@ class Deidentifier:
         ValueError: where the package dicom-anonymizer is not installed.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         try:
             from dicomanonymizer import simpledicomanonymizer as profile
         except ImportError as error:

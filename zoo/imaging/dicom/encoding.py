@@ -44,8 +44,10 @@ class Encoding:
 
     def decode(self, stored: np.ndarray) -> np.ndarray:
         """Stored integers to physical values, float32."""
-        stored = sum(self.limits) - np.float64(stored) if self.inverted else np.float64(stored)
-        return (stored * self.slope + self.intercept).astype(np.float32)
+        levels = stored.astype(np.float64)
+        if self.inverted:
+            levels = sum(self.limits) - levels
+        return (levels * self.slope + self.intercept).astype(np.float32)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Physical values to the nearest stored integers, int32, saturated at `limits`."""

@@ -108,8 +108,9 @@ def _planes(header: pydicom.Dataset) -> list[tuple[pydicom.Dataset, ...]]:
     sequences = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
     planes = {}  # frames may share an item, which must not move twice
     for frame in range(int(header.get("NumberOfFrames") or 1)):
-        items = tuple(headers.functional(header, frame, sequence) for sequence in sequences)
-        if None not in items:
+        groups = [headers.functional(header, frame, sequence) for sequence in sequences]
+        items = tuple(item for item in groups if item is not None)
+        if len(items) == len(sequences):
             planes[id(items[0])] = items
     # nuclear medicine keeps the first slice's place with the detector
     for item in (header, *(header.get("DetectorInformationSequence") or [])):

@@ -150,8 +150,9 @@ def _injection(drug: pydicom.Dataset, zone: str) -> _Moment:
     if whole:
         moment = _parsed(whole, "RadiopharmaceuticalStartDateTime")
         own, local = _ahead(whole), _ahead(zone)
-        known = own is not None and local is not None
-        return moment._replace(seconds=moment.seconds + local - own) if known else moment
+        if own is None or local is None:
+            return moment
+        return moment._replace(seconds=moment.seconds + local - own)
     time = headers.text(drug, "RadiopharmaceuticalStartTime")
     if not time:
         raise _lacks("RadiopharmaceuticalStartTime")

@@ -4,7 +4,7 @@ import io
 import itertools
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
@@ -13,20 +13,12 @@ import pydicom.pixels
 
 from zoo.imaging.dicom import headers
 
-TAGS = headers.tags(
-    [
-        "Rows",
-        "Columns",
-        "NumberOfFrames",
-        "PhotometricInterpretation",
-        "BitsAllocated",
-        "BitsStored",
-        "HighBit",
-        "PixelRepresentation",
-        "ModalityLUTSequence",
-        "ExtendedOffsetTable",
-    ]
-)
+# fmt: off
+TAGS = headers.tags([
+    "Rows", "Columns", "NumberOfFrames", "PhotometricInterpretation", "BitsAllocated",
+    "BitsStored", "HighBit", "PixelRepresentation", "ModalityLUTSequence", "ExtendedOffsetTable",
+])
+# fmt: on
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _ITEM = (0xFFFE, 0xE000)
 _FRAGMENTS = 4096  # a frame has no more
@@ -65,7 +57,7 @@ class Pixels:
         if syntax.is_encapsulated and syntax != pydicom.uid.RLELossless:
             self._shift = 0  # JPEG holds values, and no words with bits above or below them
         self.table = headers.modality_table(header)
-        self._options = {
+        self._options: dict[str, Any] = {
             "rows": self._shape[0],
             "columns": self._shape[1],
             "samples_per_pixel": 1,
@@ -91,18 +83,16 @@ class Pixels:
             ValueError: for a frame of another size than the header says.
             Exception: of many types, what decoders raise; those in Rust a BaseException.
         """
+        source: BinaryIO | bytes
         with self._open() as file:
             if self._fragments is None:
                 self._require(number)
                 file.seek(self._offset)
-                words, _ = self._decoder.as_array(
-                    file, index=number, raw=True, number_of_frames=self._count, **self._options
-                )
+                source, count, index = file, self._count, number
             else:
-                coded = self._coded(file, number)
-                words, _ = self._decoder.as_array(
-                    coded, index=0, raw=True, number_of_frames=1, **self._options
-                )
+                source, count, index = self._coded(file, self._fragments[number]), 1, 0
+            options = self._options | {"number_of_frames": count}
+            words, _ = self._decoder.as_array(source, index=index, raw=True, **options)
         stored = words.astype(np.int32) >> self._shift
         stored &= (1 << self._bits) - 1  # bits above may hold an overlay
         if self._signed:
@@ -191,15 +181,15 @@ class Pixels:
         file.seek(place + max(0, length - _TAIL))
         return b"\xff\xd9" in file.read(min(length, _TAIL))
 
-    def _coded(self, file: BinaryIO, number: int) -> bytes:
+    def _coded(self, file: BinaryIO, fragments: list[tuple[int, int]]) -> bytes:
         """A frame's fragments as the only frame of encapsulated data."""
         parts = []
-        for place, length in self._fragments[number]:
+        for place, length in fragments:
             file.seek(place)
             parts.append(file.read(length))
         frame = b"".join(parts)
         size = coded_size(frame)
-        if size not in (None, self._shape):
+        if size is not None and size != self._shape:
             raise ValueError(
                 f"Rows, Columns: expected those of the compressed frame, {list(size)}. "
                 f"Received: {list(self._shape)}"

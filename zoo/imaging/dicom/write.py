@@ -91,8 +91,8 @@ def write(
             ranges[base[index]] = min(low, before[0]), max(high, before[1])
             indices.append(index)
         # one file of many frames, as the input is
-        encodings = _fit(series, ranges, derivation)
-        encodings = [encodings.get(encoding, encoding) for encoding in base]
+        fitted = _fit(series, ranges, derivation)
+        encodings = [fitted.get(encoding, encoding) for encoding in base]
         if len(series.paths) < series.length and len(paths) == 1:
             _write_frames(series, paths[0], values, encodings, derivation, deidentify, grid)
             return paths, []
@@ -134,7 +134,9 @@ def _changes(series: Series, derivation: Derivation) -> bool:
 
 def _base_encodings(series: Series, derivation: Derivation, grid: geometry.Grid) -> list[Encoding]:
     """The encoding that each slice of the output would keep."""
-    encodings = [frame.encoding for frame in series.frames for _ in range(grid.depth)]
+    encodings: list[Encoding] = []
+    for frame in series.frames:
+        encodings += [frame.encoding] * grid.depth
     if derivation.classes:  # the numbers themselves
         bits = 8 if encodings[0].bits <= 8 and derivation.classes <= 256 else 16
         return [Encoding(bits=bits, rescaled=encodings[0].rescaled)] * len(encodings)
