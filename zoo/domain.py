@@ -64,6 +64,16 @@ class Domain:
         """Width of the window, in the domain's unit: the `data_range` of PSNR and SSIM."""
         return self.window[1] - self.window[0]
 
+    @property
+    def classes(self) -> int:
+        """The number of classes of a label map, whose greatest one ends its window; 0 of images."""
+        return round(self.window[1]) + 1 if self.unit == "class" else 0
+
+    @property
+    def measured(self) -> str:
+        """What it is called where it is not an image yet: "k-space", "sinograms"; "" of images."""
+        return MEASUREMENTS.get(self.unit, "")
+
     def scale(self, images):
         """Physical values to network values, the window to [-1, 1]; nothing is clipped."""
         return (images - self.window[0]) * (2.0 / self.span) - 1.0

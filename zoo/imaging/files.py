@@ -181,6 +181,7 @@ def _walk(path: Path, exclude: Path | None, problems: list[Problem]) -> Iterator
         except (OSError, RuntimeError) as error:
             problems.append(Problem(folder, f"a folder that cannot be listed: {reason(error)}"))
             continue
+        # it is not entered twice, nor where the output goes
         identity = (status.st_dev, status.st_ino)
         if place == excluded and place != root:
             continue
@@ -191,6 +192,7 @@ def _walk(path: Path, exclude: Path | None, problems: list[Problem]) -> Iterator
         if is_link and excluded and excluded != root and place.is_relative_to(excluded):
             problems.append(Problem(folder, f"{NOT_AN_IMAGE}: a link into the output"))
             continue
+        # its files now, folders below it next, and links last
         entered.add(identity)
         below = []
         for name in names:

@@ -15,7 +15,7 @@ import numpy as np
 from zoo.errors import contained
 from zoo.imaging import geometry
 from zoo.imaging.oriented import Oriented
-from zoo.imaging.voxels import SIZE, Voxels, detached, numbers, one_line
+from zoo.imaging.voxels import SIZE, Voxels, detached, numbers, one_line, sides
 
 SUFFIXES = (".mha", ".mhd")
 
@@ -58,19 +58,22 @@ class MetaVolume(Oriented):
     ) -> None:
         fields, _ = _header(self.paths[0])
         matrix, offset = _geometry(fields)
+        # what stays true
         del fields["ElementDataFile"]
         for key in list(fields):
             if key in _DROPPED or (anonymous and key not in _FIELDS):
                 del fields[key]
+        # the finer grid
         if finer != (1, 1, 1):
             count = len(offset)
-            sides = [side * n for side, n in zip(self.voxels.shape, finer, strict=True)]
-            fields["DimSize"] = _text(sides[:count])
+            shape = [side * n for side, n in zip(self.voxels.shape, finer, strict=True)]
+            fields["DimSize"] = _text(shape[:count])
             for key in ("ElementSpacing", "ElementSize"):
                 if key in fields:
                     fields[key] = _text(numbers(fields[key], count, key) / finer[:count])
             moved = offset + matrix @ geometry.to_coarse(finer)[:count, 3]
             fields[_one_of(fields, "Offset", "Position", "Origin") or "Offset"] = _text(moved)
+        # how the voxels are stored
         for key in ("BinaryDataByteOrderMSB", "ElementByteOrderMSB"):
             if key in fields:
                 fields[key] = "False"
@@ -93,6 +96,7 @@ def open_volume(path: Path, name: str) -> MetaVolume:
         ValueError: for a damaged file, several channels, more than 3 dimensions, voxels written
             as text or in several files, and voxels that lie outside the header's folder.
     """
+    # how they are stored
     fields, length = _header(path)
     matrix, offset = _geometry(fields)
     count = len(offset)
@@ -102,32 +106,29 @@ def open_volume(path: Path, name: str) -> MetaVolume:
         )
     if not _is_true(fields.get("BinaryData", "True")):
         raise ValueError("BinaryData: expected True. Received: False")
-    sides = numbers(fields.get("DimSize", ""), count, "DimSize")
-    if sides.min() < 1 or (sides != np.rint(sides)).any() or sides.max() > 2**31:
-        raise ValueError(f"DimSize: expected whole numbers. Received: {fields['DimSize']}")
+    shape = sides(fields.get("DimSize", ""), count, "DimSize")
     kind = fields.get("ElementType", "")
     if kind not in _TYPES:
         raise ValueError(f"ElementType: expected one of {', '.join(_TYPES)}. Received: {kind}")
     big = _one_of(fields, "BinaryDataByteOrderMSB", "ElementByteOrderMSB")
     order = ">" if big and _is_true(fields[big]) else "<"
+    # behind the header, or in a file of their own
     data, start = path, length
     if fields["ElementDataFile"].upper() != "LOCAL":
-        if fields["ElementDataFile"].split()[0] == "LIST" or "%" in fields["ElementDataFile"]:
-            raise ValueError(
-                f"ElementDataFile: expected one file. Received: {fields['ElementDataFile']}"
-            )
         data, start = detached(path, fields["ElementDataFile"], "ElementDataFile"), 0
     voxels = Voxels(
         path=data,
-        shape=tuple(int(side) for side in (*sides, 1)[:3]),
+        shape=shape,
         dtype=np.dtype(order + _TYPES[kind]).str,
         start=start,
         codec="zlib" if _is_true(fields.get("CompressedData", "False")) else "",
     )
     skipped = int(numbers(fields.get("HeaderSize", "0"), 1, "HeaderSize")[0])
-    if skipped == -1:  # the voxels end where the file does
-        skipped = data.stat().st_size - voxels.size - start
-    voxels = dataclasses.replace(voxels, start=start + max(0, skipped))
+    if skipped == -1:
+        voxels = voxels.at_end()
+    elif skipped > 0:
+        voxels = dataclasses.replace(voxels, start=start + skipped)
+    # where they lie
     place = None
     if count == 3 and _one_of(fields, "TransformMatrix", "Rotation", "Orientation"):
         place = np.eye(4)

@@ -14,7 +14,7 @@ import numpy as np
 from zoo.errors import contained
 from zoo.imaging import geometry
 from zoo.imaging.oriented import Oriented
-from zoo.imaging.voxels import Voxels, detached, numbers, one_line
+from zoo.imaging.voxels import Voxels, detached, numbers, one_line, sides
 
 SUFFIXES = (".nrrd", ".nhdr")
 
@@ -102,11 +102,10 @@ def open_volume(path: Path, name: str) -> NrrdVolume:
         ValueError: for a damaged file, several channels, more than 3 dimensions, voxels written
             as text or in several files, and voxels that lie outside the header's folder.
     """
+    # how they are stored
     _, fields, _, length = _header(path)
     count = _dimension(fields)
-    sides = numbers(fields.get("sizes", ""), count, "sizes")
-    if sides.min() < 1 or (sides != np.rint(sides)).any() or sides.max() > 2**31:
-        raise ValueError(f"sizes: expected whole numbers. Received: {fields['sizes']}")
+    shape = sides(fields.get("sizes", ""), count, "sizes")
     kind, encoding = fields.get("type", "").lower(), fields.get("encoding", "").lower()
     if kind not in _TYPES:
         raise ValueError(f"type: expected integers or real numbers. Received: {kind or 'none'}")
@@ -120,19 +119,15 @@ def open_volume(path: Path, name: str) -> NrrdVolume:
     if order is None and np.dtype(_TYPES[kind]).itemsize > 1:
         received = fields.get("endian", "none")
         raise ValueError(f"endian: expected little or big. Received: {received}")
+    # behind the header, or in a file of their own
     data, start = path, length
     if "data file" in fields:
-        named = fields["data file"]
-        if named.split()[:1] == ["LIST"] or "%" in named:
-            raise ValueError(f"data file: expected one file. Received: {named}")
-        data, start = detached(path, named, "data file"), 0
-    lines, skipped = (
-        int(numbers(fields.get(f"{what} skip", "0"), 1, f"{what} skip")[0])
-        for what in ("line", "byte")
-    )
+        data, start = detached(path, fields["data file"], "data file"), 0
+    lines = int(numbers(fields.get("line skip", "0"), 1, "line skip")[0])
+    skipped = int(numbers(fields.get("byte skip", "0"), 1, "byte skip")[0])
     voxels = Voxels(
         path=data,
-        shape=tuple(int(side) for side in (*sides, 1)[:3]),
+        shape=shape,
         dtype=np.dtype((order or "<") + _TYPES[kind]).str,
         start=start,
         codec=_CODECS[encoding],
@@ -142,9 +137,11 @@ def open_volume(path: Path, name: str) -> NrrdVolume:
             f"line skip, byte skip: expected none, or bytes of raw voxels. "
             f"Received: {lines}, {skipped}"
         )
-    if skipped == -1:  # the voxels end where the file does
-        skipped = max(0, data.stat().st_size - voxels.size - start)
-    voxels = dataclasses.replace(voxels, start=start + skipped)
+    if skipped == -1:
+        voxels = voxels.at_end()
+    else:
+        voxels = dataclasses.replace(voxels, start=start + skipped)
+    # where they lie
     place, steps = _place(fields, count)
     return NrrdVolume.stored(path, name, voxels, place, steps)
 
@@ -219,8 +216,8 @@ def _place(fields: dict[str, str], count: int) -> tuple[np.ndarray | None, np.nd
 def _refine(fields: dict[str, str], shape: tuple[int, ...], finer: tuple[int, ...]) -> None:
     """Makes the fields those of a finer grid whose voxels lie in those of the old one."""
     count = _dimension(fields)
-    sides = [side * n for side, n in zip(shape, finer, strict=True)]
-    fields["sizes"] = " ".join(map(str, sides[:count]))
+    finest = [side * n for side, n in zip(shape, finer, strict=True)]
+    fields["sizes"] = " ".join(map(str, finest[:count]))
     for key in ("spacings", "thicknesses"):
         if key in fields:
             given = [float(part) for part in fields[key].split()]

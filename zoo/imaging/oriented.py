@@ -284,12 +284,13 @@ def _sides(
     """Sides and spacings of a volume that is presented along these axes."""
     rows, columns, slices = (voxels.shape[axis] for axis in axes)
     down, across, between = (steps[axis] for axis in axes)
+    spacing = (down, across) if min(down, across) > 0 else None
     return {
         "axes": axes,
         "mirrored": mirrored,
         "shape": (rows, columns),
         "length": slices,
-        "spacing": (down, across) if min(down, across) > 0 else None,
+        "spacing": spacing,
         "slice_spacing": between if between > 0 and slices > 1 else None,
     }
 

@@ -52,6 +52,11 @@ class Voxels:
         """Bytes of all voxels."""
         return int(np.prod(self.shape, dtype=object)) * np.dtype(self.dtype).itemsize
 
+    def at_end(self) -> "Voxels":
+        """These, but where the file's last bytes are."""
+        start = max(self.start, self.path.stat().st_size - self.size)
+        return dataclasses.replace(self, start=start)
+
     def check(self) -> None:
         """Looks whether the file holds all of them; a compressed one is read once to its end.
 
@@ -251,9 +256,11 @@ def detached(header: Path, name: str, field: str) -> Path:
     """The file of voxels that a header names.
 
     Raises:
-        ValueError: for one outside the header's folder, which a file from elsewhere has no
-            business to name, for one that is not there, and for the header itself.
+        ValueError: for several files, one outside the header's folder, which a file from
+            elsewhere has no business to name, one that is not there, and the header itself.
     """
+    if name.split()[:1] == ["LIST"] or "%" in name:
+        raise ValueError(f"{field}: expected one file. Received: {name}")
     parts = Path(name.replace("\\", "/")).parts
     if not parts or ".." in parts or Path(parts[0]).anchor or ":" in parts[0]:
         raise ValueError(f"{field}: expected a file in the header's folder. Received: {name}")
@@ -278,6 +285,18 @@ def numbers(text: str, count: int, field: str) -> np.ndarray:
     if len(values) != count or not np.isfinite(values).all():
         raise ValueError(f"{field}: expected {count} number(s). Received: {one_line(text)!r}")
     return values
+
+
+def sides(text: str, count: int, field: str) -> tuple[int, ...]:
+    """The sides of three axes, the last 1 where the field of text has only two.
+
+    Raises:
+        ValueError: for anything but `count` whole numbers from 1 on.
+    """
+    values = numbers(text, count, field)
+    if values.min() < 1 or (values != np.rint(values)).any() or values.max() > 2**31:
+        raise ValueError(f"{field}: expected whole numbers. Received: {text}")
+    return tuple(int(side) for side in (*values, 1)[:3])
 
 
 def one_line(text: str) -> str:

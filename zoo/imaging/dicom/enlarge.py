@@ -39,6 +39,7 @@ def enlarge(header: pydicom.Dataset, scale: int) -> None:
     Raises:
         ValueError: for an image too large for DICOM, or of a kind whose geometry is not known.
     """
+    # what can be enlarged
     for keyword in _UNKNOWN:
         if keyword in header or headers.functional(header, 0, keyword):
             raise ValueError(f"{keyword}: expected an image without it. Received: one that has it")
@@ -49,6 +50,7 @@ def enlarge(header: pydicom.Dataset, scale: int) -> None:
             f"Rows, Columns: expected up to {_LARGEST} of each and 4 GiB of pixels in a file. "
             f"Received: {rows}, {columns} in {frames} frame(s)"
         )
+    # what counts the input's pixels goes, and what is measured in them follows
     header.Rows, header.Columns = rows, columns
     header.remove_private_tags()
     for group in range(0x6000, 0x6020, 2):

@@ -110,7 +110,7 @@ def changes(modality: str, target: Domain, same_unit: bool) -> bool:
     Label maps keep the class of the image that they describe, and a model whose target's modality
     is not known ("OT") keeps everything.
     """
-    known = target.modality not in ("", "OT") and target.unit != "class"
+    known = target.modality not in ("", "OT") and not target.classes
     return known and not same_unit and target.modality != modality
 
 

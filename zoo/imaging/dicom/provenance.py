@@ -62,7 +62,7 @@ class Derivation:
     @property
     def classes(self) -> int:
         """The number of classes of a label map, 0 for images."""
-        return round(self.target.window[1]) + 1 if self.target.unit == "class" else 0
+        return self.target.classes
 
 
 def keep_lossy(header: pydicom.Dataset, path: Path) -> None:
@@ -90,6 +90,7 @@ def derive(
         source: the reference to the instance that it was made from, where it has an identity.
         part: of the input, to which the instance belongs.
     """
+    # what the image is, and what was done to which other
     primary = header.SOPClassUID in iods.PRIMARY_ONLY
     kind = ["DERIVED", "PRIMARY" if primary else "SECONDARY"]
     header.ImageType = kind + list(header.get("ImageType") or [])[2:]
@@ -110,11 +111,13 @@ def derive(
         _derive_enhanced(header, source, image)
     else:
         header.update(image)
+    # the new instance and its series
     header.SOPInstanceUID = pydicom.uid.generate_uid()
     header.SeriesInstanceUID, header.SeriesNumber = derivation.series[part]
     name = f"{header.get('SeriesDescription') or ''} {derivation.title}".strip()
     name = f"Class numbers: {name}" if derivation.classes else name
     header.SeriesDescription = name.replace("\\", "/")[:64].strip()
+    # who made it, and when
     equipment = pydicom.Dataset()
     equipment.PurposeOfReferenceCodeSequence = [iods.code("109102", "DCM", "Processing Equipment")]
     equipment.Manufacturer = "zoo"

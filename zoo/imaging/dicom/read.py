@@ -113,7 +113,11 @@ def _series(parts: list[list[Slice]], name: str, number: int = 0) -> Series:
     for number_of_part, part in enumerate(parts):
         frames += (dataclasses.replace(item.frame, part=number_of_part) for item in part)
     paths = tuple(frame.path for frame in frames)
-    one_way = all(stacks.alike(item, first) for item in itertools.chain(*parts))
+    if len(set(paths)) == 1:
+        paths = paths[:1]
+    spacing, orientation = first.spacing, first.orientation
+    if not all(stacks.alike(item, first) for item in itertools.chain(*parts)):
+        spacing = orientation = None
     with headers.quiet():  # what is asked of the first file only
         patient, thickness = _patient(first.header), _thickness(first.measures)
         frame_of_reference = headers.text(first.header, "FrameOfReferenceUID")
@@ -125,13 +129,13 @@ def _series(parts: list[list[Slice]], name: str, number: int = 0) -> Series:
         unit=first.unit,
         patient=patient,
         frame_of_reference=frame_of_reference,
-        paths=paths if len(set(paths)) > 1 else paths[:1],
+        paths=paths,
         length=len(frames),
-        spacing=first.spacing if one_way else None,
+        spacing=spacing,
         slice_spacing=_slice_spacing(frames),
         number=number,
         frames=tuple(frames),
-        orientation=first.orientation if one_way else None,
+        orientation=orientation,
         thickness=thickness,
     )
 

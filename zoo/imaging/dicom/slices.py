@@ -184,9 +184,10 @@ def _slice(header: pydicom.Dataset, facts: _Facts, number: int, vector: str) -> 
     measures = group("PixelMeasuresSequence")
     values = group("PixelValueTransformationSequence")
     encoding, unit = _encoding(header, values, facts.table)
-    # what sorts it, and what tells it from slices that are not stacked with it
+    # what sorts it
     instance = headers.text(header, "InstanceNumber")
     order = int(instance) if instance.isdecimal() else 0
+    # those that differ in these are of different series
     apart = [headers.text(header, keyword) for keyword in _APART]
     if facts.grouped:
         apart += [headers.text(group(sequence), keyword) for sequence, keyword in _FRAMES_APART]

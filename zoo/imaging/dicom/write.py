@@ -361,11 +361,9 @@ def _forget_real_world(header: pydicom.Dataset) -> None:
 
 def _value_groups(header: pydicom.Dataset, sequence: str) -> list[pydicom.Dataset]:
     """The functional group's items, or the header itself where there are none."""
-    return [
-        item
-        for group in headers.functional_groups(header)
-        for item in headers.items(group, sequence)
-    ] or [header]
+    groups = headers.functional_groups(header)
+    items = [headers.items(group, sequence) for group in groups]
+    return list(itertools.chain.from_iterable(items)) or [header]
 
 
 def _allocated(header: pydicom.Dataset, encoding: Encoding) -> int:
@@ -402,6 +400,7 @@ def _describe_pixels(
     header.BitsAllocated = _allocated(header, first)
     header.BitsStored, header.HighBit = first.bits, first.bits - 1
     header.PixelRepresentation = int(first.signed)
+    # the rescale, which takes the place of a table
     changed = False
     if "ModalityLUTSequence" in header:
         del header.ModalityLUTSequence
@@ -410,9 +409,8 @@ def _describe_pixels(
     for item, encoding in zip(items, encodings, strict=False):
         if not encoding.rescaled:
             continue
-        if item.get("RescaleSlope") != encoding.slope or (
-            item.get("RescaleIntercept") != encoding.intercept
-        ):
+        stated = item.get("RescaleSlope"), item.get("RescaleIntercept")
+        if stated != (encoding.slope, encoding.intercept):
             changed = True
             item.RescaleSlope = pydicom.valuerep.format_number_as_ds(encoding.slope)
             item.RescaleIntercept = pydicom.valuerep.format_number_as_ds(encoding.intercept)
@@ -420,6 +418,7 @@ def _describe_pixels(
                 item.RescaleType = "US"
     if changed:
         _forget_real_world(header)
+    # elements that hold stored values
     vr = "SS" if first.signed else "US"
     for keyword, value in (("SmallestImagePixelValue", low), ("LargestImagePixelValue", high)):
         if keyword in header:
