@@ -33,11 +33,14 @@ def test_help_is_short_and_leads_with_examples(capsys):
     for name in command_line._COMMANDS:
         assert f"\n  {name} " in text
     used = {flag for flags in command_line._USED.values() for flag in flags}
-    assert used | {"help"} == set(command_line.FLAGS)
+    assert used | {"help", "version"} == set(command_line.FLAGS)
     for flag in command_line.FLAGS:
         if flag not in ("help", "task", "modality", "json"):
             assert f"--{flag}" in text
     assert command_line.main(["zoo"]) == 2
+    capsys.readouterr()
+    assert command_line.main(["zoo", "--version"]) == 0
+    assert capsys.readouterr().out == f"zoo-medical {zoo.__version__}\n"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from zoo import registry, run
+from zoo import __version__, registry, run
 from zoo.errors import printable
 
 HELP = """\
@@ -71,7 +71,7 @@ What goes in and out
   --count=N             generate: how many images (default 16)
   --label=NAME          generate: their class, of a conditional model (default: all in turn)
 
-Exit codes: 0 done, 1 failed, 2 wrong usage."""
+--version says which one this is. Exit codes: 0 done, 1 failed, 2 wrong usage."""
 
 FLAGS = flags.FlagValues()
 _PRESETS = ["auto", "paper", "small"]
@@ -107,7 +107,7 @@ def _define() -> None:
     choice("strategy", ["auto", "one", "mirrored", "multi_worker", "tpu"], "distribution")
     choice("resume", ["auto", "must", "never"], "resume")
     flags.DEFINE_multi_string("set", [], "recipe field=value", flag_values=FLAGS)
-    for name in ("json", "deidentify", "overwrite", "fetch", "help"):
+    for name in ("json", "deidentify", "overwrite", "fetch", "help", "version"):
         switch(name, name)
     FLAGS.set_gnu_getopt(True)  # flags before or after the command
 
@@ -132,6 +132,9 @@ def main(argv: list[str] | None = None) -> int:
         arguments = FLAGS(["--help" if a == "-h" else a for a in arguments])[1:]
     except flags.Error as error:
         return _fail(error, 2)
+    if FLAGS.version:
+        print(f"zoo-medical {__version__}")
+        return 0
     if FLAGS.help or not arguments or arguments == ["help"]:
         print(HELP)
         return 0 if FLAGS.help or arguments else 2
