@@ -17,8 +17,8 @@ define need
   command -v $(1) >/dev/null || { echo "$(1) is missing: sudo apt-get install $(2)"; exit 1; }; }
 endef
 
-.PHONY: demo test test-cpus test-lowest lint learn distributed fuzz table verify-weights bazel \
-  bazel-light dist install clean
+.PHONY: demo test test-cpus test-lowest lint learn distributed fuzz table docs tutorials \
+  verify-weights bazel bazel-light dist install clean
 
 demo: install
 	@$(PYTHON) -m tools.demo
@@ -69,6 +69,14 @@ fuzz: install
 # The table of docs/datasets.md, from the registry.
 table: install
 	@$(PYTHON) -m tools.dataset_table
+
+# The documentation as a site, build/site/index.html, without a network; fails on a broken link.
+docs: install
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet && echo "Wrote build/site/index.html"
+
+# Runs the tutorials, and writes what they print into docs/tutorials: minutes.
+tutorials: install
+	@$(PYTHON) -m tools.tutorials
 
 # Measures the shipped weights on real scans, which it fetches; writes their cards and the table of
 # docs/pretrained.md, and fails where a figure is not as stated. BM3D makes the first run take half an hour.

@@ -1,13 +1,17 @@
 """The documents: links and anchors that lead somewhere, commands that exist, pictures in use."""
 
 import itertools
+import pkgutil
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+import zoo
+from tools import tutorials
 from zoo import command_line, registry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -157,3 +161,67 @@ def test_the_scripts_in_the_docs_parse():
             if language == "sh":
                 done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
                 assert done.returncode == 0, done.stderr
+
+
+def test_a_tutorial_shows_what_its_blocks_print(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "<!-- made by -->\n\n*Made by nobody.*\n\n"
+        "```sh\necho $((6 * 7)) >number; cat number\n```\n\n"
+        "```text\nstale\n```\n\n```python\nprint(open('number').read(), end='')\n```\n\nEnd.\n"
+    )
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    text = tutorials.run(page, folder)
+    assert text.count("```text\n42\n```") == 2
+    assert "stale" not in text and "nobody" not in text and text.endswith("\n\nEnd.\n")
+    assert "cores of" in text
+    page.write_text(text)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    assert tutorials.run(page, folder) == text
+
+
+def test_a_tutorial_that_fails_says_where(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```sh\necho before; false; echo after\n```\n")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(RuntimeError, match="(?s)ended with 1:.before") as caught:
+        tutorials.run(page, folder)
+    assert "after\n" not in str(caught.value).partition("ended with")[2]
+
+
+def test_the_tutorials_show_what_a_run_printed():
+    for page in (ROOT / "docs" / "tutorials").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        assert re.search(r"\*Made by `make tutorials` in \d+ min, on \d+ cores of ", text), page
+        assert text.count("```text") >= 5, page
+
+
+def test_the_reference_names_what_exists_and_all_that_is_public():
+    pages = (ROOT / "docs" / "api").glob("*.md")
+    texts = "".join(page.read_text(encoding="utf-8") for page in pages)
+    names = re.findall(r"^::: (\S+)$", texts, re.MULTILINE)
+    for name in names:
+        assert pkgutil.resolve_name(name).__doc__, name
+    assert {name.rpartition(".")[2] for name in names} >= set(zoo.__all__)
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in ROOT.glob("docs/**/*.md"):
+        assert f"{page.relative_to(ROOT / 'docs')}\n" in site, f"{page.name} is not in mkdocs.yml"
+
+
+def test_figures_of_the_survey_are_those_of_the_results_and_cards():
+    """Each number with a decimal point of "reached here" stands in one of the pages it is from."""
+    sources = "".join(
+        (ROOT / "docs" / name).read_text(encoding="utf-8")
+        for name in ("results.md", "pretrained.md")
+    )
+    rows = [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in (ROOT / "docs" / "survey.md").read_text(encoding="utf-8").splitlines()
+        if re.match(r"\| .*`zoo ", line)
+    ]
+    numbers = [number for row in rows for number in re.findall(r"\d+\.\d+", row[1])]
+    assert len(rows) >= 15 and len(numbers) > 30
+    assert not [n for n in numbers if not re.search(rf"(?<![\d.]){re.escape(n)}0?(?!\d)", sources)]
