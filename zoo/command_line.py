@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from zoo import __version__, registry, run
+from zoo import __version__, registry
 from zoo.errors import printable
 
 HELP = """\
@@ -440,54 +440,24 @@ def _initial_weights() -> Path | None:
 
 def _evaluate() -> int:
     entry = _trained()
-    from zoo.data import batches, prepare
-    from zoo.evaluation import measure
+    from zoo.evaluation import measure, summary
 
-    builder = prepare.load_builder(
-        entry.dataset, _path("data_dir"), entry.recipe, _path("input"), prepare=False
-    )
-    if FLAGS.split not in ("train", "validation", "test"):
+    if FLAGS.split not in measure.SPLITS:
         raise UsageError(f"split: expected train, validation or test. Received: {FLAGS.split}")
-    builder = prepare.prepare_builder(builder)
-    metadata = builder.info.metadata
-    model = _model(entry)
-    size = model.phases()[-1].size
-    folder = Path(entry.name) if (Path(entry.name) / "run.json").exists() else None
-    output = _path("output") or (
-        folder / "evaluation" if folder else Path("evaluation") / entry.name
-    )
-    scale = entry.recipe.scale
-    dataset = batches.eval_dataset(builder, FLAGS.split, FLAGS.limit, size, scale)
-    if getattr(entry.recipe, "direction", "AtoB") == "BtoA":
-        dataset = (e | {"source": e["target"], "target": e["source"]} for e in dataset)
-    training_images = None
-    if metadata["kind"] == "single":
-        training_images = batches.eval_dataset(builder, "train", None, size)
+    output = _path("output") or measure.default_output(entry)
     results = measure.evaluate(
-        model,
-        dataset,
+        entry,
         output,
-        name=Path(entry.name).name,
-        dataset_name=entry.dataset,
-        dataset_version=str(builder.version),
-        description=metadata.get("note", ""),
+        data_dir=_path("data_dir"),
+        input=_path("input"),
         split=FLAGS.split,
-        aligned=metadata.get("aligned", True),
-        training_images=training_images,
-        label_names=model.label_names,
         limit=FLAGS.limit,
-        seed=entry.recipe.seed,
     )
-    print("\n".join(measure.summary_lines(results)))
-    if metadata.get("note"):  # what the figures have to be read with
-        print(f"note: {metadata['note']}", file=sys.stderr)
+    print("\n".join(summary.lines(results)))
+    note = results["dataset"]["description"]
+    if note:  # what the figures have to be read with
+        print(f"note: {note}", file=sys.stderr)
     print(f"Wrote {output}/metrics.json and {output}/report.html")
-    if folder and FLAGS.split == "test" and not FLAGS.limit:
-        record = {"metrics": {}} | run.read(folder)
-        kept = ("images", "patients", "window", "unit", "baseline", "summary", "label_names",
-                "sliced_wasserstein")  # fmt: skip
-        record["metrics"]["test"] = {k: results[k] for k in kept if k in results}
-        run.write(folder, record)
     return 0
 
 

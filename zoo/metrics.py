@@ -1,4 +1,4 @@
-"""Image quality, overlap, distribution distance and memorisation, in NumPy.
+"""Image quality and overlap, in NumPy.
 
 Images are `[H, W]` or `[H, W, C]` arrays in physical units, volumes `[D, H, W, C]`. What is "in a
 window" is measured on values clipped to that window, and the window's width is the data range.
@@ -9,8 +9,7 @@ unit has its zero (water is 0 HU). Of a volume they are the mean over its axial 
 are over the whole volume at once.
 """
 
-import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.ndimage
@@ -181,7 +180,7 @@ def in_body(
     mask = np.asarray(mask, bool).reshape(_mask_shape(mask, target))
     if not mask.any():
         return dict.fromkeys(("psnr_body", "rmse_body", "mae_body"), float("nan"))
-    inside = [image[mask][None] for image in (output, target)]  # [1, pixels, C]
+    inside = output[mask][None], target[mask][None]  # [1, pixels, C]
     return {
         "psnr_body": min(psnr(*inside, window), 100.0),
         "rmse_body": rmse(*inside),
@@ -325,184 +324,6 @@ def dice(output: np.ndarray, target: np.ndarray, classes: int) -> np.ndarray:
     return np.divide(2 * both, sizes, out=np.full(classes, np.nan), where=sizes > 0)
 
 
-def sliced_wasserstein(
-    real: np.ndarray,
-    fake: np.ndarray,
-    *,
-    seed: int = 0,
-    patches: int = 128,
-    projections: int = 128,
-    repeats: int = 4,
-    smallest: int = 16,
-) -> dict[str, float]:
-    """Sliced Wasserstein distance between two image sets (Karras et al. 2018, section 5), x 1e3.
-
-    Each level of a Laplacian pyramid is described by `patches` random 7 x 7 patches an image,
-    each set's channels scaled to zero mean and unit deviation. So the distance does not see a
-    change of overall brightness or contrast. Finite sets of one distribution are not at 0: give
-    the distance of two real sets of the same number of images beside it. Both sets are cut at
-    the same places, which makes equal sets exactly 0.
-
-    Args:
-        real: `[N, H, W, C]`, any unit.
-        fake: the same shape.
-        seed: draws the places and the directions.
-        patches: patches of each image at each level.
-        projections: directions in each repeat.
-        repeats: repeats; the distance is the mean over all directions.
-        smallest: the coarsest level's shorter side is at least this, in pixels.
-
-    Returns:
-        Level ("64" for the level whose longer side is 64 pixels, finest first) to distance,
-        and "mean" over the levels.
-    """
-    real, fake = np.asarray(real, np.float32), np.asarray(fake, np.float32)
-    if real.ndim != 4 or real.shape != fake.shape or not len(real) or min(real.shape[1:3]) < 7:
-        raise ValueError(
-            "sliced_wasserstein: expected two sets [N, H, W, C] of one shape, at least 7 x 7 "
-            f"pixels. Received: real {real.shape}, fake {fake.shape}"
-        )
-    distances = {}
-    while True:
-        rng = np.random.default_rng([seed, max(real.shape[1:3])])
-        last = (min(real.shape[1:3]) + 1) // 2 < smallest
-        details = []
-        for images in (real, fake):
-            coarse = None if last else _pyramid_down(images)
-            details.append((images if last else images - _pyramid_up(coarse, images.shape), coarse))
-        height, width = real.shape[1:3]
-        rows = rng.integers(height - 6, size=(len(real), patches))
-        columns = rng.integers(width - 6, size=(len(real), patches))
-        a, b = (_descriptors(detail, rows, columns) for detail, _ in details)
-        total = 0.0
-        for _ in range(repeats):
-            directions = rng.standard_normal((projections, a.shape[1])).astype(np.float32)
-            directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-            ordered = (np.sort(directions @ patches_.T, axis=1) for patches_ in (a, b))
-            total += float(np.mean(np.abs(np.subtract(*ordered))))
-        distances[str(max(height, width))] = 1e3 * total / repeats
-        if last:
-            return distances | {"mean": float(np.mean(list(distances.values())))}
-        real, fake = details[0][1], details[1][1]
-
-
-def pair_similarity(images: np.ndarray, window: Window, *, seed: int = 0) -> float:
-    """Mean MS-SSIM of 64 random pairs out of `[N, H, W, C]` (Odena et al. 2017).
-
-    Well above the value of real images, a generator repeats itself. NaN for a single image and
-    for images smaller than 11 x 11 pixels.
-    """
-    if len(images) < 2 or min(images.shape[1:3]) < 11:
-        return float("nan")
-    rng = np.random.default_rng(seed)
-    pairs = [rng.choice(len(images), size=2, replace=False) for _ in range(64)]
-    return float(np.mean([ms_ssim(images[a], images[b], window) for a, b in pairs]))
-
-
-@dataclasses.dataclass(frozen=True)
-class NearestTraining:
-    """How close generated images are to the training set, beside held-out real images.
-
-    Attributes:
-        distance: `[N]`, root mean squared difference of each generated image to its nearest
-            training image, at reduced resolution, in the images' unit.
-        index: `[N]`, position of that training image.
-        nearest: `[N, H, W, C]`, that training image, mirrored where the mirror image is nearer.
-        held_out_distance: `[M]`, the same distance for held-out real images.
-        ratio: `[N]`, distance over the median held-out distance.
-        percentile: `[N]`, percentage of held-out images that are at most this close.
-        threshold: half of the 5th percentile of the held-out distances.
-        flagged: `[N]`, distance below the threshold: likely a copy.
-        held_out_copies: held-out images that are themselves in the training set; if not 0 the
-            split leaks and the threshold means little.
-        training: training images compared.
-    """
-
-    distance: np.ndarray
-    index: np.ndarray
-    nearest: np.ndarray
-    held_out_distance: np.ndarray
-    ratio: np.ndarray
-    percentile: np.ndarray
-    threshold: float
-    flagged: np.ndarray
-    held_out_copies: int
-    training: int
-
-
-def nearest_training(
-    generated: np.ndarray,
-    training: Iterable[np.ndarray],
-    held_out: np.ndarray,
-    *,
-    size: int = 32,
-    mirror: bool = True,
-    chunk: int = 256,
-) -> NearestTraining:
-    """Looks for generated images that copy a training image: a screen, not a proof of privacy.
-
-    Args:
-        generated: `[N, H, W, C]`.
-        training: training images `[H, W, C]`, read once and not kept.
-        held_out: `[M, H, W, C]`, real images of other patients: how close is normal.
-        size: images are averaged in blocks down to about this many pixels a side.
-        mirror: also compare with training images mirrored left to right.
-        chunk: training images compared at once.
-
-    Raises:
-        ValueError: for an empty set, or images whose shapes differ.
-    """
-    generated, held_out = np.asarray(generated, np.float32), np.asarray(held_out, np.float32)
-    shapes = {array.shape[1:] for array in (generated, held_out)}
-    if generated.ndim != 4 or len(shapes) != 1 or not len(generated) or not len(held_out):
-        raise ValueError(
-            "nearest_training: expected generated and held_out [N, H, W, C] of one size. "
-            f"Received: {generated.shape} and {held_out.shape}"
-        )
-    queries = np.concatenate([_reduced(generated, size), _reduced(held_out, size)])
-    best = np.full(len(queries), np.inf)
-    index = np.full(len(queries), -1)
-    matched = np.zeros_like(queries)
-    nearest = np.zeros_like(generated)
-    count = 0
-    for images in _chunks(training, chunk):
-        if images.shape[1:] != generated.shape[1:]:
-            raise ValueError(
-                f"training: expected images of shape {generated.shape[1:]}. "
-                f"Received: {images.shape[1:]}"
-            )
-        for candidates in (images, images[:, :, ::-1]) if mirror else (images,):
-            small = _reduced(candidates, size)
-            squared = (queries**2).sum(1)[:, None] + (small**2).sum(1) - 2 * queries @ small.T
-            position = squared.argmin(1)
-            squared = squared[np.arange(len(queries)), position]
-            closer = np.flatnonzero(squared < best)
-            best[closer], index[closer] = squared[closer], count + position[closer]
-            matched[closer] = small[position[closer]]
-            ours = closer[closer < len(generated)]
-            nearest[ours] = candidates[position[ours]]
-        count += len(images)
-    if not count:
-        raise ValueError("training: expected at least one image. Received: none")
-    # Again from the difference itself: the expanded square loses digits near 0.
-    distance = np.sqrt(np.mean((queries - matched) ** 2, axis=1))
-    ours, theirs = distance[: len(generated)], distance[len(generated) :]
-    threshold = 0.5 * float(np.percentile(theirs, 5))
-    median = float(np.median(theirs))
-    return NearestTraining(
-        distance=ours,
-        index=index[: len(generated)],
-        nearest=nearest,
-        held_out_distance=theirs,
-        ratio=ours / median if median else np.where(ours > 0, np.inf, 1.0),
-        percentile=100 * np.searchsorted(np.sort(theirs), ours, side="right") / len(theirs),
-        threshold=threshold,
-        flagged=ours < threshold,
-        held_out_copies=int(np.sum(theirs == 0)),
-        training=count,
-    )
-
-
 def _pair(output, target, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64 `[H, W, C]` or `[D, H, W, C]`.
 
@@ -564,51 +385,3 @@ def _halve(image: np.ndarray) -> np.ndarray:
     height, width, channels = image.shape
     image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="symmetric")
     return image.reshape(-(-height // 2), 2, -(-width // 2), 2, channels).mean((1, 3))
-
-
-_BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32) / 16
-
-
-def _smooth(images: np.ndarray) -> np.ndarray:
-    images = scipy.ndimage.convolve1d(images, _BINOMIAL, axis=1, mode="mirror")
-    return scipy.ndimage.convolve1d(images, _BINOMIAL, axis=2, mode="mirror")
-
-
-def _pyramid_down(images: np.ndarray) -> np.ndarray:
-    return _smooth(images)[:, ::2, ::2]
-
-
-def _pyramid_up(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    sparse = np.zeros(shape, np.float32)
-    sparse[:, ::2, ::2] = 4 * images
-    return _smooth(sparse)
-
-
-def _descriptors(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """7 x 7 patches with these upper left corners, normalised by channel: `[N * P, C * 49]`."""
-    windows = np.lib.stride_tricks.sliding_window_view(images, (7, 7), axis=(1, 2))
-    patches = windows[np.arange(len(images))[:, None], rows, columns]
-    patches = patches.reshape(-1, *patches.shape[2:])  # [N * P, C, 7, 7]
-    patches = patches - patches.mean((0, 2, 3), keepdims=True)
-    patches /= np.maximum(patches.std((0, 2, 3), keepdims=True), np.finfo(np.float32).tiny)
-    return patches.reshape(len(patches), -1)
-
-
-def _reduced(images: np.ndarray, size: int) -> np.ndarray:
-    """Block means of about `size` pixels a side, flattened: `[N, D]` float64."""
-    factor = max(1, min(images.shape[1:3]) // size)
-    height, width = (side // factor for side in images.shape[1:3])
-    images = images[:, : height * factor, : width * factor].astype(np.float64)
-    blocks = images.reshape(len(images), height, factor, width, factor, -1)
-    return blocks.mean((2, 4)).reshape(len(images), -1)
-
-
-def _chunks(images: Iterable[np.ndarray], size: int) -> Iterable[np.ndarray]:
-    pending = []
-    for image in images:
-        pending.append(np.asarray(image, np.float32))
-        if len(pending) == size:
-            yield np.stack(pending)
-            pending = []
-    if pending:
-        yield np.stack(pending)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tools.judges.result import Result, examples
-from zoo import metrics
+from zoo import set_metrics
 from zoo.figures import display_windows
 from zoo.physics import resolution
 from zoo.translator import Translator
@@ -19,16 +19,16 @@ def generation(model: Translator, dataset: str) -> Result:
     half = len(held) // 2
     order = np.random.default_rng(0).permutation(len(held))
     first, second = held[order[:half]], held[order[half : 2 * half]]
-    floor = metrics.sliced_wasserstein(first, second)["mean"]
+    floor = set_metrics.sliced_wasserstein(first, second)["mean"]
     distance = np.mean(
-        [metrics.sliced_wasserstein(part, made[:half])["mean"] for part in (first, second)]
+        [set_metrics.sliced_wasserstein(part, made[:half])["mean"] for part in (first, second)]
     )
 
     # How alike two images of a set are, and how near to an image of the training.
     window = model.target.window
-    alike = {n: metrics.pair_similarity(i, window) for n, i in (("made", made), ("held", held))}
+    alike = {n: set_metrics.pair_similarity(i, window) for n, i in (("made", made), ("held", held))}
     training = (model.target.clip(e["image"]) for e in examples(dataset, model, "train"))
-    nearest = metrics.nearest_training(made, training, held)
+    nearest = set_metrics.nearest_training(made, training, held)
     # An image without contrast is near to every other one: a copy has its structure too.
     pairs = zip(made[..., 0], nearest.nearest[..., 0], strict=True)
     structure = np.array([_correlation(*pair) for pair in pairs])

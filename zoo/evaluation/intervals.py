@@ -58,6 +58,11 @@ def bootstrap(
     return float(low), float(high)
 
 
+def differences(values: dict[str, float], others: dict[str, float]) -> dict[str, float]:
+    """How much larger each measure is than the other of its name."""
+    return {key: values[key] - others[key] for key in others}
+
+
 def summary(
     values: Sequence[float], patients: Sequence[str] | None = None, seed: int = 0
 ) -> dict[str, Any]:
@@ -74,12 +79,7 @@ def summary(
         NaN where there are too few values.
     """
 
-    def moments(numbers: Sequence[float]) -> dict[str, float]:
-        mean = float(np.mean(numbers)) if numbers else float("nan")
-        spread = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else float("nan")
-        return {"mean": mean, "sd": spread}
-
-    result = moments(values) | {
+    result: dict[str, Any] = _moments(values) | {
         "images": len(values),
         "median": float(np.median(values)) if values else float("nan"),
         "min": min(values, default=float("nan")),
@@ -90,8 +90,15 @@ def summary(
     if patients is not None:
         means = list(group_means(values, patients).values())
         interval = bootstrap(values, patients, seed=seed)
-        result["patients"] = moments(means) | {"ci95": list(interval), "count": len(means)}
+        result["patients"] = _moments(means) | {"ci95": list(interval), "count": len(means)}
     return result
+
+
+def _moments(values: Sequence[float]) -> dict[str, Any]:
+    """Mean and standard deviation (of a sample); NaN of too few values."""
+    mean = float(np.mean(values)) if values else float("nan")
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+    return {"mean": mean, "sd": spread}
 
 
 def independent(result: dict[str, Any]) -> dict[str, Any]:
@@ -101,12 +108,10 @@ def independent(result: dict[str, Any]) -> dict[str, Any]:
         "mean", "sd" and "ci95", with "count" and "of" ("patients" or "images").
     """
     patients = result["patients"]
-    if patients is None:
-        return {key: result[key] for key in ("mean", "sd", "ci95")} | {
-            "count": result["images"],
-            "of": "images",
-        }
-    return patients | {"of": "patients"}
+    if patients is not None:
+        return patients | {"of": "patients"}
+    stated = {key: result[key] for key in ("mean", "sd", "ci95")}
+    return stated | {"count": result["images"], "of": "images"}
 
 
 def summaries(
@@ -126,10 +131,10 @@ def summaries(
     """
     names = [row["patient"] for row in rows]
     known = all(names)
-    per_patient = [
-        {"patient": patient, "images": names.count(patient)}
-        for patient in (dict.fromkeys(names) if known else ())
-    ]
+    per_patient: list[dict[str, Any]] = []
+    if known:
+        for patient in dict.fromkeys(names):
+            per_patient.append({"patient": patient, "images": names.count(patient)})
     result: dict[str, dict] = {}
     for part in filter(rows[0].get, parts):
         result[part] = {}
