@@ -47,7 +47,7 @@ $(LOWEST)/.installed: pyproject.toml | install
 	@$(PYTHON) -m pip install -qq --disable-pip-version-check "uv>=0.5"
 	@$(PYTHON) -m venv $(LOWEST)
 	@$(VENV)/bin/uv pip install -q --python $(LOWEST)/bin/python --resolution lowest-direct \
-	  --editable ".[test]"
+	  --prerelease disallow --editable ".[test]"
 	@touch $@
 
 lint: install

@@ -109,7 +109,7 @@ def test_evaluate_measures_all_images_and_not_the_last_batch(model):
     last = np.abs(model.predict(source[4:], verbose=0) - target[4:]).mean()
     for _ in range(2):  # and begins anew
         figures = model.evaluate(source, target, batch_size=4, verbose=0, return_dict=True)
-        assert figures["mae"] == pytest.approx(expected, rel=1e-5)
+        assert float(figures["mae"]) == pytest.approx(expected, rel=1e-5)
     assert abs(last - expected) > 1e-3 * expected
     model.compile()
     pairs = {"source": source, "target": target}

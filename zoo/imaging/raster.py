@@ -362,7 +362,7 @@ def saturate(array: np.ndarray, dtype: str | np.dtype, bits: int | None = None) 
         return array.astype(dtype)
     limits = np.iinfo(dtype)
     most = 2**bits - 1 if bits and dtype.kind == "u" else limits.max
-    return np.clip(np.rint(np.float64(array)), limits.min, most).astype(dtype)
+    return np.clip(np.rint(array.astype(np.float64)), limits.min, most).astype(dtype)
 
 
 def _suffix(path: Path) -> str:

@@ -51,7 +51,7 @@ class Encoding:
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Physical values to the nearest stored integers, int32, saturated at `limits`."""
-        stored = np.rint((np.float64(values) - self.intercept) / self.slope)
+        stored = np.rint((values.astype(np.float64) - self.intercept) / self.slope)
         stored = np.clip(stored, *self.limits).astype(np.int32)
         return sum(self.limits) - stored if self.inverted else stored
 

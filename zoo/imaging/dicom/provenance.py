@@ -2,12 +2,12 @@
 
 import dataclasses
 import datetime
-import importlib.metadata
 from pathlib import Path
 
 import pydicom
 import pydicom.uid
 
+from zoo import __version__
 from zoo.domain import Domain
 from zoo.imaging.dicom import headers, iods
 
@@ -122,7 +122,7 @@ def derive(
     equipment.PurposeOfReferenceCodeSequence = [iods.code("109102", "DCM", "Processing Equipment")]
     equipment.Manufacturer = "zoo"
     equipment.ManufacturerModelName = derivation.name.replace("\\", "/")[:64]
-    equipment.SoftwareVersions = _version()
+    equipment.SoftwareVersions = __version__
     equipment.ContributionDescription = derivation.title.replace("\\", "/")[:1024]
     if derivation.moment is not None:
         date, time = derivation.moment.strftime("%Y%m%d %H%M%S").split()
@@ -195,10 +195,3 @@ def series_number(path: Path) -> int:
     except Exception:  # a damaged header raises errors of many types
         return 0
     return number if abs(number) <= LARGEST_NUMBER else 0
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("zoo-medical")
-    except importlib.metadata.PackageNotFoundError:
-        return "0"
