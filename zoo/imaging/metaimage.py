@@ -15,7 +15,7 @@ import numpy as np
 from zoo.errors import contained
 from zoo.imaging import geometry
 from zoo.imaging.oriented import Oriented
-from zoo.imaging.voxels import SIZE, Voxels, detached, numbers, one_line, sides
+from zoo.imaging.voxels import SIZE, Voxels, detached, joined, numbers, one_line, sides
 
 SUFFIXES = (".mha", ".mhd")
 
@@ -67,12 +67,12 @@ class MetaVolume(Oriented):
         if finer != (1, 1, 1):
             count = len(offset)
             shape = [side * n for side, n in zip(self.voxels.shape, finer, strict=True)]
-            fields["DimSize"] = _text(shape[:count])
+            fields["DimSize"] = joined(shape[:count])
             for key in ("ElementSpacing", "ElementSize"):
                 if key in fields:
-                    fields[key] = _text(numbers(fields[key], count, key) / finer[:count])
+                    fields[key] = joined(numbers(fields[key], count, key) / finer[:count])
             moved = offset + matrix @ geometry.to_coarse(finer)[:count, 3]
-            fields[_one_of(fields, "Offset", "Position", "Origin") or "Offset"] = _text(moved)
+            fields[_one_of(fields, "Offset", "Position", "Origin") or "Offset"] = joined(moved)
         # how the voxels are stored
         for key in ("BinaryDataByteOrderMSB", "ElementByteOrderMSB"):
             if key in fields:
@@ -187,7 +187,3 @@ def _one_of(fields: dict[str, str], *keys: str) -> str:
 
 def _is_true(text: str) -> bool:
     return text.lower() in ("true", "1", "t", "yes")
-
-
-def _text(values) -> str:
-    return " ".join(f"{value:.17g}" for value in values)

@@ -14,7 +14,7 @@ import numpy as np
 from zoo.errors import contained
 from zoo.imaging import geometry
 from zoo.imaging.oriented import Oriented
-from zoo.imaging.voxels import Voxels, detached, numbers, one_line, sides
+from zoo.imaging.voxels import Voxels, detached, joined, numbers, one_line, sides
 
 SUFFIXES = (".nrrd", ".nhdr")
 
@@ -221,16 +221,12 @@ def _refine(fields: dict[str, str], shape: tuple[int, ...], finer: tuple[int, ..
     for key in ("spacings", "thicknesses"):
         if key in fields:
             given = [float(part) for part in fields[key].split()]
-            fields[key] = _text(np.array(given) / finer[: len(given)])
+            fields[key] = joined(np.array(given) / finer[: len(given)])
     if "space directions" in fields:
         directions = _vectors(fields["space directions"], count, "space directions")
         parts = directions / np.array(finer[:count])[:, None]
-        fields["space directions"] = " ".join(f"({_text(part, ',')})" for part in parts)
+        fields["space directions"] = " ".join(f"({joined(part, ',')})" for part in parts)
         if "space origin" in fields:
             origin = _vectors(fields["space origin"], 1, "space origin")[0]
             moved = origin + geometry.to_coarse(finer)[:count, 3] @ directions
-            fields["space origin"] = f"({_text(moved, ',')})"
-
-
-def _text(values, separator: str = " ") -> str:
-    return separator.join(f"{value:.17g}" for value in values)
+            fields["space origin"] = f"({joined(moved, ',')})"

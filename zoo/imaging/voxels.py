@@ -4,12 +4,11 @@ The formats that state an affine all store `[i, j, k]` with the first axis faste
 as one zlib or gzip stream.
 """
 
-import contextlib
 import dataclasses
 import functools
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -198,16 +197,11 @@ def tail(voxels: Voxels, most: int) -> bytes:
     return bytes(content[:most])
 
 
-@contextlib.contextmanager
-def deflated(file: BinaryIO, codec: str) -> Iterator[Callable[[bytes], object]]:
-    """What writes bytes into `file`, compressed unless `codec` is ""."""
-    if not codec:
-        yield file.write
-        return
-    # of gzip without a file's name and the time, so that equal images make equal files
+def _deflated(parts: Iterable[bytes], codec: str) -> Iterator[bytes]:
+    """A stream, of gzip without a file's name and the time: equal images make equal files."""
     encoder = zlib.compressobj(6, zlib.DEFLATED, _WBITS[codec])
-    yield lambda content: file.write(encoder.compress(content))
-    file.write(encoder.flush())
+    yield from map(encoder.compress, parts)
+    yield encoder.flush()
 
 
 def in_order(planes: Iterator[np.ndarray], dtype: np.dtype) -> Iterator[bytes]:
@@ -223,9 +217,7 @@ def save(path: Path, codec: str, parts: Iterable[bytes], plain: bytes = b"") -> 
     """
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(plain)
-        with deflated(file, codec) as write:
-            for part in parts:
-                write(part)
+        file.writelines(_deflated(parts, codec) if codec else parts)
         if SIZE in plain:
             size = file.tell() - len(plain)
             file.seek(plain.index(SIZE))
@@ -297,6 +289,11 @@ def sides(text: str, count: int, field: str) -> tuple[int, ...]:
     if values.min() < 1 or (values != np.rint(values)).any() or values.max() > 2**31:
         raise ValueError(f"{field}: expected whole numbers. Received: {text}")
     return tuple(int(side) for side in (*values, 1)[:3])
+
+
+def joined(values: Iterable[float], separator: str = " ") -> str:
+    """Numbers for a field of text, as exact as they are."""
+    return separator.join(f"{value:.17g}" for value in values)
 
 
 def one_line(text: str) -> str:

@@ -129,18 +129,16 @@ def read_slices(path: Path, name: str) -> list[Slice]:
     # what they have in common
     table = headers.modality_table(header)
     ends = headers.padding_ends(header)  # in MONOCHROME1 the greater one is the first
-    facts = _Facts(
+    common = _File(
         path=path,
         name=name,
+        header=header,
         count=count,
-        uid=headers.text(header, "SeriesInstanceUID"),
-        shape=(int(header.Rows), int(header.Columns)),
-        modality=headers.text(header, "Modality") or "OT",
+        grouped=grouped,
         padding=ends and (min(ends), max(ends)),
         table=table and table[1],
-        grouped=grouped,
     )
-    slices = [_slice(header, facts, number, vectors[number]) for number in range(count)]
+    slices = [_slice(common, number, vector) for number, vector in enumerate(vectors)]
     # that they are of one kind
     if len({item.frame.encoding.rescaled for item in slices}) > 1:
         raise ValueError(
@@ -153,65 +151,65 @@ def read_slices(path: Path, name: str) -> list[Slice]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Facts:
-    """What all frames of a file have in common."""
+class _File:
+    """What all frames of a file have in common; `grouped` tells whether in functional groups."""
 
     path: Path
     name: str
+    header: pydicom.Dataset
     count: int
-    uid: str
-    shape: tuple[int, int]
-    modality: str
+    grouped: bool
     padding: tuple[int, int] | None
     table: np.ndarray | None
-    grouped: bool
 
 
-def _slice(header: pydicom.Dataset, facts: _Facts, number: int, vector: str) -> Slice:
+def _slice(file: _File, number: int, vector: str) -> Slice:
     """Frame `number` of a file."""
+    header = file.header
 
     def group(sequence: str) -> pydicom.Dataset:
-        own = headers.functional(header, number, sequence) if facts.grouped else None
+        own = headers.functional(header, number, sequence) if file.grouped else None
         return header if own is None else own
 
     # what an old object of many frames says at its top is the place of the first
     plane = group("PlanePositionSequence")
     position = None
-    if facts.count == 1 or plane is not header:
+    if file.count == 1 or plane is not header:
         position = headers.numbers(plane, "ImagePositionPatient", 3)
     axes = headers.numbers(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6)
     # how far pixels lie apart, and what their values mean
     measures = group("PixelMeasuresSequence")
     values = group("PixelValueTransformationSequence")
-    encoding, unit = _encoding(header, values, facts.table)
+    encoding, unit = _encoding(header, values, file.table)
     # what sorts it
     instance = headers.text(header, "InstanceNumber")
     order = int(instance) if instance.isdecimal() else 0
     # those that differ in these are of different series
+    modality = headers.text(header, "Modality") or "OT"
     apart = [headers.text(header, keyword) for keyword in _APART]
-    if facts.grouped:
+    if file.grouped:
         apart += [headers.text(group(sequence), keyword) for sequence, keyword in _FRAMES_APART]
     return Slice(
         frame=Frame(
-            path=facts.path,
+            path=file.path,
             number=number,
             encoding=encoding,
-            padding=facts.padding,
+            padding=file.padding,
             position=position,
             location=_location(header),
         ),
-        order=(order, facts.name, number),
+        order=(order, file.name, number),
         instance=lambda: f"{headers.text(header, 'SOPInstanceUID')} {number}",
-        kind=(facts.modality, unit, encoding.inverted, *apart, vector),
+        kind=(modality, unit, encoding.inverted, *apart, vector),
         orientation=_orientation(axes),
         spacing=_spacing(header, measures),
-        marks=functools.partial(_marks, header, number, facts.grouped),
-        name=facts.name,
+        marks=functools.partial(_marks, header, number, file.grouped),
+        name=file.name,
         header=header,
         measures=measures,
-        uid=facts.uid,
-        shape=facts.shape,
-        modality=facts.modality,
+        uid=headers.text(header, "SeriesInstanceUID"),
+        shape=(int(header.Rows), int(header.Columns)),
+        modality=modality,
         unit=unit,
     )
 

@@ -112,13 +112,14 @@ def write(
                         _describe_pixels(header, [encoding], int(stored.min()), int(stored.max()))
                         header.PixelData = _padded(_words(stored, header.BitsAllocated))
                         # what cannot be written is found in memory, not on the disk
-                        content = _content(header)
+                        content = io.BytesIO()
+                        _save(header, content)
                 except ValueError as error:
                     if len(series.paths) < series.length or grid.depth > 1:
                         raise
                     skip(path, error)
                     continue
-                files.enter_context(replacing(paths[index])).write_bytes(content)
+                files.enter_context(replacing(paths[index])).write_bytes(content.getbuffer())
                 written[paths[index]] = header.SOPClassUID
     notes = []
     if written and _changes(series, derivation):
@@ -247,20 +248,15 @@ def _write_frames(
         with contained("header"):
             _describe_pixels(header, [encodings[index] for index in order], low, high)
             header.PixelData = pixels
-            header["PixelData"].VR = "OB" if allocated == 8 else "OW"
-            with replacing(path) as temporary, headers.quiet():
-                header.save_as(
-                    temporary, implicit_vr=False, little_endian=True, enforce_file_format=True
-                )
+            with replacing(path) as temporary:
+                _save(header, temporary)
 
 
-def _content(header: pydicom.Dataset) -> bytes:
-    """The file that a header with its pixels is."""
+def _save(header: pydicom.Dataset, file: Path | io.BytesIO) -> None:
+    """Writes a header with its pixels in Explicit VR Little Endian."""
     header["PixelData"].VR = "OB" if header.BitsAllocated == 8 else "OW"
-    file = io.BytesIO()
     with headers.quiet():
         header.save_as(file, implicit_vr=False, little_endian=True, enforce_file_format=True)
-    return file.getvalue()
 
 
 def _source(
