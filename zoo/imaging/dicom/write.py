@@ -76,7 +76,8 @@ def write(
     first = next(slices, None)  # what cannot be read needs no room
     if first is None:
         return [], []
-    base = _base_encodings(series, derivation, grid)
+    task = _Task(series, derivation, deidentify, grid)
+    base = _base_encodings(task)
     shape = (len(base), *grid.shape(series.shape))
     with scratch(paths[0].parent, shape, np.float32) as values:
         # the values, and the range of those that one encoding has to hold
@@ -91,53 +92,70 @@ def write(
             ranges[base[index]] = min(low, before[0]), max(high, before[1])
             indices.append(index)
         # one file of many frames, as the input is
-        fitted = _fit(series, ranges, derivation)
+        fitted = _fit(task, ranges)
         encodings = [fitted.get(encoding, encoding) for encoding in base]
-        if len(series.paths) < series.length and len(paths) == 1:
-            _write_frames(series, paths[0], values, encodings, derivation, deidentify, grid)
+        if task.has_frames and len(paths) == 1:
+            _write_frames(task, paths[0], values, encodings)
             return paths, []
-        # the files, which get their names together
+        # the files, which get their names together; the header of many frames is read once
         written = {}
-        source = _source
-        if len(series.paths) < series.length:  # a file of many frames is read once
-            source = functools.lru_cache(maxsize=1)(_source)
+        source: Callable[[Path], pydicom.Dataset] = functools.partial(_source, task)
+        if task.has_frames:
+            source = functools.lru_cache(maxsize=1)(source)
         with contextlib.ExitStack() as files:
             for index in indices:
                 path, encoding = series.path(index // grid.depth), encodings[index]
                 try:
                     with contained("header"):
-                        stored = _stored(series, index, values[index], encoding, derivation, grid)
-                        header = source(path, derivation, deidentify)
-                        header = _header(header, series, index, encoding, derivation, grid)
+                        stored = _stored(task, index, values[index], encoding)
+                        header = _header(task, source(path), index, encoding)
                         _describe_pixels(header, [encoding], int(stored.min()), int(stored.max()))
                         header.PixelData = _padded(_words(stored, header.BitsAllocated))
                         # what cannot be written is found in memory, not on the disk
                         content = io.BytesIO()
                         _save(header, content)
                 except ValueError as error:
-                    if len(series.paths) < series.length or grid.depth > 1:
+                    if task.has_frames or grid.depth > 1:
                         raise
                     skip(path, error)
                     continue
                 files.enter_context(replacing(paths[index])).write_bytes(content.getbuffer())
                 written[paths[index]] = header.SOPClassUID
     notes = []
-    if written and _changes(series, derivation):
+    if written and task.changes:
         name = next(iter(written.values())).name
         became = f"{series.modality} became {derivation.target.modality}"
         notes = [f"modality: {became}, written as {name}"]
     return list(written), notes
 
 
-def _changes(series: Series, derivation: Derivation) -> bool:
-    return iods.changes(series.modality, derivation.target, derivation.same_unit)
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """What is written; see `write`."""
+
+    series: Series
+    derivation: Derivation
+    deidentify: Callable[[pydicom.Dataset], None] | None
+    grid: geometry.Grid
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether the input is one file of many frames."""
+        return len(self.series.paths) < self.series.length
+
+    @property
+    def changes(self) -> bool:
+        """Whether the output is an object of another class than the input."""
+        derivation = self.derivation
+        return iods.changes(self.series.modality, derivation.target, derivation.same_unit)
 
 
-def _base_encodings(series: Series, derivation: Derivation, grid: geometry.Grid) -> list[Encoding]:
+def _base_encodings(task: _Task) -> list[Encoding]:
     """The encoding that each slice of the output would keep."""
+    derivation = task.derivation
     encodings: list[Encoding] = []
-    for frame in series.frames:
-        encodings += [frame.encoding] * grid.depth
+    for frame in task.series.frames:
+        encodings += [frame.encoding] * task.grid.depth
     if derivation.classes:  # the numbers themselves
         bits = 8 if encodings[0].bits <= 8 and derivation.classes <= 256 else 16
         return [Encoding(bits=bits, rescaled=encodings[0].rescaled)] * len(encodings)
@@ -153,17 +171,16 @@ def _base_encodings(series: Series, derivation: Derivation, grid: geometry.Grid)
     return [Encoding(slope=slope, signed=signed, rescaled=rescaled)] * len(encodings)
 
 
-def _fit(
-    series: Series, ranges: dict[Encoding, tuple[float, float]], derivation: Derivation
-) -> dict[Encoding, Encoding]:
+def _fit(task: _Task, ranges: dict[Encoding, tuple[float, float]]) -> dict[Encoding, Encoding]:
     """For each encoding of the input the one that holds the new values."""
+    series, derivation = task.series, task.derivation
     padded = not derivation.classes and any(frame.padding for frame in series.frames)
     if padded and not derivation.same_unit:
         # padding becomes the least value of the window
         least = derivation.target.window[0]
         ranges = {old: (min(low, least), max(high, least)) for old, (low, high) in ranges.items()}
         padded = False
-    modality = derivation.target.modality if _changes(series, derivation) else series.modality
+    modality = derivation.target.modality if task.changes else series.modality
     if modality == "PT":
         return {old: old.around_zero(*limits) for old, limits in ranges.items()}
     fitted = {old: _roomy(old, *limits, padded) for old, limits in ranges.items()}
@@ -186,29 +203,23 @@ def _roomy(old: Encoding, low: float, high: float, padded: bool) -> Encoding:
     return new
 
 
-def _stored(
-    series: Series,
-    index: int,
-    values: np.ndarray,
-    encoding: Encoding,
-    derivation: Derivation,
-    grid: geometry.Grid,
-) -> np.ndarray:
+def _stored(task: _Task, index: int, values: np.ndarray, encoding: Encoding) -> np.ndarray:
     """Stored integers of a slice, with the input's padding put back.
 
     In a label map it is class 0, and in another unit the least value of the window.
     """
     stored = encoding.encode(values)
-    padding = series.frames[index // grid.depth].padding
+    number = index // task.grid.depth
+    padding = task.series.frames[number].padding
     if padding:
-        source = grid.repeat(series.stored(index // grid.depth))
+        source = task.grid.repeat(task.series.stored(number))
         mask = (source >= padding[0]) & (source <= padding[1])
-        if derivation.classes:
+        if task.derivation.classes:
             stored[mask] = 0
-        elif derivation.same_unit:
+        elif task.derivation.same_unit:
             stored[mask] = np.clip(source[mask], *encoding.limits)
         else:
-            stored[mask] = encoding.encode(np.array(derivation.target.window[0]))
+            stored[mask] = encoding.encode(np.array(task.derivation.target.window[0]))
     return stored
 
 
@@ -222,25 +233,17 @@ def _padded(words: np.ndarray) -> bytes:
     return data + b"\0" * (len(data) % 2)
 
 
-def _write_frames(
-    series: Series,
-    path: Path,
-    values: np.ndarray,
-    encodings: list[Encoding],
-    derivation: Derivation,
-    deidentify: Callable[[pydicom.Dataset], None] | None,
-    grid: geometry.Grid,
-) -> None:
+def _write_frames(task: _Task, path: Path, values: np.ndarray, encodings: list[Encoding]) -> None:
     """One multi-frame file; frames keep their stored order."""
+    series = task.series
     with contained("header"):
-        header = _source(series.paths[0], derivation, deidentify)
-        header = _header(header, series, 0, encodings[0], derivation, grid)
+        header = _header(task, _source(task, series.paths[0]), 0, encodings[0])
         allocated = _allocated(header, encodings[0])
     order = sorted(range(series.length), key=lambda index: series.frames[index].number)
     low, high = 1 << 16, -(1 << 16)
     with tempfile.TemporaryFile(dir=path.parent) as pixels:
         for index in order:
-            stored = _stored(series, index, values[index], encodings[index], derivation, grid)
+            stored = _stored(task, index, values[index], encodings[index])
             low, high = min(low, int(stored.min())), max(high, int(stored.max()))
             pixels.write(_words(stored, allocated).tobytes())
         pixels.write(b"\0" * (pixels.tell() % 2))
@@ -259,9 +262,7 @@ def _save(header: pydicom.Dataset, file: Path | io.BytesIO) -> None:
         header.save_as(file, implicit_vr=False, little_endian=True, enforce_file_format=True)
 
 
-def _source(
-    path: Path, derivation: Derivation, deidentify: Callable[[pydicom.Dataset], None] | None
-) -> pydicom.Dataset:
+def _source(task: _Task, path: Path) -> pydicom.Dataset:
     """The header of an input file, less its pixels and what is true of them alone."""
     with headers.quiet():
         header = headers.read(path)
@@ -275,28 +276,24 @@ def _source(
         if header.file_meta.TransferSyntaxUID.is_encapsulated:
             headers.remove_encapsulated(header)
         provenance.keep_lossy(header, path)
-        iods.complete(header, derivation.series[0][0])
-        if deidentify is not None:
-            deidentify(header)
+        iods.complete(header, task.derivation.series[0][0])
+        if task.deidentify is not None:
+            task.deidentify(header)
         _remove_empty_overlays(header)
     return header
 
 
 def _header(
-    header: pydicom.Dataset,
-    series: Series,
-    index: int,
-    encoding: Encoding,
-    derivation: Derivation,
-    grid: geometry.Grid,
+    task: _Task, header: pydicom.Dataset, index: int, encoding: Encoding
 ) -> pydicom.Dataset:
     """The header of output slice `index`, less its pixels, made from the nearest input slice's."""
+    series, derivation, grid = task.series, task.derivation, task.grid
     number = index // grid.depth
     with headers.quiet():
         part = series.frames[number].part
-        frame = series.frames[number].number if len(series.paths) < series.length else None
-        origin = provenance.reference(header, frame if _changes(series, derivation) else None)
-        if _changes(series, derivation):
+        frame = series.frames[number].number if task.changes and task.has_frames else None
+        origin = provenance.reference(header, frame)
+        if task.changes:
             header = iods.flatten(header, series.frames[number].number)
             parts = [frame.part for frame in series.frames]
             count, first = parts.count(part), parts.index(part)
