@@ -14,7 +14,6 @@ from zoo.domain import Domain
 from zoo.imaging.dicom.write import Derivation
 from zoo.imaging.dicom.write import write as write_series
 from zoo.imaging.files import open_volume
-from zoo.inference import predict
 
 
 def dciodvfy(path: Path) -> set[str]:
@@ -55,6 +54,14 @@ def item(**fields) -> pydicom.Dataset:
     return result
 
 
+def lookup_table(values, first=0, bits=16, kind="US") -> pydicom.Dataset:
+    """An item of the Modality LUT Sequence, whose first entry is that of the stored `first`."""
+    result = item(ModalityLUTType=kind)
+    result.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(values), first, bits])
+    result.add_new("LUTData", "US", values)
+    return result
+
+
 def enhanced(
     tmp_path, slopes=(1.0, 1.0, 1.0), bits=12, frames=3, shape=(6, 8)
 ) -> tuple[Path, np.ndarray]:
@@ -63,24 +70,11 @@ def enhanced(
     small = pydicom.dcmread(bundled("CT_small"))
     dataset = pydicom.Dataset()
     for keyword in [
-        "PatientName",
-        "PatientID",
-        "PatientSex",
-        "StudyInstanceUID",
-        "SeriesInstanceUID",
-        "StudyDate",
-        "StudyTime",
-        "AccessionNumber",
-        "StudyID",
-        "Modality",
-        "SamplesPerPixel",
-        "PhotometricInterpretation",
-        "Manufacturer",
-        "ManufacturerModelName",
-        "FrameOfReferenceUID",
-        "PatientPosition",
-        "SeriesNumber",
-    ]:
+        "PatientName", "PatientID", "PatientSex", "StudyInstanceUID", "SeriesInstanceUID",
+        "StudyDate", "StudyTime", "AccessionNumber", "StudyID", "Modality", "SamplesPerPixel",
+        "PhotometricInterpretation", "Manufacturer", "ManufacturerModelName",
+        "FrameOfReferenceUID", "PatientPosition", "SeriesNumber",
+    ]:  # fmt: skip
         setattr(dataset, keyword, small.get(keyword, ""))
     dataset.SOPClassUID = pydicom.uid.EnhancedCTImageStorage
     dataset.SOPInstanceUID = pydicom.uid.generate_uid()
@@ -128,10 +122,6 @@ def series(folder: Path, count: int) -> Path:
         dataset.ImagePositionPatient = [0, 0, float(i)]
         dataset.save_as(folder / f"{i}.dcm")
     return folder
-
-
-def translate(model, source, target, **options):
-    return predict.translate(model, source, target, progress=False, **options)
 
 
 def derivation(target=None, same_unit=True):

@@ -6,6 +6,17 @@ import types
 import numpy as np
 
 from zoo.domain import Domain
+from zoo.inference import predict
+
+
+def translate(model, source, target, **options):
+    """What is translated without a bar of progress."""
+    return predict.translate(model, source, target, progress=False, **options)
+
+
+def stacked(volume):
+    """All slices of a volume, the last axis along them."""
+    return np.stack([volume.read(i) for i in range(volume.length)], axis=-1)
 
 
 @dataclasses.dataclass
@@ -35,7 +46,7 @@ class Model:
 
     @property
     def classes(self):
-        return round(self.target.window[1]) + 1 if self.target.unit == "class" else 0
+        return self.target.classes
 
     def translate(self, images, batch_size=1):
         self.shapes.append(images.shape)

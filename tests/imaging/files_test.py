@@ -6,6 +6,7 @@ import socket
 import numpy as np
 import PIL.Image
 import pytest
+import tifffile
 
 import dicom_files
 from zoo.errors import contained
@@ -157,3 +158,36 @@ def test_whatever_is_thrown_becomes_one_line_of_bounded_length():
         with pytest.raises(ValueError) as caught, contained("twice"), contained("outer"):
             raise error
         assert str(caught.value) == expected
+
+
+def test_find_lists_volumes_by_name_and_tells_problems(tmp_path):
+    (tmp_path / "sub" / "deeper").mkdir(parents=True)
+    (tmp_path / ".hidden").mkdir()
+    for name in ("b.png", "sub/a.PNG", "sub/deeper/c.png", ".hidden/d.png"):
+        PIL.Image.fromarray(np.zeros((3, 3), np.uint8)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "odd.xyz").write_text("hello")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "b.png").read_bytes()[:-25])
+    (tmp_path / "empty.dcm").write_bytes(b"")
+    np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "four.npy", np.zeros((2, 2, 2, 2)))
+    PIL.Image.fromarray(np.zeros((3, 3, 4), np.uint8)).save(tmp_path / "alpha.png")
+    tifffile.imwrite(tmp_path / "mixed.tif", np.zeros((4, 4), np.uint8))
+    tifffile.imwrite(tmp_path / "mixed.tif", np.zeros((5, 4), np.uint8), append=True)
+    found = find(tmp_path)
+    assert [v.name for v in found.volumes] == ["b.png", "sub/a.PNG", "sub/deeper/c.png"]
+    reasons = {p.path.name: p.reason for p in found.problems if not p.harmless}
+    assert sorted(reasons) == [
+        "alpha.png", "cut.png", "empty.dcm", "four.npy", "mixed.tif", "objects.npy", "odd.xyz",
+    ]  # fmt: skip
+    assert "opaque" in reasons["alpha.png"]
+    assert "[2, 2, 2, 2]" in reasons["four.npy"]
+    assert "page 1" in reasons["mixed.tif"]
+    assert [v.name for v in find(tmp_path, exclude=tmp_path / "sub").volumes] == ["b.png"]
+
+
+def test_open_volume_wants_exactly_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Received: .*missing"):
+        open_volume(tmp_path / "missing")
+    with pytest.raises(ValueError, match="expected one volume. Received: 0"):
+        open_volume(tmp_path)

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 import dummy_data
-from stand_in import Model
+from stand_in import Model, stacked, translate
 from zoo import registry
 from zoo.domain import HANGS, Domain
 from zoo.imaging.files import open_volume
-from zoo.inference import predict
 
 CODES = [
     "".join(code)
@@ -32,10 +31,6 @@ def affine(degrees=15.0):
     result[:3, :3] = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) * SPACING
     result[:3, 3] = -31.5, 12.25, 700
     return result
-
-
-def stacked(volume):
-    return np.stack([volume.read(i) for i in range(volume.length)], axis=-1)
 
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
@@ -125,9 +120,7 @@ def test_one_scan_in_several_storages_gives_one_result(tmp_path, code):
     values = scan()
     dummy_data.write_nifti(tmp_path / "in.nii.gz", values, affine(), code)
     model = Ramp(source=Domain(plane="axial"), target=Domain(plane="axial"))
-    report = predict.translate(
-        model, tmp_path / "in.nii.gz", tmp_path / "out.nii.gz", progress=False
-    )
+    report = translate(model, tmp_path / "in.nii.gz", tmp_path / "out.nii.gz")
     assert report.done == 1 and not report.warnings
     result = nibabel.as_closest_canonical(nibabel.load(tmp_path / "out.nii.gz"))
     # axial slices: rows from the front to the back, columns from the right to the left
@@ -147,7 +140,7 @@ def test_a_model_that_knows_its_plane_warns_of_others(tmp_path):
     for plane, expected in (("axial", {"1-001.dcm", "unknown.nii"}), (None, set())):
         domain = Domain(plane=plane)
         model = Model(source=domain, target=domain)
-        report = predict.translate(model, tmp_path / "in", tmp_path / str(plane), progress=False)
+        report = translate(model, tmp_path / "in", tmp_path / str(plane))
         assert report.done == 5
         warned = {problem.path.name: problem.reason for problem in report.warnings}
         assert set(warned) == expected

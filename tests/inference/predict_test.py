@@ -15,15 +15,11 @@ import skimage.io
 import tifffile
 
 from dicom_files import bundled, enhanced, series
-from stand_in import Model
+from stand_in import Model, translate
 from zoo.domain import Domain
 from zoo.imaging.dicom import write
 from zoo.imaging.files import find, open_volume
-from zoo.inference import generate, predict
-
-
-def translate(model, source, target, **options):
-    return predict.translate(model, source, target, progress=False, **options)
+from zoo.inference import generate
 
 
 @pytest.fixture

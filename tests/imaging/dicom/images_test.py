@@ -8,8 +8,8 @@ import pydicom.encaps
 import pydicom.uid
 import pytest
 
-from dicom_files import bundled, item, single, translate
-from stand_in import Model
+from dicom_files import bundled, item, single
+from stand_in import Model, translate
 from zoo.imaging.files import find, open_volume
 
 STORAGE = "1.2.840.10008.5.1.4.1.1"

@@ -6,8 +6,8 @@ import pydicom.encaps
 import pydicom.uid
 import pytest
 
-from dicom_files import bundled, dciodvfy, item, single, translate
-from stand_in import Model
+from dicom_files import bundled, dciodvfy, item, single
+from stand_in import Model, translate
 from zoo.domain import Domain
 from zoo.imaging.dicom import pet
 from zoo.imaging.files import open_volume

@@ -7,8 +7,8 @@ import pydicom.uid
 import pytest
 from pydicom.tag import Tag
 
-from dicom_files import bundled, enhanced, item, series, translate
-from stand_in import Model
+from dicom_files import bundled, enhanced, item, series
+from stand_in import Model, translate
 from zoo.imaging.files import find, open_volume
 
 

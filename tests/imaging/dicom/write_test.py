@@ -8,7 +8,7 @@ import pydicom.encaps
 import pydicom.uid
 import pytest
 
-from dicom_files import bundled, dciodvfy, derivation, enhanced, single, write
+from dicom_files import bundled, dciodvfy, derivation, enhanced, lookup_table, single, write
 from zoo.domain import Domain
 from zoo.imaging.dicom.encoding import Encoding
 from zoo.imaging.files import open_volume
@@ -53,17 +53,10 @@ def test_derived_header(tmp_path):
     np.testing.assert_array_equal(after.pixel_array[40:80], before.pixel_array[40:80] + 5)
     assert after.PixelPaddingValue == before.PixelPaddingValue
     for keyword in [
-        "StudyInstanceUID",
-        "FrameOfReferenceUID",
-        "ImagePositionPatient",
-        "ImageOrientationPatient",
-        "PixelSpacing",
-        "SliceThickness",
-        "PatientID",
-        "Manufacturer",
-        "RescaleSlope",
+        "StudyInstanceUID", "FrameOfReferenceUID", "ImagePositionPatient", "PixelSpacing",
+        "ImageOrientationPatient", "SliceThickness", "PatientID", "Manufacturer", "RescaleSlope",
         "RescaleIntercept",
-    ]:
+    ]:  # fmt: skip
         assert after[keyword].value == before[keyword].value, keyword
 
 
@@ -155,15 +148,10 @@ def test_a_range_of_padding_in_monochrome1_ends_with_its_lesser_value(tmp_path):
 
 
 def test_modality_table(tmp_path):
-    table = pydicom.Dataset()
-    table.LUTDescriptor = [4, 0, 16]
-    table["LUTDescriptor"].VR = "US"
-    table.ModalityLUTType = "US"
-    table.add_new("LUTData", "US", [7, 100, 1000, 60_000])
     pixels = np.arange(16, dtype=np.uint16).reshape(4, 4) % 4
     path = single(
         tmp_path, pixels=pixels, PixelRepresentation=0, RescaleSlope=None, RescaleIntercept=None,
-        PixelPaddingValue=None, ModalityLUTSequence=[table],
+        PixelPaddingValue=None, ModalityLUTSequence=[lookup_table([7, 100, 1000, 60_000])],
     )  # fmt: skip
     source = open_volume(path)
     assert source.read(0)[0].tolist() == [7, 100, 1000, 60_000]
@@ -174,15 +162,10 @@ def test_modality_table(tmp_path):
 
 def test_stored_values_are_unsigned_where_an_intercept_moves_them(tmp_path):
     # signed words with an intercept of 32768, which ITK refuses, hold 0 ... 65535 as well
-    table = pydicom.Dataset()
-    table.LUTDescriptor = [4, -2, 16]
-    table["LUTDescriptor"].VR = "SS"
-    table.ModalityLUTType = "US"
-    table.add_new("LUTData", "US", [0, 100, 1000, 65_535])
     pixels = (np.arange(16, dtype=np.int16) % 4 - 2).reshape(4, 4)
     path = single(
         tmp_path, pixels=pixels, RescaleSlope=None, RescaleIntercept=None,
-        PixelPaddingValue=None, ModalityLUTSequence=[table],
+        PixelPaddingValue=None, ModalityLUTSequence=[lookup_table([0, 100, 1000, 65_535], -2)],
     )  # fmt: skip
     result = write(open_volume(path), tmp_path / "out")
     header = pydicom.dcmread(result.paths[0])
@@ -196,12 +179,8 @@ def test_stored_values_are_unsigned_where_an_intercept_moves_them(tmp_path):
 def test_enhanced_multi_frame_round_trip(tmp_path, slopes):
     path, physical = enhanced(tmp_path, slopes)
     source = open_volume(path)
-    assert (source.length, source.shape, source.spacing, source.unit) == (
-        3,
-        (6, 8),
-        (0.5, 0.7),
-        "HU",
-    )
+    assert (source.length, source.shape, source.spacing) == (3, (6, 8), (0.5, 0.7))
+    assert source.unit == "HU"
     # frames lie from top to bottom, slices are read along the normal
     np.testing.assert_array_equal([source.read(i) for i in range(3)], physical[::-1])
     result = write(source, tmp_path / "out")
