@@ -114,6 +114,18 @@ def test_a_finer_grid_keeps_its_place_in_every_format(tmp_path, name, plane):
         np.testing.assert_allclose(np.mean(block, 0), centre, atol=1e-4)
 
 
+def test_the_size_of_compressed_voxels_is_written_where_it_belongs(tmp_path):
+    path = tmp_path / "a.mha"
+    SimpleITK.WriteImage(itk_image(voxels(), tilted()), path, True)
+    note = b"Scanner = " + b"?" * 20  # as many as stand in for a number
+    path.write_bytes(path.read_bytes().replace(b"NDims", note + b"\nNDims", 1))
+    volume = open_volume(path)
+    volume.write(tmp_path / "b.mha", enumerate(stacked(volume).transpose(2, 0, 1)))
+    assert note + b"\n" in (tmp_path / "b.mha").read_bytes()
+    image = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(tmp_path / "b.mha"))
+    np.testing.assert_array_equal(image.transpose(), voxels())
+
+
 def test_analyze_does_not_say_how_it_lies(tmp_path):
     image = nibabel.AnalyzeImage(voxels(), np.diag([0.7, 0.9, 3, 1]))
     image.header["descrip"] = image.header["patient_id"] = b"DOE"

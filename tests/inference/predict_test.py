@@ -221,7 +221,7 @@ def test_without_room_on_the_disk_a_series_is_reported_and_what_fits_goes_on(tmp
 
 def test_a_series_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     series(tmp_path / "in", 4)
-    monkeypatch.setattr(write, "_content", interrupted_after(2, write._content))
+    monkeypatch.setattr(write, "_save", interrupted_after(2, write._save))
     with pytest.raises(KeyboardInterrupt):
         translate(Model(), tmp_path / "in", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
