@@ -38,6 +38,8 @@ class Model:
     precision: str = "float32"
     scale: int = 1
     dimensions: int = 2
+    label_names: tuple[str, ...] = ()
+    trained_on: dict | None = None
     shapes: list = dataclasses.field(default_factory=list)
 
     @property

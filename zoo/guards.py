@@ -48,7 +48,7 @@ def reasons(
     Returns:
         One text for each reason, such as "noise: trained on 8 to 140 HU. Received: about 310 HU".
     """
-    trained = getattr(model, "trained_on", None)
+    trained = model.trained_on
     if trained is None:
         return []
     found = []
@@ -163,15 +163,16 @@ def _not_hu(planes: np.ndarray, air: bool, stored_bits: int | None) -> str | Non
     if low < POSSIBLE[0] or high > POSSIBLE[1]:
         return f"{received}, more than any tissue or metal has"
     whole = _whole(planes)
-    if max(-low, high) < 10 and not whole:
+    if low > -10 and high < 10 and not whole:
         return f"{received}, as of normalised values"
     values = planes[planes >= PADDING]
     if values.size == 0 or not air:
         return None
     eight = whole and low >= 0 and high <= 255
     # Stored values have air near 0 and fat and soft tissue at 900 to 1230, which is dense bone.
-    shifted = np.mean((values > 900) & (values < 1230))
-    if values.min() > -300 and shifted > max(0.15, 0.6 * np.mean(values > 300)):
+    shifted = float(np.mean((values > 900) & (values < 1230)))
+    bright = float(np.mean(values > 300))
+    if values.min() > -300 and shifted > max(0.15, 0.6 * bright):
         return f"{received}, as of stored values without their rescale, or of another modality"
     if values.min() < 0 or (_inside_body(values) and not (eight and stored_bits == 8)):
         return None
@@ -198,7 +199,8 @@ def _inside_body(values: np.ndarray) -> bool:
 
 
 def _not_signal(planes: np.ndarray, source: Any, trained: dict, bits: int | None) -> str | None:
-    low, level, high = *np.percentile(planes, [0.5, 99.5]), planes.max()
+    low, level = np.percentile(planes, [0.5, 99.5])
+    high = planes.max()
     # Interpolation leaves small negative values beside edges.
     if source.window[0] >= 0 and low < -0.05 * max(level, 0.0):
         return (

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import PIL.Image
 
 from zoo.atomic import replacing, write_json
 from zoo.imaging import raster
-from zoo.inference.predict import _check_finite, _check_writable, _precision, _save_png
+from zoo.inference.slices import require_finite
+from zoo.inference.targets import check_replaceable, check_writable
 
 
 def generate(
@@ -41,6 +43,11 @@ def generate(
 
     Returns:
         The files written; the contact sheet is the last.
+
+    Raises:
+        FileExistsError: where a file exists and `overwrite` is False.
+        ValueError: for a number below 1, an unknown format or label, several channels in PNG, and
+            images that are not finite.
     """
     if n < 1 or batch_size < 1:
         raise ValueError(f"n, batch_size: expected 1 or more. Received: {n}, {batch_size}")
@@ -54,46 +61,53 @@ def generate(
     paths = [output / f"image_{i + 1:05d}.{format}" for i in range(n)]
     sheet, sidecar = output / "contact_sheet.png", output / "images.json"
     for path in [*paths, sheet, sidecar]:
-        if os.path.lexists(path) and not overwrite:
-            raise FileExistsError(f"output exists; pass overwrite to replace it. Received: {path}")
+        check_replaceable(path, overwrite)
     domain = model.target
     if format == "png" and domain.channels != 1:
         raise ValueError(f"format: png takes one channel, use npy. Received: {domain.channels}")
-    _check_writable(output)
+    check_writable(output)
     sidecar.unlink(missing_ok=True)  # it would describe the images that are replaced
-    shown = []
+    # The images, some at once, each into its file.
+    of_class = {"label": label} if label else {}
+    shown: list[np.ndarray] = []
     for first in range(0, n, batch_size):
-        count, of_class = min(batch_size, n - first), {"label": label} if label else {}
+        count = min(batch_size, n - first)
         images = np.asarray(model.generate(count, seed=seed, first=first, **of_class), np.float32)
-        _check_finite(images)
-        for i, image in enumerate(images, first):
+        require_finite(images)
+        for path, image in zip(paths[first:], images, strict=False):
             levels = (image - domain.window[0]) / domain.span * 65535
-            levels = raster.saturate(levels, np.uint16)
+            levels = raster.saturate(levels, np.dtype(np.uint16))
             if len(shown) < 64:
-                shown.append(raster.saturate(levels / 257.0, np.uint8))
-            with replacing(paths[i]) as temporary:
+                shown.append(raster.saturate(levels / 257.0, np.dtype(np.uint8)))
+            with replacing(path) as temporary:
                 if format == "npy":
                     with open(temporary, "wb") as file:
                         np.save(file, image)
                 else:
                     _save_png(temporary, levels)
+    # Some of them on one sheet, and what they are.
     with replacing(sheet) as temporary:
         _save_png(temporary, _sheet(shown))
+    of_png = "window[0] + value / 65535 * (window[1] - window[0])"
     description = {
         "model": model.name,
         "weights_sha256": model.weights_hash,
-        "precision": _precision(model),
+        "precision": model.precision,
         "seed": seed,
         "labels": [label or names[i % len(names)] for i in range(n)] if names else [],
         "files": [path.name for path in paths],
         "unit": domain.unit,
         "window": list(domain.window),
-        "pixel_values": "physical units"
-        if format == "npy"
-        else "window[0] + value / 65535 * (window[1] - window[0])",
+        "pixel_values": "physical units" if format == "npy" else of_png,
     }
     write_json(sidecar, description)
     return [*paths, sidecar, sheet]
+
+
+def _save_png(path: Path, image: np.ndarray) -> None:
+    if image.shape[-1] == 1:
+        image = image[..., 0]
+    PIL.Image.fromarray(image).save(path, format="PNG")
 
 
 def _sheet(images: list[np.ndarray]) -> np.ndarray:

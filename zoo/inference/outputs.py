@@ -1,0 +1,115 @@
+"""Writes translated slices as the file, or the series of files, that they belong to."""
+
+import collections
+import datetime
+import os
+from pathlib import Path
+from typing import Any
+
+import pydicom.uid
+
+from zoo.atomic import replacing
+from zoo.imaging import raster
+from zoo.imaging.dicom import write
+from zoo.imaging.dicom.deidentify import Deidentifier
+from zoo.imaging.dicom.series import Series
+from zoo.imaging.dicom.write import Derivation
+from zoo.imaging.geometry import Grid
+from zoo.imaging.oriented import Oriented
+from zoo.imaging.volume import Volume
+from zoo.inference.series import numbers, output_identities, same_unit
+from zoo.inference.slices import Skip, Slices
+
+
+class Writer:
+    """What the outputs of a run have in common, such as UIDs by which their series hang together.
+
+    Args:
+        model: whose outputs they are.
+        volumes: all inputs of the run.
+        grid: how much finer the outputs' grids are.
+        deidentifier: of DICOM headers; None leaves these, and free text, as they are.
+        description: free text for the headers.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        volumes: list[Volume],
+        grid: Grid,
+        deidentifier: Deidentifier | None,
+        description: str,
+    ):
+        self.model, self.grid = model, grid
+        self.deidentifier, self.description = deidentifier, description
+        # Of the output series, by `output_identities`; UIDs are made as they are asked for.
+        self.uids: dict[tuple, str] = collections.defaultdict(pydicom.uid.generate_uid)
+        self.numbers = numbers(model, volumes)
+
+    def write(
+        self, volume: Volume, paths: list[Path], slices: Slices, reasons: list[str], skip: Skip
+    ) -> tuple[list[Path], list[str]]:
+        """Writes a volume's slices, as they come, in its own format.
+
+        Args:
+            volume: the input.
+            paths: from `targets`.
+            slices: what is written.
+            reasons: what was warned of, for the header.
+            skip: reports slices that cannot be written.
+
+        Returns:
+            The files written, and what there is to say of them.
+        """
+        for folder in {path.parent for path in paths}:
+            folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(volume, Series):
+            derivation = self._derivation(volume, reasons)
+            return write.write(
+                volume, paths, slices, derivation, skip, self.deidentifier, self.grid
+            )
+        if isinstance(volume, Oriented):
+            self._write_oriented(volume, paths, slices)
+        else:
+            with replacing(paths[0]) as temporary:
+                raster.write(
+                    volume, temporary, slices, self.grid, self.model.classes, self._origin()
+                )
+        return paths, []
+
+    def _derivation(self, series: Series, reasons: list[str]) -> Derivation:
+        """What the headers of a DICOM series say of where it is from."""
+        model = self.model
+        warnings = [f"Warning: {text}." for text in reasons]
+        identities = output_identities(model, series)
+        return Derivation(
+            name=model.name,
+            title=getattr(model, "title", model.name),
+            weights_hash=model.weights_hash,
+            precision=model.precision,
+            description=" ".join([*warnings, self.description]),
+            target=model.target,
+            same_unit=same_unit(model),
+            moment=None if self.deidentifier else datetime.datetime.now(),
+            labels=tuple(model.label_names),
+            series=tuple((self.uids[each], self.numbers[each]) for each in identities),
+        )
+
+    def _write_oriented(self, volume: Oriented, paths: list[Path], slices: Slices) -> None:
+        """A file that states an affine; of a pair of files both or none."""
+        model, anonymous = self.model, self.deidentifier is not None
+        # what fits into 79 characters
+        text = f"{model.name[:40]} {model.weights_hash[:16]} {model.precision}"
+        text = f"{text}. {self.description}" if self.description else text
+        new = [path for path in paths if not os.path.lexists(path)]
+        try:
+            volume.write(paths[0], slices, text, anonymous, self.grid, model.classes)
+        except BaseException:
+            for path in new:
+                path.unlink(missing_ok=True)
+            raise
+
+    def _origin(self) -> str:
+        model = self.model
+        text = f"{model.name}, weights SHA-256 {model.weights_hash}, {model.precision}"
+        return f"{text}. {self.description}" if self.description else text
