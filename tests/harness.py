@@ -85,8 +85,7 @@ def run_translator_test(
     """
     make = lambda: build(name, overrides, source, target)  # noqa: E731
     model = make()
-    generates = type(model).generate is not Translator.generate
-    if generates:
+    if model.generates:
         _generates(model, batch(2, 0)["image"].shape[1:])
     else:
         _translates(model, batch(2, 0))

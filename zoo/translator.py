@@ -4,7 +4,7 @@ import hashlib
 import tempfile
 import types
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from zoo.domain import Domain
 from zoo.imaging import tiling
 from zoo.layers import enlarge, pad_to_multiple
 from zoo.physics import fourier
-from zoo.recipe import DataFacts, Phase, Recipe
+from zoo.recipe import Phase, Recipe
 from zoo.step import forward_flops
 
 
@@ -36,9 +36,11 @@ class Translator(keras.Model):
     """
 
     recipe_class = Recipe
+    recipe: Recipe
     data = "paired"  # what it trains on: paired, unpaired (pairs will do) or single
     classifies = False  # whether it can learn label maps, the class of each pixel
-    takes = ("images",)  # what its source may be: images, k-space, sinograms
+    generates = False  # whether it makes images from noise, by `generate`
+    takes: tuple[str, ...] = ("images",)  # what its source may be: images, k-space, sinograms
     registered_name = ""
     network: keras.Model
     trained_on: Mapping[str, Any] | None = None  # as in `registry.Entry`
@@ -96,19 +98,6 @@ class Translator(keras.Model):
     def residual(self) -> bool:
         """Whether the network gives a correction to its input and not an image."""
         return False
-
-    @classmethod
-    def resolve(cls, recipe: Recipe, facts: DataFacts) -> Recipe:
-        """The recipe for a data set, what it left open filled in.
-
-        Raises:
-            ValueError: for a recipe that the data do not fit.
-        """
-        return recipe
-
-    def phases(self) -> list[Phase]:
-        """What a run goes through, in order."""
-        return self.recipe.phases()
 
     def enter(self, phase: Phase) -> None:
         """Make ready for a phase, before its `train_step` is traced. Must not change weights."""
@@ -210,10 +199,16 @@ class Translator(keras.Model):
         """What the network makes of physical images, as values of the target's scale."""
         values = self.network(self.source.encode(images), training=training)
         if self.residual:
-            # Added to the unclipped input: what lies beyond the window passes through unharmed.
-            centre = self.source.channels // 2
-            values += self.source.scale(images[..., centre : centre + 1])
+            values += self.unclipped(images)
         return values
+
+    def unclipped(self, images: tf.Tensor) -> tf.Tensor:
+        """Of physical images the middle channel's values, as a residual's correction is added to.
+
+        What lies beyond the window passes through unharmed.
+        """
+        centre = self.source.channels // 2
+        return self.source.scale(images[..., centre : centre + 1])
 
     def target_values(self, images: tf.Tensor) -> tf.Tensor:
         """What `values` should be, from physical target images; of a classifier one-hot."""
@@ -347,11 +342,16 @@ class Translator(keras.Model):
             self._served = tf.function(lambda x: serve(x, training=False), reduce_retracing=True)
         return self._served(tf.constant(images)).numpy()
 
-    _served = None
+    _served: Callable[[tf.Tensor], tf.Tensor] | None = None
 
     # Keras conventions.
 
-    optimizers: tuple[str, ...] = ("optimizer",)  # attributes that hold them; several are listed
+    optimizer: Any  # set by `compile`
+
+    @property
+    def optimizers(self) -> tuple[str, ...]:
+        """Names of the attributes that hold optimizers; a plugin lists them where it has several."""
+        return ("optimizer",)
 
     def compile(
         self,
@@ -372,12 +372,9 @@ class Translator(keras.Model):
         Raises:
             ValueError: for what would not be used.
         """
-        for name, value in (
-            ("loss", loss),
-            ("loss_weights", loss_weights),
-            ("metrics", metrics),
-            ("weighted_metrics", weighted_metrics),
-        ):
+        unused = {"loss": loss, "loss_weights": loss_weights}
+        unused |= {"metrics": metrics, "weighted_metrics": weighted_metrics}
+        for name, value in unused.items():
             if value:
                 raise ValueError(
                     f"{name}: expected none, because {self.name} trains on the losses of its "
@@ -497,12 +494,12 @@ class Translator(keras.Model):
     def metrics(self) -> list[keras.Metric]:
         return super().metrics + list((self._means or {}).values())
 
-    _means = None
+    _means: Mapping[str, keras.metrics.Mean] | None = None
 
     def _averaged_figures(self, figures: dict[str, tf.Tensor], count: int) -> dict[str, tf.Tensor]:
-        for name in figures if self._means else ():
-            self._means[name].update_state(figures[name], sample_weight=count)
-            figures = figures | {name: self._means[name].result()}
+        for name, mean in (self._means or {}).items():
+            mean.update_state(figures[name], sample_weight=count)
+            figures = figures | {name: mean.result()}
         return figures
 
     def test_step(self, batch: dict) -> dict[str, tf.Tensor]:

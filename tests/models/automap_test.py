@@ -267,7 +267,7 @@ def test_what_does_not_fit_is_refused_before_it_is_built():
         build(n=100, variant="pix2pix", max_gigabytes=2.0)
     with pytest.raises(ValueError, match="variant=dautomap"):
         shapes = {"source_shape": (64, 364), "target_shape": (256, 256)}
-        Automap.resolve(AutomapRecipe(), DataFacts(**shapes))
+        AutomapRecipe().resolve(DataFacts(**shapes))
     assert build(n=256, variant="dautomap").network.count_params() < 2e6
     automap.check_size(AutomapRecipe(n=128))  # the paper's own size
 
@@ -288,7 +288,7 @@ def test_the_largest_n_that_is_named_fits(sensors, channels):
 def test_resolve_takes_n_from_the_data():
     def resolve(shape, source=None, **fields):
         facts = DataFacts(source_shape=source or shape, target_shape=shape)
-        return Automap.resolve(AutomapRecipe(**fields), facts)
+        return AutomapRecipe(**fields).resolve(facts)
 
     assert resolve((32, 32)).n == 32
     assert resolve((32, 32), n=32).n == 32

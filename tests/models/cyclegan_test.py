@@ -295,14 +295,14 @@ def test_resolve_fills_in_the_crop_and_the_classes():
     recipe = CycleGANRecipe(crop=0, lambda_shape=1.0)
     names = ("background", "bone", "lung")
     facts = DataFacts(source_shape=(64, 64), target_shape=(64, 64), label_names=names)
-    resolved = cyclegan.CycleGAN.resolve(recipe, facts)
+    resolved = recipe.resolve(facts)
     assert (resolved.crop, resolved.shape_classes) == (64, 3)
     assert resolved.extra_features == ("source_label", "target_label")
     assert CycleGANRecipe().extra_features == ()
     with pytest.raises(ValueError, match="holds squares of one size"):
-        cyclegan.CycleGAN.resolve(recipe, dataclasses.replace(facts, source_shape=(64, 32)))
+        recipe.resolve(dataclasses.replace(facts, source_shape=(64, 32)))
     with pytest.raises(ValueError, match="no label_names"):
-        cyclegan.CycleGAN.resolve(recipe, dataclasses.replace(facts, label_names=()))
+        recipe.resolve(dataclasses.replace(facts, label_names=()))
     with pytest.raises(ValueError, match="images of one size"):
         harness.build("cyclegan", TINY | {"crop": 0}).compile()
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import harness
 import zoo.models.dcgan  # noqa: F401  registers the class
-from zoo.models.dcgan import DCGAN, DcganRecipe, discriminator, generator
+from zoo.models.dcgan import DcganRecipe, discriminator, generator
 from zoo.recipe import DataFacts
 
 TINY = {"base_filters": 4, "discriminator_filters": 4, "latent": 6, "batch_size": 4}
@@ -115,7 +115,7 @@ def test_batch_normalisation_is_left_out_where_it_would_spoil_the_loss():
 def test_resolve_takes_resolution_and_classes_from_the_data():
     def resolve(shape, names=(), **fields):
         facts = DataFacts(source_shape=shape, target_shape=shape, class_names=names)
-        return DCGAN.resolve(DcganRecipe(**fields), facts)
+        return DcganRecipe(**fields).resolve(facts)
 
     assert resolve((64, 64)).resolution == 64
     assert resolve((200, 300)).resolution == 128
@@ -139,7 +139,7 @@ def test_resolve_takes_resolution_and_classes_from_the_data():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"resolution": 48}, "resolution: expected 0, 64, 128 or 256. Received: 48"),
+        ({"resolution": 48}, "resolution: expected one of 0, 64, 128, 256. Received: 48"),
         ({"latent": 0}, "latent: expected 1 or more"),
         ({"ema": 1.0}, "ema: expected 0 or more and below 1"),
     ],

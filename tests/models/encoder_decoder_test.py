@@ -7,14 +7,14 @@ import tensorflow as tf
 import harness
 import zoo
 from zoo.domain import Domain
-from zoo.models.encoder_decoder import EncoderDecoderRecipe, encoder_decoder
+from zoo.models._unet import unet
 
 TINY = {"base_filters": 4, "levels": 3, "crop": 32}
 
 
 @pytest.mark.parametrize(("filters", "count"), [(64, 31_030_593), (32, 7_759_521)])
 def test_has_the_published_number_of_parameters(filters, count):
-    network = encoder_decoder(1, 1, EncoderDecoderRecipe(base_filters=filters))
+    network = unet(1, 1, base_filters=filters, levels=5)
     assert network.count_params() == count
 
 

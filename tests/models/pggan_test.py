@@ -40,7 +40,7 @@ def batches(size: int, count: int, n: int = 4, start: int = 0, channels: int = 1
 
 
 def phase_named(model: PGGAN, name: str):
-    return next(phase for phase in model.phases() if phase.name == name)
+    return next(phase for phase in model.recipe.phases() if phase.name == name)
 
 
 def start(model: PGGAN, name: str, begin=True):
@@ -66,7 +66,7 @@ def leaves(network) -> list[keras.layers.Layer]:
 
 def test_parameter_counts_are_the_papers():
     recipe = PgganRecipe()
-    generator, critic = pggan.Generator(recipe, 3), pggan.Critic(recipe, 3)
+    generator, critic = pggan.GrowingGenerator(recipe, 3), pggan.Critic(recipe, 3)
     # A level's network is the network of that resolution, with its own toRGB and fromRGB only.
     assert (count(generator, 8), count(critic, 8)) == (23_071_507, 23_077_137)
     assert (count(generator, 6), count(critic, 6)) == (23_036_995, 23_042_625)
@@ -295,7 +295,7 @@ def test_the_papers_schedule():
 
 
 def test_resolve_takes_what_the_data_allow():
-    resolve = lambda recipe, shape: PGGAN.resolve(recipe, DataFacts(target_shape=shape))  # noqa: E731
+    resolve = lambda recipe, shape: recipe.resolve(DataFacts(target_shape=shape))  # noqa: E731
     assert resolve(PgganRecipe(), (300, 500)).resolution == 256
     assert resolve(PgganRecipe(), (4000, 3000)).resolution == 1024
     assert resolve(PgganRecipe(resolution=64), (300, 500)).resolution == 64

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import harness
 from zoo.layers import enlarge
-from zoo.models.srcnn import SRCNN, SrcnnRecipe, srcnn
+from zoo.models.srcnn import SrcnnRecipe, srcnn
 from zoo.recipe import DataFacts
 
 TINY = {"filters1": 4, "filters2": 3, "crop": 32, "deviation": 0.1}
@@ -104,11 +104,11 @@ def test_recipe_refuses_what_the_paper_does_not_have():
 
 def test_crops_and_images_without_a_centre_are_refused():
     facts = DataFacts(source_shape=(32, 32), target_shape=(64, 64))
-    assert SRCNN.resolve(SrcnnRecipe(), facts) == SrcnnRecipe()
+    assert SrcnnRecipe().resolve(facts) == SrcnnRecipe()
     with pytest.raises(ValueError, match="21 pixels or more at scale 2. Received: crop 20"):
-        SRCNN.resolve(SrcnnRecipe(crop=20), facts)
+        SrcnnRecipe(crop=20).resolve(facts)
     with pytest.raises(ValueError, match="images of 16x16"):
-        SRCNN.resolve(SrcnnRecipe(crop=0), DataFacts(target_shape=(16, 16)))
+        SrcnnRecipe(crop=0).resolve(DataFacts(target_shape=(16, 16)))
 
 
 def test_without_biases_the_output_scales_with_the_input():

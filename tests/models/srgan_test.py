@@ -9,7 +9,7 @@ import harness
 import zoo
 from zoo.domain import Domain
 from zoo.layers import enlarge
-from zoo.models.srgan import SRGAN, SrganRecipe, discriminator, srresnet
+from zoo.models.srgan import SrganRecipe, discriminator, srresnet
 from zoo.recipe import DataFacts
 
 TINY = {
@@ -73,7 +73,7 @@ def copies(network) -> list[np.ndarray]:
 def test_only_the_second_phase_trains_the_discriminator():
     model = harness.build("srgan", TINY)
     model.compile()
-    first, second = model.phases()
+    first, second = model.recipe.phases()
     start = copies(model.discriminator), copies(model.network)
     model.enter(first)
     assert set(model.train_step(harness.enlarged_of((16, 16), 2, 2))) == {"mse", "mae"}
@@ -89,7 +89,7 @@ def test_only_the_second_phase_trains_the_discriminator():
 
 def test_a_run_stopped_in_both_phases_ends_as_if_undisturbed(tmp_path):
     def run(model, first: int, last: int) -> None:
-        phases = [phase for phase in model.phases() for _ in range(phase.steps)]
+        phases = [phase for phase in model.recipe.phases() for _ in range(phase.steps)]
         for step in range(first, last):
             model.enter(phases[step])
             if step in (0, 2):
@@ -126,9 +126,9 @@ def test_rates(decay, rates):
 
 def test_a_short_run_is_srresnet_alone_and_one_without_pretraining_srgan():
     model = harness.build("srgan", TINY | {"steps": 2})
-    assert [(phase.name, phase.steps) for phase in model.phases()] == [("SRResNet", 2)]
+    assert [(phase.name, phase.steps) for phase in model.recipe.phases()] == [("SRResNet", 2)]
     model = harness.build("srgan", TINY | {"pretrain_steps": 0})
-    assert [(phase.name, phase.steps) for phase in model.phases()] == [("SRGAN", 4)]
+    assert [(phase.name, phase.steps) for phase in model.recipe.phases()] == [("SRGAN", 4)]
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -195,16 +195,16 @@ def test_recipe_refuses_what_cannot_be_built():
         ({"dimensions": 1}, "dimensions: expected one of 2, 3. Received: 1"),
         ({"crop": 40}, "crop: expected a multiple of 16.*Received: 40"),
         ({"crop": 0}, "crop: expected a multiple of 16.*Received: 0"),
-        ({"adversarial": "wgan"}, "wgan needs a Lipschitz critic"),
+        ({"adversarial": "wgan"}, "wgan needs a Lipschitz discriminator"),
     ):
         with pytest.raises(ValueError, match=message):
             SrganRecipe(**fields)
 
 
 def test_images_smaller_than_the_crop_are_refused():
-    assert SRGAN.resolve(SrganRecipe(), DataFacts(target_shape=(96, 128))) == SrganRecipe()
+    assert SrganRecipe().resolve(DataFacts(target_shape=(96, 128))) == SrganRecipe()
     with pytest.raises(ValueError, match="at most 64, because the images have 64x64"):
-        SRGAN.resolve(SrganRecipe(), DataFacts(target_shape=(64, 64)))
+        SrganRecipe().resolve(DataFacts(target_shape=(64, 64)))
 
 
 def test_residual_is_refused_between_different_units():

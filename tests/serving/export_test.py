@@ -46,6 +46,7 @@ class GeneratorRecipe(Recipe):
 @zoo.register("tiny_export_generator")
 class TinyGenerator(Translator):
     data = "single"
+    generates = True
     recipe_class = GeneratorRecipe
 
     def __init__(self, recipe, source, target, **kwargs):
@@ -126,6 +127,7 @@ class ConditionalRecipe(GeneratorRecipe):
 
 class Conditional(Translator):
     data = "single"
+    generates = True
     recipe_class = ConditionalRecipe
 
     def __init__(self, recipe, source, target, **kwargs):

@@ -129,7 +129,7 @@ def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
         )
     if target.unit == "class" and not recipe.label_names:
         recipe = dataclasses.replace(recipe, label_names=facts.label_names)
-    recipe = cls.resolve(recipe, facts)
+    recipe = recipe.resolve(facts)
     sides = (recipe.crop // recipe.scale,) if recipe.crop else facts.source_shape or ()
     if any(side % recipe.size_multiple for side in sides):
         name = "crop" if recipe.crop else "dataset"

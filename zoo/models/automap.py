@@ -48,21 +48,21 @@ What differs from the papers, and why:
 
 import dataclasses
 import math
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
 
+import zoo
+from zoo import ranges
 from zoo.domain import MEASUREMENTS, Domain
 from zoo.layers import LinearDecay, patch_gan, step_seeds
 from zoo.losses import L2, adversarial
-from zoo.models.encoder_decoder import EncoderDecoderRecipe, encoder_decoder
-from zoo.models.pix2pix import Pix2PixRecipe, unet
+from zoo.models._unet import strided_unet, unet
 from zoo.recipe import DataFacts, Phase, Recipe
-from zoo.registry import register
-from zoo.step import example_seeds, forward_flops, random_uniform, scaled, unscaled
+from zoo.step import adam, example_seeds, forward_flops, random_uniform, scaled, unscaled
 from zoo.translator import Translator
 
 JITTER = 1  # purpose of the random numbers in a step
@@ -93,25 +93,25 @@ class AutomapRecipe(Recipe):
         max_gigabytes: a model whose weights, gradients and optimizer take more is refused.
     """
 
-    steps: int = 100_000
-    batch_size: int = 100
-    learning_rate: float = 2e-5
+    steps: ranges.Count = 100_000
+    batch_size: ranges.Batch = 100
+    learning_rate: ranges.Rate = 2e-5
     variant: Literal["automap", "dautomap", "encoder_decoder", "pix2pix"] = "automap"
-    n: int = 0
-    sensors: tuple[int, int] = (0, 0)
-    filters: int = 64
-    activity: float = 1e-4
-    rms_decay: float = 0.9
+    n: ranges.Pixels = 0
+    sensors: tuple[ranges.Pixels, ranges.Pixels] = (0, 0)
+    filters: ranges.Filters = 64
+    activity: ranges.Weight = 1e-4
+    rms_decay: ranges.Fraction = 0.9
     decay: Literal["constant", "linear"] = "constant"
-    jitter: float = 0.01
-    transforms: int = 2
+    jitter: ranges.Fraction = 0.01
+    transforms: Annotated[int, ranges.Range(1, 64)] = 2
     transform_activation: Literal["relu", "tanh", "none"] = "relu"
-    transform_channels: int = 2
-    base_filters: int = 64
-    levels: int = 4
-    lambda_gan: float = 0.01
+    transform_channels: ranges.Filters = 2
+    base_filters: ranges.Filters = 64
+    levels: ranges.Levels = 4
+    lambda_gan: ranges.Weight = 0.01
     spectral_norm: bool = False
-    max_gigabytes: float = 10.0
+    max_gigabytes: Annotated[float, ranges.Range(0, below=10**6)] = 10.0
 
     SMALL: ClassVar[dict[str, Any]] = {
         "steps": 2000,
@@ -127,24 +127,12 @@ class AutomapRecipe(Recipe):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in (
-            "crop",
-            "flip",
-            "flip_up_down",
-            "turn",
-            "shift",
-            "rotation",
-            "zoom",
-        ):
+        for name in ("crop", "flip", "flip_up_down", "turn", "shift", "rotation", "zoom"):
             if getattr(self, name):
                 raise ValueError(
                     f"{name}: measurements are taken as they are: each sample has its place. "
                     f"Received: {getattr(self, name)}"
                 )
-        counts = {"n": 0, "filters": 1, "transforms": 1, "transform_channels": 1, "levels": 1}
-        for name, low in counts.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"{name}: expected {low} or more. Received: {getattr(self, name)}")
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "AutomapRecipe":
@@ -165,6 +153,34 @@ class AutomapRecipe(Recipe):
     def fully_connected(self) -> bool:
         """Whether two fully connected layers make up the transform."""
         return self.variant != "dautomap"
+
+    @property
+    def ends_in_unet(self) -> bool:
+        """Whether a U-Net follows the transform, and not three convolutions."""
+        return self.variant in ("encoder_decoder", "pix2pix")
+
+    def resolve(self, facts: DataFacts) -> Self:
+        """The recipe with n and the sensors as the data have them.
+
+        Raises:
+            ValueError: for images that are not square or of another n, measurements of other
+                sensors, and for networks that would not fit into memory.
+        """
+        source, shape = facts.source_shape, facts.target_shape
+        if source is None or shape is None or len(set(shape)) != 1 or self.n not in (0, shape[0]):
+            wanted = f"{self.n} x {self.n}" if self.n else "square"
+            received = " x ".join(map(str, shape)) if source and shape else "several sizes"
+            raise ValueError(f"n: expected data that are all {wanted}. Received: {received}")
+        rows, columns = source
+        if any(self.sensors) and self.sensors != source:
+            raise ValueError(
+                f"sensors: expected the data's, {rows} x {columns}. "
+                f"Received: {self.sensors[0]} x {self.sensors[1]}"
+            )
+        sensors = (0, 0) if source == shape else (rows, columns)
+        recipe = dataclasses.replace(self, n=shape[0], sensors=sensors)
+        check_size(recipe, 1 if any(sensors) else 2)
+        return recipe
 
 
 # Size.
@@ -299,11 +315,9 @@ def automap(channels: int, outputs: int, recipe: AutomapRecipe, gain: float = 1.
             x = AxisTransform(n, recipe.transform_channels, axis, **options)(x)
     x = layers.Identity(name="transform")(x)
     if recipe.variant == "encoder_decoder":
-        options = EncoderDecoderRecipe(base_filters=recipe.base_filters, levels=recipe.levels + 1)
-        x = encoder_decoder(1, outputs, options)(x)
+        x = unet(1, outputs, base_filters=recipe.base_filters, levels=recipe.levels + 1)(x)
     elif recipe.variant == "pix2pix":
-        options = Pix2PixRecipe(base_filters=recipe.base_filters, levels=recipe.levels)
-        x = unet(1, outputs, options)(x)
+        x = strided_unet(1, outputs, base_filters=recipe.base_filters, levels=recipe.levels)(x)
     else:
         x = layers.Conv2D(recipe.filters, 5, padding="same", activation="relu")(x)
         x = layers.Conv2D(recipe.filters, 5, padding="same", activation="relu", name="features")(x)
@@ -312,7 +326,7 @@ def automap(channels: int, outputs: int, recipe: AutomapRecipe, gain: float = 1.
     return keras.Model(inputs, x, name="automap")
 
 
-@register("automap")
+@zoo.register("automap")
 class Automap(Translator):
     """AUTOMAP and its relatives: k-space or sinograms to images of one size.
 
@@ -324,13 +338,13 @@ class Automap(Translator):
     """
 
     recipe_class = AutomapRecipe
+    recipe: AutomapRecipe
     takes = ("k-space", "sinograms")
 
     def __init__(self, recipe: AutomapRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
         check_size(recipe, source.channels)
-        unet = recipe.variant in ("encoder_decoder", "pix2pix")
-        if unet and recipe.side % 2**recipe.levels:
+        if recipe.ends_in_unet and recipe.side % 2**recipe.levels:
             raise ValueError(
                 f"levels: expected {recipe.side} pixels to be a multiple of 2^levels. "
                 f"Received: {recipe.levels}"
@@ -338,38 +352,17 @@ class Automap(Translator):
         gain = source.span / target.span if source.unit == "k-space" else 1.0
         self.network = automap(source.channels, target.channels, recipe, gain)
         if recipe.variant == "pix2pix":
-            options = {"spectral_norm": recipe.spectral_norm}
-            self.discriminator = patch_gan(target.channels, recipe.base_filters, 2, **options)
+            filters, spectral = recipe.base_filters, recipe.spectral_norm
+            self.discriminator = patch_gan(target.channels, filters, 2, spectral_norm=spectral)
         # What the loss is computed from: the output and, where it is penalised, an activation.
-        outputs = [] if unet else [self.network.get_layer("features").output]
-        self.learner = keras.Model(self.network.input, [self.network.output, *outputs])
+        outputs = [self.network.output]
+        if not recipe.ends_in_unet:
+            outputs.append(self.network.get_layer("features").output)
+        self.learner = keras.Model(self.network.input, outputs)
 
     @property
     def tiles(self) -> bool:
         return False  # the layers are made for one size
-
-    @classmethod
-    def resolve(cls, recipe: AutomapRecipe, facts: DataFacts) -> AutomapRecipe:
-        """The recipe with n and the sensors as the data have them.
-
-        Raises:
-            ValueError: for images that are not square or of another n, measurements of other
-                sensors, and for networks that would not fit into memory.
-        """
-        source, shape = facts.source_shape, facts.target_shape
-        if None in (source, shape) or len(set(shape)) != 1 or recipe.n not in (0, shape[0]):
-            wanted = f"{recipe.n} x {recipe.n}" if recipe.n else "square"
-            received = " x ".join(map(str, shape)) if source and shape else "several sizes"
-            raise ValueError(f"n: expected data that are all {wanted}. Received: {received}")
-        sensors = (0, 0) if source == shape else source
-        if any(recipe.sensors) and recipe.sensors != source:
-            raise ValueError(
-                f"sensors: expected the data's, {source[0]} x {source[1]}. "
-                f"Received: {recipe.sensors[0]} x {recipe.sensors[1]}"
-            )
-        recipe = dataclasses.replace(recipe, n=shape[0], sensors=sensors)
-        check_size(recipe, 1 if any(sensors) else 2)
-        return recipe
 
     @property
     def optimizers(self) -> tuple[str, ...]:
@@ -380,25 +373,22 @@ class Automap(Translator):
         super().compile(*args, **kwargs)
         recipe = self.recipe
         rate = recipe.learning_rate
-        # Keras's epsilon would outweigh the squared gradients of so many weights.
+        if recipe.decay == "linear":
+            rate = LinearDecay(rate, recipe.steps)
         if self.optimizer is None:
-            self.optimizer = keras.optimizers.RMSprop(
-                LinearDecay(rate, recipe.steps) if recipe.decay == "linear" else rate,
-                rho=recipe.rms_decay,
-                epsilon=1e-16,
-            )
+            # Keras's epsilon would outweigh the squared gradients of so many weights.
+            self.optimizer = keras.optimizers.RMSprop(rate, rho=recipe.rms_decay, epsilon=1e-16)
         self.network_optimizer = self.optimizer
         self.network_optimizer.build(self.network.trainable_variables)
         if recipe.variant == "pix2pix":
-            self.discriminator_optimizer = keras.optimizers.Adam(2e-4, beta_1=0.5, epsilon=1e-8)
-            self.discriminator_optimizer.build(self.discriminator.trainable_variables)
+            self.discriminator_optimizer = adam(self.discriminator.trainable_variables, 2e-4)
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """One step on the squared error, with the variant's other terms."""
         recipe = self.recipe
         source = self.source.encode(tf.cast(batch["source"], tf.float32))
         target = self.target.encode(tf.cast(batch["target"], tf.float32))
-        seeds = example_seeds(batch, source, self.network_optimizer.iterations, self.recipe.seed)
+        seeds = example_seeds(batch, source, self.network_optimizer.iterations, recipe.seed)
         if recipe.jitter:
             noise = random_uniform(seeds, tuple(source.shape[1:]), JITTER)
             source *= 1.0 + recipe.jitter * (2.0 * noise - 1.0)

@@ -36,29 +36,29 @@ and Technology 12, 235-248) and their code use them.
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+import functools
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import keras
 import tensorflow as tf
 from keras import layers
 
-from zoo import losses
+import zoo
+from zoo import losses, ranges
 from zoo.domain import Domain
 from zoo.layers import LinearDecay, Norm, ReflectionPadding, patch_gan
-from zoo.models._two_way import OTHER, TwoWay, TwoWayTranslator
-from zoo.models.encoder_decoder import EncoderDecoderRecipe, encoder_decoder
-from zoo.recipe import DataFacts, Phase, Recipe
-from zoo.registry import register
-from zoo.step import example_seeds, follow, forward_flops, random_uniform, scaled, unscaled
+from zoo.models._two_way import OTHER, TwoWay, TwoWayRecipe, TwoWayTranslator
+from zoo.models._unet import unet
+from zoo.recipe import DataFacts, Phase
+from zoo.step import adam, example_seeds, follow, forward_flops, random_uniform, scaled, unscaled
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CycleGANRecipe(Recipe):
+class CycleGANRecipe(TwoWayRecipe):
     """Defaults are the paper's (§4 and §7); the additions are off.
 
     Attributes:
         steps: the paper trains 200 epochs; the second half decays the rate linearly to zero.
-        direction: which way is served; training goes both ways.
         base_filters: channels of the generators' first layer.
         blocks: residual blocks; 9, or 6 for 128×128 pixels.
         norm: normalisation in the generators.
@@ -71,8 +71,6 @@ class CycleGANRecipe(Recipe):
         discriminator_rate: their learning rate; 0, as in the paper, takes `learning_rate`.
         spectral_norm: normalise the discriminators' kernels spectrally.
         adversarial: kind of GAN loss; "wgan" adds a gradient penalty of weight 10.
-        ema: decay, per step, of a moving average of the generators' weights, which is served then;
-            0 serves the weights themselves.
         buffer: generated images kept for the discriminators; 0 shows them the newest only.
         lambda_gan: weight of the adversarial loss. Like all weights, of both ways' sum.
         lambda_cycle: L1 between an image and its translation's translation.
@@ -93,38 +91,36 @@ class CycleGANRecipe(Recipe):
         lambda_tv: total variation of the translations.
     """
 
-    steps: int = 200_000
-    crop: int = 256
+    steps: ranges.Count = 200_000
+    crop: ranges.Pixels = 256
     flip: bool = True
-    direction: Literal["AtoB", "BtoA"] = "AtoB"
-    base_filters: int = 64
-    blocks: int = 9
+    base_filters: ranges.Filters = 64
+    blocks: ranges.Blocks = 9
     norm: Literal["instance", "none"] = "instance"
     output: Literal["image", "residual", "auto"] = "image"
     share_encoder: bool = False
-    discriminator_filters: int = 64
-    discriminator_layers: int = 3
+    discriminator_filters: ranges.Filters = 64
+    discriminator_layers: ranges.Layers = 3
     discriminator_norm: Literal["instance", "none"] = "instance"
-    discriminator_rate: float = 0.0
+    discriminator_rate: ranges.Rate = 0.0
     spectral_norm: bool = False
     adversarial: Literal["lsgan", "bce", "hinge", "wgan"] = "lsgan"
-    ema: float = 0.0
-    buffer: int = 50
-    lambda_gan: float = 1.0
-    lambda_cycle: float = 10.0
-    lambda_identity: float = 5.0
-    lambda_gradient: float = 0.0
-    lambda_shape: float = 0.0
-    shape_classes: int = 0
-    lambda_air: float = 0.0
-    air_threshold: float = -950.0
-    lambda_perceptual: float = 0.0
+    buffer: Annotated[int, ranges.Range(0, below=10**6)] = 50
+    lambda_gan: ranges.Weight = 1.0
+    lambda_cycle: ranges.Weight = 10.0
+    lambda_identity: ranges.Weight = 5.0
+    lambda_gradient: ranges.Weight = 0.0
+    lambda_shape: ranges.Weight = 0.0
+    shape_classes: ranges.Classes = 0
+    lambda_air: ranges.Weight = 0.0
+    air_threshold: ranges.Level = -950.0
+    lambda_perceptual: ranges.Weight = 0.0
     extractor: str = "vgg19"
     extractor_layer: str = ""
-    lambda_idempotence: float = 0.0
-    lambda_autoencoding: float = 0.0
-    lambda_latent: float = 0.0
-    lambda_tv: float = 0.0
+    lambda_idempotence: ranges.Weight = 0.0
+    lambda_autoencoding: ranges.Weight = 0.0
+    lambda_latent: ranges.Weight = 0.0
+    lambda_tv: ranges.Weight = 0.0
 
     SMALL: ClassVar[dict[str, Any]] = {
         "steps": 1500,
@@ -144,12 +140,34 @@ class CycleGANRecipe(Recipe):
     }
 
     @property
-    def size_multiple(self) -> int:
-        return 4
-
-    @property
     def extra_features(self) -> tuple[str, ...]:
         return ("source_label", "target_label") if self.lambda_shape else ()
+
+    def resolve(self, facts: DataFacts) -> Self:
+        """The recipe with the size of the buffer's images and the number of label classes.
+
+        Raises:
+            ValueError: for a buffer of images of several sizes, and for `lambda_shape` on data
+                without label names.
+        """
+        recipe = self
+        if recipe.buffer and not recipe.crop:
+            sides = {*(facts.source_shape or (0,)), *(facts.target_shape or (0,))}
+            if len(sides) > 1 or 0 in sides:
+                raise ValueError(
+                    "crop: the image buffer holds squares of one size; set crop, or buffer=0. "
+                    f"Received: crop=0 with sources {facts.source_shape} and targets "
+                    f"{facts.target_shape}"
+                )
+            recipe = dataclasses.replace(recipe, crop=sides.pop())
+        if recipe.lambda_shape and not recipe.shape_classes:
+            if not facts.label_names:
+                raise ValueError(
+                    "lambda_shape: the data set has no label_names; set shape_classes. "
+                    "Received: shape_classes=0"
+                )
+            recipe = dataclasses.replace(recipe, shape_classes=len(facts.label_names))
+        return recipe
 
 
 # Networks.
@@ -272,7 +290,7 @@ class ImageBuffer(keras.layers.Layer):
 # Models.
 
 
-@register("cyclegan")
+@zoo.register("cyclegan")
 class CycleGAN(TwoWayTranslator):
     """CycleGAN with its ResNet generators and PatchGAN discriminators.
 
@@ -283,30 +301,34 @@ class CycleGAN(TwoWayTranslator):
     """
 
     recipe_class = CycleGANRecipe
+    recipe: CycleGANRecipe
 
     def __init__(self, recipe: CycleGANRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
         self._check(recipe)
         channels = source.channels, target.channels
-        self.make_networks(recipe.ema)
-        options = dict(norm=recipe.discriminator_norm, spectral_norm=recipe.spectral_norm)
-        filters, depth = recipe.discriminator_filters, recipe.discriminator_layers
-        self.discriminator_a = patch_gan(channels[0], filters, depth, **options)
-        self.discriminator_b = patch_gan(channels[1], filters, depth, **options)
+        self.make_networks()
+        judge = functools.partial(
+            patch_gan,
+            filters=recipe.discriminator_filters,
+            norm=recipe.discriminator_norm,
+            spectral_norm=recipe.spectral_norm,
+        )
+        self.discriminator_a = judge(channels[0], depth=recipe.discriminator_layers)
+        self.discriminator_b = judge(channels[1], depth=recipe.discriminator_layers)
         if recipe.lambda_latent:
-            self.discriminator_z = patch_gan(4 * recipe.base_filters, filters, 1, **options)
+            self.discriminator_z = judge(4 * recipe.base_filters, depth=1)
         if recipe.lambda_shape:
-            unet = EncoderDecoderRecipe(base_filters=max(recipe.base_filters // 4, 8), levels=3)
-            classes = max(recipe.shape_classes, 2)
-            self.segmentor_a = encoder_decoder(channels[0], classes, unet)
-            self.segmentor_b = encoder_decoder(channels[1], classes, unet)
+            filters, classes = max(recipe.base_filters // 4, 8), max(recipe.shape_classes, 2)
+            self.segmentor_a = unet(channels[0], classes, base_filters=filters, levels=3)
+            self.segmentor_b = unet(channels[1], classes, base_filters=filters, levels=3)
         if recipe.buffer and recipe.crop:
             size = recipe.crop, recipe.crop
             self.buffer_a = ImageBuffer(recipe.buffer, (*size, channels[0]))
             self.buffer_b = ImageBuffer(recipe.buffer, (*size, channels[1]))
         self.adversarial = losses.adversarial(recipe.adversarial)
 
-    def _generators(self) -> TwoWay:
+    def generators(self) -> TwoWay:
         recipe, channels = self.recipe, (self.domain_a.channels, self.domain_b.channels)
         encoder_a = encoder(channels[0], recipe)
         return TwoWay(
@@ -332,32 +354,6 @@ class CycleGAN(TwoWayTranslator):
                 f"Received: {a.unit} and {b.unit}"
             )
 
-    @classmethod
-    def resolve(cls, recipe: CycleGANRecipe, facts: DataFacts) -> CycleGANRecipe:
-        """The recipe with the size of the buffer's images and the number of label classes.
-
-        Raises:
-            ValueError: for a buffer of images of several sizes, and for `lambda_shape` on data
-                without label names.
-        """
-        if recipe.buffer and not recipe.crop:
-            sides = {*(facts.source_shape or (0,)), *(facts.target_shape or (0,))}
-            if len(sides) > 1 or 0 in sides:
-                raise ValueError(
-                    "crop: the image buffer holds squares of one size; set crop, or buffer=0. "
-                    f"Received: crop=0 with sources {facts.source_shape} and targets "
-                    f"{facts.target_shape}"
-                )
-            recipe = dataclasses.replace(recipe, crop=sides.pop())
-        if recipe.lambda_shape and not recipe.shape_classes:
-            if not facts.label_names:
-                raise ValueError(
-                    "lambda_shape: the data set has no label_names; set shape_classes. "
-                    "Received: shape_classes=0"
-                )
-            recipe = dataclasses.replace(recipe, shape_classes=len(facts.label_names))
-        return recipe
-
     @property
     def tile_margin(self) -> int:
         return 16 + 8 * self.recipe.blocks  # half the receptive field
@@ -378,15 +374,10 @@ class CycleGAN(TwoWayTranslator):
         if recipe.lambda_perceptual:
             self.perceptual = losses.Perceptual(recipe.extractor, recipe.extractor_layer)
 
-        def adam(weights: list, rate: float) -> keras.Optimizer:
-            schedule = LinearDecay(rate, recipe.steps)
-            optimizer = keras.optimizers.Adam(schedule, beta_1=0.5, beta_2=0.999, epsilon=1e-8)
-            optimizer.build(weights)
-            return optimizer
-
-        rate = recipe.learning_rate
+        rate = LinearDecay(recipe.learning_rate, recipe.steps)
+        judging = LinearDecay(recipe.discriminator_rate or recipe.learning_rate, recipe.steps)
         self.generator_optimizer = adam(self.trained.trainable_variables, rate)
-        self.discriminator_optimizer = adam(self._judges(), recipe.discriminator_rate or rate)
+        self.discriminator_optimizer = adam(self._judges(), judging)
         if recipe.lambda_shape:
             self.segmentor_optimizer = adam(self._segmentors(), rate)
 
@@ -401,9 +392,8 @@ class CycleGAN(TwoWayTranslator):
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """One step of the generators, then one of the discriminators (the paper's eq. 3)."""
         recipe = self.recipe
-        seeds = example_seeds(
-            batch, batch["source"], self.generator_optimizer.iterations, self.recipe.seed
-        )
+        iterations = self.generator_optimizer.iterations
+        seeds = example_seeds(batch, batch["source"], iterations, recipe.seed)
         real = self.given(batch)
         labels = self._labels(batch)
         weights = self.trained.trainable_variables
@@ -411,7 +401,7 @@ class CycleGAN(TwoWayTranslator):
             codes = {d: self.encoded(d, real[d]) for d in OTHER}
             fakes = {t: self.decoded(t, codes[s], real[s]) for s, t in OTHER.items()}
             terms = self._terms(real, codes, fakes, labels)
-            share = tf.add_n([getattr(recipe, f"lambda_{k}") * v for k, v in terms.items()])
+            share = self.weighted_sum(terms)
         self.generator_optimizer.apply(tape.gradient(share, weights), weights)
         if recipe.ema:
             follow(self.network, self.trained, recipe.ema)
@@ -458,11 +448,7 @@ class CycleGAN(TwoWayTranslator):
             "autoencoding": lambda s, t: l1(real[s], self.decoded(s, codes[s], real[s])),
             "tv": lambda s, t: losses.TotalVariation()(fakes[t]),
         }
-        terms = {
-            name: loss("a", "b") + loss("b", "a")
-            for name, loss in each.items()
-            if getattr(recipe, f"lambda_{name}")
-        }
+        terms = self.both_ways(each)
         if recipe.lambda_latent:  # A's codes count as real, and each domain's should pass as other
             scores = {d: self.discriminator_z(codes[d]) for d in OTHER}
             terms["latent"] = self.adversarial.generator(scores["b"])
@@ -486,8 +472,8 @@ class CycleGAN(TwoWayTranslator):
 
             total += self.adversarial.real(score(true)) + self.adversarial.fake(score(made))
             if self.recipe.adversarial == "wgan":
-                mixed = true + random_uniform(seeds, (1, 1, 1), 10 + number) * (made - true)
-                total += 10.0 * scaled(tf.reduce_mean(losses.gradient_penalty(score, mixed)))
+                penalty = losses.mean_gradient_penalty(score, true, made, seeds, 10 + number)
+                total += 10.0 * scaled(penalty)
         return total
 
     def _remembered(self, domain: str, fakes: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:

@@ -38,42 +38,41 @@ What differs from the paper, and why:
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from zoo import figures
+import zoo
+from zoo import ranges
 from zoo.domain import Domain
 from zoo.layers import Norm, convolution
-from zoo.losses import adversarial, gradient_penalty
-from zoo.recipe import DataFacts, Phase, Recipe
-from zoo.registry import register
+from zoo.losses import adversarial, mean_gradient_penalty
+from zoo.models._generator import Generator, GeneratorRecipe, fitting_resolution
+from zoo.recipe import DataFacts, Phase
 from zoo.step import (
+    adam,
+    averaged,
     example_seeds,
     follow,
     forward_flops,
     random_normal,
-    random_uniform,
     scaled,
     unscaled,
 )
-from zoo.translator import Translator
 
 SIZES = (64, 128, 256)
 LATENT, MIXING = 1, 2  # purposes of the random numbers in a step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DcganRecipe(Recipe):
+class DcganRecipe(GeneratorRecipe):
     """Defaults are the paper's (§4); the number of steps is ours.
 
     Attributes:
         resolution: height and width of the images, 64, 128 or 256; 0 takes the largest that the
             data allow, 64 where there are none.
-        latent: length of the latent vector.
         base_filters: channels of the generator's last layer but one.
         discriminator_filters: channels of the discriminator's first layer.
         discriminator_rate: its learning rate; 0, as in the paper, takes `learning_rate`.
@@ -86,18 +85,17 @@ class DcganRecipe(Recipe):
         class_names: of the labels 0, 1, …; the data's own where this is left empty.
     """
 
-    steps: int = 50_000
-    batch_size: int = 128
-    learning_rate: float = 2e-4
-    resolution: int = 0
-    latent: int = 100
-    base_filters: int = 64
-    discriminator_filters: int = 64
-    discriminator_rate: float = 0.0
+    steps: ranges.Count = 50_000
+    batch_size: ranges.Batch = 128
+    learning_rate: ranges.Rate = 2e-4
+    resolution: Literal[0, 64, 128, 256] = 0
+    base_filters: ranges.Filters = 64
+    discriminator_filters: ranges.Filters = 64
+    discriminator_rate: ranges.Rate = 0.0
     adversarial: Literal["bce", "lsgan", "hinge", "wgan"] = "bce"
-    gradient_penalty: float = 10.0
+    gradient_penalty: ranges.Weight = 10.0
     spectral_norm: bool = False
-    ema: float = 0.0
+    ema: ranges.Fraction = 0.0
     conditional: bool = False
     class_names: tuple[str, ...] = ()
 
@@ -115,14 +113,6 @@ class DcganRecipe(Recipe):
         "checkpoint_every": 500,
     }
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.resolution not in (0, *SIZES):
-            raise ValueError(f"resolution: expected 0, 64, 128 or 256. Received: {self.resolution}")
-        for name in ("latent", "base_filters", "discriminator_filters"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected 1 or more. Received: {getattr(self, name)}")
-
     def phases(self) -> list[Phase]:
         return [Phase("train", self.steps, self.batch_size, self.side)]
 
@@ -139,6 +129,26 @@ class DcganRecipe(Recipe):
     @property
     def extra_features(self) -> tuple[str, ...]:
         return ("label",) if self.conditional else ()
+
+    def resolve(self, facts: DataFacts) -> Self:
+        """The recipe with its resolution and its classes as the data have them.
+
+        Raises:
+            ValueError: for images smaller than the resolution or than 64 × 64 pixels, for images
+                of several sizes with the resolution left open, and for other classes than the
+                recipe's.
+        """
+        shape = facts.target_shape
+        side = fitting_resolution(self.resolution, shape, SIZES, "64, 128 or 256")
+        names = self.class_names
+        if self.conditional:
+            if names not in ((), facts.class_names):
+                raise ValueError(
+                    f"class_names: expected the data's, {', '.join(facts.class_names)}. "
+                    f"Received: {', '.join(names)}"
+                )
+            names = facts.class_names
+        return self.changed(resolution=side, class_names=names)
 
 
 def widths(side: int, filters: int) -> list[int]:
@@ -169,9 +179,10 @@ def discriminator(recipe: DcganRecipe, channels: int) -> keras.Model:
     """Images `[N, R, R, channels + classes]`, the classes as maps, to logits `[N, 1]`."""
     normalised = not recipe.spectral_norm and recipe.adversarial != "wgan"
     # Small weights without normalisation would let hardly anything through.
-    init = (
-        keras.initializers.RandomNormal(0.0, 0.02) if normalised else keras.initializers.HeNormal()
-    )
+    if normalised:
+        init = keras.initializers.RandomNormal(0.0, 0.02)
+    else:
+        init = keras.initializers.HeNormal()
 
     def down(filters, stride, padding, bias, **options):
         options |= dict(spectral_norm=recipe.spectral_norm, padding=padding, use_bias=bias)
@@ -186,9 +197,9 @@ def discriminator(recipe: DcganRecipe, channels: int) -> keras.Model:
     return keras.Model(inputs, x, name="discriminator")
 
 
-@register("dcgan")
-class DCGAN(Translator):
-    """Deep convolutional GAN, `data = "single"`: call takes latents and gives images.
+@zoo.register("dcgan")
+class DCGAN(Generator):
+    """Deep convolutional GAN: call takes latents and gives images.
 
     Example:
         >>> model = zoo.load("dcgan", base_filters=16)
@@ -197,8 +208,8 @@ class DCGAN(Translator):
     """
 
     recipe_class = DcganRecipe
+    recipe: DcganRecipe
     optimizers = ("generator_optimizer", "discriminator_optimizer")
-    data = "single"
 
     def __init__(self, recipe: DcganRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
@@ -211,52 +222,18 @@ class DCGAN(Translator):
         self.discriminator = discriminator(recipe, target.channels)
         self.network = self.generator
         if recipe.ema:
-            self.network = generator(recipe, target.channels)
-            self.network.set_weights(self.generator.get_weights())
-            self.network.trainable = False
+            self.network = averaged(self.generator, generator(recipe, target.channels))
 
-    @classmethod
-    def resolve(cls, recipe: DcganRecipe, facts: DataFacts) -> DcganRecipe:
-        """The recipe with its resolution and its classes as the data have them.
-
-        Raises:
-            ValueError: for images smaller than the resolution or than 64 × 64 pixels, for images
-                of several sizes with the resolution left open, and for other classes than the
-                recipe's.
-        """
-        size = facts.target_shape
-        if size is None and not recipe.resolution:
-            raise ValueError(
-                "resolution: expected 64, 128 or 256, because the images differ in size. "
-                "Received: 0"
-            )
-        fitting = [side for side in SIZES if side <= min(size or (recipe.side,))]
-        if not fitting or recipe.resolution > fitting[-1]:
-            fits = f"at most {fitting[-1]}, which fits the data" if fitting else "images of 64 x 64"
-            raise ValueError(
-                f"resolution: expected {fits} of {size[0]} x {size[1]} pixels. "
-                f"Received: {recipe.resolution}"
-            )
-        names = recipe.class_names
-        if recipe.conditional and names not in ((), facts.class_names):
-            raise ValueError(
-                f"class_names: expected the data's, {', '.join(facts.class_names)}. "
-                f"Received: {', '.join(names)}"
-            )
-        return dataclasses.replace(
-            recipe,
-            resolution=recipe.resolution or fitting[-1],
-            class_names=facts.class_names if recipe.conditional else names,
-        )
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.recipe.class_names if self.recipe.conditional else ()
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)
         rate = self.recipe.learning_rate
-        rates = {"generator": rate, "discriminator": self.recipe.discriminator_rate or rate}
-        for name, rate in rates.items():
-            optimizer = keras.optimizers.Adam(rate, beta_1=0.5, beta_2=0.999, epsilon=1e-8)
-            optimizer.build(getattr(self, name).trainable_variables)
-            setattr(self, f"{name}_optimizer", optimizer)
+        judging = self.recipe.discriminator_rate or rate
+        self.generator_optimizer = adam(self.generator.trainable_variables, rate)
+        self.discriminator_optimizer = adam(self.discriminator.trainable_variables, judging)
 
     def continue_from_network(self) -> None:
         self.generator.set_weights(self.network.get_weights())
@@ -268,15 +245,10 @@ class DCGAN(Translator):
             batch: "image" `[N, R, R, C]` in the data's unit, "seed", and "label" `[N]` for a
                 conditional model.
         """
-        recipe, side = self.recipe, self.recipe.side
-        if tuple(batch["image"].shape[1:3]) != (side, side):
-            raise ValueError(
-                f"image: expected {side} x {side} pixels. "
-                f"Received: shape {tuple(batch['image'].shape)}"
-            )
-        real = self.target.encode(tf.cast(batch["image"], tf.float32))
+        recipe = self.recipe
+        real = self.real(batch, recipe.side)
         labels = batch["label"] if recipe.conditional else None
-        seeds = example_seeds(batch, real, self.generator_optimizer.iterations, self.recipe.seed)
+        seeds = example_seeds(batch, real, self.generator_optimizer.iterations, recipe.seed)
         latents = self._with_labels(random_normal(seeds, (recipe.latent,), LATENT), labels)
         loss = adversarial(recipe.adversarial)
         g_weights = self.generator.trainable_variables
@@ -293,8 +265,7 @@ class DCGAN(Translator):
                 d_share = loss.real(judge(real)) + loss.fake(judge(constant))
                 objective = d_share
                 if recipe.adversarial == "wgan" and recipe.gradient_penalty:
-                    mixed = real + (constant - real) * random_uniform(seeds, (1, 1, 1), MIXING)
-                    penalty = tf.reduce_mean(gradient_penalty(judge, mixed))
+                    penalty = mean_gradient_penalty(judge, real, constant, seeds, MIXING)
                     objective += scaled(recipe.gradient_penalty * penalty)
             self.discriminator_optimizer.apply(d_tape.gradient(objective, d_weights), d_weights)
             g_share = loss.generator(judge(fake))
@@ -311,16 +282,6 @@ class DCGAN(Translator):
         if values.shape.rank == 4:
             hot = tf.ones_like(values[..., :1]) * hot[:, None, None]
         return tf.concat([values, hot], axis=-1)
-
-    def test_step(self, batch: dict) -> dict[str, tf.Tensor]:
-        raise TypeError(f"{self.name} has no reference to compare one image with.")
-
-    def picture(self, examples: list[dict[str, np.ndarray]]) -> np.ndarray:
-        """uint8 [H, W, 3] to look at while training: 16 samples, always of the same latents."""
-        images, domain = self.generate(16), self.target
-        shown = figures.display_windows(images, domain.unit, domain.window)
-        caption, window = next(iter(shown.items()))
-        return figures.sample_grid(images, window, panel=128, caption=caption)
 
     def call(self, latents: Any, training: bool = False) -> tf.Tensor:
         """Images from latents.
@@ -346,56 +307,7 @@ class DCGAN(Translator):
             expected = f"labels: expected 0 to {self.recipe.label_values - 1}. Received:"
             tf.debugging.Assert(tf.reduce_all(known), [expected, labels])
         given = self._with_labels(tf.cast(latents, tf.float32), labels)
-        values = tf.cast(self.network(given, training=training), tf.float32)
-        return self.target.clip(self.target.decode(values))
-
-    def generate(
-        self, n: int, seed: int = 0, first: int = 0, label: int | str | None = None
-    ) -> np.ndarray:
-        """New images; image k depends on (seed, k) and the label alone.
-
-        Args:
-            n: how many.
-            seed: 0 or more.
-            first: number of the first image: 10 images and then 10 from 10 on are 20 images.
-            label: class of all of them, a number or a name, where the model is conditional; None
-                goes through the classes, image k having class k modulo their number.
-
-        Returns:
-            float32 `[n, R, R, C]` in the target's unit.
-        """
-        if n < 1 or seed < 0 or first < 0:
-            raise ValueError(
-                f"expected n of 1 or more, seed and first of 0 or more. "
-                f"Received: n={n}, seed={seed}, first={first}"
-            )
-        label = self._label_value(label)
-        if self._sample is None:
-            self._sample = tf.function(lambda given: self(given, training=False))
-        images = []
-        # One at a time: the last bits of a convolution depend on the size of the batch.
-        for k in range(first, first + n):
-            draw = np.random.default_rng([seed, k]).standard_normal([1, self.recipe.latent])
-            given = tf.constant(draw, tf.float32)
-            if self.recipe.conditional:
-                value = k % self.recipe.label_values if label is None else label
-                given = [given, tf.constant([value], tf.int64)]
-            images.append(self._sample(given).numpy())
-        return np.concatenate(images)
-
-    _sample = None
-
-    def _label_value(self, label: int | str | None) -> int | None:
-        names = self.recipe.class_names if self.recipe.conditional else ()
-        if label is None or label in range(len(names)):
-            return label
-        if label not in names:
-            wanted = f"0 to {len(names) - 1}, or {', '.join(names)}" if names else "none"
-            raise ValueError(f"label: expected {wanted}. Received: {label!r}")
-        return names.index(label)
-
-    def translate(self, array: np.ndarray, batch_size: int = 1) -> np.ndarray:
-        raise TypeError(f"{self.name} generates images from noise and does not translate them.")
+        return self.images(self.network(given, training=training))
 
     def training_flops(self, phase: Phase, size: int) -> float:
         make = forward_flops(self.generator, self.generator.input_shape[1:])

@@ -29,17 +29,17 @@ What differs from the paper, and why:
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import keras
 import tensorflow as tf
-from keras import layers
 
-from zoo import losses
+import zoo
+from zoo import losses, ranges
 from zoo.domain import Domain
-from zoo.layers import LinearDecay, Norm, PixelShuffle, without_level
+from zoo.layers import LinearDecay
+from zoo.models._unet import unet
 from zoo.recipe import Recipe
-from zoo.registry import register
 from zoo.step import unscaled
 from zoo.translator import Translator
 
@@ -81,27 +81,27 @@ class EncoderDecoderRecipe(Recipe):
             takes the residual where source and target share modality, unit and window.
     """
 
-    steps: int = 100_000
-    batch_size: int = 4
-    learning_rate: float = 1e-4
-    crop: int = 256
+    steps: ranges.Count = 100_000
+    batch_size: ranges.Batch = 4
+    learning_rate: ranges.Rate = 1e-4
+    crop: ranges.Pixels = 256
     flip: bool = True
-    base_filters: int = 64
-    levels: int = 5
+    base_filters: ranges.Filters = 64
+    levels: ranges.Levels = 5
     skips: Literal["concat", "add", "conv", "none"] = "concat"
     downsampling: Literal["pool", "stride"] = "pool"
     upsampling: Literal["deconv", "pixel_shuffle", "resize"] = "deconv"
     norm: Literal["none", "batch", "instance"] = "none"
     equivariant: bool = False
-    residual_blocks: int = 0
+    residual_blocks: ranges.Blocks = 0
     loss: Literal["l2", "l1", "charbonnier", "structure"] = "l2"
     relative: bool = False
-    lambda_perceptual: float = 0.0
+    lambda_perceptual: ranges.Weight = 0.0
     extractor: str = "vgg19"
-    classes: int = 0
+    classes: ranges.Classes = 0
     label_names: tuple[str, ...] = ()
-    focal_gamma: float = 2.0
-    lambda_dice: float = 1.0
+    focal_gamma: Annotated[float, ranges.Range(0, 100)] = 2.0
+    lambda_dice: ranges.Weight = 1.0
     output: Literal["image", "residual", "auto"] = "image"
 
     SMALL: ClassVar[dict[str, Any]] = {
@@ -121,67 +121,7 @@ class EncoderDecoderRecipe(Recipe):
         return 2 ** (self.levels - 1)
 
 
-def encoder_decoder(channels: int, outputs: int, recipe: EncoderDecoderRecipe) -> keras.Model:
-    """The network: `[N, H, W, channels]` to float32 `[N, H, W, outputs]`."""
-
-    bias = not recipe.equivariant
-
-    def convolution(x, filters, size=3, stride=1):
-        layer = layers.Conv2D(
-            filters, size, stride, "same", use_bias=bias, kernel_initializer="he_normal"
-        )
-        return layer(x)
-
-    def block(x, filters):
-        for _ in range(2):
-            x = layers.ReLU()(norm(convolution(x, filters)))
-        return x
-
-    def norm(x):
-        return x if recipe.norm == "none" else Norm(recipe.norm)(x)
-
-    def up(x, filters):
-        if recipe.upsampling == "deconv":
-            layer = layers.Conv2DTranspose(
-                filters, 2, 2, use_bias=bias, kernel_initializer="he_normal"
-            )
-            return layer(x)
-        if recipe.upsampling == "pixel_shuffle":
-            return PixelShuffle()(convolution(x, 4 * filters, 1))
-        return convolution(layers.UpSampling2D()(x), filters)
-
-    def join(x, skip, filters):
-        if recipe.skips == "concat":
-            return layers.Concatenate()([skip, x])
-        if recipe.skips == "none":
-            return x
-        return layers.Add()([convolution(skip, filters, 1) if recipe.skips == "conv" else skip, x])
-
-    inputs = keras.Input((None, None, channels))
-    x, skips = inputs, []
-    if recipe.equivariant:
-        x = without_level(x, recipe.base_filters)
-    for level in range(recipe.levels):
-        filters = recipe.base_filters * 2**level
-        if level and recipe.downsampling == "pool":
-            x = layers.MaxPooling2D()(x)
-        elif level:
-            x = layers.ReLU()(norm(convolution(x, filters, 3, 2)))
-        x = block(x, filters)
-        skips.append(x)
-    for _ in range(recipe.residual_blocks):
-        y = layers.ReLU()(norm(convolution(x, filters)))
-        x = layers.Add()([x, norm(convolution(y, filters))])
-    for level in reversed(range(recipe.levels - 1)):
-        filters = recipe.base_filters * 2**level
-        x = block(join(up(x, filters), skips[level], filters), filters)
-    # A correction starts from none; an image from small weights.
-    start = keras.initializers.RandomNormal(0.0, 0.02)
-    x = layers.Conv2D(outputs, 1, use_bias=bias, kernel_initializer=start, dtype="float32")(x)
-    return keras.Model(inputs, x, name="encoder_decoder")
-
-
-@register("encoder_decoder")
+@zoo.register("encoder_decoder")
 class EncoderDecoder(Translator):
     """A U-Net that translates images.
 
@@ -192,14 +132,25 @@ class EncoderDecoder(Translator):
     """
 
     recipe_class = EncoderDecoderRecipe
+    recipe: EncoderDecoderRecipe
     classifies = True
 
     def __init__(self, recipe: EncoderDecoderRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
         if recipe.relative:
             self.require_one_domain("relative")
-        outputs = self.classes or target.channels
-        self.network = encoder_decoder(source.channels, outputs, recipe)
+        self.network = unet(
+            source.channels,
+            self.classes or target.channels,
+            base_filters=recipe.base_filters,
+            levels=recipe.levels,
+            skips=recipe.skips,
+            downsampling=recipe.downsampling,
+            upsampling=recipe.upsampling,
+            norm=recipe.norm,
+            equivariant=recipe.equivariant,
+            residual_blocks=recipe.residual_blocks,
+        )
 
     @property
     def tile_margin(self) -> int:

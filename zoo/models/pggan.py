@@ -50,15 +50,16 @@ What differs from the paper, and why:
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 import zoo
-from zoo import figures
-from zoo.losses import gradient_penalty
+from zoo import ranges
+from zoo.domain import Domain
+from zoo.losses import mean_gradient_penalty
 from zoo.models._equalised import (
     GAIN,
     Conv,
@@ -68,9 +69,9 @@ from zoo.models._equalised import (
     pixel_norm,
     upsample,
 )
-from zoo.recipe import DataFacts, Phase, Recipe
-from zoo.step import example_seeds, forward_flops, random_normal, random_uniform, scaled
-from zoo.translator import Translator
+from zoo.models._generator import Generator, GeneratorRecipe, fitting_resolution
+from zoo.recipe import DataFacts, Phase
+from zoo.step import adam, example_seeds, forward_flops, random_normal, scaled
 
 SIZES = tuple(2**n for n in range(2, 11))  # 4 ... 1024
 CRITIC_LATENT, MIXING, GENERATOR_LATENT = 1, 2, 3  # purposes of the random numbers in a step
@@ -95,18 +96,17 @@ class Growth(Phase):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PgganRecipe(Recipe):
+class PgganRecipe(GeneratorRecipe):
     """Karras et al. 2018, with the shorter schedule of the authors' later presets.
 
     The paper's, their preset v1, is fade_images=800000, stable_images=800000, images=19000000.
 
     Attributes:
         steps: of the whole run, shared among the levels; the default is what `images` makes at
-            1024 x 1024, and `PGGAN.resolve` sets it to what they make at another resolution.
+            1024 x 1024, and `resolve` sets it to what they make at another resolution.
         batch_size: images in one critic update at every level; 0 takes `batch_sizes`.
         resolution: height and width of the images, a power of two from 4 to 1024; 0 takes the
             largest that the data allow, 1024 where there are none.
-        latent: length of the latent vector.
         fmap_base, fmap_max: channels at r x r pixels: min(fmap_base / 2^(log2 r - 1), fmap_max).
         batch_sizes: images in one critic update at 4, 8, 16, ... pixels; the last one repeats.
         fade_images: images shown while a level fades in.
@@ -120,22 +120,22 @@ class PgganRecipe(Recipe):
         spectral_norm: divide the critic's kernels by their spectral norm, not by He's constant.
     """
 
-    steps: int = 1_698_214
-    batch_size: int = 0
-    learning_rate: float = 1e-3
+    steps: ranges.Count = 1_698_214
+    batch_size: ranges.Batch = 0
+    learning_rate: ranges.Rate = 1e-3
     flip: bool = False
-    resolution: int = 0
-    latent: int = 512
-    fmap_base: int = 8192
-    fmap_max: int = 512
-    batch_sizes: tuple[int, ...] = (16, 16, 16, 16, 16, 16, 14, 6, 3)
-    fade_images: int = 600_000
-    stable_images: int = 600_000
-    images: int = 12_000_000
-    n_critic: int = 1
-    gradient_penalty: float = 10.0
-    drift: float = 1e-3
-    ema: float = 0.999
+    resolution: Annotated[int, ranges.Range(0, 1024)] = 0
+    latent: ranges.Positive = 512
+    fmap_base: ranges.Positive = 8192
+    fmap_max: ranges.Filters = 512
+    batch_sizes: tuple[ranges.Positive, ...] = (16, 16, 16, 16, 16, 16, 14, 6, 3)
+    fade_images: Annotated[int, ranges.Range(0, below=10**12)] = 600_000
+    stable_images: ranges.Count = 600_000
+    images: Annotated[int, ranges.Range(0, below=10**12)] = 12_000_000
+    n_critic: Annotated[int, ranges.Range(1, 1000)] = 1
+    gradient_penalty: ranges.Weight = 10.0
+    drift: ranges.Weight = 1e-3
+    ema: ranges.Fraction = 0.999
     spectral_norm: bool = False
 
     SMALL: ClassVar[dict[str, Any]] = {
@@ -166,13 +166,8 @@ class PgganRecipe(Recipe):
                 f"steps: expected at least {self.levels}, one a level from 4 to {self.side} "
                 f"pixels. Received: {self.steps}"
             )
-        for name in ("latent", "fmap_base", "fmap_max", "stable_images", "n_critic"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected 1 or more. Received: {getattr(self, name)}")
-        if not self.batch_sizes or min(self.batch_sizes) < 1:
-            raise ValueError(f"batch_sizes: expected 1 or more. Received: {self.batch_sizes}")
-        if self.fade_images < 0:
-            raise ValueError(f"fade_images: expected 0 or more. Received: {self.fade_images}")
+        if not self.batch_sizes:
+            raise ValueError("batch_sizes: expected 1 or more. Received: ()")
 
     @property
     def side(self) -> int:
@@ -203,10 +198,25 @@ class PgganRecipe(Recipe):
         """Steps at each level that `images` makes."""
         return [self.level_images(n) / (self.batch(n) * self.n_critic) for n in range(self.levels)]
 
-    def phases(self) -> list[Phase]:
+    def resolve(self, facts: DataFacts) -> Self:
+        """The recipe with its resolution, and with it its steps, chosen for the data.
+
+        Raises:
+            ValueError: for images smaller than the resolution, or than 4 x 4 pixels, and for images
+                of several sizes with the resolution left open.
+        """
+        choices = "a power of two from 4 to 1024"
+        side = fitting_resolution(self.resolution, facts.target_shape, SIZES, choices)
+        resolved = dataclasses.replace(self, resolution=side)
+        if resolved.steps == type(self).steps:
+            resolved = dataclasses.replace(resolved, steps=round(sum(resolved.level_steps())))
+        return resolved
+
+    def phases(self) -> list[Growth]:
         """Two phases a level, fading in and stable; their steps sum to `steps`."""
         wanted = np.cumsum(self.level_steps())
-        phases, start = [], 0
+        phases: list[Growth] = []
+        start = 0
         for level, share in enumerate(wanted / wanted[-1] * self.steps):
             left = self.levels - 1 - level  # each of the levels to come needs a step
             end = min(max(round(share), start + 1), self.steps - left)
@@ -247,7 +257,7 @@ def attach(network: keras.Model, **groups: list[keras.layers.Layer]) -> None:
 # Networks. The float32 policy is the outer one: images and scores are float32 under any policy.
 
 
-class Generator(keras.Model):
+class GrowingGenerator(keras.Model):
     """Latents [N, latent] to images [N, r, r, channels], about [-1, 1], at any level."""
 
     def __init__(self, recipe: PgganRecipe, channels: int, **kwargs):
@@ -278,7 +288,7 @@ class Generator(keras.Model):
         return self.first[: level + 1] + self.second[: level + 1] + rgb
 
 
-class ServedGenerator(Generator):
+class ServedGenerator(GrowingGenerator):
     """The averaged generator, which knows how far it has grown: `level`, and `alpha` in [0, 1]."""
 
     def __init__(self, recipe: PgganRecipe, channels: int, **kwargs):
@@ -341,8 +351,8 @@ class Critic(keras.Model):
 
 
 @zoo.register("pggan")
-class PGGAN(Translator):
-    """Progressively grown GAN, `data = "single"`: call takes latents and gives images.
+class PGGAN(Generator):
+    """Progressively grown GAN: call takes latents and gives images.
 
     A fresh model is full-grown (and knows nothing): `fit` without phases trains its last level.
 
@@ -353,59 +363,32 @@ class PGGAN(Translator):
     """
 
     recipe_class = PgganRecipe
+    recipe: PgganRecipe
+    network: ServedGenerator
     optimizers = ("generator_optimizer", "critic_optimizer")
-    data = "single"
+    latent_dtype = np.float32
 
-    def __init__(self, recipe: PgganRecipe, source: Any, target: Any, **kwargs: Any):
+    def __init__(self, recipe: PgganRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
         channels = target.channels
-        self.generator = Generator(recipe, channels, name="generator")
+        self.generator = GrowingGenerator(recipe, channels, name="generator")
         self.critic = Critic(recipe, channels, name="critic")
         self.network = ServedGenerator(recipe, channels, name="network")
         for average, weight in self._averaged():
             average.assign(weight)
         self.network.trainable = False
-        self.phase = dataclasses.replace(self.phases()[-1], fade=0)
-        self._functions = {}
+        self.phase: Growth = dataclasses.replace(recipe.phases()[-1], fade=0)
         self.built = True
 
-    @classmethod
-    def resolve(cls, recipe: PgganRecipe, facts: DataFacts) -> PgganRecipe:
-        """The recipe with its resolution, and with it its steps, chosen for the data.
+    @property
+    def graph_key(self) -> tuple[int, bool]:
+        return self.network.grown()
 
-        Args:
-            recipe: with a `resolution`, or 0 for the largest that fits.
-            facts: of the data.
-
-        Raises:
-            ValueError: for images smaller than the resolution, or than 4 x 4 pixels, and for images
-                of several sizes with the resolution left open.
-        """
-        image_size = facts.target_shape
-        if image_size is None:
-            if not recipe.resolution:
-                raise ValueError(
-                    "resolution: expected a power of two from 4 to 1024, because the images differ "
-                    "in size. Received: 0"
-                )
-            image_size = (recipe.resolution, recipe.resolution)
-        fitting = [size for size in SIZES if size <= min(image_size or (recipe.side,))]
-        if not fitting or recipe.resolution > fitting[-1]:
-            fits = f"at most {fitting[-1]}, which fits the data" if fitting else "images of 4 x 4"
-            raise ValueError(
-                f"resolution: expected {fits} of {image_size[0]} x {image_size[1]} pixels. "
-                f"Received: {recipe.resolution}"
-            )
-        resolved = dataclasses.replace(recipe, resolution=recipe.resolution or fitting[-1])
-        if resolved.steps == cls.recipe_class.steps:
-            resolved = dataclasses.replace(resolved, steps=round(sum(resolved.level_steps())))
-        return resolved
-
-    def enter(self, phase: Growth) -> None:
+    def enter(self, phase: Growth) -> None:  # type: ignore[override]  # as PgganRecipe.phases
         """The layers that `train_step` runs are chosen in Python, so each phase has its graph."""
         self.phase = phase
 
-    def begin(self, phase: Growth) -> None:
+    def begin(self, phase: Growth) -> None:  # type: ignore[override]  # as PgganRecipe.phases
         """At a new level, forget Adam's moments, as the authors' code does, and fade in."""
         self.network.level.assign(phase.level)
         self.network.alpha.assign(0.0 if phase.fade else 1.0)
@@ -418,11 +401,9 @@ class PGGAN(Translator):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Two Adam optimizers over all layers: one checkpoint structure for the whole run."""
         super().compile(*args, **kwargs)
-        rate = self.recipe.learning_rate
-        for name, network in (("generator", self.generator), ("critic", self.critic)):
-            optimizer = keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99, epsilon=1e-8)
-            optimizer.build(network.trainable_variables)
-            setattr(self, f"{name}_optimizer", optimizer)
+        options = {"rate": self.recipe.learning_rate, "beta_1": 0.0, "beta_2": 0.99}
+        self.generator_optimizer = adam(self.generator.trainable_variables, **options)
+        self.critic_optimizer = adam(self.critic.trainable_variables, **options)
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """`n_critic` updates of the critic and one of the generator, at the phase's level.
@@ -430,28 +411,22 @@ class PGGAN(Translator):
         Args:
             batch: "image" [N, r, r, C] in the data's unit, r the phase's size, and "seed".
         """
-        phase, level = self.phase, self.phase.level
-        if tuple(batch["image"].shape[1:3]) != (phase.size, phase.size):
-            raise ValueError(
-                f"image: expected {phase.size} x {phase.size} pixels for {phase.name!r}. "
-                f"Received: shape {tuple(batch['image'].shape)}"
-            )
-        alpha = tf.convert_to_tensor(self.network.alpha) if phase.fade else None
-        real = self.target.encode(tf.cast(batch["image"], tf.float32))
+        phase, alpha = self.phase, None
+        real = self.real(batch, phase.size, f" for {phase.name!r}")
         if phase.fade:
+            alpha = tf.convert_to_tensor(self.network.alpha)
             real = blend(upsample(downsample(real)), real, alpha)
         seeds = example_seeds(batch, real, self.generator_optimizer.iterations, self.recipe.seed)
-        logs = {}
+        logs: dict[str, tf.Tensor] = {}
         for k in range(self.recipe.n_critic):
             # Every n-th image: the same images make an update whatever the number of replicas.
             part = slice(k, None, self.recipe.n_critic)
             logs |= self._critic_update(real[part], seeds[part], alpha)
         logs["generator"] = self._generator_update(seeds[part], alpha)
-        for layer, average in zip(
-            self.generator.parts(level, bool(phase.fade)),
-            self.network.parts(level, bool(phase.fade)),
-            strict=True,
-        ):
+        # The moving average of the layers that have learnt something.
+        grown = phase.level, bool(phase.fade)
+        pairs = zip(self.generator.parts(*grown), self.network.parts(*grown), strict=True)
+        for layer, average in pairs:
             for weight, mean in ((layer.kernel, average.kernel), (layer.bias, average.bias)):
                 mean.assign(mean + (weight - mean) * (1.0 - self.recipe.ema))
         if phase.fade:
@@ -473,11 +448,10 @@ class PGGAN(Translator):
         level = self.phase.level
         latents = random_normal(seeds, (self.recipe.latent,), CRITIC_LATENT)
         fake = self.generator.images(latents, level, alpha)
-        mixed = real + (fake - real) * random_uniform(seeds, (1, 1, 1), MIXING)
         with tf.GradientTape() as tape:
             score = functools.partial(self.critic.scores, level=level, alpha=alpha, training=True)
             real_scores, fake_scores = score(real), score(fake)
-            penalty = tf.reduce_mean(gradient_penalty(score, mixed))
+            penalty = mean_gradient_penalty(score, real, fake, seeds, MIXING)
             wasserstein = tf.reduce_mean(real_scores) - tf.reduce_mean(fake_scores)
             drift = tf.reduce_mean(tf.square(real_scores))
             loss = self.recipe.gradient_penalty * penalty - wasserstein + self.recipe.drift * drift
@@ -500,16 +474,6 @@ class PGGAN(Translator):
         variables = [v for layer in parts for v in layer.trainable_variables]
         optimizer.apply(tape.gradient(objective, variables), variables)
 
-    def test_step(self, batch: dict) -> dict[str, tf.Tensor]:
-        raise TypeError(f"{self.name} has no reference to compare one image with.")
-
-    def picture(self, examples: list[dict[str, np.ndarray]]) -> np.ndarray:
-        """uint8 [H, W, 3] to look at while training: 16 samples, always of the same latents."""
-        images, domain = self.generate(16), self.target
-        shown = figures.display_windows(images, domain.unit, domain.window)
-        caption, window = next(iter(shown.items()))
-        return figures.sample_grid(images, window, panel=128, caption=caption)
-
     def call(self, latents: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Images from latents.
 
@@ -521,37 +485,9 @@ class PGGAN(Translator):
             float32 [N, r, r, C] in the target's unit, within its window; r is the resolution, or
             the level reached where training was stopped before.
         """
-        values = tf.cast(self.network(tf.cast(latents, tf.float32)), tf.float32)
-        return self.target.clip(self.target.decode(values))
+        return self.images(self.network(tf.cast(latents, tf.float32)))
 
-    def generate(self, n: int, seed: int = 0, first: int = 0) -> np.ndarray:
-        """New images; image k depends on (seed, k) alone.
-
-        Args:
-            n: how many.
-            seed: 0 or more.
-            first: number of the first image: 10 images and then 10 from 10 on are 20 images.
-
-        Returns:
-            float32 [n, r, r, C] in the target's unit.
-        """
-        if n < 1 or seed < 0 or first < 0:
-            raise ValueError(
-                f"expected n of 1 or more, seed and first of 0 or more. "
-                f"Received: n={n}, seed={seed}, first={first}"
-            )
-        grown = self.network.grown()
-        if grown not in self._functions:
-            self._functions[grown] = tf.function(lambda latents: self(latents))
-        # One at a time: the last bits of a convolution depend on the size of the batch.
-        draws = [np.random.default_rng([seed, k]) for k in range(first, first + n)]
-        latents = [draw.standard_normal([1, self.recipe.latent], "float32") for draw in draws]
-        return np.concatenate([self._functions[grown](z).numpy() for z in latents])
-
-    def translate(self, array: np.ndarray, batch_size: int = 1) -> np.ndarray:
-        raise TypeError(f"{self.name} generates images from noise and does not translate them.")
-
-    def training_flops(self, phase: Growth, size: int) -> float:
+    def training_flops(self, phase: Growth, size: int) -> float:  # type: ignore[override]
         """Operations of one step: four generator passes, and 14 of the critic per critic update.
 
         A backward pass counts as two forward ones; the penalty's second derivative doubles them.

@@ -40,25 +40,17 @@ What differs from the paper, and why:
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-import keras
 import tensorflow as tf
-from keras import layers
 
-from zoo import losses
+import zoo
+from zoo import losses, ranges
 from zoo.domain import Domain
-from zoo.layers import (
-    Dropout,
-    LinearDecay,
-    Norm,
-    patch_gan,
-    step_seeds,
-    without_level,
-)
+from zoo.layers import LinearDecay, patch_gan, step_seeds
+from zoo.models._unet import strided_unet
 from zoo.recipe import Phase, Recipe
-from zoo.registry import register
-from zoo.step import example_seeds, forward_flops, random_uniform, scaled, unscaled
+from zoo.step import adam, example_seeds, forward_flops, scaled, unscaled
 from zoo.translator import Translator
 
 MIXING = 1  # purpose of the random numbers of the gradient penalty
@@ -105,31 +97,31 @@ class Pix2PixRecipe(Recipe):
         test_dropout: keep dropout on at test, as the paper does.
     """
 
-    steps: int = 200_000
-    crop: int = 256
+    steps: ranges.Count = 200_000
+    crop: ranges.Pixels = 256
     flip: bool = True
-    base_filters: int = 64
-    levels: int = 8
-    refine: int = 0
+    base_filters: ranges.Filters = 64
+    levels: ranges.Levels = 8
+    refine: Annotated[int, ranges.Range(0, 8192)] = 0
     norm: Literal["batch", "instance", "none"] = "batch"
     equivariant: bool = False
     relative: bool = False
-    dropout: float = 0.5
-    discriminator_filters: int = 64
-    discriminator_layers: int = 3
-    discriminator_rate: float = 0.0
+    dropout: ranges.Fraction = 0.5
+    discriminator_filters: ranges.Filters = 64
+    discriminator_layers: ranges.Layers = 3
+    discriminator_rate: ranges.Rate = 0.0
     discriminator_norm: Literal["batch", "instance", "none"] = "batch"
     spectral_norm: bool = False
     adversarial: Literal["bce", "lsgan", "hinge", "wgan"] = "bce"
-    lambda_l1: float = 100.0
-    lambda_gan: float = 1.0
-    lambda_perceptual: float = 0.0
+    lambda_l1: ranges.Weight = 100.0
+    lambda_gan: ranges.Weight = 1.0
+    lambda_perceptual: ranges.Weight = 0.0
     extractor: str = "vgg19"
-    lambda_sharpness: float = 0.0
-    classes: int = 0
+    lambda_sharpness: ranges.Weight = 0.0
+    classes: ranges.Classes = 0
     label_names: tuple[str, ...] = ()
-    focal_gamma: float = 2.0
-    lambda_dice: float = 1.0
+    focal_gamma: Annotated[float, ranges.Range(0, 100)] = 2.0
+    lambda_dice: ranges.Weight = 1.0
     output: Literal["image", "residual", "auto"] = "image"
     test_statistics: Literal["moving", "image"] = "image"
     test_dropout: bool = False
@@ -165,67 +157,7 @@ class Pix2PixRecipe(Recipe):
         return 2**self.levels
 
 
-def unet(
-    channels: int, outputs: int, recipe: Pix2PixRecipe, activation: str = "tanh"
-) -> keras.Model:
-    """The generator: `[N, H, W, channels]` to `[N, H, W, outputs]`, with tanh in [-1, 1]."""
-    init = start = keras.initializers.RandomNormal(0.0, 0.02)
-    bias = not recipe.equivariant
-    biased = bias and recipe.norm != "batch"  # whose offset makes a bias useless
-    if recipe.equivariant:
-        activation, start = "linear", "he_normal"
-    width = [recipe.base_filters * min(2**level, 8) for level in range(recipe.levels)]
-
-    def norm(x):
-        if recipe.norm == "none":
-            return x
-        return Norm(recipe.norm, inference=recipe.test_statistics)(x)
-
-    inputs = keras.Input((None, None, channels))
-    first, skips = inputs, []
-    if recipe.equivariant:
-        first = without_level(inputs, recipe.base_filters)
-    x = first
-    for level, filters in enumerate(width):
-        if level:
-            x = layers.LeakyReLU(0.2)(x)
-        x = layers.Conv2D(
-            filters, 4, 2, "same", use_bias=biased, kernel_initializer=start, name=f"down{level}"
-        )(x)
-        if 0 < level < recipe.levels - 1:
-            x = norm(x)
-        skips.append(x)
-    x = skips.pop()
-    for level in reversed(range(1, recipe.levels)):
-        x = layers.ReLU()(x)
-        x = layers.Conv2DTranspose(
-            width[level - 1],
-            4,
-            2,
-            "same",
-            use_bias=biased,
-            kernel_initializer=start,
-            name=f"up{level}",
-        )(x)
-        x = norm(x)
-        if recipe.dropout and 3 < level < recipe.levels - 1:  # the widest after the innermost
-            x = Dropout(recipe.dropout, always=recipe.test_dropout)(x)
-        x = layers.Concatenate()([skips.pop(), x])
-    x = layers.ReLU()(x)
-    last = {"padding": "same", "use_bias": bias, "kernel_initializer": init}
-    exact = {"activation": activation, "dtype": "float32"}  # whatever the layers before it have
-    if recipe.refine:
-        x = layers.Conv2DTranspose(recipe.refine, 4, 2, name="up0", **last)(x)
-        x = layers.Concatenate()([first, x])
-        for _ in range(2):
-            x = layers.ReLU()(layers.Conv2D(recipe.refine, 3, padding="same", use_bias=bias)(x))
-        x = layers.Conv2D(outputs, 3, **last, **exact)(x)
-    else:
-        x = layers.Conv2DTranspose(outputs, 4, 2, name="up0", **last, **exact)(x)
-    return keras.Model(inputs, x, name="generator")
-
-
-@register("pix2pix")
+@zoo.register("pix2pix")
 class Pix2Pix(Translator):
     """pix2pix with its U-Net generator and PatchGAN discriminator.
 
@@ -236,6 +168,7 @@ class Pix2Pix(Translator):
     """
 
     recipe_class = Pix2PixRecipe
+    recipe: Pix2PixRecipe
     optimizers = ("generator_optimizer", "discriminator_optimizer")
     classifies = True
 
@@ -244,8 +177,19 @@ class Pix2Pix(Translator):
         if recipe.relative:
             self.require_one_domain("relative")
         outputs = self.classes or target.channels
-        activation = "linear" if self.classes else "tanh"
-        self.network = unet(source.channels, outputs, recipe, activation)
+        self.network = strided_unet(
+            source.channels,
+            outputs,
+            base_filters=recipe.base_filters,
+            levels=recipe.levels,
+            activation="linear" if self.classes else "tanh",
+            refine=recipe.refine,
+            norm=recipe.norm,
+            equivariant=recipe.equivariant,
+            dropout=recipe.dropout,
+            test_statistics=recipe.test_statistics,
+            test_dropout=recipe.test_dropout,
+        )
         self.discriminator = patch_gan(
             source.channels + outputs,
             recipe.discriminator_filters,
@@ -266,15 +210,11 @@ class Pix2Pix(Translator):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)
 
-        def adam(network: keras.Model, rate: float) -> keras.Optimizer:
-            schedule = LinearDecay(rate, self.recipe.steps)
-            optimizer = keras.optimizers.Adam(schedule, beta_1=0.5, beta_2=0.999, epsilon=1e-8)
-            optimizer.build(network.trainable_variables)
-            return optimizer
-
-        recipe, rate = self.recipe, self.recipe.learning_rate
-        self.generator_optimizer = adam(self.network, rate)
-        self.discriminator_optimizer = adam(self.discriminator, recipe.discriminator_rate or rate)
+        recipe = self.recipe
+        rate = LinearDecay(recipe.learning_rate, recipe.steps)
+        judging = LinearDecay(recipe.discriminator_rate or recipe.learning_rate, recipe.steps)
+        self.generator_optimizer = adam(self.network.trainable_variables, rate)
+        self.discriminator_optimizer = adam(self.discriminator.trainable_variables, judging)
         self.adversarial = losses.adversarial(recipe.adversarial)
         if self.classes:
             terms = losses.classification(recipe.focal_gamma, recipe.lambda_dice)
@@ -289,16 +229,16 @@ class Pix2Pix(Translator):
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """One step of each network, discriminator first (the paper's eq. 4; its loss halved)."""
-        seeds = example_seeds(
-            batch, batch["source"], self.generator_optimizer.iterations, self.recipe.seed
-        )
+        recipe = self.recipe
+        iterations = self.generator_optimizer.iterations
+        seeds = example_seeds(batch, batch["source"], iterations, recipe.seed)
         source = self.source.encode(batch["source"])
         real = self.target_values(batch["target"])
         g_weights = self.network.trainable_variables
         d_weights = self.discriminator.trainable_variables
 
-        level, error = 0.0, 1.0
-        if self.recipe.relative:
+        level, error = 0.0, 1.0  # what is subtracted before the losses, and then divided by
+        if recipe.relative:
             level = tf.reduce_mean(source, [1, 2, 3], keepdims=True)
             error = losses.input_error(source, real)
 
@@ -314,16 +254,14 @@ class Pix2Pix(Translator):
             with tf.GradientTape() as d_tape:
                 d_loss = self.adversarial.real(judge(real)) + self.adversarial.fake(judge(still))
                 d_loss = 0.5 * d_loss
-                if self.recipe.adversarial == "wgan":
-                    mixed = real + (still - real) * random_uniform(seeds, (1, 1, 1), MIXING)
-                    penalty = losses.gradient_penalty(judge, mixed)
-                    d_loss += 10.0 * scaled(tf.reduce_mean(penalty))
+                if recipe.adversarial == "wgan":
+                    penalty = losses.mean_gradient_penalty(judge, real, still, seeds, MIXING)
+                    d_loss += 10.0 * scaled(penalty)
             self.discriminator_optimizer.apply(d_tape.gradient(d_loss, d_weights), d_weights)
             g_gan = self.adversarial.generator(judge(fake))
-            g_loss = self.recipe.lambda_gan * g_gan
-            g_loss += sum(
-                weight * loss(real / error, output / error) for weight, loss in self.terms
-            )
+            g_loss = recipe.lambda_gan * g_gan
+            compared = real / error, output / error
+            g_loss += sum(weight * loss(*compared) for weight, loss in self.terms)
         self.generator_optimizer.apply(g_tape.gradient(g_loss, g_weights), g_weights)
         logs = {"d_loss": unscaled(d_loss), "g_gan": unscaled(g_gan)}
         return logs | self.pixel_logs(output, real)

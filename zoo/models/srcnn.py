@@ -38,17 +38,18 @@ What differs from the paper, and why:
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import keras
 import tensorflow as tf
 from keras import layers
 
+import zoo
+from zoo import ranges
 from zoo.domain import Domain
 from zoo.layers import LinearDecay, enlarge
 from zoo.losses import L2
 from zoo.recipe import DataFacts, Phase, Recipe
-from zoo.registry import register
 from zoo.step import forward_flops, unscaled
 from zoo.translator import Translator
 
@@ -82,19 +83,19 @@ class SrcnnRecipe(Recipe):
             window.
     """
 
-    steps: int = 6_250_000
-    batch_size: int = 128
-    learning_rate: float = 1e-4
-    last_rate: float = 1e-5
-    crop: int = 40
-    scale: int = 2
-    filters1: int = 64
-    filters2: int = 32
-    middle: int = 1
+    steps: ranges.Count = 6_250_000
+    batch_size: ranges.Batch = 128
+    learning_rate: ranges.Rate = 1e-4
+    last_rate: ranges.Rate = 1e-5
+    crop: ranges.Pixels = 40
+    scale: Literal[2, 3, 4, 8] = 2
+    filters1: ranges.Filters = 64
+    filters2: ranges.Filters = 32
+    middle: Literal[1, 3, 5] = 1
     optimizer: Literal["sgd", "adam"] = "sgd"
-    momentum: float = 0.9
+    momentum: ranges.Fraction = 0.9
     bias: bool = True
-    deviation: float = 0.001
+    deviation: Annotated[float, ranges.Range(0, 1000)] = 0.001
     output: Literal["image", "residual", "auto"] = "image"
 
     SMALL: ClassVar[dict[str, Any]] = {
@@ -111,19 +112,25 @@ class SrcnnRecipe(Recipe):
         "checkpoint_every": 400,
     }
 
-    def __post_init__(self):
-        super().__post_init__()
-        for name, choices in (("scale", (2, 3, 4, 8)), ("middle", (1, 3, 5))):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name}: expected one of {', '.join(map(str, choices))}. "
-                    f"Received: {getattr(self, name)}"
-                )
-
     @property
     def border(self) -> int:
         """Pixels that the three convolutions take off at each edge: 6, 7 or 8."""
         return 4 + self.middle // 2 + 2
+
+    def resolve(self, facts: DataFacts) -> Self:
+        """The recipe itself.
+
+        Raises:
+            ValueError: for crops, or images, too small to have a centre.
+        """
+        least = 2 * (self.border + _REACH * self.scale) + 1
+        shape = facts.target_shape or (least,)
+        if min(shape) < least or 0 < self.crop < least:
+            raise ValueError(
+                f"crop: expected crops and images of {least} pixels or more at scale "
+                f"{self.scale}. Received: crop {self.crop}, images of {'x'.join(map(str, shape))}"
+            )
+        return self
 
 
 def srcnn(channels: int, outputs: int, recipe: SrcnnRecipe, residual: bool = False) -> keras.Model:
@@ -152,7 +159,7 @@ def srcnn(channels: int, outputs: int, recipe: SrcnnRecipe, residual: bool = Fal
     return keras.Model(inputs, x, name="srcnn")
 
 
-@register("srcnn")
+@zoo.register("srcnn")
 class SRCNN(Translator):
     """SRCNN: takes the low-resolution image and enlarges it itself.
 
@@ -163,28 +170,12 @@ class SRCNN(Translator):
     """
 
     recipe_class = SrcnnRecipe
+    recipe: SrcnnRecipe
     optimizers = ("hidden_optimizer", "last_optimizer")
 
     def __init__(self, recipe: SrcnnRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
         self.network = srcnn(source.channels, target.channels, recipe, self.residual)
-
-    @classmethod
-    def resolve(cls, recipe: SrcnnRecipe, facts: DataFacts) -> SrcnnRecipe:
-        """The recipe itself.
-
-        Raises:
-            ValueError: for crops, or images, too small to have a centre.
-        """
-        least = 2 * (recipe.border + _REACH * recipe.scale) + 1
-        shape = facts.target_shape or (least,)
-        if min(shape) < least or 0 < recipe.crop < least:
-            raise ValueError(
-                f"crop: expected crops and images of {least} pixels or more at scale "
-                f"{recipe.scale}. Received: crop {recipe.crop}, images of "
-                f"{'x'.join(map(str, shape))}"
-            )
-        return recipe
 
     @property
     def tile_margin(self) -> int:
@@ -207,10 +198,7 @@ class SRCNN(Translator):
         """Values of the centre of physical images that were enlarged."""
         values = self.network(self.source.encode(enlarged))
         if self.residual:
-            # Added to the unclipped input: what lies beyond the window passes through unharmed.
-            centre = self.source.channels // 2
-            inner = _without_edge(enlarged, self.recipe.border)
-            values += self.source.scale(inner[..., centre : centre + 1])
+            values += self.unclipped(_without_edge(enlarged, self.recipe.border))
         return values
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -248,9 +236,8 @@ class SRCNN(Translator):
 
     def training_flops(self, phase: Phase, size: int) -> float:
         side = size - 2 * _REACH * self.scale
-        return (
-            3.0 * phase.batch_size * forward_flops(self.network, (side, side, self.source.channels))
-        )
+        shape = (side, side, self.source.channels)
+        return 3.0 * phase.batch_size * forward_flops(self.network, shape)
 
 
 def _without_edge(images: tf.Tensor, n: int) -> tf.Tensor:

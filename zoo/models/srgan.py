@@ -46,18 +46,19 @@ What differs from the paper, and why:
 
 import dataclasses
 import math
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import keras
 import tensorflow as tf
 from keras import layers
 
+import zoo
+from zoo import ranges
 from zoo.domain import Domain
 from zoo.extractors import feature_extractor
 from zoo.layers import LinearDecay, Norm, PixelShuffle, convolution, dense, enlarge
 from zoo.losses import L1, L2, Perceptual, adversarial
 from zoo.recipe import DataFacts, Phase, Recipe
-from zoo.registry import register
 from zoo.step import forward_flops, unscaled
 from zoo.translator import Translator
 
@@ -100,28 +101,28 @@ class SrganRecipe(Recipe):
             window.
     """
 
-    steps: int = 1_200_000
-    pretrain_steps: int = 1_000_000
-    batch_size: int = 16
-    learning_rate: float = 1e-4
-    fine_rate: float = 1e-5
+    steps: ranges.Count = 1_200_000
+    pretrain_steps: Annotated[int, ranges.Range(0, below=10**12)] = 1_000_000
+    batch_size: ranges.Batch = 16
+    learning_rate: ranges.Rate = 1e-4
+    fine_rate: ranges.Rate = 1e-5
     decay: Literal["constant", "linear"] = "constant"
-    crop: int = 96
-    scale: int = 4
-    dimensions: int = 2
-    base_filters: int = 64
-    blocks: int = 16
+    crop: ranges.Pixels = 96
+    scale: Literal[2, 4, 8] = 4
+    dimensions: Literal[2, 3] = 2
+    base_filters: ranges.Filters = 64
+    blocks: ranges.Blocks = 16
     norm: Literal["batch", "none"] = "batch"
     bias: bool = True
-    discriminator_filters: int = 64
-    discriminator_units: int = 1024
+    discriminator_filters: ranges.Filters = 64
+    discriminator_units: Annotated[int, ranges.Range(1, 65536)] = 1024
     spectral_norm: bool = False
     adversarial: Literal["bce", "lsgan", "hinge", "wgan"] = "bce"
-    lambda_adversarial: float = 1e-3
+    lambda_adversarial: ranges.Weight = 1e-3
     content: Literal["features", "mse", "l1"] = "features"
     extractor: str = "vgg19"
     layer: str = ""
-    feature_scale: float = 12.75
+    feature_scale: Annotated[float, ranges.Range(1e-6, 1e6)] = 12.75
     output: Literal["image", "residual", "auto"] = "image"
 
     SMALL: ClassVar[dict[str, Any]] = {
@@ -146,14 +147,6 @@ class SrganRecipe(Recipe):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, choices in (("scale", (2, 4, 8)), ("dimensions", (2, 3))):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name}: expected one of {', '.join(map(str, choices))}. "
-                    f"Received: {getattr(self, name)}"
-                )
-        if self.pretrain_steps < 0:
-            raise ValueError(f"pretrain_steps: expected 0 or more. Received: {self.pretrain_steps}")
         if not self.crop or self.crop % 2**_LEVELS:
             raise ValueError(
                 f"crop: expected a multiple of {2**_LEVELS}, because the discriminator takes "
@@ -161,17 +154,27 @@ class SrganRecipe(Recipe):
             )
         if self.adversarial == "wgan" and not self.spectral_norm:
             raise ValueError(
-                "adversarial: wgan needs a Lipschitz critic, spectral_norm=true. "
+                "adversarial: wgan needs a Lipschitz discriminator, spectral_norm=true. "
                 f"Received: spectral_norm={self.spectral_norm}"
             )
 
-    def changed(self, **fields: Any) -> "SrganRecipe":
+    def changed(self, **fields: Any) -> Self:
         """As every recipe's; `steps` alone keeps both phases' shares of the run."""
         if "steps" in fields and "pretrain_steps" not in fields:
             steps = super().changed(steps=fields["steps"]).steps
             share = min(self.pretrain_steps, self.steps) / self.steps
             fields["pretrain_steps"] = round(share * steps)
         return super().changed(**fields)
+
+    def resolve(self, facts: DataFacts) -> Self:
+        """The recipe itself; a ValueError for images smaller than its crop."""
+        shape = facts.target_shape or (self.crop,)
+        if min(shape) < self.crop:
+            raise ValueError(
+                f"crop: expected at most {min(shape)}, because the images have "
+                f"{'x'.join(map(str, shape))} pixels. Received: {self.crop}"
+            )
+        return self
 
     def phases(self) -> list[Phase]:
         """SRResNet, then SRGAN; one that has no steps is left out."""
@@ -219,15 +222,16 @@ def discriminator(channels: int, recipe: SrganRecipe) -> keras.Model:
         for stride in (1, 2):
             plain = spectral or x is inputs
             filters = recipe.discriminator_filters * 2**level
-            options = {"padding": "same", "use_bias": plain, "spectral_norm": spectral}
-            x = convolution(filters, 3, stride, rank=rank, **options)(x)
+            options = {"padding": "same", "use_bias": plain}
+            layer = convolution(filters, 3, stride, rank=rank, spectral_norm=spectral, **options)
+            x = layer(x)
             x = layers.LeakyReLU(0.2)(x if plain else Norm("batch")(x))
     x = layers.LeakyReLU(0.2)(dense(recipe.discriminator_units, spectral)(layers.Flatten()(x)))
     x = dense(1, spectral, dtype="float32")(x)
     return keras.Model(inputs, x, name="discriminator")
 
 
-@register("srgan")
+@zoo.register("srgan")
 class SRGAN(Translator):
     """SRGAN, of images or volumes: SRResNet first, then adversarial training.
 
@@ -240,6 +244,7 @@ class SRGAN(Translator):
     """
 
     recipe_class = SrganRecipe
+    recipe: SrganRecipe
     optimizers = ("pretrain_optimizer", "generator_optimizer", "discriminator_optimizer")
 
     def __init__(self, recipe: SrganRecipe, source: Domain, target: Domain, **kwargs: Any):
@@ -247,18 +252,7 @@ class SRGAN(Translator):
         self.network = srresnet(source.channels, target.channels, recipe)
         self.discriminator = discriminator(target.channels, recipe)
         self.adversarial_loss = adversarial(recipe.adversarial)
-        self.phase = self.phases()[-1]
-
-    @classmethod
-    def resolve(cls, recipe: SrganRecipe, facts: DataFacts) -> SrganRecipe:
-        """The recipe itself; a ValueError for images smaller than its crop."""
-        shape = facts.target_shape or (recipe.crop,)
-        if min(shape) < recipe.crop:
-            raise ValueError(
-                f"crop: expected at most {min(shape)}, because the images have "
-                f"{'x'.join(map(str, shape))} pixels. Received: {recipe.crop}"
-            )
-        return recipe
+        self.phase = recipe.phases()[-1]
 
     @property
     def tile_margin(self) -> int:
@@ -274,10 +268,7 @@ class SRGAN(Translator):
         """Values of the target's scale, `scale` times the sides of the physical images."""
         values = self.network(self.source.encode(images), training=training)
         if self.residual:
-            # Added to the unclipped input: what lies beyond the window passes through unharmed.
-            centre = self.source.channels // 2
-            middle = self.source.scale(images[..., centre : centre + 1])
-            values += enlarge(middle, self.scale)
+            values += enlarge(self.unclipped(images), self.scale)
         return values
 
     def enter(self, phase: Phase) -> None:
@@ -291,7 +282,7 @@ class SRGAN(Translator):
             FileNotFoundError: where the feature extractor's weights cannot be had.
         """
         super().compile(*args, **kwargs)
-        recipe, steps = self.recipe, {phase.name: phase.steps for phase in self.phases()}
+        recipe, steps = self.recipe, {phase.name: phase.steps for phase in self.recipe.phases()}
 
         def adam(network: keras.Model, phase: str) -> keras.Optimizer:
             rate, count = recipe.learning_rate, steps.get(phase, 1)
@@ -308,7 +299,7 @@ class SRGAN(Translator):
         self.pretrain_optimizer = adam(self.network, "SRResNet")
         self.generator_optimizer = adam(self.network, "SRGAN")
         self.discriminator_optimizer = adam(self.discriminator, "SRGAN")
-        self.content_loss = {"mse": L2, "l1": L1}.get(recipe.content, L2)()
+        self.content_loss: keras.losses.Loss = L1() if recipe.content == "l1" else L2()
         if recipe.content == "features" and "SRGAN" in steps:
             extractor = feature_extractor(recipe.extractor, recipe.layer)
             self.content_loss = Perceptual(extractor, scale=recipe.feature_scale)

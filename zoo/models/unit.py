@@ -37,28 +37,26 @@ What differs from the authors' code, and why:
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import keras
 import tensorflow as tf
 from keras import layers
 
-import zoo.layers
-from zoo import losses
+import zoo
+from zoo import losses, ranges
 from zoo.domain import Domain
-from zoo.layers import Norm, ReflectionPadding
-from zoo.models._two_way import OTHER, TwoWay, TwoWayTranslator
-from zoo.recipe import Phase, Recipe
-from zoo.registry import register
-from zoo.step import example_seeds, follow, forward_flops, random_normal, scaled, unscaled
+from zoo.layers import Norm, ReflectionPadding, convolution
+from zoo.models._two_way import OTHER, TwoWay, TwoWayRecipe, TwoWayTranslator
+from zoo.recipe import Phase
+from zoo.step import adam, example_seeds, follow, forward_flops, random_normal, scaled, unscaled
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class UnitRecipe(Recipe):
+class UnitRecipe(TwoWayRecipe):
     """Defaults are those of the authors' code.
 
     Attributes:
-        direction: which way is served; training goes both ways.
         halve_every: steps after which the learning rate is halved, again and again.
         weight_decay: times each weight, added to its gradient (L2 in the loss, as PyTorch's Adam).
         base_filters: channels of the encoders' first layer.
@@ -74,8 +72,6 @@ class UnitRecipe(Recipe):
         discriminator_rate: their learning rate; 0, as the authors', takes `learning_rate`.
         spectral_norm: normalise the discriminators' kernels by their largest singular value.
         adversarial: kind of GAN loss.
-        ema: decay, per step, of a moving average of the networks' weights, which is served then; 0
-            serves the weights themselves.
         lambda_gan: weight of the adversarial loss. Like all weights, of both ways' sum.
         lambda_reconstruction: L1 between an image and its decoded code.
         lambda_kl: mean square of the codes.
@@ -87,31 +83,29 @@ class UnitRecipe(Recipe):
         extractor_layer: its layer, the authors' is VGG16's block5_conv3; "" takes the usual one.
     """
 
-    steps: int = 1_000_000
-    learning_rate: float = 1e-4
-    crop: int = 256
+    steps: ranges.Count = 1_000_000
+    learning_rate: ranges.Rate = 1e-4
+    crop: ranges.Pixels = 256
     flip: bool = True
-    direction: Literal["AtoB", "BtoA"] = "AtoB"
-    halve_every: int = 100_000
-    weight_decay: float = 1e-4
-    base_filters: int = 64
-    blocks: int = 4
+    halve_every: ranges.Count = 100_000
+    weight_decay: ranges.Weight = 1e-4
+    base_filters: ranges.Filters = 64
+    blocks: Annotated[int, ranges.Range(1, 1024)] = 4
     norm: Literal["instance", "none"] = "instance"
     share_weights: bool = False
-    discriminator_filters: int = 64
-    discriminator_layers: int = 4
-    discriminator_scales: int = 3
+    discriminator_filters: ranges.Filters = 64
+    discriminator_layers: ranges.Layers = 4
+    discriminator_scales: ranges.Levels = 3
     discriminator_init: Literal["gaussian", "kaiming"] = "gaussian"
-    discriminator_rate: float = 0.0
+    discriminator_rate: ranges.Rate = 0.0
     spectral_norm: bool = False
     adversarial: Literal["lsgan", "bce", "hinge"] = "lsgan"
-    ema: float = 0.0
-    lambda_gan: float = 1.0
-    lambda_reconstruction: float = 10.0
-    lambda_kl: float = 0.01
-    lambda_cycle: float = 10.0
-    lambda_cycle_kl: float = 0.01
-    lambda_perceptual: float = 0.0
+    lambda_gan: ranges.Weight = 1.0
+    lambda_reconstruction: ranges.Weight = 10.0
+    lambda_kl: ranges.Weight = 0.01
+    lambda_cycle: ranges.Weight = 10.0
+    lambda_cycle_kl: ranges.Weight = 0.01
+    lambda_perceptual: ranges.Weight = 0.0
     extractor: str = "vgg19"
     extractor_layer: str = ""
 
@@ -141,47 +135,34 @@ class UnitRecipe(Recipe):
                 f"layers need {least} or more. Received: {self.crop}"
             )
 
-    @property
-    def size_multiple(self) -> int:
-        return 4
 
-
-def convolution(
-    x,
-    filters: int,
-    size: int,
-    stride: int = 1,
-    init: Any = None,
-    spectral_norm: bool = False,
-    **kwargs: Any,
-):
+def padded(x, filters: int, size: int, stride: int = 1, init: Any = None, **options: Any):
     """A convolution whose reflection padding is the authors': (size - stride + 1) / 2, or so."""
     x = ReflectionPadding((size - 1) // 2)(x)
     # PyTorch's "kaiming_normal": keras's own he_normal is truncated.
     init = init or keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
-    options = dict(spectral_norm=spectral_norm, kernel_initializer=init, **kwargs)
-    return zoo.layers.convolution(filters, size, stride, **options)(x)
+    return convolution(filters, size, stride, kernel_initializer=init, **options)(x)
 
 
-def residual_block(filters: int, norm: str) -> keras.Model:
+def residual_block(filters: int, norm: Literal["instance", "none"]) -> keras.Model:
     """x + norm(3×3(ReLU(norm(3×3(x)))))."""
     inputs = keras.Input((None, None, filters))
-    y = normalised(convolution(inputs, filters, 3), norm)
-    y = normalised(convolution(layers.ReLU()(y), filters, 3), norm)
+    y = normalised(padded(inputs, filters, 3), norm)
+    y = normalised(padded(layers.ReLU()(y), filters, 3), norm)
     return keras.Model(inputs, layers.Add()([inputs, y]))
 
 
-def normalised(x, norm: str):
+def normalised(x, norm: Literal["instance", "none"]):
     return x if norm == "none" else Norm(norm)(x)
 
 
 def encoder(channels: int, recipe: UnitRecipe, last: keras.Model) -> keras.Model:
     """`[N, H, W, channels]` to a code `[N, H/4, W/4, 4·base_filters]`, `last` its last block."""
     inputs = keras.Input((None, None, channels))
-    x = convolution(inputs, recipe.base_filters, 7)
+    x = padded(inputs, recipe.base_filters, 7)
     x = layers.ReLU()(normalised(x, recipe.norm))
     for level in (1, 2):
-        x = convolution(x, recipe.base_filters * 2**level, 4, 2)
+        x = padded(x, recipe.base_filters * 2**level, 4, 2)
         x = layers.ReLU()(normalised(x, recipe.norm))
     for _ in range(recipe.blocks - 1):
         x = residual_block(x.shape[-1], recipe.norm)(x)
@@ -195,13 +176,13 @@ def decoder(outputs: int, recipe: UnitRecipe, first: keras.Model) -> keras.Model
     for _ in range(recipe.blocks - 1):
         x = residual_block(x.shape[-1], recipe.norm)(x)
     for level in (1, 0):
-        x = convolution(layers.UpSampling2D()(x), recipe.base_filters * 2**level, 5)
+        x = padded(layers.UpSampling2D()(x), recipe.base_filters * 2**level, 5)
         if recipe.norm != "none":  # layer norm: one group of all channels, the authors' gamma
             x = layers.GroupNormalization(1, epsilon=1e-5, gamma_initializer=uniform())(x)
         x = layers.ReLU()(x)
     # Unnormalised features of He's start would saturate the tanh.
     init = keras.initializers.RandomNormal(0.0, 0.02) if recipe.norm == "none" else None
-    x = convolution(x, outputs, 7, init=init, activation="tanh", dtype="float32")
+    x = padded(x, outputs, 7, init=init, activation="tanh", dtype="float32")
     return keras.Model(inputs, x)
 
 
@@ -214,19 +195,22 @@ def multiscale_discriminator(channels: int, recipe: UnitRecipe) -> keras.Model:
     init = keras.initializers.RandomNormal(0.0, 0.02)
     if recipe.discriminator_init == "kaiming":
         init = None  # that of the other convolutions
+    options = {"init": init, "spectral_norm": recipe.spectral_norm}
     image = inputs = keras.Input((None, None, channels))
     scores = []
     for scale in range(recipe.discriminator_scales):
-        x = image = layers.AveragePooling2D(3, 2, "same")(image) if scale else image
+        if scale:
+            image = layers.AveragePooling2D(3, 2, "same")(image)
+        x = image
         for level in range(recipe.discriminator_layers):
             filters = recipe.discriminator_filters * 2**level
-            x = convolution(x, filters, 4, 2, init, recipe.spectral_norm)
+            x = padded(x, filters, 4, 2, **options)
             x = layers.LeakyReLU(0.2)(x)
-        scores.append(convolution(x, 1, 1, 1, init, recipe.spectral_norm, dtype="float32"))
+        scores.append(padded(x, 1, 1, dtype="float32", **options))
     return keras.Model(inputs, scores, name="discriminator")
 
 
-@register("unit")
+@zoo.register("unit")
 class UNIT(TwoWayTranslator):
     """UNIT: two variational autoencoders with one space of codes, and two GANs.
 
@@ -237,11 +221,12 @@ class UNIT(TwoWayTranslator):
     """
 
     recipe_class = UnitRecipe
+    recipe: UnitRecipe
 
     def __init__(self, recipe: UnitRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
         channels = source.channels, target.channels
-        self.make_networks(recipe.ema)
+        self.make_networks()
         self.discriminator_a = multiscale_discriminator(channels[0], recipe)
         self.discriminator_b = multiscale_discriminator(channels[1], recipe)
         self.adversarial = losses.adversarial(recipe.adversarial)
@@ -251,17 +236,20 @@ class UNIT(TwoWayTranslator):
                 f"Received: {channels[0]} and {channels[1]}"
             )
 
-    def _generators(self) -> TwoWay:
-        recipe, channels = self.recipe, (self.domain_a.channels, self.domain_b.channels)
+    def generators(self) -> TwoWay:
+        recipe, (a, b) = self.recipe, (self.domain_a.channels, self.domain_b.channels)
 
-        def blocks() -> list[keras.Model]:
+        def blocks() -> tuple[keras.Model, keras.Model]:
+            """Those where the domains meet: one twice, or two."""
             block = residual_block(4 * recipe.base_filters, recipe.norm)
             if recipe.share_weights:
-                return [block, block]
-            return [block, residual_block(4 * recipe.base_filters, recipe.norm)]
+                return block, block
+            return block, residual_block(4 * recipe.base_filters, recipe.norm)
 
-        encoders = [encoder(*each) for each in zip(channels, [recipe] * 2, blocks(), strict=True)]
-        decoders = [decoder(*each) for each in zip(channels, [recipe] * 2, blocks(), strict=True)]
+        last_a, last_b = blocks()
+        encoders = encoder(a, recipe, last_a), encoder(b, recipe, last_b)
+        first_a, first_b = blocks()
+        decoders = decoder(a, recipe, first_a), decoder(b, recipe, first_b)
         return TwoWay(*encoders, *decoders, recipe.direction)
 
     @property
@@ -272,17 +260,15 @@ class UNIT(TwoWayTranslator):
         super().compile(*args, **kwargs)
         recipe = self.recipe
 
-        def adam(weights: list, rate: float) -> keras.Optimizer:
-            schedule = keras.optimizers.schedules.ExponentialDecay(
+        def schedule(rate: float) -> keras.optimizers.schedules.LearningRateSchedule:
+            return keras.optimizers.schedules.ExponentialDecay(
                 rate, recipe.halve_every, 0.5, staircase=True
             )
-            optimizer = keras.optimizers.Adam(schedule, beta_1=0.5, beta_2=0.999, epsilon=1e-8)
-            optimizer.build(weights)
-            return optimizer
 
         rate = recipe.learning_rate
-        self.generator_optimizer = adam(self.trained.trainable_variables, rate)
-        self.discriminator_optimizer = adam(self._judges(), recipe.discriminator_rate or rate)
+        judging = recipe.discriminator_rate or rate
+        self.generator_optimizer = adam(self.trained.trainable_variables, schedule(rate))
+        self.discriminator_optimizer = adam(self._judges(), schedule(judging))
         if recipe.lambda_perceptual:
             extractor = losses.feature_extractor(recipe.extractor, recipe.extractor_layer)
             features = Norm("instance")(extractor.output)
@@ -293,9 +279,9 @@ class UNIT(TwoWayTranslator):
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """One step of the discriminators, then one of the generators, the authors' order."""
-        seeds = example_seeds(
-            batch, batch["source"], self.generator_optimizer.iterations, self.recipe.seed
-        )
+        recipe = self.recipe
+        iterations = self.generator_optimizer.iterations
+        seeds = example_seeds(batch, batch["source"], iterations, recipe.seed)
         real = self.given(batch)
         weights, judges = self.trained.trainable_variables, self._judges()
         with tf.GradientTape() as tape:
@@ -303,36 +289,35 @@ class UNIT(TwoWayTranslator):
             noisy = {d: self._noisy(codes[d], seeds, n) for n, d in enumerate(OTHER)}
             fakes = {t: self.decoded(t, noisy[s], real[s]) for s, t in OTHER.items()}
             with tf.GradientTape() as d_tape:
-                d_share = self.recipe.lambda_gan * tf.add_n(
-                    [self._judged(d, real[d], "real") for d in OTHER]
-                    + [self._judged(d, tf.stop_gradient(fakes[d]), "fake") for d in OTHER]
-                )
+                judged = [self._judged(d, real[d], "real") for d in OTHER]
+                judged += [self._judged(d, tf.stop_gradient(fakes[d]), "fake") for d in OTHER]
+                d_share = recipe.lambda_gan * tf.add_n(judged)
             self._descend(self.discriminator_optimizer, d_tape, d_share, judges)
             terms = self._terms(real, codes, noisy, fakes, seeds)
-            share = tf.add_n([getattr(self.recipe, f"lambda_{k}") * v for k, v in terms.items()])
+            share = self.weighted_sum(terms)
         self._descend(self.generator_optimizer, tape, share, weights)
-        if self.recipe.ema:
-            follow(self.network, self.trained, self.recipe.ema)
-        return {name: unscaled(value) for name, value in ({"d_loss": d_share} | terms).items()}
+        if recipe.ema:
+            follow(self.network, self.trained, recipe.ema)
+        logs = {"d_loss": d_share} | terms
+        return {name: unscaled(value) for name, value in logs.items()}
 
-    def _terms(self, real, codes, noisy, fakes, seeds) -> dict[str, tf.Tensor]:
+    def _terms(
+        self, real: dict, codes: dict, noisy: dict, fakes: dict, seeds: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         """The generators' losses by name, each the sum of both ways, where its weight is not 0."""
         l1, kl = losses.L1(), losses.KullbackLeibler()
         fake_codes = {d: self.encoded(d, fakes[d]) for d in OTHER}
         fake_noisy = {d: self._noisy(fake_codes[d], seeds, 2 + n) for n, d in enumerate(OTHER)}
-        each = {
-            "gan": lambda s, t: self._judged(t, fakes[t], "generator"),
-            "reconstruction": lambda s, t: l1(real[s], self.decoded(s, noisy[s], real[s])),
-            "kl": lambda s, t: kl(codes[s]),
-            "cycle": lambda s, t: l1(real[s], self.decoded(s, fake_noisy[t], fakes[t])),
-            "cycle_kl": lambda s, t: kl(fake_codes[t]),
-            "perceptual": lambda s, t: self.perceptual(real[s], fakes[t]),
-        }
-        return {
-            name: loss("a", "b") + loss("b", "a")
-            for name, loss in each.items()
-            if getattr(self.recipe, f"lambda_{name}")
-        }
+        return self.both_ways(
+            {
+                "gan": lambda s, t: self._judged(t, fakes[t], "generator"),
+                "reconstruction": lambda s, t: l1(real[s], self.decoded(s, noisy[s], real[s])),
+                "kl": lambda s, t: kl(codes[s]),
+                "cycle": lambda s, t: l1(real[s], self.decoded(s, fake_noisy[t], fakes[t])),
+                "cycle_kl": lambda s, t: kl(fake_codes[t]),
+                "perceptual": lambda s, t: self.perceptual(real[s], fakes[t]),
+            }
+        )
 
     def _noisy(self, code: tf.Tensor, seeds: tf.Tensor, purpose: int) -> tf.Tensor:
         return code + tf.cast(random_normal(seeds, tuple(code.shape[1:]), 1 + purpose), code.dtype)
@@ -343,7 +328,9 @@ class UNIT(TwoWayTranslator):
         scores = scores if isinstance(scores, list | tuple) else [scores]
         return tf.add_n([getattr(self.adversarial, role)(s) for s in scores])
 
-    def _descend(self, optimizer, tape: tf.GradientTape, share: tf.Tensor, weights: list) -> None:
+    def _descend(
+        self, optimizer: Any, tape: tf.GradientTape, share: tf.Tensor, weights: list
+    ) -> None:
         decay = scaled(self.recipe.weight_decay)  # the replicas' gradients are added up
         gradients = zip(tape.gradient(share, weights), weights, strict=True)
         optimizer.apply([g + decay * w for g, w in gradients], weights)

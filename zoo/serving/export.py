@@ -98,11 +98,11 @@ def export(
 def serving_specs(model: Translator) -> dict[str, tf.TensorSpec]:
     """Names and shapes of what the model serves: "images" or, for a generator, "latents".
 
-    A generator is a model with its own `generate`; its recipe's `latent` is the vector's length,
+    A generator is a model that `generates`; its recipe's `latent` is the vector's length,
     and where the recipe is `conditional` it takes "labels" too, the number of each image's class.
     N and the sides of an image are free, but for a network that is built for one size.
     """
-    if type(model).generate is not Translator.generate:
+    if model.generates:
         specs = {"latents": tf.TensorSpec([None, model.recipe.latent], tf.float32, name="latents")}
         if getattr(model.recipe, "conditional", False):
             specs["labels"] = tf.TensorSpec([None], tf.int64, name="labels")

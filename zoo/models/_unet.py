@@ -1,0 +1,150 @@
+"""The U-Nets that several models are made of: Ronneberger's with its relatives, and pix2pix's."""
+
+from typing import Literal
+
+import keras
+from keras import layers
+
+from zoo.layers import Dropout, Norm, PixelShuffle, without_level
+
+
+def unet(
+    channels: int,
+    outputs: int,
+    *,
+    base_filters: int,
+    levels: int,
+    skips: Literal["concat", "add", "conv", "none"] = "concat",
+    downsampling: Literal["pool", "stride"] = "pool",
+    upsampling: Literal["deconv", "pixel_shuffle", "resize"] = "deconv",
+    norm: Literal["none", "batch", "instance"] = "none",
+    equivariant: bool = False,
+    residual_blocks: int = 0,
+) -> keras.Model:
+    """The U-Net of `zoo.models.encoder_decoder`, whose recipe describes the options.
+
+    Returns:
+        `[N, H, W, channels]` to float32 `[N, H, W, outputs]`, linear.
+    """
+    bias = not equivariant
+
+    def convolution(x, filters, size=3, stride=1):
+        layer = layers.Conv2D(
+            filters, size, stride, "same", use_bias=bias, kernel_initializer="he_normal"
+        )
+        return layer(x)
+
+    def normalised(x):
+        return x if norm == "none" else Norm(norm)(x)
+
+    def block(x, filters):
+        for _ in range(2):
+            x = layers.ReLU()(normalised(convolution(x, filters)))
+        return x
+
+    def up(x, filters):
+        if upsampling == "deconv":
+            layer = layers.Conv2DTranspose(
+                filters, 2, 2, use_bias=bias, kernel_initializer="he_normal"
+            )
+            return layer(x)
+        if upsampling == "pixel_shuffle":
+            return PixelShuffle()(convolution(x, 4 * filters, 1))
+        return convolution(layers.UpSampling2D()(x), filters)
+
+    def join(x, skip, filters):
+        if skips == "concat":
+            return layers.Concatenate()([skip, x])
+        if skips == "none":
+            return x
+        return layers.Add()([convolution(skip, filters, 1) if skips == "conv" else skip, x])
+
+    # Down to the bottleneck.
+    inputs = keras.Input((None, None, channels))
+    x = without_level(inputs, base_filters) if equivariant else inputs
+    features = []
+    for level in range(levels):
+        filters = base_filters * 2**level
+        if level and downsampling == "pool":
+            x = layers.MaxPooling2D()(x)
+        elif level:
+            x = layers.ReLU()(normalised(convolution(x, filters, 3, 2)))
+        x = block(x, filters)
+        features.append(x)
+    for _ in range(residual_blocks):
+        y = layers.ReLU()(normalised(convolution(x, filters)))
+        x = layers.Add()([x, normalised(convolution(y, filters))])
+    # And up again.
+    for level in reversed(range(levels - 1)):
+        filters = base_filters * 2**level
+        x = block(join(up(x, filters), features[level], filters), filters)
+    # A correction starts from none; an image from small weights.
+    start = keras.initializers.RandomNormal(0.0, 0.02)
+    x = layers.Conv2D(outputs, 1, use_bias=bias, kernel_initializer=start, dtype="float32")(x)
+    return keras.Model(inputs, x, name="encoder_decoder")
+
+
+def strided_unet(
+    channels: int,
+    outputs: int,
+    *,
+    base_filters: int,
+    levels: int,
+    activation: str = "tanh",
+    refine: int = 0,
+    norm: Literal["batch", "instance", "none"] = "batch",
+    equivariant: bool = False,
+    dropout: float = 0.5,
+    test_statistics: Literal["moving", "image"] = "image",
+    test_dropout: bool = False,
+) -> keras.Model:
+    """The generator of `zoo.models.pix2pix`, whose recipe describes the options.
+
+    Returns:
+        `[N, H, W, channels]` to float32 `[N, H, W, outputs]`, in [-1, 1] where the `activation` is
+        tanh; an equivariant one is linear.
+    """
+    init = start = keras.initializers.RandomNormal(0.0, 0.02)
+    bias = not equivariant
+    biased = bias and norm != "batch"  # whose offset makes a bias useless
+    if equivariant:
+        activation, start = "linear", "he_normal"
+    inner = {"padding": "same", "use_bias": biased, "kernel_initializer": start}
+    width = [base_filters * min(2**level, 8) for level in range(levels)]
+
+    def normalised(x):
+        return x if norm == "none" else Norm(norm, inference=test_statistics)(x)
+
+    # Down to the innermost layer.
+    inputs = keras.Input((None, None, channels))
+    x = first = without_level(inputs, base_filters) if equivariant else inputs
+    skips = []
+    for level, filters in enumerate(width):
+        if level:
+            x = layers.LeakyReLU(0.2)(x)
+        x = layers.Conv2D(filters, 4, 2, name=f"down{level}", **inner)(x)
+        if 0 < level < levels - 1:
+            x = normalised(x)
+        skips.append(x)
+    # And up again.
+    x = skips.pop()
+    for level in reversed(range(1, levels)):
+        x = layers.ReLU()(x)
+        x = layers.Conv2DTranspose(width[level - 1], 4, 2, name=f"up{level}", **inner)(x)
+        x = normalised(x)
+        if dropout and 3 < level < levels - 1:  # the widest after the innermost
+            x = Dropout(dropout, always=test_dropout)(x)
+        x = layers.Concatenate()([skips.pop(), x])
+    x = layers.ReLU()(x)
+    # The output, at full resolution.
+    last = {"padding": "same", "use_bias": bias, "kernel_initializer": init}
+    exact = {"activation": activation, "dtype": "float32"}  # whatever the layers before it have
+    if refine:
+        x = layers.Conv2DTranspose(refine, 4, 2, name="up0", **last)(x)
+        x = layers.Concatenate()([first, x])
+        for _ in range(2):
+            x = layers.ReLU()(layers.Conv2D(refine, 3, padding="same", use_bias=bias)(x))
+        x = layers.Conv2D(outputs, 3, **last, **exact)(x)
+    else:
+        x = layers.Conv2DTranspose(outputs, 4, 2, name="up0", **last, **exact)(x)
+    return keras.Model(inputs, x, name="generator")
