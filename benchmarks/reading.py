@@ -37,7 +37,7 @@ def main(dataset: str, model_name: str, data_dir: Path | None) -> None:
     entry = facts.fit_to_data(entry, builder)
     model = loading.build(entry)
     model.compile()
-    (phase,) = model.phases()[:1]
+    (phase,) = model.recipe.phases()[:1]
     model.enter(phase)
     batches = iter(
         train_dataset(

@@ -122,21 +122,21 @@ class Translator(keras.Model):
         for example in examples:
             with guards.silent():
                 output = self.translate(example["source"][None])[0]
-            source, _ = self.baseline(example["source"])
-            source = example["source"] if source is None else source
-            row = {"source": source, "output": output, "target": example["target"]}
+            row = {"source": example["source"], "output": output, "target": example["target"]}
+            baseline, _ = self.baseline(example["source"])
+            if baseline is not None:
+                row["source"] = baseline
             if self.dimensions == 3:  # the middle slice
                 row = {key: volume[len(volume) // 2] for key, volume in row.items()}
             rows.append(row)
-        window, unit = self.target.window, self.target.unit
         shown = self.target if self.source.unit == "k-space" else self.source
-        units = {"source": shown.unit, "output": unit, "target": unit}
+        domains = {"source": shown, "output": self.target, "target": self.target}
         return figures.grid(
             rows,
-            {"source": shown.window, "output": window, "target": window},
+            {name: domain.window for name, domain in domains.items()},
             error=("output", "target"),
-            unit=unit,
-            ct=[name for name, each in units.items() if each == "HU"],
+            unit=self.target.unit,
+            ct=[name for name, domain in domains.items() if domain.unit == "HU"],
         )
 
     def baseline(self, source: np.ndarray) -> tuple[np.ndarray | None, str]:
@@ -158,8 +158,7 @@ class Translator(keras.Model):
         if source.shape[-1] != self.target.channels:
             if source.shape[-1] % 2 == 0 or self.target.channels != 1:
                 return None, ""
-            middle = source.shape[-1] // 2
-            source = source[..., middle : middle + 1]
+            source = source[..., source.shape[-1] // 2, None]
         if self.scale == 1:
             return source, "input"
         return enlarge(tf.constant(source[None]), self.scale).numpy()[0], "input, bicubic"
@@ -274,9 +273,8 @@ class Translator(keras.Model):
         """
         array = np.asarray(array)
         channels, rank = self.source.channels, self.dimensions
-        if array.ndim - rank not in (0, 1, 2) or (
-            array.shape[-1] != channels if array.ndim == rank + 2 else channels != 1
-        ):
+        given = array.shape[-1] if array.ndim == rank + 2 else 1
+        if array.ndim - rank not in (0, 1, 2) or given != channels:
             axes = "H, W" if rank == 2 else "D, H, W"
             raise ValueError(
                 f"array: expected [{axes}], [N, {axes}] (for one channel) or "
@@ -288,14 +286,16 @@ class Translator(keras.Model):
                 "NaN, infinity or no numbers at all"
             )
         images = array.astype("float32")
-        images = images[None, ..., None] if array.ndim == rank else images
-        images = images[..., None] if array.ndim == rank + 1 else images
+        if array.ndim < rank + 2:
+            images = images[..., None]
+        if array.ndim == rank:
+            images = images[None]
         if len(images) and not images.size:
             raise ValueError(f"array: expected images with pixels. Received: shape {array.shape}")
         result = self._translated_images(images, batch_size)
-        if array.ndim == rank:
-            return result[0, ..., 0]
-        return result[..., 0] if array.ndim == rank + 1 else result
+        if array.ndim < rank + 2:
+            result = result[..., 0]
+        return result[0] if array.ndim == rank else result
 
     def _translated_images(self, images: np.ndarray, batch_size: int) -> np.ndarray:
         """float32 `[N, H', W', C']` of float32 `[N, H, W, C]`, volumes likewise."""
@@ -350,7 +350,7 @@ class Translator(keras.Model):
 
     @property
     def optimizers(self) -> tuple[str, ...]:
-        """Names of the attributes that hold optimizers; a plugin lists them where it has several."""
+        """Names of the attributes that hold optimizers; several are listed by the plugin."""
         return ("optimizer",)
 
     def compile(
@@ -372,9 +372,8 @@ class Translator(keras.Model):
         Raises:
             ValueError: for what would not be used.
         """
-        unused = {"loss": loss, "loss_weights": loss_weights}
-        unused |= {"metrics": metrics, "weighted_metrics": weighted_metrics}
-        for name, value in unused.items():
+        unused = dict(loss=loss, loss_weights=loss_weights, metrics=metrics)
+        for name, value in (unused | dict(weighted_metrics=weighted_metrics)).items():
             if value:
                 raise ValueError(
                     f"{name}: expected none, because {self.name} trains on the losses of its "
@@ -510,13 +509,12 @@ class Translator(keras.Model):
         output = self(batch["source"], training=False)
         target = tf.cast(batch["target"], tf.float32)
         if self.classes:
-            right = tf.reduce_mean(tf.cast(output == target, tf.float32))
-            return self._averaged_figures({"accuracy": right}, tf.shape(target)[0])
-        clipped = self.target.clip(output), self.target.clip(target)
-        measured = {
-            "mae": tf.reduce_mean(tf.abs(output - target)),
-            "psnr": tf.reduce_mean(tf.image.psnr(*clipped, max_val=self.target.span)),
-        }
+            measured = {"accuracy": tf.reduce_mean(tf.cast(output == target, tf.float32))}
+        else:
+            clipped = self.target.clip(output), self.target.clip(target)
+            psnr = tf.image.psnr(*clipped, max_val=self.target.span)
+            mae = tf.reduce_mean(tf.abs(output - target))
+            measured = {"mae": mae, "psnr": tf.reduce_mean(psnr)}
         return self._averaged_figures(measured, tf.shape(target)[0])
 
     def get_config(self) -> dict[str, Any]:

@@ -43,4 +43,4 @@ def patients_mean(values: list[float], patients: list[str], digits: int = 2) -> 
 def examples(dataset: str, model: Translator, split: str) -> Iterable[dict[str, Any]]:
     """A split of a simulated data set, in physical units, at the size that the model makes."""
     builder = prepare.load_builder(dataset, pretrained.FOLDER / "data", model.recipe)
-    return batches.eval_dataset(builder, split, size=model.phases()[-1].size)
+    return batches.eval_dataset(builder, split, size=model.recipe.phases()[-1].size)

@@ -84,7 +84,7 @@ def evaluate(
     metadata = builder.info.metadata
     model = loading.build(entry)
     # A network that grew sees images of the size that it ended with.
-    size = model.phases()[-1].size
+    size = model.recipe.phases()[-1].size
     training_images = None
     if metadata["kind"] == "single":
         training_images = batches.eval_dataset(builder, "train", None, size)
