@@ -1,7 +1,5 @@
 """Tests of zoo/models/pggan.py."""
 
-import types
-
 import keras
 import numpy as np
 import pytest
@@ -261,8 +259,7 @@ def test_a_checkpoint_continues_exactly(tmp_path):
 
 
 def phases_of(**fields) -> list[pggan.Growth]:
-    recipe = PgganRecipe(**TINY | {"resolution": 64} | fields)
-    return PGGAN.phases(types.SimpleNamespace(recipe=recipe))
+    return PgganRecipe(**TINY | {"resolution": 64} | fields).phases()
 
 
 @pytest.mark.parametrize("images", [1, 12_000_000])
