@@ -234,6 +234,9 @@ def _upright(samples: np.ndarray, orientation: int) -> np.ndarray:
     return samples
 
 
+# Writing.
+
+
 def write(
     volume: Volume,
     path: Path,

@@ -129,6 +129,9 @@ class Voxels:
         return np.frombuffer(content, self.dtype).reshape(*self.shape[:2], planes, order="F")
 
 
+# Files and streams.
+
+
 def inflated(file: BinaryIO, codec: str) -> Iterator[bytes]:
     """What a stream decompresses to, a little at a time, from where `file` is.
 
@@ -242,6 +245,9 @@ def _length(path: Path, start: int, codec: str, most: int, stamp: tuple[int, int
                     f"voxels: expected up to {most} bytes in the {codec} data. Received: more"
                 )
     return length
+
+
+# Headers that are lines of text.
 
 
 def detached(header: Path, name: str, field: str) -> Path:

@@ -4,6 +4,8 @@ import re
 
 import pydicom
 
+from zoo.imaging.dicom import iods
+
 _EXTRA = 'De-identification needs dicom-anonymizer: pip install "zoo-medical[deidentify]"'
 
 _FREE = ("PN", "LT", "ST", "UT")
@@ -56,10 +58,7 @@ class Deidentifier:
         dataset.PatientID = dataset.PatientName = pseudonym
         dataset.PatientIdentityRemoved = "YES"
         dataset.DeidentificationMethod = "DICOM PS3.15 Basic Profile (dicom-anonymizer)"
-        code = pydicom.Dataset()
-        code.CodeValue = "113100"
-        code.CodingSchemeDesignator = "DCM"
-        code.CodeMeaning = "Basic Application Confidentiality Profile"
+        code = iods.code("113100", "DCM", "Basic Application Confidentiality Profile")
         dataset.DeidentificationMethodCodeSequence = [code]
         dataset.LongitudinalTemporalInformationModified = "REMOVED"
 

@@ -56,9 +56,7 @@ def enlarge(header: pydicom.Dataset, scale: int) -> None:
     for group in range(0x6000, 0x6020, 2):
         for element in header.group_dataset(group):
             del header[element.tag]
-    for keyword in _REMOVED:
-        if keyword in header:
-            del header[keyword]
+    headers.remove(header, _REMOVED)
     for position, orientation, measures in _planes(header):
         _move(position, orientation, measures, geometry.centre(0, scale))
 

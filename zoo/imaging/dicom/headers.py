@@ -8,7 +8,7 @@ import math
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -107,6 +107,9 @@ def _inflate(content: bytes) -> bytes:
     return result
 
 
+# What elements say.
+
+
 def value(dataset: pydicom.Dataset, keyword: str) -> Any:
     """The value of an element, None where it is absent; faster than `Dataset.get`."""
     tag = _tag(keyword)
@@ -186,6 +189,27 @@ def modality_table(header: pydicom.Dataset) -> tuple[int, np.ndarray] | None:
     return first, values[:count]
 
 
+def padding_ends(header: pydicom.Dataset) -> tuple[int, int] | None:
+    """Pixel Padding Value and Pixel Padding Range Limit (or the value again) as stored."""
+    if value(header, "PixelPaddingValue") in (None, ""):
+        return None
+    bits, signed = int(header.BitsAllocated), bool(value(header, "PixelRepresentation"))
+    ends = []
+    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+        end = value(header, keyword)
+        end = value(header, "PixelPaddingValue") if end is None else end
+        if isinstance(end, bytes):  # an unknown VR
+            end = int.from_bytes(end, "little")
+        if not isinstance(end, int):
+            raise ValueError(f"{keyword}: expected one integer. Received: {np.size(end)} values")
+        end = end % (1 << bits)  # a VR of the other signedness is a common fault
+        ends.append(end - (1 << bits) if signed and end >> (bits - 1) else end)
+    return ends[0], ends[1]
+
+
+# Sequences and functional groups.
+
+
 def items(dataset: pydicom.Dataset, keyword: str) -> Sequence[pydicom.Dataset]:
     """The items of a sequence, none where it is not there.
 
@@ -220,6 +244,24 @@ def functional_groups(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
     ]
 
 
+# What is made or put right.
+
+
+def item(**fields: Any) -> pydicom.Dataset:
+    """An item of a sequence, with the values of these keywords."""
+    result = pydicom.Dataset()
+    for keyword, content in fields.items():
+        setattr(result, keyword, content)
+    return result
+
+
+def remove(dataset: pydicom.Dataset, keywords: Iterable[str]) -> None:
+    """Removes elements, in place, where they are there."""
+    for keyword in keywords:
+        if keyword in dataset:
+            del dataset[keyword]
+
+
 def set_syntax(dataset: pydicom.Dataset) -> None:
     """Gives a dataset without a Transfer Syntax UID the one that it was read with."""
     if not hasattr(dataset, "file_meta"):
@@ -252,21 +294,3 @@ def remove_encapsulated(dataset: pydicom.Dataset) -> None:
                 del dataset[tag]
                 break
             remove_encapsulated(item)
-
-
-def padding_ends(header: pydicom.Dataset) -> tuple[int, int] | None:
-    """Pixel Padding Value and Pixel Padding Range Limit (or the value again) as stored."""
-    if value(header, "PixelPaddingValue") in (None, ""):
-        return None
-    bits, signed = int(header.BitsAllocated), bool(value(header, "PixelRepresentation"))
-    ends = []
-    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
-        end = value(header, keyword)
-        end = value(header, "PixelPaddingValue") if end is None else end
-        if isinstance(end, bytes):  # an unknown VR
-            end = int.from_bytes(end, "little")
-        if not isinstance(end, int):
-            raise ValueError(f"{keyword}: expected one integer. Received: {np.size(end)} values")
-        end = end % (1 << bits)  # a VR of the other signedness is a common fault
-        ends.append(end - (1 << bits) if signed and end >> (bits - 1) else end)
-    return ends[0], ends[1]

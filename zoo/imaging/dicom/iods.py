@@ -192,9 +192,7 @@ def _set_pet_position(header: pydicom.Dataset) -> None:
 
 def code(value: str, scheme: str, meaning: str) -> pydicom.Dataset:
     """An item of a sequence of codes."""
-    item = pydicom.Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
-    return item
+    return headers.item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
 
 
 def complete(header: pydicom.Dataset, derived_uid: str) -> None:
@@ -242,9 +240,7 @@ def flatten(header: pydicom.Dataset, frame: int) -> pydicom.Dataset:
     flat = header[:]
     for tag in [tag for tag in flat.keys() if tag.is_private]:  # noqa: SIM118 (not elements)
         del flat[tag]
-    for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
-        if groups in flat:
-            del flat[groups]
+    headers.remove(flat, ["PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"])
     flat = copy.deepcopy(flat)
     for sequence in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"):
         item = headers.functional(header, frame, sequence)

@@ -100,11 +100,10 @@ def derive(
         text += ". Pixel values are class numbers"
         text += "".join(f", {k} {label}" for k, label in enumerate(derivation.labels))
     text = f"{text}. {derivation.description}" if derivation.description else text
-    image = pydicom.Dataset()
-    image.DerivationDescription = text.replace("\\", "/")[:1024]
-    image.DerivationCodeSequence = [
-        iods.code("TRANSLATION", "99ZOO", "Image translation by a neural network")
-    ]
+    method = iods.code("TRANSLATION", "99ZOO", "Image translation by a neural network")
+    image = headers.item(
+        DerivationDescription=text.replace("\\", "/")[:1024], DerivationCodeSequence=[method]
+    )
     if source is not None:
         image.SourceImageSequence = [source]
     if header.SOPClassUID in iods.ENHANCED and source is not None:
@@ -118,12 +117,13 @@ def derive(
     name = f"Class numbers: {name}" if derivation.classes else name
     header.SeriesDescription = name.replace("\\", "/")[:64].strip()
     # who made it, and when
-    equipment = pydicom.Dataset()
-    equipment.PurposeOfReferenceCodeSequence = [iods.code("109102", "DCM", "Processing Equipment")]
-    equipment.Manufacturer = "zoo"
-    equipment.ManufacturerModelName = derivation.name.replace("\\", "/")[:64]
-    equipment.SoftwareVersions = __version__
-    equipment.ContributionDescription = derivation.title.replace("\\", "/")[:1024]
+    equipment = headers.item(
+        PurposeOfReferenceCodeSequence=[iods.code("109102", "DCM", "Processing Equipment")],
+        Manufacturer="zoo",
+        ManufacturerModelName=derivation.name.replace("\\", "/")[:64],
+        SoftwareVersions=__version__,
+        ContributionDescription=derivation.title.replace("\\", "/")[:1024],
+    )
     if derivation.moment is not None:
         date, time = derivation.moment.strftime("%Y%m%d %H%M%S").split()
         header.ContentDate = header.InstanceCreationDate = date
@@ -141,9 +141,7 @@ def _derive_enhanced(
     header: pydicom.Dataset, source: pydicom.Dataset, image: pydicom.Dataset
 ) -> None:
     """Puts the derivation `image` where enhanced objects keep it, with the evidence they need."""
-    for keyword in _ORIGINAL_ONLY:
-        if keyword in header:
-            del header[keyword]
+    headers.remove(header, _ORIGINAL_ONLY)
     shared = headers.items(header, "SharedFunctionalGroupsSequence")
     if not shared:  # an old object that keeps all at the top
         header.update(image)
@@ -153,18 +151,18 @@ def _derive_enhanced(
         for keyword in ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence"):
             for item in headers.items(group, keyword):
                 item.FrameType = ["DERIVED", *list(item.get("FrameType") or [])[1:]]
-        if group is not shared[0] and "DerivationImageSequence" in group:
-            del group.DerivationImageSequence
-    instance = pydicom.Dataset()
-    instance.ReferencedSOPClassUID = source.ReferencedSOPClassUID
-    instance.ReferencedSOPInstanceUID = source.ReferencedSOPInstanceUID
-    series, evidence = pydicom.Dataset(), pydicom.Dataset()
-    series.SeriesInstanceUID = evidence.SeriesInstanceUID = header.get("SeriesInstanceUID", "")
-    series.ReferencedInstanceSequence = [instance]
-    evidence.ReferencedSOPSequence = [instance]
-    study = pydicom.Dataset()
-    study.StudyInstanceUID = header.get("StudyInstanceUID", "")
-    study.ReferencedSeriesSequence = [evidence]
+        if group is not shared[0]:
+            headers.remove(group, ["DerivationImageSequence"])
+    instance = headers.item(
+        ReferencedSOPClassUID=source.ReferencedSOPClassUID,
+        ReferencedSOPInstanceUID=source.ReferencedSOPInstanceUID,
+    )
+    uid = header.get("SeriesInstanceUID", "")
+    series = headers.item(SeriesInstanceUID=uid, ReferencedInstanceSequence=[instance])
+    evidence = headers.item(SeriesInstanceUID=uid, ReferencedSOPSequence=[instance])
+    study = headers.item(
+        StudyInstanceUID=header.get("StudyInstanceUID", ""), ReferencedSeriesSequence=[evidence]
+    )
     for keyword, item in (
         ("ReferencedSeriesSequence", series),
         ("SourceImageEvidenceSequence", study),
@@ -176,14 +174,14 @@ def reference(header: pydicom.Dataset, frame: int | None = None) -> pydicom.Data
     """The reference to an instance, or to a frame (from 0) of it; None where it has no identity."""
     if not header.get("SOPClassUID") or not header.get("SOPInstanceUID"):
         return None
-    item = pydicom.Dataset()
-    item.ReferencedSOPClassUID = header.SOPClassUID
-    item.ReferencedSOPInstanceUID = header.SOPInstanceUID
+    purpose = iods.code("121322", "DCM", "Source image for image processing operation")
+    item = headers.item(
+        ReferencedSOPClassUID=header.SOPClassUID,
+        ReferencedSOPInstanceUID=header.SOPInstanceUID,
+        PurposeOfReferenceCodeSequence=[purpose],
+    )
     if frame is not None:
         item.ReferencedFrameNumber = frame + 1
-    item.PurposeOfReferenceCodeSequence = [
-        iods.code("121322", "DCM", "Source image for image processing operation")
-    ]
     return item
 
 

@@ -150,6 +150,9 @@ class _Task:
         return iods.changes(self.series.modality, derivation.target, derivation.same_unit)
 
 
+# How values are stored.
+
+
 def _base_encodings(task: _Task) -> list[Encoding]:
     """The encoding that each slice of the output would keep."""
     derivation = task.derivation
@@ -233,6 +236,9 @@ def _padded(words: np.ndarray) -> bytes:
     return data + b"\0" * (len(data) % 2)
 
 
+# Files.
+
+
 def _write_frames(task: _Task, path: Path, values: np.ndarray, encodings: list[Encoding]) -> None:
     """One multi-frame file; frames keep their stored order."""
     series = task.series
@@ -262,6 +268,9 @@ def _save(header: pydicom.Dataset, file: Path | io.BytesIO) -> None:
         header.save_as(file, implicit_vr=False, little_endian=True, enforce_file_format=True)
 
 
+# Headers.
+
+
 def _source(task: _Task, path: Path) -> pydicom.Dataset:
     """The header of an input file, less its pixels and what is true of them alone."""
     with headers.quiet():
@@ -269,7 +278,7 @@ def _source(task: _Task, path: Path) -> pydicom.Dataset:
         if not header.original_encoding[1]:
             header.walk(headers.swap_words)
             header.set_original_encoding(False, True, header.original_character_set)
-        _remove(header, _STALE)
+        headers.remove(header, _STALE)
         for group in range(0x5000, 0x5020, 2):  # curves, whose VR pydicom leaves open
             if (group, 0x3000) in header:
                 header[group, 0x3000].VR = "OW"
@@ -304,18 +313,12 @@ def _header(
             header.remove_private_tags()  # they may hold scales of the old values
             _change_unit(header, derivation.target, encoding.rescaled)
         if derivation.classes or not derivation.same_unit:
-            _remove(header, _PADDING)
+            headers.remove(header, _PADDING)
         if grid.depth > 1:
             enlarge.interpolate(header, series, index, grid.depth)
         if grid.scale > 1:
             enlarge.enlarge(header, grid.scale)
     return header
-
-
-def _remove(header: pydicom.Dataset, keywords: Iterable[str]) -> None:
-    for keyword in keywords:
-        if keyword in header:
-            del header[keyword]
 
 
 def _remove_empty_overlays(header: pydicom.Dataset) -> None:
@@ -336,9 +339,9 @@ def _change_unit(header: pydicom.Dataset, target: Domain, rescaled: bool) -> Non
     for dataset in _value_groups(header, "FrameVOILUTSequence"):
         dataset.WindowCenter = decimal(sum(target.window) / 2)
         dataset.WindowWidth = decimal(target.span)
-        for keyword in ("WindowCenterWidthExplanation", "VOILUTSequence", "VOILUTFunction"):
-            if keyword in dataset:
-                del dataset[keyword]
+        headers.remove(
+            dataset, ["WindowCenterWidthExplanation", "VOILUTSequence", "VOILUTFunction"]
+        )
     if target.modality == "PT" and "Units" in header:
         iods.set_pet_unit(header, target)
     elif rescaled:
@@ -349,7 +352,7 @@ def _change_unit(header: pydicom.Dataset, target: Domain, rescaled: bool) -> Non
 def _forget_real_world(header: pydicom.Dataset) -> None:
     """Removes the units of stored values that are no longer the same."""
     for dataset in (header, *headers.functional_groups(header)):
-        _remove(dataset, ["RealWorldValueMappingSequence"])
+        headers.remove(dataset, ["RealWorldValueMappingSequence"])
 
 
 def _value_groups(header: pydicom.Dataset, sequence: str) -> list[pydicom.Dataset]:
