@@ -4,8 +4,6 @@ import shutil
 import tracemalloc
 
 import pydicom
-import pydicom.encaps
-import pydicom.uid
 import pytest
 
 from dicom_files import bundled, item, single

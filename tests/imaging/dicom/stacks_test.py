@@ -2,7 +2,6 @@
 
 import numpy as np
 import pydicom
-import pydicom.encaps
 import pydicom.uid
 import pytest
 from pydicom.tag import Tag

@@ -4,7 +4,6 @@ import tracemalloc
 
 import numpy as np
 import pydicom
-import pydicom.encaps
 import pydicom.uid
 import pytest
 

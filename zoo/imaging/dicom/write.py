@@ -80,47 +80,14 @@ def write(
     base = _base_encodings(task)
     shape = (len(base), *grid.shape(series.shape))
     with scratch(paths[0].parent, shape, np.float32) as values:
-        # the values, and the range of those that one encoding has to hold
-        ranges: dict[Encoding, tuple[float, float]] = {}
-        indices = []
-        for index, array in itertools.chain([first], slices):
-            low, high = float(array.min()), float(array.max())
-            if not (math.isfinite(low) and math.isfinite(high)):
-                raise ValueError(f"slice {index}: the model's output is not finite")
-            values[index] = array
-            before = ranges.get(base[index], (low, high))
-            ranges[base[index]] = min(low, before[0]), max(high, before[1])
-            indices.append(index)
-        # one file of many frames, as the input is
+        indices, ranges = _keep(itertools.chain([first], slices), values, base)
         fitted = _fit(task, ranges)
         encodings = [fitted.get(encoding, encoding) for encoding in base]
+        # one file of many frames, as the input is
         if task.has_frames and len(paths) == 1:
             _write_frames(task, paths[0], values, encodings)
             return paths, []
-        # the files, which get their names together; the header of many frames is read once
-        written = {}
-        source: Callable[[Path], pydicom.Dataset] = functools.partial(_source, task)
-        if task.has_frames:
-            source = functools.lru_cache(maxsize=1)(source)
-        with contextlib.ExitStack() as files:
-            for index in indices:
-                path, encoding = series.path(index // grid.depth), encodings[index]
-                try:
-                    with contained("header"):
-                        stored = _stored(task, index, values[index], encoding)
-                        header = _header(task, source(path), index, encoding)
-                        _describe_pixels(header, [encoding], int(stored.min()), int(stored.max()))
-                        header.PixelData = _padded(_words(stored, header.BitsAllocated))
-                        # what cannot be written is found in memory, not on the disk
-                        content = io.BytesIO()
-                        _save(header, content)
-                except ValueError as error:
-                    if task.has_frames or grid.depth > 1:
-                        raise
-                    skip(path, error)
-                    continue
-                files.enter_context(replacing(paths[index])).write_bytes(content.getbuffer())
-                written[paths[index]] = header.SOPClassUID
+        written = _write_slices(task, paths, indices, values, encodings, skip)
     notes = []
     if written and task.changes:
         name = next(iter(written.values())).name
@@ -151,6 +118,23 @@ class _Task:
 
 
 # How values are stored.
+
+
+def _keep(
+    slices: Iterable[tuple[int, np.ndarray]], values: np.ndarray, base: list[Encoding]
+) -> tuple[list[int], dict[Encoding, tuple[float, float]]]:
+    """Puts slices into `values`: which they were, and the range that each encoding has to hold."""
+    indices: list[int] = []
+    ranges: dict[Encoding, tuple[float, float]] = {}
+    for index, array in slices:
+        low, high = float(array.min()), float(array.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"slice {index}: the model's output is not finite")
+        values[index] = array
+        before = ranges.get(base[index], (low, high))
+        ranges[base[index]] = min(low, before[0]), max(high, before[1])
+        indices.append(index)
+    return indices, ranges
 
 
 def _base_encodings(task: _Task) -> list[Encoding]:
@@ -237,6 +221,41 @@ def _padded(words: np.ndarray) -> bytes:
 
 
 # Files.
+
+
+def _write_slices(
+    task: _Task,
+    paths: list[Path],
+    indices: list[int],
+    values: np.ndarray,
+    encodings: list[Encoding],
+    skip: Callable[[Path, ValueError], object],
+) -> dict[Path, pydicom.uid.UID]:
+    """One file for each slice, which get their names together, and the class of each."""
+    written = {}
+    source: Callable[[Path], pydicom.Dataset] = functools.partial(_source, task)
+    if task.has_frames:  # the header of many frames is read once
+        source = functools.lru_cache(maxsize=1)(source)
+    with contextlib.ExitStack() as files:
+        for index in indices:
+            path, encoding = task.series.path(index // task.grid.depth), encodings[index]
+            try:
+                with contained("header"):
+                    stored = _stored(task, index, values[index], encoding)
+                    header = _header(task, source(path), index, encoding)
+                    _describe_pixels(header, [encoding], int(stored.min()), int(stored.max()))
+                    header.PixelData = _padded(_words(stored, header.BitsAllocated))
+                    # what cannot be written is found in memory, not on the disk
+                    content = io.BytesIO()
+                    _save(header, content)
+            except ValueError as error:
+                if task.has_frames or task.grid.depth > 1:
+                    raise
+                skip(path, error)
+                continue
+            files.enter_context(replacing(paths[index])).write_bytes(content.getbuffer())
+            written[paths[index]] = header.SOPClassUID
+    return written
 
 
 def _write_frames(task: _Task, path: Path, values: np.ndarray, encodings: list[Encoding]) -> None:
