@@ -64,6 +64,13 @@ def test_a_link_and_an_anchor_that_lead_nowhere_are_found(tmp_path):
     assert set(LINK.findall(prose(page))) == {"d.md#e", "#g"}
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_of_the_project_that_are_named_exist(page):
+    folders = "zoo|zoo_datasets|tests|tools|examples|benchmarks|docs"
+    named = re.findall(rf"`((?:{folders})/[\w./-]+)`", page.read_text(encoding="utf-8"))
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
 def test_every_picture_is_shown():
     shown = {
         (page.parent / link).resolve()
@@ -195,7 +202,8 @@ def test_a_tutorial_that_fails_says_where(tmp_path):
 def test_the_tutorials_show_what_a_run_printed():
     for page in (ROOT / "docs" / "tutorials").glob("*.md"):
         text = page.read_text(encoding="utf-8")
-        assert re.search(r"\*Made by `make tutorials` in \d+ min, on \d+ cores of ", text), page
+        made = r"\*Made by `make tutorials` in \d+ min of processor time, on \d+ cores of "
+        assert re.search(made, text), page
         assert text.count("```text") >= 5, page
 
 
