@@ -1,4 +1,4 @@
-"""Image grids for TensorBoard, sample files and reports, and the pieces of an HTML page.
+"""Image grids for TensorBoard, sample files and reports.
 
 Images come as `[H, W]` or `[H, W, C]` arrays in physical units. Of several channels the middle
 one is shown, which for neighbouring slices is the slice itself. CT is looked at as radiologists do,
@@ -35,7 +35,7 @@ _BACKGROUND = 24  # dark grey, so that black images have an edge
 
 def grey(image: np.ndarray, window: Window) -> np.ndarray:
     """`[H, W]` uint8 of an image: black at the window's lower end, white at its upper end."""
-    image = _middle(image)
+    image = middle(image)
     low, high = window
     scaled = (np.nan_to_num(image, nan=low, posinf=high, neginf=low) - low) / (high - low)
     return np.round(255 * np.clip(scaled, 0, 1)).astype(np.uint8)
@@ -62,15 +62,21 @@ def display_windows(images: Iterable[np.ndarray], unit: str, window: Window) -> 
         return {"": window}
     if soft[0] <= window[0] and window[1] <= soft[1]:
         return {_window_label("window", window): window}
-    found = np.sum([_tissues(_middle(image)) for image in images], axis=0)
+    found = np.sum([_tissues(middle(image)) for image in images], axis=0)
     share = dict(zip(CT_WINDOWS, found / max(found.sum(), 1), strict=True))
     # What lies beyond the network's window cannot be seen in it.
     seen = {"soft tissue": True, "lung": window[0] <= -900, "bone": window[1] >= 800}
     names = [name for name, least in _LEAST.items() if seen[name] and share[name] > least]
-    names = names or ["soft tissue"]
+    if not names:
+        names = ["soft tissue"]
     # A stable sort: of a slice through the chest less than half is lung, of a patch from one more.
     names.sort(key=lambda name: name != "lung" or share["lung"] < 0.5)
     return {_window_label(name, CT_WINDOWS[name]): CT_WINDOWS[name] for name in names}
+
+
+def best_window(images: Iterable[np.ndarray], unit: str, window: Window) -> tuple[str, Window]:
+    """The first of the `display_windows`, with its label."""
+    return next(iter(display_windows(images, unit, window).items()))
 
 
 def _tissues(image: np.ndarray) -> list[int]:
@@ -90,7 +96,7 @@ def _window_label(name: str, window: Window) -> str:
 
 def diverging(error: np.ndarray, limit: float) -> np.ndarray:
     """`[H, W, 3]` uint8 of a signed image: blue at -limit, near white at 0, red at +limit."""
-    error = np.nan_to_num(_middle(error), nan=0.0, posinf=limit, neginf=-limit)
+    error = np.nan_to_num(middle(error), nan=0.0, posinf=limit, neginf=-limit)
     scaled = 0.5 + 0.5 * np.clip(error / limit, -1, 1)
     # An odd number of colours, so that 0 has one of its own.
     table = matplotlib.colormaps["RdBu_r"](np.linspace(0, 1, 511), bytes=True)[:, :3]
@@ -102,10 +108,9 @@ def label_colours(classes: int) -> np.ndarray:
 
     They differ up to 21 classes and repeat beyond.
     """
-    colours = matplotlib.colormaps["tab10" if classes <= 11 else "tab20"].colors
+    name, count = ("tab10", 10) if classes <= 11 else ("tab20", 20)
     table = np.zeros((classes, 3), np.uint8)
-    for label in range(1, classes):
-        table[label] = np.round(255 * np.array(colours[(label - 1) % len(colours)]))
+    table[1:] = matplotlib.colormaps[name](np.arange(classes - 1) % count, bytes=True)[:, :3]
     return table
 
 
@@ -121,7 +126,7 @@ def overlay(
         classes: number of classes.
         opacity: of the colours, 0 to 1.
     """
-    below, labels = _rgb(grey(image, window)), _middle(labels).astype(int)
+    below, labels = _rgb(grey(image, window)), middle(labels).astype(int)
     if below.shape[:2] != labels.shape:
         raise ValueError(
             f"image, labels: expected one size. Received: {below.shape[:2]} and {labels.shape}"
@@ -136,9 +141,8 @@ def round_limit(value: float) -> float:
     if not np.isfinite(value) or value <= 0:
         return 1.0
     power = 10.0 ** np.floor(np.log10(value))
-    return float(
-        next(s * power for s in (1, 2, 3, 4, 5, 6, 8, 10) if s * power >= value * 0.999999)
-    )
+    steps = power * np.array([1, 2, 3, 4, 5, 6, 8, 10])
+    return float(steps[steps >= value * 0.999999][0])
 
 
 def shrink(image: np.ndarray, largest: int) -> np.ndarray:
@@ -189,66 +193,78 @@ def grid(
     missing = [name for name in names if name not in window_of]
     if missing:
         raise ValueError(f"windows: expected a window for {missing[0]!r}. Received: {windows}")
+    # The panels of each row, and at their end the errors.
     rows, windows_of, named = _in_windows(rows, window_of, ct)
-    captions = captions or named
-    panels = [
-        {name: _rgb(grey(shrink(image, largest), own[name])) for name, image in row.items()}
-        for row, own in zip(rows, windows_of, strict=True)
-    ]
+    panels = []
+    for row, own in zip(rows, windows_of, strict=True):
+        panels.append({k: _rgb(grey(shrink(v, largest), own[k])) for k, v in row.items()})
     if error is not None:
         errors = [_difference(row, error, own) for row, own in zip(rows, windows_of, strict=True)]
-        found = [np.abs(e).ravel() for e in errors if e is not None]
-        if error_limit is None:
-            error_limit = round_limit(
-                float(np.nanpercentile(np.concatenate(found), 99)) if found else 0.0
-            )
-        label = f"{error[0]} - {error[1]}, ±{error_limit:g} {unit if unit != '1' else ''}".strip()
-        names.append(label)
-        for row, difference in zip(panels, errors, strict=True):
+        limit = _error_limit(errors) if error_limit is None else error_limit
+        shown_unit = unit if unit != "1" else ""
+        names.append(f"{error[0]} - {error[1]}, ±{limit:g} {shown_unit}".strip())
+        for shown, difference in zip(panels, errors, strict=True):
             if difference is not None:
-                row[label] = diverging(shrink(difference, largest), error_limit)
-    cell = max(panel, *(max(p.shape[:2]) for row in panels for p in row.values()))
-    lines = []
-    for row, caption in zip(panels, captions, strict=True):
-        cells = {name: _enlarge(image, cell) for name, image in row.items()}
-        height = max((image.shape[0] for image in cells.values()), default=cell)
-        lines.append((cells, height, caption))
-    widths = {
-        name: max([cells[name].shape[1] for cells, *_ in lines if name in cells], default=panel)
-        for name in names
-    }
-    bar = _GAP + 8 if error is not None else 0
+                shown[names[-1]] = diverging(shrink(difference, largest), limit)
+    canvas, last = _laid_out(panels, names, captions or named, panel, 0 if error is None else 8)
+    if error is not None:  # the colour bar, under the last column
+        ramp = diverging(np.linspace(-1, 1, last)[None], 1.0)
+        canvas[-8 - _GAP // 2 : -_GAP // 2, -last:] = ramp
+    return canvas
+
+
+def _error_limit(errors: Sequence[np.ndarray | None]) -> float:
+    """A rounded 99th percentile of all errors."""
+    found = [np.abs(each).ravel() for each in errors if each is not None]
+    return round_limit(float(np.nanpercentile(np.concatenate(found), 99))) if found else 1.0
+
+
+def _laid_out(
+    rows: Sequence[Mapping[str, np.ndarray]],
+    names: Sequence[str],
+    captions: Sequence[str],
+    panel: int,
+    bar: int,
+) -> tuple[np.ndarray, int]:
+    """Panels in rows and columns, with names above the columns and captions below the rows.
+
+    Args:
+        rows: column name to panel, uint8 `[H, W, 3]`.
+        names: of the columns, from left to right.
+        captions: one a row, "" for none.
+        panel: smaller panels are enlarged to at least this many pixels.
+        bar: pixels kept free at the bottom; 0 for none.
+
+    Returns:
+        The picture, uint8 `[H, W, 3]`, and the width of the last column.
+    """
+    # All panels as large as the largest, but for a part of a whole factor.
+    sides = [max(image.shape[:2]) for row in rows for image in row.values()]
+    cell = max(panel, *sides)
+    lines = [{name: _enlarge(image, cell) for name, image in row.items()} for row in rows]
+    heights = [max((each.shape[0] for each in line.values()), default=cell) for line in lines]
+    widths = []
+    for name in names:
+        widths.append(max([line[name].shape[1] for line in lines if name in line], default=panel))
+    # Where each row begins.
     below = _LABEL if any(captions) else 0
-    canvas = np.full(
-        (
-            _LABEL + sum(height + _GAP + below for _, height, _ in lines) + bar,
-            sum(widths.values()) + _GAP * (len(names) - 1),
-            3,
-        ),
-        _BACKGROUND,
-        np.uint8,
-    )
+    tops = np.cumsum([_LABEL, *(height + _GAP + below for height in heights)])
+    height = tops[-1] + (bar + _GAP if bar else 0)
+    canvas = np.full((height, sum(widths) + _GAP * (len(names) - 1), 3), _BACKGROUND, np.uint8)
     # Column by column, with its name above.
     left = 0
-    for name in names:
-        top = _LABEL
-        for cells, height, _ in lines:
-            if name in cells:
-                image = cells[name]
+    for name, width in zip(names, widths, strict=True):
+        for line, top in zip(lines, tops[:-1], strict=True):
+            if name in line:
+                image = line[name]
                 canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
-            top += height + _GAP + below
-        _write(canvas, name, 0, left, widths[name])
-        left += widths[name] + _GAP
-    # The rows' windows, each below its row.
-    top = _LABEL
-    for _, height, caption in lines:
+        _write(canvas, name, 0, left, width)
+        left += width + _GAP
+    # The rows' captions, each below its row.
+    for caption, top, row_height in zip(captions, tops[:-1], heights, strict=True):
         if caption:
-            _write(canvas, caption, top + height, 0, canvas.shape[1])
-        top += height + _GAP + below
-    if error is not None:  # the colour bar, under the last column
-        ramp = diverging(np.linspace(-1, 1, widths[names[-1]])[None], 1.0)
-        canvas[-8 - _GAP // 2 : -_GAP // 2, -widths[names[-1]] :] = ramp
-    return canvas
+            _write(canvas, caption, top + row_height, 0, canvas.shape[1])
+    return canvas, widths[-1]
 
 
 def sample_grid(
@@ -303,7 +319,7 @@ def save_png(path: str | os.PathLike, array: np.ndarray) -> None:
     write_atomic(path, png(array))
 
 
-def _middle(image: np.ndarray) -> np.ndarray:
+def middle(image: np.ndarray) -> np.ndarray:
     """The image, or its middle channel, as float32 `[H, W]`."""
     image = np.asarray(image, np.float32)
     if image.ndim not in (2, 3):
@@ -328,11 +344,13 @@ def _in_windows(
     return shown, windows_of, captions
 
 
-def _difference(row, names: tuple[str, str], windows) -> np.ndarray | None:
+def _difference(
+    row: Mapping[str, np.ndarray], names: tuple[str, str], windows: Mapping[str, Window]
+) -> np.ndarray | None:
     """First minus second in the first's window, or None where the row has no such pair."""
     if any(name not in row for name in names):
         return None
-    a, b = (_middle(row[name]) for name in names)
+    a, b = (middle(row[name]) for name in names)
     if a.shape != b.shape:
         return None
     window = windows[names[0]]

@@ -1,6 +1,7 @@
 """What `describe` tells of a data set: configs, images, splits, licence, how to get the files."""
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +39,21 @@ def card(dataset: str, data_dir: Path | None = None) -> dict[str, Any]:
     return described
 
 
+def image_domains(features: Mapping[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
+    """Features that hold images to what the metadata say of them, as `Domain.to_dict` does."""
+    found = {key: metadata.get(key) for key in features}
+    return {k: v for k, v in found.items() if isinstance(v, dict) and "window" in v}
+
+
 def _config(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
+    """What is known of one config, built or not."""
     config, features = builder.builder_config, builder.info.features
     metadata = dict((builder.info.metadata or {}).items())
-    images = {
-        key: {
-            "shape": list(features[key].shape),
-            "dtype": features[key].np_dtype.__name__,
-            **metadata[key],
-        }
-        for key in features
-        if isinstance(metadata.get(key), dict) and "window" in metadata[key]
-    }
+    # Its images, and what numbers they hold.
+    images = {}
+    for key, domain in image_domains(features, metadata).items():
+        shape, dtype = list(features[key].shape), features[key].np_dtype.__name__
+        images[key] = {"shape": shape, "dtype": dtype, **domain}
     described = {
         "name": f"{builder.name}/{config.name}",
         "version": str(builder.version),
@@ -61,9 +65,11 @@ def _config(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
         "other_features": [key for key in features if key not in images],
         "label_names": metadata.get("label_names"),
         "prepared": str(builder.data_dir) if Path(builder.data_dir).exists() else None,
-        "examples": {name: split.num_examples for name, split in builder.info.splits.items()},
-        "licence": getattr(config, "licence", ""),
     }
+    splits = builder.info.splits.items()
+    described["examples"] = {name: split.num_examples for name, split in splits}
+    described["licence"] = getattr(config, "licence", "")
+    # Where it is from: a publisher's files, or a simulation.
     patients = getattr(config, "patients", None)
     real = getattr(config, "find", None)
     if patients and not real:
@@ -92,10 +98,10 @@ def text(described: dict[str, Any]) -> str:
             lines += ["", f"How to get {config['name']}"]
             lines += [f"  {line}".rstrip() for line in config["manual"].strip().splitlines()]
             lines += [f"  The manual directory: {config['manual_dir']}"]
-            prepare = f"python cli.py prepare --dataset={config['name']}"
-            lines += [f"  Then: {prepare}"]
+            command = f"python cli.py prepare --dataset={config['name']}"
+            lines += [f"  Then: {command}"]
             if config["idc"]:
-                lines += [f"  Or, from the Imaging Data Commons: {prepare} --fetch"]
+                lines += [f"  Or, from the Imaging Data Commons: {command} --fetch"]
     if described["citation"]:
         lines += ["", "Cite", *(f"  {line}" for line in described["citation"].splitlines())]
     return "\n".join([*lines, "", "About", described["documentation"].strip()])

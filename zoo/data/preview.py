@@ -1,17 +1,19 @@
 """A picture of what is in a data set: a few training examples with titles, units and axes."""
 
 import io
+import itertools
 from pathlib import Path
 from typing import Any
 
 import matplotlib.backends.backend_agg
 import matplotlib.figure
+import matplotlib.layout_engine
 import numpy as np
 import tensorflow_datasets as tfds
 
 from zoo import figures
 from zoo.atomic import write_atomic
-from zoo.data import facts
+from zoo.data import card, facts
 
 _ROWS, _SINGLE = 4, 16  # examples shown: with several images each, and with one
 _SEARCHED = 256  # examples among which those of different patients are looked for
@@ -28,25 +30,23 @@ def save(builder: tfds.core.DatasetBuilder, path: Path) -> int:
     Raises:
         ValueError: where the data set has no training images.
     """
-    metadata = dict((builder.info.metadata or {}).items())
-    domains = {
-        key: metadata[key]
-        for key in builder.info.features
-        if isinstance(metadata.get(key), dict) and "window" in metadata[key]
-    }
+    features, metadata = builder.info.features, dict((builder.info.metadata or {}).items())
+    domains = card.image_domains(features, metadata)
     names = metadata.get("label_names")
-    features = builder.info.features
     classes = getattr(features["label"], "names", None) if "label" in features else None
-    labels = [key for key in builder.info.features if key.endswith("_label")] if names else []
-    examples = _examples(builder, _SINGLE if len(domains) == 1 and not labels else _ROWS)
-    panels = [
-        [_panel(example, key, domains, names, classes) for key in (*domains, *labels)]
-        for example in examples
-    ]
+    labels = [key for key in features if key.endswith("_label")] if names else []
+    # A row for each example; of single images four in a row.
+    alone = len(domains) == 1 and not labels
+    examples = _examples(builder, _SINGLE if alone else _ROWS)
+    panels = []
+    for example in examples:
+        keys = (*domains, *labels)
+        panels.append([_panel(example, key, domains, names, classes) for key in keys])
+    if alone:
+        single = [row[0] for row in panels]
+        panels = [single[i : i + 4] for i in range(0, len(single), 4)]
     title = f"{builder.info.full_name}, split train: {len(examples)} of "
     title += f"{facts.example_count(builder, 'train')} examples"
-    if len(panels[0]) == 1:
-        panels = [[row[0] for row in panels[i : i + 4]] for i in range(0, len(panels), 4)]
     write_atomic(path, _draw(panels, title))
     return len(examples)
 
@@ -56,7 +56,9 @@ def _examples(builder: tfds.core.DatasetBuilder, count: int) -> list[dict[str, A
     facts.example_count(builder, "train")
     in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
     dataset = builder.as_dataset(split="train", read_config=in_order, shuffle_files=False)
-    found, others, seen = [], [], set()
+    found: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    seen = set()
     for example in dataset.take(_SEARCHED).as_numpy_iterator():
         patient = example.get("patient")
         new = patient is None or patient not in seen
@@ -82,42 +84,52 @@ def _panel(
     domain = domains.get(key)
     if not image.size:  # one side of an unpaired example
         return {}
-    name = example["name"].decode() if "name" in example else ""
-    if "label" in example and np.ndim(example["label"]) == 0:
-        label = int(example["label"])
-        name += f", {classes[label]}" if classes else f", class {label}"
-    if image.ndim == 4:
-        name += f", slice {len(image) // 2} of {len(image)}"
-        image = _slice(image)
-    panel = {"title": key, "name": name, "axes": ("column", "row")}
-    spacing = _spacing(example, key, domains)
-    if spacing is not None:
-        row, column = spacing
-        panel["axes"] = ("x in mm", "y in mm")
-        panel["extent"] = (0, image.shape[1] * column, image.shape[0] * row, 0)
-    middle = image[..., image.shape[-1] // 2]
+    panel: dict[str, Any] = {"title": key, "name": _name(example, image, classes)}
+    image = _slice(image)
+    panel |= _axes(image, _spacing(example, key, domains))
+    # A label map, in a colour a class.
     if domain is None or domain["unit"] == "class":
-        shown = middle.astype(int)
-        panel["legend"] = names or [str(i) for i in range(int(shown.max()) + 1)]
-        panel["pixels"] = figures.label_colours(len(panel["legend"]))[shown]
-        return panel
+        labels = image[..., image.shape[-1] // 2].astype(int)
+        legend = names or [str(i) for i in range(int(labels.max()) + 1)]
+        return panel | {"legend": legend, "pixels": figures.label_colours(len(legend))[labels]}
+    # An image in grey, or a measurement as if it were one.
     unit, window = domain["unit"], tuple(domain["window"])
+    pixels = figures.middle(image)
     panel["title"] += f": {domain['modality']}"
     if unit == "k-space":
         magnitude = np.sqrt((np.abs(image.astype(np.complex64)) ** 2).sum(-1))
-        middle, unit = np.log10(magnitude + 1e-3), "log10 of |k-space|"
+        pixels, unit = np.log10(magnitude + 1e-3), "log10 of |k-space|"
         window = (-2.0, float(np.log10(max(window[1], 0.1))))
         panel["axes"] = ("kx", "ky")
     elif unit == "line integral":
         panel["axes"] = ("detector", "view")
     elif unit == "HU":
         # One window for all CT of an example, so that they can be compared.
-        alike = [_slice(example[k]) for k, each in domains.items() if each["unit"] == "HU"]
-        alike = [each for each in alike if each.size]
-        label, window = next(iter(figures.display_windows(alike, unit, window).items()))
+        of_ct = [_slice(example[k]) for k, each in domains.items() if each["unit"] == "HU"]
+        label, window = figures.best_window([i for i in of_ct if i.size], unit, window)
         unit = f"HU, {label.partition(',')[0]}"
     unit = "value" if unit == "1" else unit
-    return panel | {"pixels": middle.astype(np.float32), "window": window, "unit": unit}
+    return panel | {"pixels": pixels.astype(np.float32), "window": window, "unit": unit}
+
+
+def _name(example: dict[str, Any], image: np.ndarray, classes: list[str] | None) -> str:
+    """An example's name, its class and, of a volume, which slice is shown."""
+    name = example["name"].decode() if "name" in example else ""
+    if "label" in example and np.ndim(example["label"]) == 0:
+        label = int(example["label"])
+        name += f", {classes[label]}" if classes else f", class {label}"
+    if image.ndim == 4:
+        name += f", slice {len(image) // 2} of {len(image)}"
+    return name
+
+
+def _axes(image: np.ndarray, spacing: tuple[float, float] | None) -> dict[str, Any]:
+    """What the axes are called and, where the spacing is known, where they end in mm."""
+    if spacing is None:
+        return {"axes": ("column", "row")}
+    row, column = spacing
+    extent = (0, image.shape[1] * column, image.shape[0] * row, 0)
+    return {"axes": ("x in mm", "y in mm"), "extent": extent}
 
 
 def _slice(image: Any) -> np.ndarray:
@@ -146,18 +158,17 @@ def _draw(panels: list[list[dict[str, Any]]], title: str) -> bytes:
     """The PNG file of rows of panels; the last row may be shorter."""
     columns = max(map(len, panels))
     width, height = 3.3 * columns + 0.4, 2.9 * len(panels) + 0.7
-    figure = matplotlib.figure.Figure(figsize=(width, height), dpi=100, layout="constrained")
+    layout = matplotlib.layout_engine.ConstrainedLayoutEngine(wspace=0.04)
+    figure = matplotlib.figure.Figure(figsize=(width, height), dpi=100, layout=layout)
     matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(wspace=0.04)
     figure.suptitle(title, color=_INK, fontsize=12)
     cells = figure.subplots(len(panels), columns, squeeze=False)
-    for r, row in enumerate(panels):
-        for c, cell in enumerate(cells[r]):
-            panel = row[c] if c < len(row) else {}
-            if not panel:
+    for row, line in zip(panels, cells, strict=True):
+        for panel, cell in itertools.zip_longest(row, line):
+            if panel:
+                _draw_panel(figure, cell, panel)
+            else:
                 cell.set_axis_off()
-                continue
-            _draw_panel(figure, cell, panel)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from zoo import figures
 from zoo.figures import Window, png
+
+LARGEST = 640  # longer sides of images are reduced to at most this
 
 
 def data_uri(array: np.ndarray) -> str:
@@ -36,9 +39,41 @@ def section(title: str, note: str, *blocks: str) -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of cells that are HTML already."""
     top = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    body = ""
+    for row in rows:
+        cells = "".join(f"<td>{cell}</td>" for cell in row)
+        body += f"<tr>{cells}</tr>"
     inner = f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody>"
     return f'<div class="scroll"><table>{inner}</table></div>'
+
+
+def by_patient(note: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A section with a row for each patient, folded where there are many."""
+    opened = " open" if len(rows) <= 30 else ""
+    shown = f"<summary>{len(rows)} patients</summary>{table(head, rows)}"
+    return section("By patient", note, f"<details{opened}>{shown}</details>")
+
+
+def tiles(items: Iterable[tuple[str, str, str]]) -> str:
+    """A row of large figures: what each is, the figure and what there is to say of it, as HTML."""
+    inner = ""
+    for label, value, note in items:
+        inner += (
+            f'<div class="tile"><span class="soft">{label}</span><b>{value}</b>'
+            f'<span class="soft">{note}</span></div>'
+        )
+    return f'<div class="tiles">{inner}</div>'
+
+
+def example_title(title: str, about: Iterable[str]) -> str:
+    """A line above an example's images; what is "" is left out."""
+    shown = html.escape(" · ".join(filter(None, about)))
+    return f"<h3>{html.escape(title)} <span>{shown}</span></h3>"
+
+
+def grey(image: np.ndarray, window: Window) -> np.ndarray:
+    """An image `[H, W]` or `[H, W, C]` as it is shown on a page: uint8, of a size that fits."""
+    return figures.grey(figures.shrink(image, LARGEST), window)
 
 
 def panels(images: Iterable[tuple[str, np.ndarray]]) -> str:

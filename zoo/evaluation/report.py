@@ -7,31 +7,23 @@ from typing import Any
 import numpy as np
 
 from zoo import figures
-from zoo.evaluation import intervals, segmentation_report
-from zoo.evaluation.page import colour_bar, document, panels, section, table
+from zoo.domain import Domain
+from zoo.evaluation import formats, intervals, segmentation_report
+from zoo.evaluation.examples import Example, input_domain
+from zoo.evaluation.page import (
+    LARGEST,
+    by_patient,
+    colour_bar,
+    document,
+    example_title,
+    grey,
+    panels,
+    section,
+    table,
+    tiles,
+)
+from zoo.figures import Window
 
-Window = tuple[float, float]
-
-# Measure: label, unit (None: the image's own), decimals.
-MEASURES = {
-    "psnr": ("PSNR", "dB", 2),
-    "ssim": ("SSIM", "", 4),
-    "ms_ssim": ("MS-SSIM", "", 4),
-    "rmse_window": ("RMSE in window", None, None),
-    "mae_window": ("MAE in window", None, None),
-    "rmse": ("RMSE, all values", None, None),
-    "mae": ("MAE, all values", None, None),
-    "nmse": ("NMSE", "", 5),
-    "psnr_body": ("PSNR in the body", "dB", 2),
-    "rmse_body": ("RMSE in the body", None, None),
-    "mae_body": ("MAE in the body", None, None),
-    "ssim_synthrad": ("SSIM, SynthRAD2023", "", 4),
-    "psnr_synthrad": ("PSNR, SynthRAD2023", "dB", 2),
-    "mae_synthrad": ("MAE, SynthRAD2023", None, None),
-    "ssim_fastmri": ("SSIM, fastMRI", "", 4),
-    "psnr_fastmri": ("PSNR, fastMRI", "dB", 2),
-    "nmse_fastmri": ("NMSE, fastMRI", "", 5),
-}
 _BODY = {
     "threshold": "the largest connected part of the target above -500 HU, filled",
     "mask of the data set": "the data set's mask",
@@ -43,7 +35,6 @@ _VOLUMES = {
     "as the range",
 }
 
-_LARGEST = 640  # longer sides are reduced to at most this for the page
 _PLOTTED = 300  # images in the plot
 
 
@@ -60,11 +51,9 @@ def page(results: dict[str, Any], pictures: dict[str, Any]) -> str:
     parts = [_head(results)]
     if kind == "translation":
         parts += [_tiles(results), _summary(results), _volumes(results), _plot(results)]
-        parts += [_examples(results, pictures["examples"])]
-        parts += [_patients(results)]
+        parts += [_examples(results, pictures["examples"]), _patients(results)]
     elif kind == "unaligned translation":
-        parts += [_distances(results)]
-        parts += [_examples(results, pictures["examples"])]
+        parts += [_distances(results), _examples(results, pictures["examples"])]
     elif kind == "segmentation":
         parts += segmentation_report.sections(results, pictures["examples"])
     else:
@@ -78,24 +67,27 @@ def page(results: dict[str, Any], pictures: dict[str, Any]) -> str:
 
 
 def _head(results: dict[str, Any]) -> str:
-    data, target, source = results["dataset"], results["target"], results["source"]
+    data, kind = results["dataset"], results["kind"]
+    # How much was measured.
     counted = f"{results['images']} {'images' if results['dimensions'] == 2 else 'volumes'}"
     if results["patients"]:
         counted += f" of {results['patients']} patients"
     if results["limit"]:
         counted += f" (at most {results['limit']} asked for)"
+    # What of, and with what; what is not known is left out.
+    domains = {"Source": _domain(results["source"]), "Target": _domain(results["target"])}
+    if kind == "generation":
+        domains = {"Domain": _domain(results["target"])}
+    made = [f"{name} {version}" for name, version in results["versions"].items() if version]
     facts = {
         "Model": results["model"],
         "Weights": results["weights"][:16] and f"sha256 {results['weights'][:16]}…",
         "Data set": " ".join(filter(None, (data["name"], data["version"]))) + f", {data['split']}",
         "": data["description"],
         "Images": counted,
-        "Source": _domain(source) if results["kind"] != "generation" else "",
-        "Target" if results["kind"] != "generation" else "Domain": _domain(target),
+        **domains,
         "Classes": ", ".join(results.get("label_names", ())),
-        "Made": ", ".join(
-            [results["created"]] + [f"{k} {v}" for k, v in results["versions"].items() if v]
-        ),
+        "Made": ", ".join([results["created"], *made]),
     }
     rows = "".join(f"<dt>{_text(k)}</dt><dd>{_text(v)}</dd>" for k, v in facts.items() if v)
     title = _text(results["model"]) + ' <span class="soft">on</span> ' + _text(data["name"])
@@ -104,52 +96,44 @@ def _head(results: dict[str, Any]) -> str:
         "unaligned translation": "Image translation without aligned targets, compared as sets",
         "segmentation": "Pixel-wise classification, compared with the target's label map",
         "generation": "Image generation, compared with held-out images",
-    }[results["kind"]]
+    }[kind]
     return f'<header><h1>{title}</h1><div class="soft">{what}</div><dl>{rows}</dl></header>'
 
 
 def _tiles(results: dict[str, Any]) -> str:
     """The three numbers that most readers want."""
-    tiles = []
+    items = []
     for key in ("psnr", "ssim", "rmse_window"):
-        label, unit, _ = _measure(key, results)
+        unit = formats.unit(key, results)
         output = intervals.independent(results["summary"]["output"][key])
-        line = _interval(output["ci95"], key, results)
+        line = formats.interval(output["ci95"], key, results)
         line += f", {output['count']} {output['of']}"
-        gain = results["summary"].get("gain")
-        if gain:
-            difference = intervals.independent(gain[key])["mean"]
-            better = difference * (-1 if key == "rmse_window" else 1) > 0
-            line += (
-                f'<br><span class="{"good" if better else "alarm"}">'
-                f"{_number(difference, key, results, sign=True)} {_text(unit)}</span>"
-                f" {_against(results)}"
-            )
-        value = _number(output["mean"], key, results)
-        tiles.append(
-            f'<div class="tile"><span class="soft">{label}</span>'
-            f"<b>{value} <small>{_text(unit)}</small></b>"
-            f'<span class="soft">{line}</span></div>'
-        )
-    return f'<div class="tiles">{"".join(tiles)}</div>'
+        if "gain" in results["summary"]:
+            gain = intervals.independent(results["summary"]["gain"][key])["mean"]
+            better = gain < 0 if key == "rmse_window" else gain > 0
+            shown = f"{formats.number(gain, key, results, sign=True)} {unit}"
+            line += f'<br><span class="{"good" if better else "alarm"}">{shown}</span>'
+            line += f" {_against(results)}"
+        value = formats.number(output["mean"], key, results)
+        items.append((formats.label(key), f"{value} <small>{unit}</small>", line))
+    return tiles(items)
 
 
 def _summary(results: dict[str, Any]) -> str:
     rows, head = _measures(results, results["summary"])
     low, high = results["window"]
+    # How the figures are to be read.
+    unit = formats.image_unit(results)
     scales = ", ".join(map(str, results["ms_ssim_scales"]))
+    reduced = "" if results["ms_ssim_scales"] == [5] else " (weights renormalised)"
     note = (
         f"Mean ± standard deviation, and the 95 % bootstrap interval of the mean. The window is "
-        f"{low:g} to {high:g} {_unit(results)}; its width is the data range of PSNR, SSIM and "
+        f"{low:g} to {high:g} {unit}; its width is the data range of PSNR, SSIM and "
         f"MS-SSIM, for which values are clipped to it. MS-SSIM uses {scales} of 5 scales"
-        + ("" if results["ms_ssim_scales"] == [5] else " (weights renormalised)")
-        + ". By patient, each patient's mean counts once."
-        + (
-            " SSIM and MS-SSIM of a volume are means over its axial slices."
-            if results["dimensions"] == 3
-            else ""
-        )
+        f"{reduced}. By patient, each patient's mean counts once."
     )
+    if results["dimensions"] == 3:
+        note += " SSIM and MS-SSIM of a volume are means over its axial slices."
     if results["unit"] == "HU":
         note += " NMSE counts values from air, -1000 HU."
     if results["body"]:
@@ -177,22 +161,21 @@ def _measures(
 ) -> tuple[list[list[str]], list[str]]:
     """Rows and head of the table of all measures in a summary."""
     columns = {"output": "Output", "input": _capital(results["baseline"]), "gain": "Gain (paired)"}
-    keys = [key for key in MEASURES if key in summary["output"]]
-    by_patient = summary["output"][keys[0]]["patients"] is not None
+    keys = [key for key in formats.MEASURES if key in summary["output"]]
     head = ["Measure"] + [columns[part] for part in summary]
-    if by_patient:
-        head += ["Output, by patient"]
-        head += ["Gain, by patient"] if "gain" in summary else []
+    # Parts that are also shown with each patient counted once.
+    known = summary["output"][keys[0]]["patients"] is not None
+    once = [part for part in ("output", "gain") if known and part in summary]
+    head += [f"{part.capitalize()}, by patient" for part in once]
     rows = []
     for key in keys:
-        label, unit, _ = _measure(key, results)
-        cells = [f"{label} {f'<small>{_text(unit)}</small>' if unit else ''}"]
-        for part in summary:
-            cells.append(_cell(summary[part][key], key, results, sign=part == "gain"))
-        if by_patient:
-            cells.append(_cell(summary["output"][key]["patients"], key, results))
-            if "gain" in summary:
-                cells.append(_cell(summary["gain"][key]["patients"], key, results, sign=True))
+        unit = formats.unit(key, results)
+        cells = [f"{formats.label(key)} {f'<small>{unit}</small>' if unit else ''}"]
+        for part, values in summary.items():
+            cells.append(formats.cell(values[key], key, results, sign=part == "gain"))
+        for part in once:
+            patients = summary[part][key]["patients"]
+            cells.append(formats.cell(patients, key, results, sign=part == "gain"))
         rows.append(cells)
     return rows, head
 
@@ -202,23 +185,36 @@ def _plot(results: dict[str, Any]) -> str:
     rows = sorted(results["per_image"], key=lambda row: row["output"]["psnr"])
     if len(rows) < 2:
         return ""
+    note = "PSNR in dB of every image's output (filled)"
+    if "input" in rows[0]:
+        note += f" and {results['baseline']} (open)"
+    note += ", in order of the output's."
     if len(rows) > _PLOTTED:
+        note += f" {_PLOTTED} of {len(rows)} images, evenly chosen."
         rows = [rows[i] for i in np.linspace(0, len(rows) - 1, _PLOTTED).round().astype(int)]
+    return section("Image by image", note, _drawing(rows))
+
+
+def _drawing(rows: list[dict[str, Any]]) -> str:
+    """The plot as SVG: images from left to right, PSNR upwards."""
+    # The scale, with some room at both ends.
     values = [row[part]["psnr"] for row in rows for part in ("output", "input") if part in row]
     low, high = min(values), max(values)
     margin = 0.06 * (high - low) or 1.0
     low, high = low - margin, high + margin
-    step = figures.round_limit((high - low) / 6)
 
     def y(value: float) -> float:
         return 205 - 195 * (value - low) / (high - low)
 
+    # Lines at round values.
+    step = figures.round_limit((high - low) / 6)
     marks = []
     for tick in np.arange(np.ceil(low / step) * step, high, step):
         marks.append(
             f'<line class="grid" x1="48" x2="1050" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
             f'<text x="40" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
         )
+    # A dot for each output, joined with that of its baseline.
     for i, row in enumerate(rows):
         x, after = 60 + 978 * i / (len(rows) - 1), y(row["output"]["psnr"])
         if "input" in row:
@@ -227,109 +223,108 @@ def _plot(results: dict[str, Any]) -> str:
                 f'<line class="join" x1="{x:.1f}" x2="{x:.1f}" y1="{before:.1f}" y2="{after:.1f}"/>'
                 f'<circle class="in" cx="{x:.1f}" cy="{before:.1f}" r="3"/>'
             )
-        title = html.escape(f"{row['name']}: {row['output']['psnr']:.2f} dB")
+        title = _text(f"{row['name']}: {row['output']['psnr']:.2f} dB")
         marks.append(
             f'<circle class="out" cx="{x:.1f}" cy="{after:.1f}" r="3.5">'
             f"<title>{title}</title></circle>"
         )
-    drawing = (
-        '<svg viewBox="0 0 1060 215" role="img" aria-label="PSNR of each image">'
-        + "".join(marks)
-        + "</svg>"
-    )
-    note = "PSNR in dB of every image's output (filled)"
-    note += f" and {results['baseline']} (open)" if "input" in rows[0] else ""
-    note += ", in order of the output's."
-    if len(results["per_image"]) > _PLOTTED:
-        note += f" {_PLOTTED} of {len(results['per_image'])} images, evenly chosen."
-    return section("Image by image", note, drawing)
+    label = 'role="img" aria-label="PSNR of each image"'
+    return f'<svg viewBox="0 0 1060 215" {label}>{"".join(marks)}</svg>'
 
 
-def _examples(results, examples) -> str:
+def _examples(results: dict[str, Any], examples: Sequence[tuple[str, Example]]) -> str:
     """Each example with its errors, in every window that shows what is in it."""
     aligned = results["kind"] == "translation"
     name = _capital(results.get("baseline") or "input")
-    target = results["target"]
-    source = target if results["source"]["unit"] == "k-space" else results["source"]
-    ct = source["unit"] == target["unit"] == "HU"
-    looks = [_looks(example, source, target, aligned) for _, example in examples]
-    limits = _limits_of(looks) if aligned else {}
+    target = Domain.from_dict(results["target"])
+    source = input_domain(Domain.from_dict(results["source"]), target)
+    # Another unit than HU in both looks alike in all windows of CT, and is shown in its own.
+    own = None if source.unit == target.unit == "HU" else source.window
+    windows_of = [_windows(example, target, aligned) for _, example in examples]
+    limits = _limits_of([example for _, example in examples], windows_of) if aligned else {}
     blocks = []
-    for (title, example), look in zip(examples, looks, strict=True):
+    for (title, example), windows in zip(examples, windows_of, strict=True):
         about = [example["name"], example["patient"] and f"patient {example['patient']}"]
         if aligned:
-            row = example["row"]
-            score = f"PSNR {row['output']['psnr']:.2f} dB"
-            if "gain" in row:
-                gain = _number(row["gain"]["psnr"], "psnr", results, sign=True)
-                score += f" ({gain} {_against(results)})"
-            about += [score, f"SSIM {row['output']['ssim']:.4f}"]
-        about = " · ".join(_text(item) for item in about if item)
-        blocks.append(f"<h3>{_text(title)} <span>{about}</span></h3>")
-        # A row of panels for each window; what is no CT looks alike in all of them.
-        for label, (window, error) in look.items():
-            input_window = window if ct else tuple(source["window"])
+            about += _scores(example["row"], results)
+        blocks.append(example_title(title, about))
+        # A row of panels for each window.
+        for label, window in windows.items():
             shots = [
-                (name, _grey(example["input"], input_window)),
-                ("Output", _grey(example["output"], window)),
-                ("Target" if aligned else "A real target", _grey(example["target"], window)),
+                (name, grey(example["input"], own or window)),
+                ("Output", grey(example["output"], window)),
+                ("Target" if aligned else "A real target", grey(example["target"], window)),
             ]
-            if error is not None:
-                shown = figures.diverging(figures.shrink(error, _LARGEST), limits[label])
-                shots.append(("Output − target", shown))
+            if aligned:
+                error = figures.shrink(_error(example, window), LARGEST)
+                shots.append(("Output − target", figures.diverging(error, limits[label])))
             caption = f'<p class="soft">{_text(_capital(label))}</p>' if label else ""
             blocks.append(caption + panels(shots))
-    bars = _bars(results, name, source, ct, looks, limits)
-    note = (
-        "Within the display windows below; errors beyond the scale's ends show its end colours."
-        if aligned
-        else "Chosen at random. The real target is of another place or patient."
-    )
-    note += " Of volumes the middle slice is shown." if results["dimensions"] == 3 else ""
+    bars = _bars(results, name, source, windows_of, limits)
+    note = "Chosen at random. The real target is of another place or patient."
+    if aligned:
+        note = "Within the display windows below; errors beyond the scale's ends show its end "
+        note += "colours."
+    if results["dimensions"] == 3:
+        note += " Of volumes the middle slice is shown."
     return section("Examples", note, *blocks, f'<div class="bars">{bars}</div>')
 
 
-def _looks(
-    example: dict[str, Any], source: dict[str, Any], target: dict[str, Any], aligned: bool
-) -> dict[str, tuple[Window, np.ndarray | None]]:
-    """Label of a display window to its limits and, of an aligned example, the error within it."""
+def _scores(row: dict[str, Any], results: dict[str, Any]) -> list[str]:
+    """The measures of one example, for the line above it."""
+    score = f"PSNR {row['output']['psnr']:.2f} dB"
+    if "gain" in row:
+        gain = formats.number(row["gain"]["psnr"], "psnr", results, sign=True)
+        score += f" ({gain} {_against(results)})"
+    return [score, f"SSIM {row['output']['ssim']:.4f}"]
+
+
+def _windows(example: Example, target: Domain, aligned: bool) -> dict[str, Window]:
+    """The display windows that an example is shown in, by their labels."""
     # Where the two show different places, both must be seen.
     images = [example["target"]] if aligned else [example["target"], example["output"]]
-    windows = figures.display_windows(images, target["unit"], tuple(target["window"]))
-    looks: dict[str, tuple[Window, np.ndarray | None]] = {}
-    for label, window in windows.items():
-        error = None
-        if aligned:
-            error = np.clip(example["output"], *window) - np.clip(example["target"], *window)
-        looks[label] = window, error
-    return looks
+    return figures.display_windows(images, target.unit, target.window)
 
 
-def _limits_of(looks: Sequence[dict[str, tuple[Window, np.ndarray]]]) -> dict[str, float]:
-    """One scale of errors a window for all rows, from the bulk of each row's errors."""
+def _error(example: Example, window: Window) -> np.ndarray:
+    """Output minus target within a window."""
+    return np.clip(example["output"], *window) - np.clip(example["target"], *window)
+
+
+def _limits_of(
+    examples: Sequence[Example], windows_of: Sequence[dict[str, Window]]
+) -> dict[str, float]:
+    """One scale of errors a window for all examples, from the bulk of each one's errors."""
     limits: dict[str, float] = {}
-    for look in looks:
-        for label, (_, error) in look.items():
-            bulk = float(np.percentile(np.abs(error), 99.5))
+    for example, windows in zip(examples, windows_of, strict=True):
+        for label, window in windows.items():
+            bulk = float(np.percentile(np.abs(_error(example, window)), 99.5))
             limits[label] = max(limits.get(label, 0.0), bulk)
     return {label: figures.round_limit(limit) for label, limit in limits.items()}
 
 
-def _bars(results, name: str, source, ct: bool, looks, limits: dict[str, float]) -> str:
+def _bars(
+    results: dict[str, Any],
+    name: str,
+    source: Domain,
+    windows_of: Sequence[dict[str, Window]],
+    limits: dict[str, float],
+) -> str:
     """The scales of the examples: grey levels, and colours of the errors."""
     ramp, unit = ("#000", "#fff"), results["unit"]
-    own = (tuple(source["window"]), source["unit"])
-    windows = {label: window for look in looks for label, (window, _) in look.items()}
-    together = ct or own == (tuple(results["window"]), unit)
-    bars = [] if together else [(name, ramp, *own)]
-    for label, window in windows.items():
-        shown = "All images" if together else "Output and target"
-        bars.append((f"{shown}{_in(label)}", ramp, window, unit))
+    in_hu = source.unit == unit == "HU"
+    together = in_hu or (source.window, source.unit) == (tuple(results["window"]), unit)
+    bars = ""
+    if not together:
+        bars += colour_bar(name, ramp, source.window, source.unit)
+    shown = "All images" if together else "Output and target"
+    for label, window in {k: v for windows in windows_of for k, v in windows.items()}.items():
+        bars += colour_bar(f"{shown}{_in(label)}", ramp, window, unit)
     colours = figures.diverging(np.linspace(-1, 1, 17)[None], 1.0)[0]
-    colours = [f"rgb({r},{g},{b})" for r, g, b in colours]
+    errors = [f"rgb({r},{g},{b})" for r, g, b in colours]
     for label, limit in limits.items():
-        bars.append((f"Output − target{_in(label)}", colours, (-limit, limit), unit))
-    return "".join(colour_bar(*bar) for bar in bars)
+        bars += colour_bar(f"Output − target{_in(label)}", errors, (-limit, limit), unit)
+    return bars
 
 
 def _in(label: str) -> str:
@@ -340,25 +335,22 @@ def _in(label: str) -> str:
 def _patients(results: dict[str, Any]) -> str:
     if not results["per_patient"]:
         return ""
-    gain = "gain" in results["summary"]
     keys = ("psnr", "ssim", "ms_ssim", "rmse_window", "mae_window")
+    gained = ("psnr", "rmse_window") if "gain" in results["summary"] else ()
     head = ["Patient", "Images"]
     for key in keys:
-        label, unit, _ = _measure(key, results)
-        head.append(f"{label}{f', {_text(unit)}' if unit else ''}")
-        head += ["gain"] * (gain and key in ("psnr", "rmse_window"))
+        head.append(", ".join(filter(None, (formats.label(key), formats.unit(key, results)))))
+        if key in gained:
+            head.append("gain")
     rows = []
     for entry in results["per_patient"]:
         cells = [_text(entry["patient"]), str(entry["images"])]
         for key in keys:
-            cells.append(_number(entry["output"][key], key, results))
-            if gain and key in ("psnr", "rmse_window"):
-                cells.append(_number(entry["gain"][key], key, results, sign=True))
+            cells.append(formats.number(entry["output"][key], key, results))
+            if key in gained:
+                cells.append(formats.number(entry["gain"][key], key, results, sign=True))
         rows.append(cells)
-    opened = " open" if len(rows) <= 30 else ""
-    shown = f"<summary>{len(rows)} patients</summary>{table(head, rows)}"
-    block = f"<details{opened}>{shown}</details>"
-    return section("By patient", "Means over each patient's images.", block)
+    return by_patient("Means over each patient's images.", head, rows)
 
 
 def _distances(results: dict[str, Any]) -> str:
@@ -367,21 +359,24 @@ def _distances(results: dict[str, Any]) -> str:
     levels = [key for key in next(iter(distances.values())) if key != "mean"]
     generation = results["kind"] == "generation"
     names = {"training": "Training images (reference)", "real target": "Real targets (reference)"}
-    head = ["Set"] + [f"{level} px" for level in levels] + ["Mean"]
+    # A column for each level; of a generator's sets also what each is like by itself.
+    head = ["Set", *(f"{level} px" for level in levels), "Mean"]
     keys = list(distances)
     if generation:
-        head += ["MS-SSIM of pairs", f"Mean, {_unit(results)}", f"Deviation, {_unit(results)}"]
+        unit = formats.image_unit(results)
+        head += ["MS-SSIM of pairs", f"Mean, {unit}", f"Deviation, {unit}"]
         keys.insert(1, "held out")
     rows = []
     for key in keys:
         cells = [_text(names.get(key, _capital(key)))]
-        for level in levels + ["mean"]:
+        for level in [*levels, "mean"]:
             cells.append(f"{distances[key][level]:.2f}" if key in distances else "–")
         if generation:
             similarity, intensity = results["pair_ms_ssim"][key], results["intensity"][key]
             cells.append("–" if similarity is None else f"{similarity:.3f}")
             cells += [f"{intensity['mean']:.4g}", f"{intensity['sd']:.4g}"]
         rows.append(cells)
+    # How the figures are to be read.
     against = "the held-out images" if generation else "real targets"
     note = (
         f"Sliced Wasserstein distance × 10³ to {against}, {count} images each, by level of the "
@@ -407,111 +402,75 @@ def _sets(sets: dict[str, np.ndarray], windows: dict[str, Window]) -> str:
     return section("Samples", "Not selected.", panels(shots))
 
 
-def _memorisation(results: dict[str, Any], pairs, window: Window) -> str:
+def _memorisation(
+    results: dict[str, Any],
+    pairs: Sequence[tuple[np.ndarray, np.ndarray, dict[str, Any]]],
+    window: Window,
+) -> str:
     found = results["memorisation"]
     title = "Memorisation"
     if found is None:
         return section(title, "Not checked: no training images were given.")
-    verdict = (
-        f'<p class="alarm">{found["flagged"]} of {results["images"]} generated images are '
-        "suspiciously close to a training image.</p>"
-        if found["flagged"]
-        else f'<p class="good">None of {results["images"]} generated images is flagged.</p>'
-    )
+    # The verdict, and what it depends on.
+    count, unit = results["images"], formats.image_unit(results)
+    verdict = f'<p class="good">None of {count} generated images is flagged.</p>'
+    if found["flagged"]:
+        verdict = (
+            f'<p class="alarm">{found["flagged"]} of {count} generated images are '
+            "suspiciously close to a training image.</p>"
+        )
     if found["held_out_copies"]:
         verdict += (
             f'<p class="alarm">{found["held_out_copies"]} held-out images are themselves in the '
             "training set: the split leaks, and the threshold means little.</p>"
         )
-    unit = _unit(results)
     note = (
         f"Root mean squared difference at reduced resolution to the nearest of "
         f"{found['training_images']} training images (or its mirror image): median "
         f"{found['median_distance']:.3g} {unit}; held-out real images "
         f"{found['median_held_out_distance']:.3g} {unit}. Flagged below {found['threshold']:.3g} "
         f"{unit}, half of the held-out images' 5th percentile. A screen, not a proof of privacy. "
-        ""
     )
-    blocks = []
+    # The pairs to look at.
+    blocks = ""
     for generated, nearest, facts in pairs:
-        shots = [("Generated", _grey(generated, window)), ("Nearest", _grey(nearest, window))]
+        shots = [("Generated", grey(generated, window)), ("Nearest", grey(nearest, window))]
         mark = ' <span class="alarm">flagged</span>' if facts["copy"] else ""
         ratio = "" if facts["ratio"] is None else f", {facts['ratio']:.2f} of the median"
         text = f"<figcaption>{facts['distance']:.3g} {unit}{ratio}{mark}</figcaption>"
-        blocks.append(f"<div>{panels(shots)}{text}</div>")
+        blocks += f"<div>{panels(shots)}{text}</div>"
     verdict += "<h3>The closest pairs</h3>"
-    return section(title, note, verdict, f'<div class="pairs">{"".join(blocks)}</div>')
+    return section(title, note, verdict, f'<div class="pairs">{blocks}</div>')
+
+
+# What each kind of figure does not tell.
+_LIMITS = {
+    "segmentation": "Overlap says little of small structures and of where a boundary is wrong, and "
+    "is only as good as the target's label maps. No reader or diagnostic task was tested.",
+    "generation": "Distances between sets depend on the number of images and are comparable only "
+    "at the same number and resolution. No reader has judged the images.",
+    "translation": "A translated image can look right and be wrong: structures may be invented or "
+    "lost without much change of these measures. No reader or diagnostic task was tested.",
+}
+_LIMITS["unaligned translation"] = _LIMITS["translation"]
 
 
 def _limits(results: dict[str, Any]) -> str:
-    data = results["dataset"]
-    lines = [
-        "For research use; not a medical device, and not for diagnosis.",
+    data, kind = results["dataset"], results["kind"]
+    text = (
+        "For research use; not a medical device, and not for diagnosis. "
         f"All figures are of one data set, {data['name']} ({data['split']}), and say nothing of "
-        "other scanners, protocols, anatomies or populations.",
-    ]
-    if results["kind"] == "segmentation":
-        lines += [
-            "Overlap says little of small structures and of where a boundary is wrong, and is only "
-            "as good as the target's label maps. No reader or diagnostic task was tested."
-        ]
-    elif results["kind"] == "generation":
-        lines += [
-            "Distances between sets depend on the number of images and are comparable only at "
-            "the same number and resolution. No reader has judged the images."
-        ]
-    else:
-        lines += [
-            "A translated image can look right and be wrong: structures may be invented or lost "
-            "without much change of these measures. No reader or diagnostic task was tested."
-        ]
-    if results["kind"] in ("translation", "segmentation"):
-        lines += [
-            "Intervals reflect the choice of images and patients, not a repeated training."
-            + (
-                " From fewer than ten patients they are too narrow."
-                if (results["patients"] or 0) < 10
-                else ""
-            )
-        ]
-    return section("Limits", " ".join(lines))
-
-
-def _cell(summary: dict[str, Any], key: str, results: dict[str, Any], sign: bool = False) -> str:
-    text = _number(summary["mean"], key, results, sign)
-    if summary["sd"] is not None:
-        text += f" ± {_number(summary['sd'], key, results)}"
-    return f"{text}<br><small>{_interval(summary['ci95'], key, results)}</small>"
-
-
-def _interval(ends: Sequence[float | None], key: str, results: dict[str, Any]) -> str:
-    if ends[0] is None:
-        return "no interval"
-    return f"{_number(ends[0], key, results)} to {_number(ends[1], key, results)}"
-
-
-def _number(value: float | None, key: str, results: dict[str, Any], sign: bool = False) -> str:
-    if value is None:
-        return "–"
-    digits = _measure(key, results)[2]
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
-
-
-def _measure(key: str, results: dict[str, Any]) -> tuple[str, str, int]:
-    """Label, unit and decimals; errors get four digits of a thousandth of the window."""
-    label, unit, digits = MEASURES[key]
-    if digits is None:
-        span = results["window"][1] - results["window"][0]
-        digits = int(np.clip(4 - np.floor(np.log10(span)), 0, 8))
-    return label, _unit(results) if unit is None else unit, digits
+        f"other scanners, protocols, anatomies or populations. {_LIMITS[kind]}"
+    )
+    if kind in ("translation", "segmentation"):
+        text += " Intervals reflect the choice of images and patients, not a repeated training."
+        if (results["patients"] or 0) < 10:
+            text += " From fewer than ten patients they are too narrow."
+    return section("Limits", text)
 
 
 def _against(results: dict[str, Any]) -> str:
     return "against " + ("zero filling" if results["baseline"] == "zero-filled" else "the input")
-
-
-def _unit(results: dict[str, Any]) -> str:
-    return "" if results["unit"] == "1" else results["unit"]
 
 
 def _domain(domain: dict[str, Any]) -> str:
@@ -523,10 +482,6 @@ def _domain(domain: dict[str, Any]) -> str:
     if domain["spacing"]:
         text += ", spacing " + " × ".join(f"{value:g}" for value in domain["spacing"]) + " mm"
     return text
-
-
-def _grey(image: np.ndarray, window: Window) -> np.ndarray:
-    return figures.grey(figures.shrink(image, _LARGEST), window)
 
 
 def _capital(text: str | None) -> str:

@@ -7,25 +7,22 @@ from typing import Any
 import numpy as np
 
 from zoo import figures
-from zoo.evaluation import intervals, page
+from zoo.evaluation import formats, intervals, page
 
-_LARGEST = 640  # longer sides are reduced to at most this for the page
-_TILES = {"dice": "Mean Dice", "accuracy": "Accuracy"}
+_TILES = ("dice", "accuracy")
 
 
-def sections(
-    results: dict[str, Any],
-    examples: Sequence[tuple[str, dict[str, Any]]],
-) -> list[str]:
+def sections(results: dict[str, Any], examples: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
     """The middle of the report, as HTML.
 
     Args:
         results: what `metrics.json` holds, of kind "segmentation".
         examples: label and example, with the images "input", "output" and "target".
     """
-    return [_tiles(results), _classes(results), _examples(results, examples)] + (
-        [_patients(results)] if results["per_patient"] else []
-    )
+    parts = [_tiles(results), _classes(results), _examples(results, examples)]
+    if results["per_patient"]:
+        parts.append(_patients(results))
+    return parts
 
 
 def _tiles(results: dict[str, Any]) -> str:
@@ -35,35 +32,35 @@ def _tiles(results: dict[str, Any]) -> str:
         "accuracy": f"{majority['accuracy']:.4f} if all were {majority['class']}",
     }
     tiles = []
-    for key, label in _TILES.items():
+    for key in _TILES:
         summary = intervals.independent(results["summary"]["output"][key])
-        line = f"{_interval(summary['ci95'])}, {summary['count']} {summary['of']}"
-        tiles.append(
-            f'<div class="tile"><span class="soft">{label}</span><b>{_number(summary["mean"])}</b>'
-            f'<span class="soft">{line}<br>{html.escape(notes[key])}'
-            "</span></div>"
-        )
-    return f'<div class="tiles">{"".join(tiles)}</div>'
+        line = formats.interval(summary["ci95"], key, results)
+        line += f", {summary['count']} {summary['of']}<br>{html.escape(notes[key])}"
+        value = formats.number(summary["mean"], key, results)
+        tiles.append((formats.label(key), value, line))
+    return page.tiles(tiles)
 
 
 def _classes(results: dict[str, Any]) -> str:
     """Dice of each class, their mean, and the accuracy."""
     summary = results["summary"]
     by_patient = bool(results["per_patient"])
-    head = ["Class", "Pixels", "Images with it", "Dice", "Median"] + ["By patient"] * by_patient
+    head = ["Class", "Pixels", "Images with it", "Dice", "Median"]
+    if by_patient:
+        head.append("By patient")
 
     def row(title: str, share: str, values: dict[str, Any]) -> list[str]:
-        cells = [title, share, str(values["images"]), _cell(values), _number(values["median"])]
-        return cells + ([_cell(values["patients"])] if by_patient else [])
+        median = formats.number(values["median"], "dice", results)
+        cells = [title, share, str(values["images"]), formats.cell(values, "dice", results)]
+        cells.append(median)
+        if by_patient:
+            cells.append(formats.cell(values["patients"], "dice", results))
+        return cells
 
-    rows = [
-        row(
-            _swatch(results, name),
-            f"{100 * results['share'][name]:.2f} %",
-            summary["classes"][name],
-        )
-        for name in results["label_names"]
-    ]
+    rows = []
+    for name in results["label_names"]:
+        share = f"{100 * results['share'][name]:.2f} %"
+        rows.append(row(_swatch(results, name), share, summary["classes"][name]))
     rows.append(row("Mean of the foreground classes", "", summary["output"]["dice"]))
     rows.append(row("Accuracy of all pixels", "", summary["output"]["accuracy"]))
     note = (
@@ -75,33 +72,18 @@ def _classes(results: dict[str, Any]) -> str:
     return page.section("Overlap", note, page.table(head, rows))
 
 
-def _examples(results: dict[str, Any], examples) -> str:
-    classes, source = len(results["label_names"]), results["source"]
+def _examples(results: dict[str, Any], examples: Sequence[tuple[str, dict[str, Any]]]) -> str:
     blocks = []
-    for label, example in examples:
-        image, row = example["input"], example["row"]
-        # Of CT the window that fits best: the labels hide what others would show.
-        shown = figures.display_windows([image], source["unit"], tuple(source["window"]))
-        caption, window = next(iter(shown.items()))
-        panels = [
-            (
-                ", ".join(filter(None, ("Source", caption))),
-                figures.grey(figures.shrink(image, _LARGEST), window),
-            )
-        ]
-        for title, key in (("Output", "output"), ("Target", "target")):
-            coloured = figures.overlay(image, example[key], window, classes)
-            coloured = np.round(figures.shrink(coloured, _LARGEST)).astype(np.uint8)
-            panels.append((title, coloured))
+    for title, example in examples:
+        row = example["row"]
         about = [example["name"], example["patient"] and f"patient {example['patient']}"]
         about += [f"mean Dice {row['output']['dice']:.4f}"]
         about += [f"accuracy {row['output']['accuracy']:.4f}"]
-        about = html.escape(" · ".join(filter(None, about)))
-        title = f"<h3>{html.escape(label)} <span>{about}</span></h3>"
-        blocks.append(title + page.panels(panels))
-    legend = "".join(
-        f"<span>{_swatch(results, name)}</span>" for name in results["label_names"][1:]
-    )
+        panels = page.panels(_panels(results, example))
+        blocks.append(page.example_title(title, about) + panels)
+    # What the colours mean, and what is shown.
+    names = results["label_names"][1:]
+    legend = "".join(f"<span>{_swatch(results, name)}</span>" for name in names)
     note = "The label maps in colour over the source."
     if not examples:
         note = "No image has a foreground class, neither in its output nor in its target."
@@ -110,19 +92,31 @@ def _examples(results: dict[str, Any], examples) -> str:
     return page.section("Examples", note, *blocks, f'<div class="legend">{legend}</div>')
 
 
+def _panels(results: dict[str, Any], example: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
+    """Source, and output and target in colour over it."""
+    image, source = example["input"], results["source"]
+    # Of CT the window that fits best: the labels hide what others would show.
+    caption, window = figures.best_window([image], source["unit"], tuple(source["window"]))
+    panels = [(", ".join(filter(None, ("Source", caption))), page.grey(image, window))]
+    for title in ("Output", "Target"):
+        labels = example[title.lower()]
+        coloured = figures.overlay(image, labels, window, len(results["label_names"]))
+        shown = np.round(figures.shrink(coloured, page.LARGEST)).astype(np.uint8)
+        panels.append((title, shown))
+    return panels
+
+
 def _patients(results: dict[str, Any]) -> str:
     names = results["label_names"][1:]
-    head = ["Patient", "Images", "Mean Dice", "Accuracy"] + [html.escape(name) for name in names]
-    rows = [
-        [html.escape(entry["patient"]), str(entry["images"])]
-        + [_number(entry["output"][key]) for key in _TILES]
-        + [_number(entry["classes"][name]) for name in names]
-        for entry in results["per_patient"]
-    ]
-    table = f"<summary>{len(rows)} patients</summary>{page.table(head, rows)}"
-    block = f"<details{' open' if len(rows) <= 30 else ''}>{table}</details>"
+    head = ["Patient", "Images", *map(formats.label, _TILES), *map(html.escape, names)]
+    rows = []
+    for entry in results["per_patient"]:
+        values = [entry["output"][key] for key in _TILES]
+        values += [entry["classes"][name] for name in names]
+        cells = [formats.number(value, "dice", results) for value in values]
+        rows.append([html.escape(entry["patient"]), str(entry["images"]), *cells])
     note = "Means over each patient's images; of a class, over those that have it."
-    return page.section("By patient", note, block)
+    return page.by_patient(note, head, rows)
 
 
 def _swatch(results: dict[str, Any], name: str) -> str:
@@ -130,18 +124,3 @@ def _swatch(results: dict[str, Any], name: str) -> str:
     red, green, blue = figures.label_colours(len(names))[names.index(name)]
     style = f"background:rgb({red},{green},{blue})"
     return f'<i class="swatch" style="{style}"></i>{html.escape(name)}'
-
-
-def _cell(summary: dict[str, Any]) -> str:
-    text = _number(summary["mean"])
-    if summary["sd"] is not None:
-        text += f" ± {_number(summary['sd'])}"
-    return f"{text}<br><small>{_interval(summary['ci95'])}</small>"
-
-
-def _interval(ends: Sequence[float | None]) -> str:
-    return "no interval" if ends[0] is None else f"{_number(ends[0])} to {_number(ends[1])}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
