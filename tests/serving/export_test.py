@@ -1,4 +1,3 @@
-import contextlib
 import dataclasses
 import json
 import re
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import harness
 import zoo
 from zoo.domain import Domain
 from zoo.recipe import Recipe
@@ -151,15 +151,7 @@ def tiny(cls=TinyExport, source=CT, target=MR, **fields) -> Translator:
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-    """Answers of the SavedModel without a process of its own, which takes many seconds."""
-
-    @contextlib.contextmanager
-    def answers(folder, questions):
-        signature = serve(folder)
-        given = {k: signature(**v)["images"].numpy() for k, v in questions.items()}
-        yield given | {"memory": np.array(3 * 2**20)}
-
-    monkeypatch.setattr("zoo.serving.export._fresh_answers", answers)
+    harness.export_in_this_process(monkeypatch)
 
 
 def papers(folder: Path) -> tuple[dict, str]:
