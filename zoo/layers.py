@@ -127,15 +127,13 @@ class Norm(keras.layers.Layer):
         return y
 
     def _fused(self, x: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return tf.compat.v1.nn.fused_batch_norm(
-            x,
-            tf.convert_to_tensor(self.gamma),
-            tf.convert_to_tensor(self.beta),
-            mean=None if training else tf.convert_to_tensor(self.moving_mean),
-            variance=None if training else tf.convert_to_tensor(self.moving_variance),
-            epsilon=_EPSILON,
-            is_training=bool(training),
-        )
+        mean = variance = None  # the batch's own
+        if not training:
+            mean = tf.convert_to_tensor(self.moving_mean)
+            variance = tf.convert_to_tensor(self.moving_variance)
+        scale, offset = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+        options = {"epsilon": _EPSILON, "is_training": bool(training)}
+        return tf.compat.v1.nn.fused_batch_norm(x, scale, offset, mean, variance, **options)
 
     def _global_batch(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         values = tf.cast(x, tf.float32)

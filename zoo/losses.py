@@ -293,11 +293,11 @@ class Sharpness(keras.losses.Loss):
     """
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        # The small constant keeps the root's gradient finite in flat places.
-        true, pred = (
-            tf.sqrt(tf.add_n([tf.square(g) for g in sobel(x)]) + 1e-6) for x in (y_true, y_pred)
-        )
-        return _each(tf.square(pred - true))
+        def edges(x):
+            # The small constant keeps the root's gradient finite in flat places.
+            return tf.sqrt(tf.add_n([tf.square(g) for g in sobel(x)]) + 1e-6)
+
+        return _each(tf.square(edges(y_pred) - edges(y_true)))
 
 
 @_serialisable

@@ -138,6 +138,11 @@ class Recipe:
         return ()
 
     @property
+    def output(self) -> str:
+        """ "image", "residual" (a correction to the input) or "auto" (that where it can be)."""
+        return "image"
+
+    @property
     def size_multiple(self) -> int:
         """The sides of what the network takes are multiples of this."""
         return 1

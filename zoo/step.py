@@ -32,6 +32,13 @@ def adam(
     return optimizer
 
 
+def descend(
+    optimizer: keras.optimizers.Optimizer, tape: tf.GradientTape, share: tf.Tensor, weights: list
+) -> None:
+    """One step of `weights` down a replica's share of a loss, which `tape` recorded."""
+    optimizer.apply(tape.gradient(share, weights), weights)
+
+
 def averaged(trained: keras.Model, network: keras.Model) -> keras.Model:
     """`network`, made as `trained` was, as the start of its moving average; see `follow`."""
     network.set_weights(trained.get_weights())

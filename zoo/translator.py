@@ -96,8 +96,19 @@ class Translator(keras.Model):
 
     @property
     def residual(self) -> bool:
-        """Whether the network gives a correction to its input and not an image."""
-        return False
+        """Whether the network gives a correction to its input and not an image.
+
+        Raises:
+            ValueError: for a residual between domains whose numbers mean different things.
+        """
+        output, fields = self.recipe.output, ("modality", "unit", "window")
+        shared = all(getattr(self.source, f) == getattr(self.target, f) for f in fields)
+        if output == "residual" and not shared:
+            raise ValueError(
+                "output: a residual needs the same modality, unit and window on both sides. "
+                f"Received: {self.source} and {self.target}"
+            )
+        return output in ("residual", "auto") and shared and self.target.channels == 1
 
     def enter(self, phase: Phase) -> None:
         """Make ready for a phase, before its `train_step` is traced. Must not change weights."""
@@ -131,13 +142,10 @@ class Translator(keras.Model):
             rows.append(row)
         shown = self.target if self.source.unit == "k-space" else self.source
         domains = {"source": shown, "output": self.target, "target": self.target}
-        return figures.grid(
-            rows,
-            {name: domain.window for name, domain in domains.items()},
-            error=("output", "target"),
-            unit=self.target.unit,
-            ct=[name for name, domain in domains.items() if domain.unit == "HU"],
-        )
+        windows = {name: domain.window for name, domain in domains.items()}
+        ct = [name for name, domain in domains.items() if domain.unit == "HU"]
+        unit = self.target.unit
+        return figures.grid(rows, windows, error=("output", "target"), unit=unit, ct=ct)
 
     def baseline(self, source: np.ndarray) -> tuple[np.ndarray | None, str]:
         """What there is without a model: an estimate of the target, and what it is called.
@@ -198,7 +206,8 @@ class Translator(keras.Model):
         """What the network makes of physical images, as values of the target's scale."""
         values = self.network(self.source.encode(images), training=training)
         if self.residual:
-            values += self.unclipped(images)
+            middle = self.unclipped(images)
+            values += middle if self.scale == 1 else enlarge(middle, self.scale)
         return values
 
     def unclipped(self, images: tf.Tensor) -> tf.Tensor:
@@ -224,21 +233,6 @@ class Translator(keras.Model):
             right = tf.argmax(values, -1) == tf.argmax(target, -1)
             return {"accuracy": tf.reduce_mean(tf.cast(right, tf.float32))}
         return {"mae": tf.reduce_mean(tf.abs(values - target)) * (self.target.span / 2)}
-
-    def residual_output(self, output: str) -> bool:
-        """Whether a recipe's `output`, "image", "residual" or "auto", means a correction.
-
-        Raises:
-            ValueError: for a residual between domains whose numbers mean different things.
-        """
-        fields = ("modality", "unit", "window")
-        shared = all(getattr(self.source, f) == getattr(self.target, f) for f in fields)
-        if output == "residual" and not shared:
-            raise ValueError(
-                "output: a residual needs the same modality, unit and window on both sides. "
-                f"Received: {self.source} and {self.target}"
-            )
-        return output != "image" and shared and self.target.channels == 1
 
     def require_one_domain(self, field: str) -> None:
         """Refuse a recipe's `field` that compares source and target where they differ.

@@ -15,8 +15,8 @@ import tensorflow as tf
 from zoo import figures, ranges
 from zoo.domain import Domain
 from zoo.layers import pad_to_multiple
-from zoo.recipe import Recipe
-from zoo.step import averaged
+from zoo.recipe import Phase, Recipe
+from zoo.step import averaged, forward_flops
 from zoo.translator import Translator
 
 OTHER = {"a": "b", "b": "a"}
@@ -28,12 +28,21 @@ class TwoWayRecipe(Recipe):
 
     Attributes:
         direction: which way is served; training goes both ways.
+        discriminator_rate: the discriminators' learning rate; 0, as the authors', takes
+            `learning_rate`.
+        spectral_norm: divide the discriminators' kernels by their largest singular value.
         ema: decay, per step, of a moving average of the networks' weights, which is served then; 0
             serves the weights themselves.
+        lambda_gan: weight of the adversarial loss. Like all weights, of both ways' sum.
+        lambda_cycle: L1 between an image and its translation's translation.
     """
 
     direction: Literal["AtoB", "BtoA"] = "AtoB"
+    discriminator_rate: ranges.Rate = 0.0
+    spectral_norm: bool = False
     ema: ranges.Fraction = 0.0
+    lambda_gan: ranges.Weight = 1.0
+    lambda_cycle: ranges.Weight = 10.0
 
     @property
     def size_multiple(self) -> int:
@@ -143,6 +152,16 @@ class TwoWayTranslator(Translator):
     def weighted_sum(self, terms: dict[str, tf.Tensor]) -> tf.Tensor:
         """Losses by name, times the recipe's weights."""
         return tf.add_n([getattr(self.recipe, f"lambda_{k}") * v for k, v in terms.items()])
+
+    @property
+    def generator_passes(self) -> int:
+        """How often a step runs an encoder and a decoder."""
+        return 5
+
+    def training_flops(self, phase: Phase, size: int) -> float:
+        generator = forward_flops(self.network, (size, size, self.source.channels))
+        judge = forward_flops(self.discriminator_b, (size, size, self.domain_b.channels))
+        return phase.batch_size * (3 * self.generator_passes * generator + 2 * 8 * judge)
 
     def test_step(self, batch: dict) -> dict[str, tf.Tensor]:
         if self.recipe.direction == "BtoA":

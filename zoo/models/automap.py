@@ -62,7 +62,7 @@ from zoo.layers import LinearDecay, patch_gan, step_seeds
 from zoo.losses import L2, adversarial
 from zoo.models._unet import strided_unet, unet
 from zoo.recipe import DataFacts, Phase, Recipe
-from zoo.step import adam, example_seeds, forward_flops, random_uniform, scaled, unscaled
+from zoo.step import adam, descend, example_seeds, forward_flops, random_uniform, scaled, unscaled
 from zoo.translator import Translator
 
 JITTER = 1  # purpose of the random numbers in a step
@@ -392,7 +392,6 @@ class Automap(Translator):
         if recipe.jitter:
             noise = random_uniform(seeds, tuple(source.shape[1:]), JITTER)
             source *= 1.0 + recipe.jitter * (2.0 * noise - 1.0)
-        weights = self.network.trainable_variables
         logs = {}
         with tf.GradientTape() as tape:
             with step_seeds(seeds):
@@ -406,7 +405,7 @@ class Automap(Translator):
             if recipe.variant == "pix2pix":
                 gan, logs = self._adversarial(target, output)
                 share += recipe.lambda_gan * gan
-        self.network_optimizer.apply(tape.gradient(share, weights), weights)
+        descend(self.network_optimizer, tape, share, self.network.trainable_variables)
         mae = tf.reduce_mean(tf.abs(output - target)) * (self.target.span / 2)
         return {"loss": unscaled(share), "mae": mae} | logs
 
@@ -416,7 +415,7 @@ class Automap(Translator):
         judge = lambda images: self.discriminator(images, training=True)  # noqa: E731
         with tf.GradientTape() as tape:
             d_share = 0.5 * (loss.real(judge(real)) + loss.fake(judge(tf.stop_gradient(fake))))
-        self.discriminator_optimizer.apply(tape.gradient(d_share, weights), weights)
+        descend(self.discriminator_optimizer, tape, d_share, weights)
         gan = loss.generator(judge(fake))
         return gan, {"d_loss": unscaled(d_share), "g_gan": unscaled(gan)}
 

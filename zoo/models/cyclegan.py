@@ -49,8 +49,8 @@ from zoo.domain import Domain
 from zoo.layers import LinearDecay, Norm, ReflectionPadding, patch_gan
 from zoo.models._two_way import OTHER, TwoWay, TwoWayRecipe, TwoWayTranslator
 from zoo.models._unet import unet
-from zoo.recipe import DataFacts, Phase
-from zoo.step import adam, example_seeds, follow, forward_flops, random_uniform, scaled, unscaled
+from zoo.recipe import DataFacts
+from zoo.step import adam, descend, example_seeds, follow, random_uniform, scaled, unscaled
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,12 +68,8 @@ class CycleGANRecipe(TwoWayRecipe):
         discriminator_filters: channels of the discriminators' first layer.
         discriminator_layers: stride-2 layers of the PatchGAN; 3 see 70×70 pixels.
         discriminator_norm: normalisation in the discriminators.
-        discriminator_rate: their learning rate; 0, as in the paper, takes `learning_rate`.
-        spectral_norm: normalise the discriminators' kernels spectrally.
         adversarial: kind of GAN loss; "wgan" adds a gradient penalty of weight 10.
         buffer: generated images kept for the discriminators; 0 shows them the newest only.
-        lambda_gan: weight of the adversarial loss. Like all weights, of both ways' sum.
-        lambda_cycle: L1 between an image and its translation's translation.
         lambda_identity: L1 between an image and its translation into its own domain.
         lambda_gradient: 1 - gradient correlation of an image and its translation (about 1).
         lambda_shape: cross-entropy of a segmentor's answer on the translation and the labels of
@@ -102,12 +98,8 @@ class CycleGANRecipe(TwoWayRecipe):
     discriminator_filters: ranges.Filters = 64
     discriminator_layers: ranges.Layers = 3
     discriminator_norm: Literal["instance", "none"] = "instance"
-    discriminator_rate: ranges.Rate = 0.0
-    spectral_norm: bool = False
     adversarial: Literal["lsgan", "bce", "hinge", "wgan"] = "lsgan"
     buffer: Annotated[int, ranges.Range(0, below=10**6)] = 50
-    lambda_gan: ranges.Weight = 1.0
-    lambda_cycle: ranges.Weight = 10.0
     lambda_identity: ranges.Weight = 5.0
     lambda_gradient: ranges.Weight = 0.0
     lambda_shape: ranges.Weight = 0.0
@@ -360,8 +352,7 @@ class CycleGAN(TwoWayTranslator):
 
     @property
     def residual(self) -> bool:
-        same = self.domain_a.channels == self.domain_b.channels
-        return self.residual_output(self.recipe.output) and same
+        return super().residual and self.domain_a.channels == self.domain_b.channels
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)
@@ -394,27 +385,25 @@ class CycleGAN(TwoWayTranslator):
         recipe = self.recipe
         iterations = self.generator_optimizer.iterations
         seeds = example_seeds(batch, batch["source"], iterations, recipe.seed)
-        real = self.given(batch)
-        labels = self._labels(batch)
-        weights = self.trained.trainable_variables
+        real, labels = self.given(batch), self._labels(batch)
+        # The generators.
         with tf.GradientTape() as tape:
             codes = {d: self.encoded(d, real[d]) for d in OTHER}
             fakes = {t: self.decoded(t, codes[s], real[s]) for s, t in OTHER.items()}
             terms = self._terms(real, codes, fakes, labels)
             share = self.weighted_sum(terms)
-        self.generator_optimizer.apply(tape.gradient(share, weights), weights)
+        descend(self.generator_optimizer, tape, share, self.trained.trainable_variables)
         if recipe.ema:
             follow(self.network, self.trained, recipe.ema)
-        weights = self._judges()
+        # The discriminators, and the segmentors.
         with tf.GradientTape() as tape:
             d_share = 0.5 * self._judgement(real, codes, fakes, seeds)
-        self.discriminator_optimizer.apply(tape.gradient(d_share, weights), weights)
+        descend(self.discriminator_optimizer, tape, d_share, self._judges())
         logs = {"d_loss": d_share} | terms
         if recipe.lambda_shape:
-            weights = self._segmentors()
             with tf.GradientTape() as tape:
                 s_share = tf.add_n([self._segmentation(d, real[d], labels[d]) for d in OTHER])
-            self.segmentor_optimizer.apply(tape.gradient(s_share, weights), weights)
+            descend(self.segmentor_optimizer, tape, s_share, self._segmentors())
             logs["segmentors"] = s_share
         return {name: unscaled(value) for name, value in logs.items()}
 
@@ -422,6 +411,7 @@ class CycleGAN(TwoWayTranslator):
         """The generators' losses by name, each the sum of both ways, where its weight is not 0."""
         recipe, l1 = self.recipe, losses.L1()
 
+        # What several of the losses are made of.
         def recoded(values, old, new):
             """Values of one domain's scale on the other's; those of another unit as they are."""
             old, new = self.domain(old), self.domain(new)
@@ -436,6 +426,7 @@ class CycleGAN(TwoWayTranslator):
             threshold = self.domain(s).scale(recipe.air_threshold)
             return losses.Air(threshold)(real[s], recoded(fakes[t], t, s))
 
+        # Each from domain s to domain t.
         each = {
             "gan": lambda s, t: self.adversarial.generator(self.discriminator(t)(fakes[t])),
             "cycle": lambda s, t: l1(real[s], translated(t, fakes[t])),
@@ -495,8 +486,6 @@ class CycleGAN(TwoWayTranslator):
         segmentor = self.segmentor_a if domain == "a" else self.segmentor_b
         return losses.FocalCrossEntropy(gamma=0.0)(labels, segmentor(values, training=True))
 
-    def training_flops(self, phase: Phase, size: int) -> float:
-        generator = forward_flops(self.network, (size, size, self.source.channels))
-        judge = forward_flops(self.discriminator_b, (size, size, self.domain_b.channels))
-        passes = 6 if self.recipe.lambda_identity else 4
-        return phase.batch_size * (3 * passes * generator + 2 * 8 * judge)
+    @property
+    def generator_passes(self) -> int:
+        return 6 if self.recipe.lambda_identity else 4

@@ -54,6 +54,7 @@ from zoo.recipe import DataFacts, Phase
 from zoo.step import (
     adam,
     averaged,
+    descend,
     example_seeds,
     follow,
     forward_flops,
@@ -251,8 +252,6 @@ class DCGAN(Generator):
         seeds = example_seeds(batch, real, self.generator_optimizer.iterations, recipe.seed)
         latents = self._with_labels(random_normal(seeds, (recipe.latent,), LATENT), labels)
         loss = adversarial(recipe.adversarial)
-        g_weights = self.generator.trainable_variables
-        d_weights = self.discriminator.trainable_variables
 
         def judge(images):
             return self.discriminator(self._with_labels(images, labels), training=True)
@@ -267,9 +266,10 @@ class DCGAN(Generator):
                 if recipe.adversarial == "wgan" and recipe.gradient_penalty:
                     penalty = mean_gradient_penalty(judge, real, constant, seeds, MIXING)
                     objective += scaled(recipe.gradient_penalty * penalty)
-            self.discriminator_optimizer.apply(d_tape.gradient(objective, d_weights), d_weights)
+            weights = self.discriminator.trainable_variables
+            descend(self.discriminator_optimizer, d_tape, objective, weights)
             g_share = loss.generator(judge(fake))
-        self.generator_optimizer.apply(g_tape.gradient(g_share, g_weights), g_weights)
+        descend(self.generator_optimizer, g_tape, g_share, self.generator.trainable_variables)
         if recipe.ema:
             follow(self.network, self.generator, recipe.ema)
         return {"d_loss": unscaled(d_share), "g_loss": unscaled(g_share)}

@@ -40,7 +40,7 @@ from zoo.domain import Domain
 from zoo.layers import LinearDecay
 from zoo.models._unet import unet
 from zoo.recipe import Recipe
-from zoo.step import unscaled
+from zoo.step import descend, unscaled
 from zoo.translator import Translator
 
 PIXEL_LOSSES = {
@@ -157,10 +157,6 @@ class EncoderDecoder(Translator):
         # At most half the receptive field: 3×3 convolutions at strides 1, 2, 4 … down and up again.
         return 4 * 2**self.recipe.levels + 2 * self.recipe.residual_blocks * self.size_multiple
 
-    @property
-    def residual(self) -> bool:
-        return self.residual_output(self.recipe.output)
-
     def compile(self, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)
         if self.optimizer is None:
@@ -179,7 +175,6 @@ class EncoderDecoder(Translator):
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """One step on the recipe's losses of values scaled to [-1, 1], or of classes."""
-        weights = self.network.trainable_variables
         target = self.target_values(batch["target"])
         with tf.GradientTape() as tape:
             values = self.values(batch["source"], training=True)
@@ -188,5 +183,5 @@ class EncoderDecoder(Translator):
                 error = losses.input_error(self.source.encode(batch["source"]), target)
                 compared = target / error, values / error
             share = sum(weight * loss(*compared) for weight, loss in self.terms)
-        self.network_optimizer.apply(tape.gradient(share, weights), weights)
+        descend(self.network_optimizer, tape, share, self.network.trainable_variables)
         return {"loss": unscaled(share)} | self.pixel_logs(values, target)

@@ -49,6 +49,7 @@ What differs from the paper, and why:
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Self
 
@@ -60,18 +61,10 @@ import zoo
 from zoo import ranges
 from zoo.domain import Domain
 from zoo.losses import mean_gradient_penalty
-from zoo.models._equalised import (
-    GAIN,
-    Conv,
-    Dense,
-    downsample,
-    minibatch_stddev,
-    pixel_norm,
-    upsample,
-)
+from zoo.models._equalised import Conv, Dense, downsample, minibatch_stddev, pixel_norm, upsample
 from zoo.models._generator import Generator, GeneratorRecipe, fitting_resolution
 from zoo.recipe import DataFacts, Phase
-from zoo.step import adam, example_seeds, forward_flops, random_normal, scaled
+from zoo.step import adam, descend, example_seeds, forward_flops, random_normal, scaled
 
 SIZES = tuple(2**n for n in range(2, 11))  # 4 ... 1024
 CRITIC_LATENT, MIXING, GENERATOR_LATENT = 1, 2, 3  # purposes of the random numbers in a step
@@ -263,7 +256,7 @@ class GrowingGenerator(keras.Model):
     def __init__(self, recipe: PgganRecipe, channels: int, **kwargs):
         super().__init__(dtype="float32", **kwargs)
         width, levels = recipe.width, range(recipe.levels)
-        first = Dense(recipe.latent, width(0), gain=GAIN / 4, spread=True)
+        first = Dense(recipe.latent, width(0), gain=math.sqrt(2) / 4, spread=True)
         ups = [Conv(width(n - 1), width(n), resample="up") for n in levels[1:]]
         second = [Conv(width(n), width(n)) for n in levels]
         to_rgb = [Conv(width(n), channels, 1, gain=1.0, dtype="float32") for n in levels]
@@ -440,8 +433,8 @@ class PGGAN(Generator):
 
     def _averaged(self) -> Iterator[tuple[keras.Variable, keras.Variable]]:
         """The served network's weights, each with the one whose moving average it is."""
-        grown = (self.network.level, self.network.alpha)
-        served = [v for v in self.network.variables if not any(v is state for state in grown)]
+        states = {id(self.network.level), id(self.network.alpha)}
+        served = [v for v in self.network.variables if id(v) not in states]
         return zip(served, self.generator.trainable_variables, strict=True)
 
     def _critic_update(self, real, seeds, alpha) -> dict[str, tf.Tensor]:
@@ -472,7 +465,7 @@ class PGGAN(Generator):
     def _apply(self, network, optimizer, tape: tf.GradientTape, objective: tf.Tensor) -> None:
         parts = network.parts(self.phase.level, bool(self.phase.fade))
         variables = [v for layer in parts for v in layer.trainable_variables]
-        optimizer.apply(tape.gradient(objective, variables), variables)
+        descend(optimizer, tape, objective, variables)
 
     def call(self, latents: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Images from latents.

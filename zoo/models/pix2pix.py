@@ -50,7 +50,7 @@ from zoo.domain import Domain
 from zoo.layers import LinearDecay, patch_gan, step_seeds
 from zoo.models._unet import strided_unet
 from zoo.recipe import Phase, Recipe
-from zoo.step import adam, example_seeds, forward_flops, scaled, unscaled
+from zoo.step import adam, descend, example_seeds, forward_flops, scaled, unscaled
 from zoo.translator import Translator
 
 MIXING = 1  # purpose of the random numbers of the gradient penalty
@@ -203,10 +203,6 @@ class Pix2Pix(Translator):
         # Half the receptive field; the paper's 8 levels see all of a tile, whatever its size.
         return min(4 * 2**self.recipe.levels, 256)
 
-    @property
-    def residual(self) -> bool:
-        return self.residual_output(self.recipe.output)
-
     def compile(self, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)
 
@@ -234,9 +230,6 @@ class Pix2Pix(Translator):
         seeds = example_seeds(batch, batch["source"], iterations, recipe.seed)
         source = self.source.encode(batch["source"])
         real = self.target_values(batch["target"])
-        g_weights = self.network.trainable_variables
-        d_weights = self.discriminator.trainable_variables
-
         level, error = 0.0, 1.0  # what is subtracted before the losses, and then divided by
         if recipe.relative:
             level = tf.reduce_mean(source, [1, 2, 3], keepdims=True)
@@ -250,6 +243,7 @@ class Pix2Pix(Translator):
             with step_seeds(seeds):
                 output = self.values(batch["source"], training=True)
             fake = tf.nn.softmax(output) if self.classes else output
+            # The discriminator.
             still = tf.stop_gradient(fake)
             with tf.GradientTape() as d_tape:
                 d_loss = self.adversarial.real(judge(real)) + self.adversarial.fake(judge(still))
@@ -257,12 +251,14 @@ class Pix2Pix(Translator):
                 if recipe.adversarial == "wgan":
                     penalty = losses.mean_gradient_penalty(judge, real, still, seeds, MIXING)
                     d_loss += 10.0 * scaled(penalty)
-            self.discriminator_optimizer.apply(d_tape.gradient(d_loss, d_weights), d_weights)
+            weights = self.discriminator.trainable_variables
+            descend(self.discriminator_optimizer, d_tape, d_loss, weights)
+            # The generator.
             g_gan = self.adversarial.generator(judge(fake))
             g_loss = recipe.lambda_gan * g_gan
             compared = real / error, output / error
             g_loss += sum(weight * loss(*compared) for weight, loss in self.terms)
-        self.generator_optimizer.apply(g_tape.gradient(g_loss, g_weights), g_weights)
+        descend(self.generator_optimizer, g_tape, g_loss, self.network.trainable_variables)
         logs = {"d_loss": unscaled(d_loss), "g_gan": unscaled(g_gan)}
         return logs | self.pixel_logs(output, real)
 

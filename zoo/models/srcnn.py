@@ -181,10 +181,6 @@ class SRCNN(Translator):
     def tile_margin(self) -> int:
         return _REACH - (-self.recipe.border // self.scale)
 
-    @property
-    def residual(self) -> bool:
-        return self.residual_output(self.recipe.output)
-
     def values(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Values of the target's scale, `scale` times the sides of the physical images.
 

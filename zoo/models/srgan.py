@@ -56,10 +56,10 @@ import zoo
 from zoo import ranges
 from zoo.domain import Domain
 from zoo.extractors import feature_extractor
-from zoo.layers import LinearDecay, Norm, PixelShuffle, convolution, dense, enlarge
+from zoo.layers import LinearDecay, Norm, PixelShuffle, convolution, dense
 from zoo.losses import L1, L2, Perceptual, adversarial
 from zoo.recipe import DataFacts, Phase, Recipe
-from zoo.step import forward_flops, unscaled
+from zoo.step import descend, forward_flops, unscaled
 from zoo.translator import Translator
 
 _LEVELS = 4  # stride-2 layers of the discriminator
@@ -260,17 +260,6 @@ class SRGAN(Translator):
         up = sum(2.0**-level for level in range(round(math.log2(self.scale))))
         return math.ceil(4 + 2 * self.recipe.blocks + 1 + up + 4 / self.scale)
 
-    @property
-    def residual(self) -> bool:
-        return self.residual_output(self.recipe.output)
-
-    def values(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Values of the target's scale, `scale` times the sides of the physical images."""
-        values = self.network(self.source.encode(images), training=training)
-        if self.residual:
-            values += enlarge(self.unclipped(images), self.scale)
-        return values
-
     def enter(self, phase: Phase) -> None:
         """What `train_step` does is chosen in Python, so each phase has its graph."""
         self.phase = phase
@@ -313,29 +302,27 @@ class SRGAN(Translator):
         return logs | self.pixel_logs(output, target)
 
     def _pretrain(self, source: tf.Tensor, target: tf.Tensor) -> tuple[dict, tf.Tensor]:
-        weights = self.network.trainable_variables
         with tf.GradientTape() as tape:
             output = self.values(source, training=True)
             loss = L2()(target, output)
-        self.pretrain_optimizer.apply(tape.gradient(loss, weights), weights)
+        descend(self.pretrain_optimizer, tape, loss, self.network.trainable_variables)
         return {"mse": loss}, output
 
     def _adversarial(self, source: tf.Tensor, target: tf.Tensor) -> tuple[dict, tf.Tensor]:
         """The discriminator's update and then the generator's (eq. 2, 3 and 6)."""
         judge = lambda images: self.discriminator(images, training=True)  # noqa: E731
-        g_weights = self.network.trainable_variables
-        d_weights = self.discriminator.trainable_variables
         loss = self.adversarial_loss
         with tf.GradientTape() as g_tape:
             output = self.values(source, training=True)
             with g_tape.stop_recording():
                 with tf.GradientTape() as d_tape:
                     d_loss = loss.real(judge(target)) + loss.fake(judge(output))
-                self.discriminator_optimizer.apply(d_tape.gradient(d_loss, d_weights), d_weights)
+                weights = self.discriminator.trainable_variables
+                descend(self.discriminator_optimizer, d_tape, d_loss, weights)
             g_gan = loss.generator(judge(output))
             content = self.content_loss(target, output)
             g_loss = content + self.recipe.lambda_adversarial * g_gan
-        self.generator_optimizer.apply(g_tape.gradient(g_loss, g_weights), g_weights)
+        descend(self.generator_optimizer, g_tape, g_loss, self.network.trainable_variables)
         return {"d_loss": d_loss, "g_gan": g_gan, "content": content}, output
 
     def training_flops(self, phase: Phase, size: int) -> float:

@@ -48,8 +48,7 @@ from zoo import losses, ranges
 from zoo.domain import Domain
 from zoo.layers import Norm, ReflectionPadding, convolution
 from zoo.models._two_way import OTHER, TwoWay, TwoWayRecipe, TwoWayTranslator
-from zoo.recipe import Phase
-from zoo.step import adam, example_seeds, follow, forward_flops, random_normal, scaled, unscaled
+from zoo.step import adam, example_seeds, follow, random_normal, scaled, unscaled
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,13 +68,9 @@ class UnitRecipe(TwoWayRecipe):
         discriminator_scales: sizes of the image that are judged.
         discriminator_init: "gaussian", N(0, 0.02²), takes long to let a signal through, as there
             is no normalisation; "kaiming" does at once.
-        discriminator_rate: their learning rate; 0, as the authors', takes `learning_rate`.
-        spectral_norm: normalise the discriminators' kernels by their largest singular value.
         adversarial: kind of GAN loss.
-        lambda_gan: weight of the adversarial loss. Like all weights, of both ways' sum.
         lambda_reconstruction: L1 between an image and its decoded code.
         lambda_kl: mean square of the codes.
-        lambda_cycle: L1 between an image and its translation's translation.
         lambda_cycle_kl: mean square of the translations' codes.
         lambda_perceptual: mean squared difference of instance-normalised features of an image and
             its translation; the authors' 1 needs `extractor`.
@@ -97,13 +92,9 @@ class UnitRecipe(TwoWayRecipe):
     discriminator_layers: ranges.Layers = 4
     discriminator_scales: ranges.Levels = 3
     discriminator_init: Literal["gaussian", "kaiming"] = "gaussian"
-    discriminator_rate: ranges.Rate = 0.0
-    spectral_norm: bool = False
     adversarial: Literal["lsgan", "bce", "hinge"] = "lsgan"
-    lambda_gan: ranges.Weight = 1.0
     lambda_reconstruction: ranges.Weight = 10.0
     lambda_kl: ranges.Weight = 0.01
-    lambda_cycle: ranges.Weight = 10.0
     lambda_cycle_kl: ranges.Weight = 0.01
     lambda_perceptual: ranges.Weight = 0.0
     extractor: str = "vgg19"
@@ -334,8 +325,3 @@ class UNIT(TwoWayTranslator):
         decay = scaled(self.recipe.weight_decay)  # the replicas' gradients are added up
         gradients = zip(tape.gradient(share, weights), weights, strict=True)
         optimizer.apply([g + decay * w for g, w in gradients], weights)
-
-    def training_flops(self, phase: Phase, size: int) -> float:
-        generator = forward_flops(self.network, (size, size, self.source.channels))
-        judge = forward_flops(self.discriminator_b, (size, size, self.domain_b.channels))
-        return phase.batch_size * (3 * 5 * generator + 2 * 8 * judge)
