@@ -1,6 +1,10 @@
-"""Layers of progressive growing: equalised learning rates (Karras et al. 2018)."""
+"""What the progressively grown GAN is built of: equalised layers, resampling, normalisations.
+
+Karras, Aila, Laine and Lehtinen 2018, arXiv:1710.10196. Images are `[N, H, W, C]`, H and W known.
+"""
 
 import math
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -11,11 +15,18 @@ GAIN = math.sqrt(2)  # He's, for layers that LeakyReLU follows
 
 
 class Equalised(keras.layers.Layer):
-    """Weights drawn from N(0, 1) and scaled at run time by He's constant.
+    """Weights drawn from N(0, 1) and scaled at run time by He's constant (§4.1).
 
-    Karras et al. 2018, §4.1. Adam moves all weights equally fast; so scaled, all layers learn at
+    Adam moves all weights equally fast; so scaled, all layers learn at
     the same rate. With `spectral_norm` the constant is 1 over the kernel's largest singular value
     instead, which keeps that property; `training=True` improves its estimate.
+
+    Args:
+        kernel: its shape.
+        fan_in: inputs that an output is the sum of.
+        bias: number of outputs.
+        gain: of the activation that follows.
+        spectral_norm: see above.
     """
 
     def __init__(
@@ -25,7 +36,7 @@ class Equalised(keras.layers.Layer):
         bias: int,
         gain: float,
         spectral_norm: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.scale = gain / math.sqrt(fan_in)
@@ -47,10 +58,13 @@ class Equalised(keras.layers.Layer):
 
 
 class Dense(Equalised):
-    """[N, inputs] to [N, outputs], or to [N, 4, 4, outputs] with `spread`."""
+    """`[N, inputs]` to `[N, outputs]`, or to `[N, 4, 4, outputs]` with `spread`."""
 
-    def __init__(self, inputs: int, outputs: int, gain: float = GAIN, spread=False, **kw):
-        super().__init__((inputs, outputs * (16 if spread else 1)), inputs, outputs, gain, **kw)
+    def __init__(
+        self, inputs: int, outputs: int, gain: float = GAIN, spread: bool = False, **kwargs: Any
+    ):
+        places = 16 if spread else 1
+        super().__init__((inputs, outputs * places), inputs, outputs, gain, **kwargs)
         self.spread = spread
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -67,10 +81,18 @@ class Conv(Equalised):
     four shifts by one pixel is 4 x 4, with stride 2.
     """
 
-    def __init__(self, inputs: int, outputs: int, size=3, gain=GAIN, resample="", **kw):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int = 3,
+        gain: float = GAIN,
+        resample: Literal["", "up", "down"] = "",
+        **kwargs: Any,
+    ):
         # A transposed convolution's kernel is [H, W, outputs, inputs].
         channels = (outputs, inputs) if resample == "up" else (inputs, outputs)
-        super().__init__((size, size, *channels), size * size * inputs, outputs, gain, **kw)
+        super().__init__((size, size, *channels), size * size * inputs, outputs, gain, **kwargs)
         self.resample = resample
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -92,7 +114,7 @@ class Conv(Equalised):
 
 
 def pixel_norm(x: tf.Tensor) -> tf.Tensor:
-    """Divide the channels at each pixel by their root mean square (Karras et al. 2018, §4.2)."""
+    """Divide the channels at each pixel by their root mean square (§4.2)."""
     wide = tf.cast(x, tf.float32)
     mean = tf.reduce_mean(tf.square(wide), axis=-1, keepdims=True)
     return tf.cast(wide * tf.math.rsqrt(mean + 1e-8), x.dtype)
@@ -109,9 +131,9 @@ def downsample(x: tf.Tensor) -> tf.Tensor:
 
 
 def minibatch_stddev(x: tf.Tensor, group: int = 4) -> tf.Tensor:
-    """[N, H, W, C] with one more channel: how much the images of a group differ.
+    """`[N, H, W, C]` with one more channel: how much the images of a group differ (§3).
 
-    Karras et al. 2018, §3. The standard deviation over each `group` neighbours in the batch,
+    The standard deviation over each `group` neighbours in the batch,
     averaged over pixels and channels. Where N is not a multiple, the group is its largest divisor.
     """
     n, (height, width) = tf.shape(x)[0], x.shape[1:3]

@@ -3,7 +3,7 @@
 Karras, Aila, Laine and Lehtinen, "Progressive Growing of GANs for Improved Quality, Stability, and
 Variation", ICLR 2018, arXiv:1710.10196. Training starts at 4 x 4 pixels. Each level doubles the
 size: a new block at the end of the generator and at the beginning of the critic is faded in, then
-trained on.
+trained on. (A critic is a discriminator whose scores are not the logits of probabilities.)
 
 With c(r) = min(fmap_base / 2^(log2 r - 1), fmap_max) channels at r x r pixels:
 
