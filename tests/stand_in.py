@@ -1,6 +1,7 @@
 """A model without a network, that takes the place of a `Translator`."""
 
 import dataclasses
+import tracemalloc
 import types
 
 import numpy as np
@@ -17,6 +18,15 @@ def translate(model, source, target, **options):
 def stacked(volume):
     """All slices of a volume, the last axis along them."""
     return np.stack([volume.read(i) for i in range(volume.length)], axis=-1)
+
+
+def with_peak(function):
+    """What a call gives, and the most bytes of memory that it holds meanwhile."""
+    tracemalloc.start()
+    try:
+        return function(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 @dataclasses.dataclass

@@ -15,7 +15,7 @@ import skimage.io
 import tifffile
 
 from dicom_files import bundled, enhanced, series
-from stand_in import Model, translate
+from stand_in import Model, translate, with_peak
 from zoo.domain import Domain
 from zoo.imaging.dicom import write
 from zoo.imaging.files import find, open_volume
@@ -567,17 +567,12 @@ def test_deidentified_frames_of_another_modality(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_volume(tmp_path):
-    import tracemalloc
-
     def peak(count):
         data = np.zeros((128, 128, count), np.int16)
         nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), tmp_path / f"{count}.nii.gz")
         del data
-        tracemalloc.start()
-        translate(Model(), tmp_path / f"{count}.nii.gz", tmp_path / f"out{count}.nii.gz")
-        result = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return result
+        source, target = (tmp_path / f"{name}{count}.nii.gz" for name in ("", "out"))
+        return with_peak(lambda: translate(Model(), source, target))[1]
 
     peak(2)
     assert peak(64) < 1.2 * peak(8)

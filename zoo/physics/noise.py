@@ -72,6 +72,9 @@ def added_variance(
 
     (Yu et al., J. Comput. Assist. Tomogr. 36, 2012). The mean count at the reduced dose is taken
     as no lower than `max(1, electronic)`, where the logarithm's floor ends the growth.
+
+    Raises:
+        ValueError: for a dose outside (0, 1], photons that are not positive, or negative noise.
     """
     _check_scan(photons, electronic)
     if not 0 < dose <= 1:

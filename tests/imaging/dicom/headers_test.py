@@ -1,7 +1,6 @@
 """zoo.imaging.dicom.headers: what pydicom throws, deflated files, byte orders."""
 
 import struct
-import tracemalloc
 import zlib
 
 import numpy as np
@@ -11,7 +10,7 @@ import pydicom.uid
 import pytest
 
 from dicom_files import bundled, dciodvfy, series, write
-from stand_in import Model, translate
+from stand_in import Model, translate, with_peak
 from zoo.imaging.files import find, open_volume
 
 
@@ -57,10 +56,7 @@ def test_a_deflated_bomb_is_not_inflated(tmp_path):
     begin = content.find(struct.pack("<HH", 8, 5))
     length = struct.pack("<HH2sHI", 9, 0x1010, b"OB", 0, 200 << 20)
     bomb = deflated(tmp_path, length + bytes(200 << 20) + content[begin:])
-    tracemalloc.start()
-    found = find(bomb)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    found, peak = with_peak(lambda: find(bomb))
     assert "deflated data set" in found.problems[0].reason
     assert peak < 150e6
 

@@ -1,13 +1,12 @@
 """zoo.imaging.dicom.images: which objects are images that can be read."""
 
 import shutil
-import tracemalloc
 
 import pydicom
 import pytest
 
 from dicom_files import bundled, item, single
-from stand_in import Model, translate
+from stand_in import Model, translate, with_peak
 from zoo.imaging.files import find, open_volume
 
 STORAGE = "1.2.840.10008.5.1.4.1.1"
@@ -44,10 +43,7 @@ def test_a_header_that_asks_for_gigabytes_asks_in_vain(tmp_path, compressed):
     dataset = pydicom.dcmread(bundled("MR_small_RLE" if compressed else "MR_small"))
     dataset.Rows = dataset.Columns = 65_535
     dataset.save_as(tmp_path / "bad.dcm")
-    tracemalloc.start()
-    found = find(tmp_path)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    found, peak = with_peak(lambda: find(tmp_path))
     assert not found.volumes
     assert "bytes can hold" in found.problems[0].reason
     assert peak < 20e6

@@ -190,7 +190,11 @@ def modality_table(header: pydicom.Dataset) -> tuple[int, np.ndarray] | None:
 
 
 def padding_ends(header: pydicom.Dataset) -> tuple[int, int] | None:
-    """Pixel Padding Value and Pixel Padding Range Limit (or the value again) as stored."""
+    """Pixel Padding Value and Pixel Padding Range Limit (or the value again) as stored.
+
+    Raises:
+        ValueError: for an element that is not one integer.
+    """
     if value(header, "PixelPaddingValue") in (None, ""):
         return None
     bits, signed = int(header.BitsAllocated), bool(value(header, "PixelRepresentation"))
