@@ -67,9 +67,9 @@ def test_bad_assignments_name_the_field(assignment, message):
 @pytest.mark.parametrize(
     "bad",
     [
-        *({"steps": 0}, {"batch_size": -1}, {"slices": 2}, {"tile": 0}),
-        *({"source_window": (9.0, 9.0)}, {"target_window": (1.0, -1.0)}),
-        *({"learning_rate": -1.0}, {"noise": -1.0}, {"spacing": -0.5}, {"zoom": 1.0}),
+        {"slices": 2},
+        {"source_window": (9.0, 9.0)},
+        {"target_window": (1.0, -1.0)},
     ],
 )
 def test_values_that_make_no_sense_are_refused(bad):

@@ -136,17 +136,10 @@ def test_resolve_takes_resolution_and_classes_from_the_data():
         resolve((64, 64), names, conditional=True, class_names=("a", "b"))
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"resolution": 48}, "resolution: expected one of 0, 64, 128, 256. Received: 48"),
-        ({"latent": 0}, "latent: expected 1 or more"),
-        ({"ema": 1.0}, "ema: expected 0 or more and below 1"),
-    ],
-)
-def test_bad_recipes_are_refused(fields, message):
+def test_another_resolution_is_refused():
+    message = "resolution: expected one of 0, 64, 128, 256. Received: 48"
     with pytest.raises(ValueError, match=message):
-        DcganRecipe(**fields)
+        DcganRecipe(resolution=48)
 
 
 def test_what_it_does_not_do_it_refuses():

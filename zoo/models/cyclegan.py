@@ -55,7 +55,7 @@ from zoo.step import adam, descend, example_seeds, follow, random_uniform, scale
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CycleGANRecipe(TwoWayRecipe):
-    """Defaults are the paper's (§4 and §7); the additions are off.
+    """Defaults are the paper's (§4 and §7), the additions off; more fields are in `TwoWayRecipe`.
 
     Attributes:
         steps: the paper trains 200 epochs; the second half decays the rate linearly to zero.

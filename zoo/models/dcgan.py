@@ -69,7 +69,7 @@ LATENT, MIXING = 1, 2  # purposes of the random numbers in a step
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DcganRecipe(GeneratorRecipe):
-    """Defaults are the paper's (§4); the number of steps is ours.
+    """Defaults are the paper's (§4), `latent` too; the number of steps is ours.
 
     Attributes:
         resolution: height and width of the images, 64, 128 or 256; 0 takes the largest that the

@@ -53,7 +53,7 @@ from zoo.step import adam, example_seeds, follow, random_normal, scaled, unscale
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UnitRecipe(TwoWayRecipe):
-    """Defaults are those of the authors' code.
+    """Defaults are those of the authors' code; more fields are in `TwoWayRecipe`.
 
     Attributes:
         halve_every: steps after which the learning rate is halved, again and again.
@@ -216,16 +216,16 @@ class UNIT(TwoWayTranslator):
 
     def __init__(self, recipe: UnitRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
-        channels = source.channels, target.channels
-        self.make_networks()
-        self.discriminator_a = multiscale_discriminator(channels[0], recipe)
-        self.discriminator_b = multiscale_discriminator(channels[1], recipe)
-        self.adversarial = losses.adversarial(recipe.adversarial)
-        if recipe.lambda_perceptual and channels[0] != channels[1]:
+        a, b = source.channels, target.channels
+        if recipe.lambda_perceptual and a != b:
             raise ValueError(
                 "lambda_perceptual: source and target need as many channels; set it to 0. "
-                f"Received: {channels[0]} and {channels[1]}"
+                f"Received: {a} and {b}"
             )
+        self.make_networks()
+        self.discriminator_a = multiscale_discriminator(a, recipe)
+        self.discriminator_b = multiscale_discriminator(b, recipe)
+        self.adversarial = losses.adversarial(recipe.adversarial)
 
     def generators(self) -> TwoWay:
         recipe, (a, b) = self.recipe, (self.domain_a.channels, self.domain_b.channels)
@@ -279,11 +279,13 @@ class UNIT(TwoWayTranslator):
             codes = {d: self.encoded(d, real[d]) for d in OTHER}
             noisy = {d: self._noisy(codes[d], seeds, n) for n, d in enumerate(OTHER)}
             fakes = {t: self.decoded(t, noisy[s], real[s]) for s, t in OTHER.items()}
+            # The discriminators, in the middle of the generators' pass.
             with tf.GradientTape() as d_tape:
                 judged = [self._judged(d, real[d], "real") for d in OTHER]
                 judged += [self._judged(d, tf.stop_gradient(fakes[d]), "fake") for d in OTHER]
                 d_share = recipe.lambda_gan * tf.add_n(judged)
             self._descend(self.discriminator_optimizer, d_tape, d_share, judges)
+            # The generators.
             terms = self._terms(real, codes, noisy, fakes, seeds)
             share = self.weighted_sum(terms)
         self._descend(self.generator_optimizer, tape, share, weights)
