@@ -12,7 +12,7 @@ import tensorflow as tf
 import zoo
 from zoo import loading, registry
 from zoo.domain import Domain
-from zoo.serving import export
+from zoo.serving import export, verify
 from zoo.translator import Translator
 
 HU = Domain(modality="CT", unit="HU", window=(-1000.0, 1000.0))
@@ -179,7 +179,7 @@ def export_in_this_process(monkeypatch) -> None:
         images = {key: answer["images"].numpy() for key, answer in given.items()}
         yield images | {"memory": np.array(3 * 2**20)}
 
-    monkeypatch.setattr(export, "_fresh_answers", answers)
+    monkeypatch.setattr(verify, "_fresh_answers", answers)
 
 
 def use_sgd(monkeypatch) -> None:

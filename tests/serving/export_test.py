@@ -15,27 +15,39 @@ import harness
 import zoo
 from zoo.domain import Domain
 from zoo.recipe import Recipe
-from zoo.serving.export import _compare, card_fields, export, serving_specs
+from zoo.serving.export import card_fields, export, serving_specs
+from zoo.serving.verify import compare
 from zoo.translator import Translator
 
 CT = Domain(modality="CT", unit="HU", window=(-1000.0, 2000.0), spacing=(0.7, 0.7))
 MR = Domain(modality="MR", unit="signal", window=(0.0, 4000.0))
 
 
-@zoo.register("tiny_export")
-class TinyExport(Translator):
-    """Two convolutions, the second with a stride: sizes must be even."""
+class Tiny(Translator):
+    """Whose network is what `layers` gives."""
 
-    size_multiple = 2
     tile_margin = 4
 
     def __init__(self, recipe, source, target, **kwargs):
         super().__init__(recipe, source, target, **kwargs)
-        inputs = keras.Input([None, None, source.channels])
+        self.network = self.layers()
+
+    def layers(self) -> keras.Model:
+        raise NotImplementedError
+
+
+@zoo.register("tiny_export")
+class TinyExport(Tiny):
+    """Two convolutions, the second with a stride: sizes must be even."""
+
+    size_multiple = 2
+
+    def layers(self):
+        inputs = keras.Input([None, None, self.source.channels])
         features = keras.layers.Conv2D(4, 3, 2, "same", activation="relu")(inputs)
         features = keras.layers.Conv2DTranspose(1, 2, 2)(features)
         outputs = keras.layers.Activation("tanh", dtype="float32")(features)
-        self.network = keras.Model(inputs, outputs)
+        return keras.Model(inputs, outputs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,15 +56,16 @@ class GeneratorRecipe(Recipe):
 
 
 @zoo.register("tiny_export_generator")
-class TinyGenerator(Translator):
+class TinyGenerator(Tiny):
     data = "single"
     generates = True
     recipe_class = GeneratorRecipe
+    length = 6  # of what the network takes
 
-    def __init__(self, recipe, source, target, **kwargs):
-        super().__init__(recipe, source, target, **kwargs)
+    def layers(self):
         dense = keras.layers.Dense(8 * 8, activation="tanh")
-        self.network = keras.Sequential([keras.Input([6]), dense, keras.layers.Reshape([8, 8, 1])])
+        reshape = keras.layers.Reshape([8, 8, 1])
+        return keras.Sequential([keras.Input([self.length]), dense, reshape])
 
     def call(self, latents, training=False):
         return self.target.decode(self.network(latents, training=training))
@@ -73,11 +86,14 @@ class Noisy(TinyExport):
         return super().call(images) + tf.random.normal([])
 
 
-class FixedSize(TinyExport):
-    def __init__(self, recipe, source, target, **kwargs):
-        super().__init__(recipe, source, target, **kwargs)
-        inputs = keras.Input([16, 24, 1])
-        self.network = keras.Model(inputs, keras.layers.Conv2D(1, 3, padding="same")(inputs))
+class FixedSize(Tiny):
+    """One convolution of images of one size."""
+
+    sides = 16, 24
+
+    def layers(self):
+        inputs = keras.Input([*self.sides, self.source.channels])
+        return keras.Model(inputs, keras.layers.Conv2D(1, 3, padding="same")(inputs))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,37 +102,28 @@ class FinerRecipe(Recipe):
     dimensions: int = 2
 
 
-class Finer(Translator):
+class Finer(Tiny):
     """Super-resolution of images or of volumes."""
 
     recipe_class = FinerRecipe
-    tile_margin = 4
 
-    def __init__(self, recipe, source, target, **kwargs):
-        super().__init__(recipe, source, target, **kwargs)
-        inputs = keras.Input([None] * recipe.dimensions + [1])
+    def layers(self):
+        inputs = keras.Input([None] * self.dimensions + [1])
         layer = {2: keras.layers.Conv2DTranspose, 3: keras.layers.Conv3DTranspose}
-        outputs = layer[recipe.dimensions](1, 2, 2, activation="tanh")(inputs)
-        self.network = keras.Model(inputs, outputs)
+        return keras.Model(inputs, layer[self.dimensions](1, 2, 2, activation="tanh")(inputs))
 
 
-class Classifier(Translator):
+class Classifier(Tiny):
     classifies = True
-    tile_margin = 4
     label_names = ("air", "fat", "bone")
 
-    def __init__(self, recipe, source, target, **kwargs):
-        super().__init__(recipe, source, target, **kwargs)
+    def layers(self):
         inputs = keras.Input([None, None, 1])
-        outputs = keras.layers.Conv2D(self.classes, 3, padding="same")(inputs)
-        self.network = keras.Model(inputs, outputs)
+        return keras.Model(inputs, keras.layers.Conv2D(self.classes, 3, padding="same")(inputs))
 
 
-class Reconstruction(Translator):
-    def __init__(self, recipe, source, target, **kwargs):
-        super().__init__(recipe, source, target, **kwargs)
-        inputs = keras.Input([8, 8, 2])
-        self.network = keras.Model(inputs, keras.layers.Conv2D(1, 3, padding="same")(inputs))
+class Reconstruction(FixedSize):
+    sides = 8, 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,23 +132,14 @@ class ConditionalRecipe(GeneratorRecipe):
     class_names: tuple[str, ...] = ("left", "right")
 
 
-class Conditional(Translator):
-    data = "single"
-    generates = True
+class Conditional(TinyGenerator):
     recipe_class = ConditionalRecipe
-
-    def __init__(self, recipe, source, target, **kwargs):
-        super().__init__(recipe, source, target, **kwargs)
-        dense = keras.layers.Dense(8 * 8, activation="tanh")
-        self.network = keras.Sequential([keras.Input([8]), dense, keras.layers.Reshape([8, 8, 1])])
+    length = 6 + 2
 
     def call(self, inputs, training=False):
         latents, labels = inputs
         values = tf.concat([latents, tf.one_hot(labels, 2)], axis=-1)
-        return self.target.decode(self.network(values, training=training))
-
-    def generate(self, n, seed=0, first=0):
-        raise NotImplementedError
+        return super().call(values, training)
 
 
 def tiny(cls=TinyExport, source=CT, target=MR, **fields) -> Translator:
@@ -215,7 +213,7 @@ def test_the_folder_is_what_tf_serving_watches(exported):
 
 def test_the_contract_names_units_windows_and_weights(exported):
     model, folder = exported
-    contract = json.loads((folder / "assets.extra" / "intensity.json").read_text())
+    contract, _ = papers(folder)
     assert Domain.from_dict(contract["source"]) == CT
     assert Domain.from_dict(contract["target"]) == MR
     assert contract["input"] == {
@@ -342,10 +340,10 @@ def test_label_maps_may_differ_at_ties_only():
     expected = np.zeros((1, 100, 100, 1), np.float32)
     received = expected.copy()
     received[0, 0, :10] = 2
-    _compare(model, received, expected, "a")
+    compare(model, received, expected, "a")
     received[0, 1, 0] = 2
     with pytest.raises(ValueError, match=r"other classes at a fraction up to 0.001.*0.0011"):
-        _compare(model, received, expected, "a")
+        compare(model, received, expected, "a")
 
 
 def test_a_reconstruction_takes_k_space_of_one_size(tmp_path, in_this_process, monkeypatch, capsys):
@@ -375,14 +373,14 @@ def test_a_conditional_generator_takes_labels(tmp_path, monkeypatch, capsys):
     assert run_example(folder, card, monkeypatch, capsys) == "(1, 8, 8, 1)"
 
 
-def test_a_generator_takes_latents(tmp_path):
+def test_a_generator_takes_latents(tmp_path, in_this_process):
     model = tiny(TinyGenerator)
     folder = export(model, tmp_path / "new" / "folder", version=7)
     assert folder == tmp_path / "new" / "folder" / "7"
     latents = np.random.default_rng(0).standard_normal([2, 6], "float32")
     answer = serve(folder)(latents=tf.constant(latents))["images"]
     np.testing.assert_allclose(answer, model(latents), atol=0.01)
-    assert "latents = np.random" in (folder / "assets.extra" / "model_card.md").read_text()
+    assert "latents = np.random" in papers(folder)[1]
 
 
 def test_a_network_of_one_size_is_served_at_that_size():
@@ -391,7 +389,7 @@ def test_a_network_of_one_size_is_served_at_that_size():
 
 
 def test_versions_count_up_and_never_overwrite(tmp_path, monkeypatch):
-    monkeypatch.setattr("zoo.serving.export._verify", lambda *arguments: 0)
+    monkeypatch.setattr("zoo.serving.export.verify", lambda *arguments: 0)
     (tmp_path / "9").mkdir()
     (tmp_path / "notes").mkdir()
     assert export(tiny(), tmp_path).name == "10"
@@ -408,14 +406,14 @@ def test_versions_count_up_and_never_overwrite(tmp_path, monkeypatch):
         (Noisy, "two answers to one input"),
     ],
 )
-def test_an_export_that_answers_otherwise_is_refused(tmp_path, cls, message):
+def test_an_export_that_answers_otherwise_is_refused(tmp_path, in_this_process, cls, message):
     with pytest.raises(ValueError, match=message):
         export(tiny(cls), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_that_does_not_load_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("zoo.serving.export._CHILD", "raise SystemExit('no such op')")
+    monkeypatch.setattr("zoo.serving.verify._CHILD", "raise SystemExit('no such op')")
     with pytest.raises(ValueError, match="does not run by itself. Received: no such op"):
         export(tiny(), tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -429,7 +427,7 @@ def test_bad_arguments_are_named(tmp_path):
         export(tiny(), tmp_path / "file")
 
 
-def test_bfloat16_models_export_with_float32_in_and_out(tmp_path):
+def test_bfloat16_models_export_with_float32_in_and_out(tmp_path, in_this_process):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         model = tiny()
@@ -441,8 +439,7 @@ def test_bfloat16_models_export_with_float32_in_and_out(tmp_path):
     answer = serve(folder)(images=images)["images"]
     assert answer.dtype == tf.float32
     np.testing.assert_allclose(answer, model(images), atol=40)
-    contract = json.loads((folder / "assets.extra" / "intensity.json").read_text())
-    assert contract["precision"] == "bfloat16"
+    assert papers(folder)[0]["precision"] == "bfloat16"
 
 
 def test_the_card_takes_what_the_registry_knows():

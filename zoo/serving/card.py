@@ -1,5 +1,6 @@
 """The card that comes with an exported model, for people."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,47 +19,30 @@ def write(contract: dict[str, Any], fields: dict[str, Any], version: int, memory
         version: the number of the export.
         memory: bytes that the largest input tried takes; 0 where unknown.
     """
-    source, target = contract["source"], contract["target"]
-    given, shape = contract["input"]["name"], contract["input"]["shape"]
-    names = [given]
-    if given == "latents":
-        makes, window = "New images from noise", "standard normal latent vectors."
-        sizes = f"Any number of latent vectors of {shape[1]} values."
-        examples = [f'np.random.default_rng(0).standard_normal([1, {shape[1]}]).astype("float32")']
-        if "labels" in contract:
-            names.append("labels")
-            examples.append('np.array([0], "int64")')
-            window += f" labels, the class of each image: {_numbered(contract['labels']['names'])}."
+    if contract["input"]["name"] == "latents":
+        given = _latents(contract)
     else:
-        makes = f"From {_in_words(source)} to {_in_words(target)}"
-        makes += f", {contract['scale']} times as fine" if contract["scale"] > 1 else ""
-        low, high = source["window"]
-        window = (
-            f"{_unit(source)}, as they are, unscaled; the network sees what lies between "
-            f"{low:g} and {high:g}."
-        )
-        if source["unit"] == "k-space":
-            window = f"Channels are the real and the imaginary part. {window}"
-        example = [1, *([64, 64] if contract["dimensions"] == 2 else [16, 16, 16]), shape[-1]]
-        example = example if None in shape[1:-1] else [1, *shape[1:]]
-        examples = [f'np.full({example}, {low}, "float32")']
-        sizes = _sizes(contract, memory)
-    inputs = "\n".join(f"{n} = {example}" for n, example in zip(names, examples, strict=True))
-    arguments = ", ".join(f"{n}=tf.constant({n})" for n in names)
+        given = _images(contract, memory)
+    # The answer, and how good it is.
+    target = contract["target"]
     output = f"{_unit(target)}, window {target['window'][0]:g} to {target['window'][1]:g}; float32."
     if "classes" in contract:
         output = "the number of each pixel's class, a whole number in float32"
         output += f": {_numbered(contract['label_names'])}." if contract["label_names"] else "."
-    metrics = _flat(fields.get("metrics") or {})
-    measured = "\n".join(f"| {name} | {value} |" for name, value in metrics)
-    measured = f"| metric | value |\n|---|---|\n{measured}" if metrics else "None were given."
+    measured = "None were given."
+    if fields.get("metrics"):
+        rows = "\n".join(f"| {name} | {value} |" for name, value in _flat(fields["metrics"]))
+        measured = f"| metric | value |\n|---|---|\n{rows}"
+    # How to call it.
+    inputs = "\n".join(f"{name} = {example}" for name, example in given.examples.items())
+    arguments = ", ".join(f"{name}=tf.constant({name})" for name in given.examples)
     return f"""# {fields["name"]}, version {version}
 
 {fields.get("summary", "")}
 
 | | |
 |---|---|
-| what it does | {makes} |
+| what it does | {given.makes} |
 | architecture | {contract["model"]} |
 | paper | {fields.get("paper", "not stated")} |
 | data set | {fields.get("dataset") or "not stated"} |
@@ -75,11 +59,11 @@ for images like those it was trained on: same modality, body part, protocol and 
 
 ## Numbers in and out
 
-- Input: {window}
+- Input: {given.numbers}
 - Output: {output}
-- Pixel spacing it was trained on: {_spacing(source)}.
-- Slices it was trained on: {_plane(source)}.
-- Sizes: {sizes}
+- Pixel spacing it was trained on: {_spacing(contract["source"])}.
+- Slices it was trained on: {_plane(contract["source"])}.
+- Sizes: {given.sizes}
 
 `intensity.json` beside this card says the same for programs.
 
@@ -111,6 +95,57 @@ tensorflow_model_server --rest_api_port=8501 --model_name=translate --model_base
 """
 
 
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """What a model is given, in words.
+
+    Attributes:
+        makes: what it makes of it.
+        numbers: what its values mean.
+        sizes: how large it may be.
+        examples: Python that makes one, by the input's name.
+    """
+
+    makes: str
+    numbers: str
+    sizes: str
+    examples: dict[str, str]
+
+
+def _latents(contract: dict[str, Any]) -> _Given:
+    """Of a generator."""
+    length = contract["input"]["shape"][1]
+    numbers = "standard normal latent vectors."
+    drawn = f'np.random.default_rng(0).standard_normal([1, {length}]).astype("float32")'
+    examples = {"latents": drawn}
+    if "labels" in contract:
+        numbers += f" labels, the class of each image: {_numbered(contract['labels']['names'])}."
+        examples["labels"] = 'np.array([0], "int64")'
+    sizes = f"Any number of latent vectors of {length} values."
+    return _Given("New images from noise", numbers, sizes, examples)
+
+
+def _images(contract: dict[str, Any], memory: int) -> _Given:
+    """Of a model that translates images or volumes."""
+    source, shape = contract["source"], contract["input"]["shape"]
+    makes = f"From {_in_words(source)} to {_in_words(contract['target'])}"
+    if contract["scale"] > 1:
+        makes += f", {contract['scale']} times as fine"
+    low, high = source["window"]
+    numbers = (
+        f"{_unit(source)}, as they are, unscaled; the network sees what lies between "
+        f"{low:g} and {high:g}."
+    )
+    if source["unit"] == "k-space":
+        numbers = f"Channels are the real and the imaginary part. {numbers}"
+    example = [1, *shape[1:]]
+    if None in shape[1:-1]:
+        sides = [64, 64] if contract["dimensions"] == 2 else [16, 16, 16]
+        example = [1, *sides, shape[-1]]
+    made = f'np.full({example}, {low}, "float32")'
+    return _Given(makes, numbers, _sizes(contract, memory), {contract["input"]["name"]: made})
+
+
 def _sizes(contract: dict[str, Any], memory: int) -> str:
     """What the card says of the sizes of images, or of volumes."""
     sides, scale = contract["input"]["shape"][1:-1], contract["scale"]
@@ -120,8 +155,8 @@ def _sizes(contract: dict[str, Any], memory: int) -> str:
     if None not in sides:
         return f"Images of {_by(sides)} pixels, and no others.{finer}"
     tile, used = contract["tile"], max(1, round(memory / 2**20))
-    tried = _by([min(tile["size"], LARGEST_CUBE)] * 3 if volumes else [tile["size"]] * 2)
-    took = f"One {kind} of {tried} took about {used} MiB on a CPU, besides the model. "
+    tried = [min(tile["size"], LARGEST_CUBE)] * 3 if volumes else [tile["size"]] * 2
+    took = f"One {kind} of {_by(tried)} took about {used} MiB on a CPU, besides the model. "
     return (
         f"Any {'depth, ' if volumes else ''}height and width; the graph pads to a multiple of "
         f"{contract['size_multiple']} and crops again. It does not tile: each {kind} goes through "
@@ -131,7 +166,7 @@ def _sizes(contract: dict[str, Any], memory: int) -> str:
     )
 
 
-def _by(sides: Sequence[int]) -> str:
+def _by(sides: Sequence[int | str]) -> str:
     return " × ".join(str(side) for side in sides)
 
 
@@ -168,10 +203,11 @@ def _spacing(domain: dict[str, Any]) -> str:
     if not spacing:
         return "not stated"
     axes = "(row, column)" if len(spacing) == 2 else "(slice, row, column)"
-    return f"{_by([f'{value:g}' for value in spacing])} mm {axes}"
+    return f"{_by([f'{step:g}' for step in spacing])} mm {axes}"
 
 
 def _flat(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Name and value of all measures, nested ones behind the names that they are in."""
     rows = []
     for name, value in metrics.items():
         if isinstance(value, Mapping):

@@ -1,16 +1,12 @@
 """`export`: a model as a SavedModel that TF Serving takes, with its card and intensity contract."""
 
-import contextlib
 import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 import zoo
@@ -18,15 +14,11 @@ from zoo import registry
 from zoo.atomic import write_json
 from zoo.checkpoints import written
 from zoo.serving import card as model_card
+from zoo.serving.verify import call, class_names, verify
 from zoo.translator import Translator
 
 SIGNATURE = "serving_default"
 CARD_FIELDS = ("name", "summary", "paper", "dataset", "metrics", "licence", "notes")
-# Greatest difference between the Keras model and its reloaded export, as a fraction of the target's
-# window. Convolutions may add up in another order, and bfloat16 keeps 8 bits of each value.
-_TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
-# Of a label map: the greatest fraction of pixels whose class may differ, at ties of two classes.
-_TIES = {"float32": 1e-3, "bfloat16": 2e-2}
 
 
 def export(
@@ -63,6 +55,7 @@ def export(
             already, an output that is a file, or an export that answers otherwise than the model.
         OSError: where it cannot be written.
     """
+    # Where it goes.
     output = Path(output)
     fields = _card_fields(model, card or {})
     if output.exists() and not output.is_dir():
@@ -83,7 +76,8 @@ def export(
         archive.add_endpoint(SIGNATURE, _endpoint(model, specs))
         with written(final):
             archive.write_out(temporary, verbose=False)
-        memory = _verify(model, temporary, specs)
+        # What it answers, and what is told of it.
+        memory = verify(model, temporary, specs)
         extra = temporary / "assets.extra"
         contract = _contract(model, specs, fields)
         card_text = model_card.write(contract, fields, version, memory)
@@ -103,15 +97,16 @@ def serving_specs(model: Translator) -> dict[str, tf.TensorSpec]:
     N and the sides of an image are free, but for a network that is built for one size.
     """
     if model.generates:
-        specs = {"latents": tf.TensorSpec([None, model.recipe.latent], tf.float32, name="latents")}
-        if getattr(model.recipe, "conditional", False):
+        fields = model.recipe.to_dict()
+        specs = {"latents": tf.TensorSpec([None, fields["latent"]], tf.float32, name="latents")}
+        if fields.get("conditional"):
             specs["labels"] = tf.TensorSpec([None], tf.int64, name="labels")
         return specs
-    rank = model.dimensions
-    shape = getattr(model.network, "input_shape", None)
     # A network may take several tensors, or be subclassed and know no shape: then sides are free.
-    known = isinstance(shape, tuple) and len(shape) == rank + 2
-    sides = shape[1:-1] if known else [None] * rank
+    known = getattr(model.network, "input_shape", None)
+    sides: list[int | None] = [None] * model.dimensions
+    if isinstance(known, tuple) and len(known) == model.dimensions + 2:
+        sides = list(known[1:-1])
     shape = [None, *sides, model.source.channels]
     return {"images": tf.TensorSpec(shape, tf.float32, name="images")}
 
@@ -140,14 +135,16 @@ def _next_version(output: Path) -> int:
     return max((int(p.name) for p in output.iterdir() if p.name.isdecimal()), default=0) + 1
 
 
-def _endpoint(model: Translator, specs: dict[str, tf.TensorSpec]):
-    def serve(*inputs):
+def _endpoint(model: Translator, specs: Mapping[str, tf.TensorSpec]) -> Callable[..., Any]:
+    """The graph that is served, of inputs by `specs`."""
+
+    def serve(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         # A signature's shape binds no caller: of other channels the network would make nonsense.
         given = [tf.ensure_shape(x, s.shape) for x, s in zip(inputs, specs.values(), strict=True)]
         count = tf.shape(given[0])[0]
         # Some operations take no empty batch: it is served as one of zeros, which is left out.
         padded = [tf.cond(count > 0, lambda x=x: x, lambda x=x: _one_like(x)) for x in given]
-        return {"images": tf.cast(_call(model, padded), tf.float32)[:count]}
+        return {"images": tf.cast(call(model, padded), tf.float32)[:count]}
 
     # The names of the specs become the signature's.
     return tf.function(serve, input_signature=list(specs.values()), autograph=False)
@@ -155,152 +152,6 @@ def _endpoint(model: Translator, specs: dict[str, tf.TensorSpec]):
 
 def _one_like(batch: tf.Tensor) -> tf.Tensor:
     return tf.zeros(tf.concat([[1], tf.shape(batch)[1:]], axis=0), batch.dtype)
-
-
-def _call(model: Translator, inputs: Sequence[Any]) -> tf.Tensor:
-    return model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
-
-
-# Run by a fresh interpreter: plain TensorFlow, none of this package.
-_CHILD = """
-import re, sys
-from pathlib import Path
-import numpy as np
-import tensorflow as tf
-
-def memory(kind):
-    found = re.search(kind + r":\\s*(\\d+) kB", Path("/proc/self/status").read_text())
-    return 1024 * int(found.group(1))
-
-folder, questions, answers = sys.argv[1:]
-serve = tf.saved_model.load(folder).signatures["serving_default"]
-asked, given = {}, {}
-for key, value in np.load(questions).items():
-    number, name = key.split(" ")
-    asked.setdefault(number, {})[name] = tf.constant(value)
-try:
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (Linux)
-    before = memory("VmRSS")
-except OSError:
-    before = None
-for number, inputs in asked.items():
-    given[number] = serve(**inputs)["images"].numpy()
-given["memory"] = memory("VmHWM") - before if before else 0
-own = [module for module in sys.modules if module.split(".")[0].startswith("zoo")]
-if own:
-    sys.exit(f"expected no project code. Received: {own}")
-np.savez(answers, **given)
-"""
-
-
-def _questions(
-    model: Translator, specs: dict[str, tf.TensorSpec]
-) -> dict[str, dict[str, np.ndarray]]:
-    """Random inputs: two sizes, one of them odd, then a whole tile."""
-    draw = np.random.default_rng(0)
-    if "latents" in specs:
-        latents = [draw.standard_normal((n, model.recipe.latent), "float32") for n in (1, 3)]
-        questions = {f"{i}": {"latents": value} for i, value in enumerate(latents)}
-        if "labels" in specs:
-            classes = max(1, len(_class_names(model)))
-            for question in questions.values():
-                count = len(question["latents"])
-                question["labels"] = np.arange(count, dtype="int64")[::-1] % classes
-        return questions
-    sides = specs["images"].shape.as_list()[1:-1]
-    if None not in sides:
-        sizes = [sides]
-    elif len(sides) == 3:
-        sizes = [(5, 9, 12), (8, 8, 8), [_largest(model)] * 3]
-    else:
-        sizes = [(37, 51), (64, 64), [_largest(model)] * 2]
-    shapes = [(1 + (i == 0), *size, model.source.channels) for i, size in enumerate(sizes)]
-    (low, high), margin = model.source.window, 0.1 * model.source.span
-    return {  # somewhat beyond the window, as real images are
-        f"{i}": {"images": draw.uniform(low - margin, high + margin, shape).astype("float32")}
-        for i, shape in enumerate(shapes)
-    }
-
-
-def _largest(model: Translator) -> int:
-    """Side of the largest image that is tried."""
-    return (
-        model.recipe.tile
-        if model.dimensions == 2
-        else min(model.recipe.tile, model_card.LARGEST_CUBE)
-    )
-
-
-def _class_names(model: Translator) -> tuple[str, ...]:
-    """What the values of "labels" mean, or of the label map that comes out."""
-    names = getattr(model, "label_names", ()) if model.classes else model.recipe.class_names
-    return tuple(names)
-
-
-def _verify(model: Translator, folder: Path, specs: dict[str, tf.TensorSpec]) -> int:
-    """Compare the SavedModel, in a fresh process, with the Keras model.
-
-    Returns:
-        Memory that the largest input takes on a CPU, in bytes; 0 where it cannot be measured.
-
-    Raises:
-        ValueError: where they differ, or the SavedModel does not run by itself.
-    """
-    questions = _questions(model, specs)
-
-    def ask(question: dict[str, np.ndarray]) -> np.ndarray:
-        inputs = [tf.constant(question[name]) for name in specs]
-        return np.asarray(tf.cast(_call(model, inputs), tf.float32))
-
-    # Both on the CPU: this process may hold all of an accelerator's memory.
-    with tf.device("CPU:0"):
-        expected = {key: ask(question) for key, question in questions.items()}
-        first = next(iter(questions))
-        again = ask(questions[first])
-    _compare(model, again, expected[first], "the model itself gives two answers to one input")
-    with _fresh_answers(folder, questions) as answers:
-        for key, question in questions.items():
-            shape = next(iter(question.values())).shape
-            what = f"the export differs from the model on an input of {shape}"
-            _compare(model, answers[key], expected[key], what)
-        return int(answers["memory"])
-
-
-def _compare(model: Translator, received: np.ndarray, expected: np.ndarray, what: str) -> None:
-    if received.shape != expected.shape:
-        raise ValueError(f"{what}: expected {expected.shape}. Received: {received.shape}")
-    if not np.isfinite(expected).all():
-        raise ValueError(f"{what}: expected finite values. Received: NaN or infinity")
-    if model.classes:
-        allowed, measure = _TIES[model.precision], "other classes at a fraction"
-        largest = float(np.mean(received != expected))
-    else:
-        allowed, measure = _TOLERANCE[model.precision] * model.target.span, "a difference"
-        largest = float(np.abs(received - expected).max())
-    if not largest <= allowed:
-        raise ValueError(f"{what}: expected {measure} up to {allowed:.3g}. Received: {largest:.3g}")
-
-
-@contextlib.contextmanager
-def _fresh_answers(
-    folder: Path, questions: dict[str, dict[str, np.ndarray]]
-) -> Iterator[Mapping[str, np.ndarray]]:
-    with tempfile.TemporaryDirectory() as scratch:
-        asked, given = Path(scratch) / "questions.npz", Path(scratch) / "answers.npz"
-        named = {f"{k} {name}": v for k, inputs in questions.items() for name, v in inputs.items()}
-        np.savez(asked, **named)
-        # -P: nothing of the working folder can be imported.
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", _CHILD, folder.resolve(), asked, given],
-            env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise ValueError(f"the exported model does not run by itself. Received: {done.stderr}")
-        with np.load(given) as answers:
-            yield answers
 
 
 def _contract(
@@ -311,6 +162,7 @@ def _contract(
         {"name": name, "dtype": spec.dtype.name, "shape": spec.shape.as_list()}
         for name, spec in specs.items()
     ]
+    # The numbers that go in and come out, and what made them.
     contract = {
         "format": 1,
         "model": model.registered_name,
@@ -333,8 +185,10 @@ def _contract(
             "keras": keras.__version__,
         },
     }
+    # What the numbers of classes mean, that are asked for or given.
+    names = list(class_names(model))
     if "labels" in specs:
-        contract["labels"] = inputs[1] | {"names": list(_class_names(model))}
+        contract["labels"] = inputs[1] | {"names": names}
     if model.classes:
-        contract |= {"classes": model.classes, "label_names": list(_class_names(model))}
+        contract |= {"classes": model.classes, "label_names": names}
     return contract

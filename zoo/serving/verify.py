@@ -1,0 +1,172 @@
+"""Whether an exported model answers as the Keras model that it was made of."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from zoo.serving import card
+from zoo.translator import Translator
+
+# Greatest difference between the Keras model and its reloaded export, as a fraction of the target's
+# window. Convolutions may add up in another order, and bfloat16 keeps 8 bits of each value.
+_TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
+# Of a label map: the greatest fraction of pixels whose class may differ, at ties of two classes.
+_TIES = {"float32": 1e-3, "bfloat16": 2e-2}
+
+Question = dict[str, np.ndarray]  # the signature's inputs by name
+
+
+# Run by a fresh interpreter: plain TensorFlow, none of this package.
+_CHILD = """
+import re, sys
+from pathlib import Path
+import numpy as np
+import tensorflow as tf
+
+def memory(kind):
+    found = re.search(kind + r":\\s*(\\d+) kB", Path("/proc/self/status").read_text())
+    return 1024 * int(found.group(1))
+
+folder, questions, answers = sys.argv[1:]
+serve = tf.saved_model.load(folder).signatures["serving_default"]
+asked, given = {}, {}
+for key, value in np.load(questions).items():
+    number, name = key.split(" ")
+    asked.setdefault(number, {})[name] = tf.constant(value)
+try:
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (Linux)
+    before = memory("VmRSS")
+except OSError:
+    before = None
+for number, inputs in asked.items():
+    given[number] = serve(**inputs)["images"].numpy()
+given["memory"] = memory("VmHWM") - before if before else 0
+own = [module for module in sys.modules if module.split(".")[0].startswith("zoo")]
+if own:
+    sys.exit(f"expected no project code. Received: {own}")
+np.savez(answers, **given)
+"""
+
+
+def verify(model: Translator, folder: Path, specs: Mapping[str, tf.TensorSpec]) -> int:
+    """Compare a SavedModel, in a fresh process, with the Keras model.
+
+    Args:
+        model: what was exported.
+        folder: of the SavedModel.
+        specs: the signature's inputs.
+
+    Returns:
+        Memory that the largest input takes on a CPU, in bytes; 0 where it cannot be measured.
+
+    Raises:
+        ValueError: where they differ, or the SavedModel does not run by itself.
+    """
+    questions = _questions(model, specs)
+
+    def ask(question: Question) -> np.ndarray:
+        inputs = [tf.constant(question[name]) for name in specs]
+        return np.asarray(tf.cast(call(model, inputs), tf.float32))
+
+    # Both on the CPU: this process may hold all of an accelerator's memory.
+    with tf.device("CPU:0"):
+        expected = {key: ask(question) for key, question in questions.items()}
+        first = next(iter(questions))
+        again = ask(questions[first])
+    compare(model, again, expected[first], "the model itself gives two answers to one input")
+    # The export's own answers.
+    with _fresh_answers(folder, questions) as answers:
+        for key, question in questions.items():
+            shape = next(iter(question.values())).shape
+            what = f"the export differs from the model on an input of {shape}"
+            compare(model, answers[key], expected[key], what)
+        return int(answers["memory"])
+
+
+def call(model: Translator, inputs: Sequence[Any]) -> tf.Tensor:
+    """What is served, of one input or of several."""
+    return model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+
+
+def class_names(model: Translator) -> tuple[str, ...]:
+    """What the values of a generator's "labels" mean, or of the label map that comes out."""
+    if model.classes:
+        return tuple(model.label_names)
+    return tuple(model.recipe.to_dict().get("class_names", ()))
+
+
+def _questions(model: Translator, specs: Mapping[str, tf.TensorSpec]) -> dict[str, Question]:
+    """Random inputs: two sizes, one of them odd, then a whole tile."""
+    draw = np.random.default_rng(0)
+    questions: dict[str, Question] = {}
+    if "latents" in specs:
+        length = specs["latents"].shape[1]
+        for key, count in (("0", 1), ("1", 3)):
+            questions[key] = {"latents": draw.standard_normal((count, length), np.float32)}
+            if "labels" in specs:
+                classes = max(1, len(class_names(model)))
+                questions[key]["labels"] = np.arange(count, dtype="int64")[::-1] % classes
+        return questions
+    sides = specs["images"].shape.as_list()[1:-1]
+    if None not in sides:
+        sizes = [sides]
+    elif len(sides) == 3:
+        sizes = [(5, 9, 12), (8, 8, 8), [min(model.recipe.tile, card.LARGEST_CUBE)] * 3]
+    else:
+        sizes = [(37, 51), (64, 64), [model.recipe.tile] * 2]
+    # Somewhat beyond the window, as real images are.
+    (low, high), margin = model.source.window, 0.1 * model.source.span
+    for i, size in enumerate(sizes):
+        shape = (2 if i == 0 else 1, *size, model.source.channels)
+        images = draw.uniform(low - margin, high + margin, shape).astype("float32")
+        questions[str(i)] = {"images": images}
+    return questions
+
+
+def compare(model: Translator, received: np.ndarray, expected: np.ndarray, what: str) -> None:
+    """A ValueError where two answers differ by more than rounding may make."""
+    if received.shape != expected.shape:
+        raise ValueError(f"{what}: expected {expected.shape}. Received: {received.shape}")
+    if not np.isfinite(expected).all():
+        raise ValueError(f"{what}: expected finite values. Received: NaN or infinity")
+    if model.classes:
+        allowed, measure = _TIES[model.precision], "other classes at a fraction"
+        largest = float(np.mean(received != expected))
+    else:
+        allowed, measure = _TOLERANCE[model.precision] * model.target.span, "a difference"
+        largest = float(np.abs(received - expected).max())
+    if not largest <= allowed:
+        raise ValueError(f"{what}: expected {measure} up to {allowed:.3g}. Received: {largest:.3g}")
+
+
+@contextlib.contextmanager
+def _fresh_answers(
+    folder: Path, questions: dict[str, Question]
+) -> Iterator[Mapping[str, np.ndarray]]:
+    """What the SavedModel answers in a process that has none of this package, and its "memory"."""
+    with tempfile.TemporaryDirectory() as scratch:
+        asked, given = Path(scratch) / "questions.npz", Path(scratch) / "answers.npz"
+        named: dict[str, Any] = {}
+        for key, inputs in questions.items():
+            named |= {f"{key} {name}": value for name, value in inputs.items()}
+        np.savez(asked, **named)
+        # -P: nothing of the working folder can be imported.
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _CHILD, folder.resolve(), asked, given],
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise ValueError(f"the exported model does not run by itself. Received: {done.stderr}")
+        with np.load(given) as answers:
+            yield answers
