@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from zoo import ranges
+from zoo.domain import Domain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,19 +31,43 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """What a recipe may depend on in a data set.
+    """What a data set is: all that a recipe, a run or an evaluation may depend on.
 
     Attributes:
+        kind: "paired", "unpaired" or "single".
+        keys: features that hold the images: ("image",), or those of source and target.
+        source, target: what the numbers mean; of single images both are the image's.
         source_shape, target_shape: sides of the images, (H, W) or (D, H, W); None where they
             differ. Of single images both are the image's.
+        dimensions: axes of an image, 2 or 3.
+        scales: of a data set of several resolutions, how many times as large targets are.
+        aligned: whether the pixels of a pair show the same place.
+        features: names of all features.
         class_names: names of the values of "label", the class of a whole image.
         label_names: names of the values of a label map, the class of each pixel.
+        as_images: of measurements, the config that has them as images; "" where none has.
+        note: what figures measured on these data have to be read with.
     """
 
+    kind: str = "paired"
+    keys: tuple[str, ...] = ("source", "target")
+    source: Domain = Domain()
+    target: Domain = Domain()
     source_shape: tuple[int, ...] | None = None
     target_shape: tuple[int, ...] | None = None
+    dimensions: int = 2
+    scales: tuple[int, ...] = ()
+    aligned: bool = True
+    features: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     label_names: tuple[str, ...] = ()
+    as_images: str = ""
+    note: str = ""
+
+    def holds_labels(self, key: str) -> bool:
+        """Whether the values of a feature are numbers of classes, which have no mean."""
+        domain = {self.keys[0]: self.source, self.keys[-1]: self.target}.get(key)
+        return key.endswith("_label") or (domain is not None and domain.unit == "class")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """`train`: one loop for every model and every `tf.distribute` strategy."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import shutil
@@ -17,13 +18,15 @@ from tqdm import tqdm
 from zoo import devices, figures, loading, run
 from zoo.checkpoints import Checkpoints, said, steps_in, written
 from zoo.data import batches, prepare
+from zoo.data.augment import noise_lost
 from zoo.data.facts import data_facts, example_count, fit_to_data
-from zoo.recipe import Phase, Recipe
+from zoo.recipe import DataFacts, Phase, Recipe
 from zoo.registry import Entry
 from zoo.translator import Translator
 
 _SECONDS_A_CALL = 1.0  # aim of one call into TensorFlow: Ctrl-C and the bar wait for it
 _STEPS_A_CALL = 10  # under several workers
+_OVERHEAD, _COMPILATION = 0.02, 20  # seconds a step beside its arithmetic, and a phase
 
 
 class Interrupted(KeyboardInterrupt):
@@ -74,7 +77,8 @@ def train(
     distribution = None if strategy == "auto" else devices.make_strategy(strategy)
     # All that can be refused is refused before anything is downloaded, made or written.
     builder = prepare.load_builder(entry.dataset, data_dir, entry.recipe, input, prepare=False)
-    entry = fit_to_data(entry, builder)
+    facts = data_facts(builder, entry.recipe)
+    entry = fit_to_data(entry, facts)
     phases = entry.recipe.phases()
     distribution = distribution or devices.make_strategy("auto", phases)
     devices.check_batches(phases, distribution.num_replicas_in_sync)
@@ -118,7 +122,16 @@ def train(
             "precision": devices.resolve_precision(entry.recipe.precision),
         }
         loop = _Loop(
-            model, phases, step, distribution, builder, checkpoints, workdir, record, chief
+            model=model,
+            phases=phases,
+            step=step,
+            distribution=distribution,
+            builder=builder,
+            facts=facts,
+            checkpoints=checkpoints,
+            workdir=workdir,
+            record=record,
+            chief=chief,
         )
         loop.announce(entry)
         loop.run()
@@ -140,24 +153,25 @@ def _settings(entry: Entry, builder: tfds.core.DatasetBuilder) -> dict[str, Any]
     }
 
 
+@dataclasses.dataclass(eq=False, kw_only=True)
 class _Loop:
     """The steps of a run, with checkpoints, progress and pictures around them."""
 
-    def __init__(
-        self, model, phases, step, distribution, builder, checkpoints, workdir, record, chief
-    ):
-        self.model: Translator = model
-        self.recipe: Recipe = model.recipe
-        self.phases: list[Phase] = phases
-        self.step: tf.Variable = step
-        self.distribution: tf.distribute.Strategy = distribution
-        self.builder: tfds.core.DatasetBuilder = builder
-        self.checkpoints: Checkpoints = checkpoints
-        self.workdir: Path = workdir
-        self.record: dict[str, Any] = record
-        self.chief: bool = chief
-        self.total = sum(phase.steps for phase in phases)
-        self.stop = False
+    model: Translator
+    phases: list[Phase]
+    step: tf.Variable
+    distribution: tf.distribute.Strategy
+    builder: tfds.core.DatasetBuilder
+    facts: DataFacts
+    checkpoints: Checkpoints
+    workdir: Path
+    record: dict[str, Any]
+    chief: bool
+    stop: bool = False
+
+    def __post_init__(self):
+        self.recipe: Recipe = self.model.recipe
+        self.total = sum(phase.steps for phase in self.phases)
 
     def announce(self, entry: Entry) -> None:
         """Say what the run will do, and about how long that takes here."""
@@ -168,7 +182,7 @@ class _Loop:
             f"{split} training images, {self.record['precision']}, strategy "
             f"{self.record['strategy']} ({self.record['replicas']} replica(s)), into {self.workdir}"
         )
-        if lost := prepare.noise_lost(self.builder, self.recipe):
+        if lost := noise_lost(entry.dataset, self.facts, self.recipe):
             print(lost)
         if done:
             print(f"Resuming at step {done} of {self.total}.")
@@ -176,14 +190,13 @@ class _Loop:
 
     def _estimate(self, done: int) -> float:
         speed = devices.device_speed(self.record["precision"]) * self.record["replicas"]
+        whole = max(self.facts.target_shape or [256])
         seconds, first = 0.0, 0
         for phase in self.phases:
             left = min(phase.steps, max(0, first + phase.steps - done))
             if left:
-                shape = data_facts(self.builder, self.recipe).target_shape
-                size = phase.size or self.recipe.crop or max(shape or [256])
-                overhead = 0.02
-                seconds += left * (self.model.training_flops(phase, size) / speed + overhead) + 20
+                flops = self.model.training_flops(phase, phase.size or self.recipe.crop or whole)
+                seconds += left * (flops / speed + _OVERHEAD) + _COMPILATION
             first += phase.steps
         return seconds
 
@@ -249,16 +262,17 @@ class _Loop:
             size=phase.size,
             first_example=images + done * phase.batch_size,
             unpaired=self.model.data == "unpaired",
+            facts=self.facts,
         )
         iterator = iter(self.distribution.experimental_distribute_dataset(dataset))
-        run = self._function(iterator)
+        call = self._function(iterator)
         self.bar.set_description(phase.name)
         chunk, last = 1, first + phase.steps
         every = [self.recipe.image_every, self.recipe.checkpoint_every]
         while (now := int(self.step.numpy())) < last:
             steps = min(chunk, last - now, *(e - now % e for e in every))
             started = time.monotonic()
-            losses = {k: float(v) / steps for k, v in run(iterator, tf.constant(steps)).items()}
+            losses = {k: float(v) / steps for k, v in call(iterator, tf.constant(steps)).items()}
             seconds = (time.monotonic() - started) / steps
             if self.distribution.cluster_resolver is not None:
                 # A collective's key holds the loop's iteration: calls of different lengths on two

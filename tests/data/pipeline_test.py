@@ -281,7 +281,7 @@ def test_the_loss_of_noise_is_said_where_noise_is_to_be_learned(tmp_path):
     def said(dataset, **fields):
         recipe = Recipe(**fields)
         builder = prepare.load_builder(dataset, tmp_path, recipe, prepare=False)
-        return prepare.noise_lost(builder, recipe)
+        return augment.noise_lost(dataset, facts.data_facts(builder, recipe), recipe)
 
     assert "rotation and zoom interpolate" in said("ldct/phantom_tiny", rotation=5, zoom=0.1)
     assert "third of the noise" in said("ldct/phantom_tiny", zoom=0.1)
@@ -395,12 +395,13 @@ def test_missing_split(builders):
 
 
 def test_domains(builders):
-    source, target = facts.domains(builders["paired"], Recipe(source_window=(-5.0, 5.0)))
+    found = facts.data_facts(builders["paired"], Recipe(source_window=(-5.0, 5.0)))
+    source, target = found.source, found.target
     assert (source.unit, source.window) == ("source", (-5.0, 5.0))
     assert (target.unit, target.window) == ("target", (0.0, 9.0))
-    source, target = facts.domains(builders["single"], Recipe(source_window=(-5.0, 5.0)))
-    assert source is target
-    assert (source.unit, source.window) == ("image", (-5.0, 5.0))
+    found = facts.data_facts(builders["single"], Recipe(source_window=(-5.0, 5.0)))
+    assert found.source is found.target
+    assert (found.source.unit, found.source.window) == ("image", (-5.0, 5.0))
 
 
 TOY = """

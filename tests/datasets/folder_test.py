@@ -21,13 +21,19 @@ import tifffile
 
 from dicom_files import item, single
 from zoo import command_line
-from zoo.data import batches, facts, prepare
+from zoo.data import batches, prepare
+from zoo.data.facts import data_facts
 from zoo.models.encoder_decoder import EncoderDecoderRecipe
 from zoo.recipe import Recipe
 from zoo_datasets.folder import folder_dataset_builder, layout
 
 # Rows run to the back, columns to the left: axial slices are presented as they are stored.
 HUNG = np.array([[0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+
+
+def domains(builder, recipe):
+    found = data_facts(builder, recipe)
+    return found.source, found.target
 
 
 def image(number, shape=(12, 10)):
@@ -106,7 +112,7 @@ def test_pairs_by_name(tmp_path):
         assert example["name"] == f"train/{number:06d}"
         np.testing.assert_array_equal(example["source"][..., 0], image(number))
         np.testing.assert_array_equal(example["target"][..., 0], image(number) + 1000)
-    source, target = facts.domains(builder, Recipe(target_window=(1.0, 2.0)))
+    source, target = domains(builder, Recipe(target_window=(1.0, 2.0)))
     everything = np.stack([image(number) for number in range(3)])
     assert source.window == pytest.approx(np.percentile(everything, (0.5, 99.5)), rel=1e-5)
     assert target.window == (1.0, 2.0)
@@ -252,7 +258,7 @@ def test_dicom_series(tmp_path):
     assert seen == {v for (letter, *_), v in values.items() if letter == "A"}
     for part in found.values():
         assert len({example["patient"] for example in part}) == 1
-    source, _ = facts.domains(builder, Recipe())
+    source, _ = domains(builder, Recipe())
     assert (source.modality, source.unit, source.window) == ("CT", "HU", (-1024.0, 1500.0))
     assert source.spacing == pytest.approx((0.661468, 0.661468), rel=1e-4)
     for path in (tmp_path / "data").rglob("*"):
@@ -271,7 +277,7 @@ def test_shared_patients(tmp_path):
     assert (
         builder.info.metadata["note"] == "Patients are in several splits, so that results flatter."
     )
-    domain, same = facts.domains(builder, Recipe())
+    domain, same = domains(builder, Recipe())
     assert domain is same
     assert (domain.modality, domain.unit) == ("MR", "signal")
 
@@ -336,7 +342,7 @@ def test_nifti_and_slices(tmp_path):
             header = nibabel.Nifti1Image(volume + case, HUNG @ np.diag([0.5, 0.8, 3, 1]))
             nibabel.save(header, tmp_path / f"in/train{letter}/case{case}.nii.gz")
     builder = build(tmp_path / "in", tmp_path / "data", slices=3)
-    source, target = facts.domains(builder, Recipe(slices=3))
+    source, target = domains(builder, Recipe(slices=3))
     assert (source.channels, target.channels) == (3, 1)
     assert source.spacing == pytest.approx((0.5, 0.8), rel=1e-5)
     for part in every(builder).values():
@@ -358,7 +364,7 @@ def test_volumes_are_presented_in_the_plane_that_they_were_acquired_in(tmp_path,
             scan = nibabel.as_closest_canonical(scan)
         nifti(tmp_path / f"in/{number}.nii.gz", scan.get_fdata().astype("f4"), scan.affine)
     builder = build(tmp_path / "in", tmp_path / "data")
-    domain, _ = facts.domains(builder, Recipe())
+    domain, _ = domains(builder, Recipe())
     assert domain.plane == "sagittal"
     assert domain.spacing == pytest.approx((1.1, 0.9), rel=1e-5)
     for part in every(builder).values():
@@ -369,7 +375,7 @@ def test_volumes_are_presented_in_the_plane_that_they_were_acquired_in(tmp_path,
     nifti(tmp_path / "in/other.nii", np.zeros((9, 8, 4), "f4"))
     nifti(tmp_path / "in/others.nii", np.zeros((9, 8, 4), "f4"))
     builder = build(tmp_path / "in", tmp_path / "data")
-    assert facts.domains(builder, Recipe())[0].plane == "axial"
+    assert domains(builder, Recipe())[0].plane == "axial"
     assert "acquired in several planes" in capfd.readouterr().err
     shapes = {e["image"].shape[:2] for part in every(builder).values() for e in part}
     assert shapes == {(10, 4), (9, 8)}
@@ -383,7 +389,7 @@ def test_resampling(tmp_path):
         volume = (100 + rows * 2 - columns + case)[..., None].astype("float32")
         nibabel.save(nibabel.Nifti1Image(volume, affine), tmp_path / f"in/{case}.nii")
     builder = build(tmp_path / "in", tmp_path / "data", spacing=1.25)
-    domain, _ = facts.domains(builder, Recipe())
+    domain, _ = domains(builder, Recipe())
     assert domain.spacing == (1.25, 1.25)
     example = examples(builder, "train")[0]["image"][..., 0]
     assert example.shape == (16, 19)  # 40 x 0.5 / 1.25, 30 x 0.8 / 1.25 rounded
@@ -425,7 +431,7 @@ def test_raster_values_are_exact(tmp_path, dtype, high, suffix):
         else:
             tifffile.imwrite(path, array.astype(dtype))
     builder = build(tmp_path / "in", tmp_path / "data")
-    domain, _ = facts.domains(builder, Recipe())
+    domain, _ = domains(builder, Recipe())
     assert domain.window == (0.0, float(high))
     stored = sum(every(builder).values(), [])
     digests = {hashlib.sha256(e["image"].tobytes()).hexdigest() for e in stored}
@@ -622,11 +628,11 @@ def test_bits_that_are_not_in_use_are_left_out_of_the_window(tmp_path, capfd, dt
             path.parent.mkdir(parents=True, exist_ok=True)
             tifffile.imwrite(path, array.astype(dtype))
     builder = build(tmp_path / "in", tmp_path / "data")
-    source, target = facts.domains(builder, Recipe())
+    source, target = domains(builder, Recipe())
     assert source.window == target.window == (0.0, float(high))
     said = f"--set source_window=0,{np.iinfo(dtype).max}"
     assert (said in capfd.readouterr().err) == (high < np.iinfo(dtype).max)
-    source, target = facts.domains(builder, Recipe(source_window=(0.0, 7.0)))
+    source, target = domains(builder, Recipe(source_window=(0.0, 7.0)))
     assert source.window == (0.0, 7.0)
 
 
@@ -653,10 +659,10 @@ def test_the_unit_of_files_that_name_none(tmp_path):
         volume = np.random.default_rng(number).normal(0, 300, (8, 8, 2)).astype("float32")
         nifti(tmp_path / f"in/trainA/{number}.nii.gz", volume)
         nifti(tmp_path / f"in/trainB/{number}.nii.gz", volume)
-    source, target = facts.domains(build(tmp_path / "in", tmp_path / "data"), Recipe())
+    source, target = domains(build(tmp_path / "in", tmp_path / "data"), Recipe())
     assert (source.unit, target.unit, source.modality) == ("signal", "signal", "OT")
     builder = build(tmp_path / "in", tmp_path / "data", source_unit="SUV", target_unit="HU")
-    source, target = facts.domains(builder, Recipe())
+    source, target = domains(builder, Recipe())
     assert (source.unit, target.unit, target.modality) == ("SUV", "HU", "CT")
     assert target.window == (-1024.0, 1500.0)
     for wrong in ("hu", "class", "k-space"):
@@ -671,9 +677,7 @@ def test_files_that_name_another_unit_are_refused(tmp_path):
     for patient in "ab":
         dicom(tmp_path / f"in/{patient}.dcm", patient=patient, series=patient)
     for unit in ("", "HU"):
-        domain, _ = facts.domains(
-            build(tmp_path / "in", tmp_path / "data", source_unit=unit), Recipe()
-        )
+        domain, _ = domains(build(tmp_path / "in", tmp_path / "data", source_unit=unit), Recipe())
         assert domain.unit == "HU"
     with pytest.raises(ValueError, match=r"expected files in SUV.*Received: \w\.dcm in HU"):
         build(tmp_path / "in", tmp_path / "data", source_unit="SUV")
@@ -681,7 +685,7 @@ def test_files_that_name_another_unit_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"--set source_unit=HU.*dcm in HU, c.npy without a unit"):
         build(tmp_path / "in", tmp_path / "data")
     builder = build(tmp_path / "in", tmp_path / "data", source_unit="HU")
-    assert facts.domains(builder, Recipe())[0].unit == "HU"
+    assert domains(builder, Recipe())[0].unit == "HU"
 
 
 def test_positron_emission_becomes_uptake(tmp_path, capfd):
@@ -704,10 +708,10 @@ def test_positron_emission_becomes_uptake(tmp_path, capfd):
             PixelPaddingValue=None,
         )  # fmt: skip
         assert path.exists()
-    domain, _ = facts.domains(build(tmp_path / "in", tmp_path / "data"), Recipe())
+    domain, _ = domains(build(tmp_path / "in", tmp_path / "data"), Recipe())
     assert domain.unit == "Bq/ml"
     builder = build(tmp_path / "in", tmp_path / "data", source_unit="SUV")
-    assert facts.domains(builder, Recipe())[0].unit == "SUV"
+    assert domains(builder, Recipe())[0].unit == "SUV"
     found = sum(every(builder).values(), [])
     expected = 2.0 * pixels * 70_000.0 / (370e6 * 0.5 ** (3600 / 6586.2))
     assert len(found) == 2
@@ -761,7 +765,7 @@ def test_label_maps_stay_whole_numbers(tmp_path):
     builder = build(tmp_path / "in", tmp_path / "data", classes=4)
     for example in sum(every(builder).values(), []):
         np.testing.assert_array_equal(example["target"][..., 0], labels)
-    _, target = facts.domains(builder, Recipe())
+    _, target = domains(builder, Recipe())
     assert (target.unit, target.modality, target.window) == ("class", "SEG", (0.0, 3.0))
     turned = batches.train_dataset(builder, Recipe(rotation=30.0, zoom=0.2), batch_size=1)
     for batch in turned.take(4):

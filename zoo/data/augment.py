@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from zoo.recipe import Recipe
+from zoo import registry
+from zoo.recipe import DataFacts, Recipe
 
 _EXACT = 3  # folded into a stream's seed: for flips up-down and turns
 
@@ -161,3 +162,20 @@ def affine(
         interpolation="NEAREST" if nearest else "BILINEAR",
         fill_mode="REFLECT",
     )[0]
+
+
+def noise_lost(dataset: str, facts: DataFacts, recipe: Recipe) -> str:
+    """A warning that the recipe's augmentations smooth the noise that is to be learned, or "".
+
+    Only where the data are for denoising, and source and target mean the same.
+    """
+    used = [name for name in ("rotation", "zoom") if getattr(recipe, name)]
+    fields, _ = registry.dataset_fields(dataset)
+    source, target = facts.source, facts.target
+    same = (source.modality, source.unit) == (target.modality, target.unit)
+    if not (used and facts.kind != "single" and same and "denoising" in fields["tasks"]):
+        return ""
+    return (
+        f"Warning: {' and '.join(used)} interpolate, which takes about a third of the noise away "
+        "that the model is to learn; turn, flip, flip_up_down and shift move pixels as they are."
+    )

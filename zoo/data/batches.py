@@ -1,28 +1,27 @@
-"""Examples one by one, and endless batches of them."""
+"""From a prepared data set and a recipe to examples one by one, and to endless batches.
+
+Example `g` of a run (counted from 0 over all epochs) is a function of (recipe, g) alone: order,
+crop, augmentation and the seed that it hands to the model. So a run that resumes at `g` sees what
+an undisturbed one would have seen, and several replicas see what one device would have.
+"""
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from zoo.data.augment import augment
-from zoo.data.facts import _holds_labels, _metadata, example_count, image_keys
+from zoo.data.facts import data_facts, example_count, image_keys
 from zoo.domain import MEASUREMENTS
-from zoo.recipe import Recipe
+from zoo.recipe import DataFacts, Recipe
 
 # A split smaller than this is shuffled as a whole; of a larger one, this much is held at a time.
 _SHUFFLE_BYTES = 2**30
-
-
 _READERS = 16  # files of one split read in turn, `_READERS` records from each
-
-
 _LAST_EPOCH = 2**31
-
-
 _NOISE = 2  # beside the streams 0 and 1: what a seed folded into the example's is for
 
 
@@ -100,6 +99,7 @@ def train_dataset(
     size: int = 0,
     first_example: int = 0,
     unpaired: bool = False,
+    facts: DataFacts | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of the split "train", shuffled anew in every epoch.
 
@@ -111,6 +111,7 @@ def train_dataset(
             the central square is taken.
         first_example: examples already consumed, where a run resumes.
         unpaired: draw source and target independently, even from paired data.
+        facts: of the data set; None asks it.
 
     Returns:
         A dataset of dictionaries: float32 `[batch_size, H, W, C]` (volumes `[batch_size, D, H, W,
@@ -122,41 +123,26 @@ def train_dataset(
             for `turn` of images that are not square without a crop.
     """
     example_count(builder, "train")
-    kind = _metadata(builder)["kind"]
-    if kind == "single" and recipe.noise:
+    facts = facts or data_facts(builder, recipe)
+    if facts.kind == "single" and recipe.noise:
         raise ValueError(
             f"noise: it is added to the source, and single images have none. "
             f"Received: noise={recipe.noise}"
         )
-    groups = _groups(builder, recipe, unpaired or kind == "unpaired")
-    _check_sizes(builder, [group[0][0] for group in groups], recipe, size, batch_size)
-    parsers = [
-        tfds.features.FeaturesDict({key: builder.info.features[key] for key, _, _ in group})
-        for group in groups
-    ]
+    groups = _groups(facts, recipe, unpaired or facts.kind == "unpaired")
+    _check_sizes(builder, [group[0].key for group in groups], recipe, size, batch_size)
+    streams = []
+    for number, group in enumerate(groups):
+        records = _records(builder, recipe.seed, first_example, number)
+        features = tfds.features.FeaturesDict({f.key: builder.info.features[f.key] for f in group})
+        streams.append(records.map(features.deserialize_example, tf.data.AUTOTUNE))
 
-    measured = _metadata(builder).get("source", {}).get("unit") in MEASUREMENTS
-
-    def prepare(number: tf.Tensor, *records: tf.Tensor) -> dict[str, tf.Tensor]:
+    def prepare(number: tf.Tensor, *drawn: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         example = {"seed": tf.stack([recipe.seed, tf.cast(number, tf.int32)])}
-        for stream, (group, parser, record) in enumerate(
-            zip(groups, parsers, records, strict=True)
-        ):
-            features = parser.deserialize_example(record)
+        for stream, (group, features) in enumerate(zip(groups, drawn, strict=True)):
             seed = tf.random.experimental.stateless_fold_in(example["seed"], stream)
-            images = [part for part in group if features[part[0]].shape.rank]
-            changed = [tf.cast(features[key], tf.float32) for key, _, _ in images]
-            if not measured:  # each sample of a measurement has its place, and a size of its own
-                changed = augment(
-                    [features[key] for key, _, _ in images],
-                    recipe,
-                    seed,
-                    size,
-                    factors=[factor for _, _, factor in images],
-                    labels=[_holds_labels(builder, key) for key, _, _ in images],
-                )
-            example |= {name: features[key] for key, name, _ in group}
-            example |= {name: image for (_, name, _), image in zip(images, changed, strict=True)}
+            example |= {feature.name: features[feature.key] for feature in group}
+            example |= _augmented(group, features, facts, recipe, seed, size)
         if recipe.noise:
             seed = tf.random.experimental.stateless_fold_in(example["seed"], _NOISE)
             source = example["source"]
@@ -164,11 +150,7 @@ def train_dataset(
             example["source"] = source + noise
         return example
 
-    numbers = tf.data.Dataset.counter(first_example)
-    streams = [
-        _records(builder, recipe.seed, first_example, stream) for stream in range(len(groups))
-    ]
-    dataset = tf.data.Dataset.zip((numbers, *streams))
+    dataset = tf.data.Dataset.zip((tf.data.Dataset.counter(first_example), *streams))
     dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(batch_size, drop_remainder=True)
     options = tf.data.Options()
@@ -179,24 +161,57 @@ def train_dataset(
     return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
 
 
-def _groups(
-    builder: tfds.core.DatasetBuilder, recipe: Recipe, unpaired: bool
-) -> list[list[tuple[str, str, int]]]:
-    """Features drawn together: (feature, name in the batch, sides as a multiple of the source's).
+class _Feature(NamedTuple):
+    """A feature of the data set as it comes into a batch."""
+
+    key: str  # in the data set
+    name: str  # in the batch
+    factor: int  # its sides, as a multiple of the source's
+
+
+def _groups(facts: DataFacts, recipe: Recipe, unpaired: bool) -> list[list[_Feature]]:
+    """Features that are drawn together.
 
     What belongs to the target, "target_label", goes with it where source and target are unpaired.
     """
-    keys = image_keys(builder, recipe.scale)
-    if len(keys) == 1:
-        groups = [[("image", "image", 1)]]
+    if facts.kind == "single":
+        groups = [[_Feature("image", "image", 1)]]
     else:
-        source, target = (keys[0], "source", 1), ("target", "target", recipe.scale)
+        source = _Feature(facts.keys[0], "source", 1)
+        target = _Feature("target", "target", recipe.scale)
         groups = [[source], [target]] if unpaired else [[source, target]]
     for name in recipe.extra_features:
-        of_target = name.startswith("target")
-        factor = recipe.scale if of_target else 1
-        groups[-1 if of_target else 0].append((name, name, factor))
+        if name.startswith("target"):
+            groups[-1].append(_Feature(name, name, recipe.scale))
+        else:
+            groups[0].append(_Feature(name, name, 1))
     return groups
+
+
+def _augmented(
+    group: list[_Feature],
+    features: dict[str, tf.Tensor],
+    facts: DataFacts,
+    recipe: Recipe,
+    seed: tf.Tensor,
+    size: int,
+) -> dict[str, tf.Tensor]:
+    """The images of a group, all changed in the same way; numbers among the features are left."""
+    images = [feature for feature in group if features[feature.key].shape.rank]
+    pixels = [features[feature.key] for feature in images]
+    if facts.source.unit in MEASUREMENTS:
+        # Each sample of a measurement has its place, and a size of its own.
+        changed = [tf.cast(each, tf.float32) for each in pixels]
+    else:
+        changed = augment(
+            pixels,
+            recipe,
+            seed,
+            size,
+            factors=[feature.factor for feature in images],
+            labels=[facts.holds_labels(feature.key) for feature in images],
+        )
+    return {feature.name: image for feature, image in zip(images, changed, strict=True)}
 
 
 def _records(

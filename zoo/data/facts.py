@@ -1,7 +1,6 @@
-"""What a data set is: kind, domains, keys, shapes, names."""
+"""What a data set is: kind, domains, keys, shapes, names; and whether a model can learn from it."""
 
 import dataclasses
-from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -11,20 +10,42 @@ from zoo.recipe import DataFacts, Recipe
 from zoo.registry import Entry
 
 
-def domains(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> tuple[Domain, Domain]:
-    """What the numbers of source and target mean; for single images both are the image's.
+def data_facts(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> DataFacts:
+    """What a data set is to a recipe, from what its builder declares; no example is read.
 
-    The recipe's windows replace the data set's own; `source_window` is that of single images.
+    Of several resolutions it is the pair of the recipe's scale, and the recipe's windows replace
+    the data set's own (`source_window` is that of single images).
+
+    Raises:
+        ValueError: for a scale that the data set has no source of.
     """
-    metadata = _metadata(builder)
-    keys = image_keys(builder, recipe.scale)
-    windows = (recipe.source_window, recipe.target_window)
-    found = [Domain.from_dict(metadata[key]) for key in keys]
-    found = [
-        dataclasses.replace(domain, window=window) if window else domain
-        for domain, window in zip(found, windows, strict=False)
-    ]
-    return found[0], found[-1]
+    features, metadata = builder.info.features, dict(builder.info.metadata or {})
+    scales = tuple(metadata.get("scales") or ())
+    # A recipe of one resolution is refused by `fit_to_data`, which can say why.
+    scale = scales[0] if scales and recipe.scale == 1 else recipe.scale
+    keys = image_keys(builder, scale)
+    shapes = {key: features[key].shape[:-1] for key in keys}
+    known = {key: None if None in shape else tuple(shape) for key, shape in shapes.items()}
+    domains = []
+    for key, window in zip(keys, (recipe.source_window, recipe.target_window), strict=False):
+        domain = Domain.from_dict(metadata[key])
+        domains.append(dataclasses.replace(domain, window=window) if window else domain)
+    return DataFacts(
+        kind=metadata["kind"],
+        keys=keys,
+        source=domains[0],
+        target=domains[-1],
+        source_shape=known[keys[0]],
+        target_shape=known[keys[-1]],
+        dimensions=metadata.get("dimensions", 2),
+        scales=scales,
+        aligned=metadata.get("aligned", True),
+        features=tuple(features),
+        class_names=tuple(features["label"].names) if "label" in features else (),
+        label_names=tuple(metadata.get("label_names") or ()),
+        as_images=metadata.get("images", ""),
+        note=metadata.get("note", ""),
+    )
 
 
 def image_keys(builder: tfds.core.DatasetBuilder, scale: int = 1) -> tuple[str, ...]:
@@ -35,7 +56,7 @@ def image_keys(builder: tfds.core.DatasetBuilder, scale: int = 1) -> tuple[str, 
     Raises:
         ValueError: for a scale that the data set has no source of.
     """
-    metadata = _metadata(builder)
+    metadata = dict(builder.info.metadata or {})
     if metadata["kind"] == "single":
         return ("image",)
     scales = metadata.get("scales")
@@ -64,69 +85,34 @@ def example_count(builder: tfds.core.DatasetBuilder, split: str) -> int:
     return splits[split].num_examples
 
 
-def _metadata(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
-    return dict((builder.info.metadata or {}).items())
-
-
-def _holds_labels(builder: tfds.core.DatasetBuilder, key: str) -> bool:
-    """Whether an image's values are numbers of classes, which have no mean."""
-    return key.endswith("_label") or _metadata(builder).get(key, {}).get("unit") == "class"
-
-
-def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
+def fit_to_data(entry: Entry, facts: DataFacts) -> Entry:
     """The entry with the data set's domains, refused where model and data do not suit.
 
     Raises:
         ValueError: naming what the model takes and what the data set has.
     """
     cls, recipe = entry.model_class, entry.recipe
-    metadata, features = dict(builder.info.metadata), builder.info.features
-
-    def refuse(what: str) -> ValueError:
-        fitting = registry.fitting(entry.model), registry.fitting(entry.dataset.split("/")[0])
-        hints = zip((entry.model, entry.dataset), fitting, strict=True)
-        suits = "; ".join(
-            f"what suits {name}: {', '.join(there)}" for name, there in hints if there
-        )
-        return ValueError(f"dataset: {what} ({suits}). Received: {entry.model} on {entry.dataset}")
-
-    kind, axes = metadata["kind"], metadata.get("dimensions", 2)
-    if kind != cls.data and (kind, cls.data) != ("paired", "unpaired"):
-        raise refuse(f"{entry.model} trains on {cls.data} images, and these are {kind}")
-    if axes != recipe.dimensions:
-        raise refuse(
-            f"dimensions: the recipe is for images of {recipe.dimensions} axes, "
-            f"and these have {axes}"
-        )
-    if metadata.get("scales") and recipe.scale == 1:
-        raise refuse("the sources are smaller than the targets, which is for super-resolution")
-    source, target = domains(builder, recipe)
-    if entry.source is not None:
-        source = _kept_window(source, entry.source, recipe.source_window, "source_unit")
-        window = recipe.target_window or recipe.source_window
-        target = _kept_window(target, entry.target, window, "target_unit")
+    _check_kind(entry, facts)
+    source, target = _windows(entry, facts)
+    # What the source may be, and what the target.
     given = MEASUREMENTS.get(source.unit, "images")
     if given not in cls.takes:
-        also = metadata.get("images", "")
-        also = f"; {also} has them as images" if also and "images" in cls.takes else ""
+        there = facts.as_images
+        also = f"; {there} has them as images" if there and "images" in cls.takes else ""
         takes = " or ".join(cls.takes)
-        raise refuse(f"{entry.model} takes {takes}, and the sources are {given}{also}")
-    facts = data_facts(builder, recipe)
+        raise _unsuited(entry, f"{entry.model} takes {takes}, and the sources are {given}{also}")
     if getattr(recipe, "classes", 0):
         window = (0.0, recipe.classes - 1.0)
         target = dataclasses.replace(target, modality="SEG", unit="class", window=window)
     if target.unit == "class" and not cls.classifies:
-        raise refuse(f"{entry.model} learns intensities, and the targets are classes")
-    missing = [name for name in recipe.extra_features if name not in features]
+        raise _unsuited(entry, f"{entry.model} learns intensities, and the targets are classes")
+    missing = [name for name in recipe.extra_features if name not in facts.features]
     if missing:
-        raise refuse(f"the recipe needs {missing[0]}, which the data lack")
-    shapes = facts.source_shape, facts.target_shape
-    fits = None in shapes or tuple(s * recipe.scale for s in shapes[0]) == shapes[1]
-    if cls.data == "paired" and given == "images" and not fits:
-        raise refuse(
-            f"the recipe makes images {recipe.scale} times as large as its input, "
-            f"and sources are {shapes[0]}, targets {shapes[1]}"
-        )
+        raise _unsuited(entry, f"the recipe needs {missing[0]}, which the data lack")
+    # The sizes of pairs.
+    if cls.data == "paired" and given == "images":
+        _check_shapes(entry, facts)
+    # What the recipe left open.
     if target.unit == "class" and not recipe.label_names:
         recipe = dataclasses.replace(recipe, label_names=facts.label_names)
     recipe = recipe.resolve(facts)
@@ -140,6 +126,58 @@ def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
     return dataclasses.replace(
         entry, recipe=recipe, source=source.to_dict(), target=target.to_dict()
     )
+
+
+def _check_kind(entry: Entry, facts: DataFacts) -> None:
+    """Pairs or single images, of two axes or of three, of one resolution or of two."""
+    needed, axes = entry.model_class.data, entry.recipe.dimensions
+    if facts.kind != needed and (facts.kind, needed) != ("paired", "unpaired"):
+        raise _unsuited(
+            entry, f"{entry.model} trains on {needed} images, and these are {facts.kind}"
+        )
+    if facts.dimensions != axes:
+        raise _unsuited(
+            entry,
+            f"dimensions: the recipe is for images of {axes} axes, "
+            f"and these have {facts.dimensions}",
+        )
+    if facts.scales and entry.recipe.scale == 1:
+        raise _unsuited(
+            entry, "the sources are smaller than the targets, which is for super-resolution"
+        )
+
+
+def _check_shapes(entry: Entry, facts: DataFacts) -> None:
+    """Targets are as many times as large as their sources as the recipe says."""
+    source, target, scale = facts.source_shape, facts.target_shape, entry.recipe.scale
+    if source is None or target is None or tuple(side * scale for side in source) == target:
+        return
+    raise _unsuited(
+        entry,
+        f"the recipe makes images {scale} times as large as its input, "
+        f"and sources are {source}, targets {target}",
+    )
+
+
+def _unsuited(entry: Entry, what: str) -> ValueError:
+    """The error of a model and a data set that do not suit, with the names of those that do."""
+    hints = []
+    for name in (entry.model, entry.dataset):
+        there = registry.fitting(name.split("/")[0])
+        if there:
+            hints.append(f"what suits {name}: {', '.join(there)}")
+    suits = "; ".join(hints)
+    return ValueError(f"dataset: {what} ({suits}). Received: {entry.model} on {entry.dataset}")
+
+
+def _windows(entry: Entry, facts: DataFacts) -> tuple[Domain, Domain]:
+    """The data's domains; where weights are there already, with the windows they know."""
+    source, target, recipe = facts.source, facts.target, entry.recipe
+    if entry.source is not None:
+        source = _kept_window(source, entry.source, recipe.source_window, "source_unit")
+        window = recipe.target_window or recipe.source_window
+        target = _kept_window(target, entry.target, window, "target_unit")
+    return source, target
 
 
 def _kept_window(
@@ -157,17 +195,3 @@ def _kept_window(
             f"Received: data in {domain.unit}"
         )
     return domain if given else dataclasses.replace(domain, window=tuple(stored["window"]))
-
-
-def data_facts(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> DataFacts:
-    """What of a data set a recipe may depend on."""
-    features, metadata = builder.info.features, dict(builder.info.metadata)
-    keys = image_keys(builder, recipe.scale)
-    shapes = [features[key].shape[:-1] for key in (keys[0], keys[-1])]
-    shapes = [None if None in shape else tuple(shape) for shape in shapes]
-    return DataFacts(
-        source_shape=shapes[0],
-        target_shape=shapes[1],
-        class_names=tuple(features["label"].names) if "label" in features else (),
-        label_names=tuple(metadata.get("label_names") or ()),
-    )

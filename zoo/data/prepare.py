@@ -1,9 +1,4 @@
-"""From a data set and a recipe to batches of paired, unpaired or single images.
-
-Example `g` of a run (counted from 0 over all epochs) is a function of (recipe, g) alone: order,
-crop, augmentation and the seed that it hands to the model. So a run that resumes at `g` sees what
-an undisturbed one would have seen, and several replicas see what one device would have.
-"""
+"""From a data set's name to a builder whose records are there to be read."""
 
 import contextlib
 import importlib
@@ -18,10 +13,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from zoo import registry
-from zoo.data.facts import _metadata, domains
 from zoo.recipe import Recipe
-
-# Data sets.
 
 
 def load_builder(
@@ -204,27 +196,3 @@ def _bars_on_terminals() -> Iterator[None]:
         yield
     finally:
         tfds.enable_progress_bar()
-
-
-# Reading.
-
-
-# Augmentation.
-
-
-def noise_lost(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> str:
-    """A warning that the recipe's augmentations smooth the noise that is to be learned, or "".
-
-    Only where the data are for denoising, and source and target mean the same.
-    """
-    used = [name for name in ("rotation", "zoom") if getattr(recipe, name)]
-    fields, _ = registry.dataset_fields(builder.name)
-    source, target = domains(builder, recipe)
-    same = (source.modality, source.unit) == (target.modality, target.unit)
-    paired = _metadata(builder)["kind"] != "single"
-    if not (used and paired and same and "denoising" in fields["tasks"]):
-        return ""
-    return (
-        f"Warning: {' and '.join(used)} interpolate, which takes about a third of the noise away "
-        "that the model is to learn; turn, flip, flip_up_down and shift move pixels as they are."
-    )
