@@ -121,7 +121,7 @@ def check(flags, line: str) -> None:
     assert flags.help or command in command_line._COMMANDS
     assert not rest or command == "describe"
     assert command in ("--help",) or {n for n in flags if flags[n].present} <= set(
-        command_line._USED[command]
+        command_line.USED[command]
     )
     index = registry.index()
     if rest and rest[0] != "NAME":

@@ -11,108 +11,11 @@ from typing import Any
 
 from absl import flags, logging
 
-from zoo import __version__, registry
-from zoo.errors import printable
+from zoo import __version__, registry, run
+from zoo.errors import printable, reason
+from zoo.flags import USED, define, help_text
 
-HELP = """\
-Medical image translation: train, evaluate, predict, export, by name.
-
-Examples
-  python cli.py list
-  python cli.py --model=pix2pix --dataset=ldct train
-  python cli.py --model=pggan --dataset=mammo --steps=500 train
-  python cli.py --model=pix2pix --dataset=ldct evaluate
-  python cli.py --model=pix2pix_ldct --input=DICOM_FOLDER --output=OUT predict
-  python cli.py --model=runs/pggan-mammo --output=OUT generate
-  python cli.py --model=pix2pix_ldct --output=served/ldct export
-  python cli.py --model=pix2pix --dataset=folder --input=MY_FILES train
-  python cli.py --init=pix2pix_ldct --dataset=folder --input=MY_FILES --steps=500 train
-
-Commands
-  list       names of models, data sets and pretrained models (--json, --task, --modality)
-  describe   all about one of them (--model or --dataset)
-  prepare    build a data set (--dataset); exit code 1 where files of yours were left out
-  preview    write a picture of some training images (--dataset, --output=FILE.png)
-  train      train a model on a data set, or go on with an interrupted run
-  evaluate   measure a trained model: metrics.json and report.html
-  predict    translate DICOM, NIfTI, MetaImage, NRRD, PNG, TIFF, JPEG or NPY files
-  generate   write new images from a generator
-  export     write a SavedModel for TF Serving
-
-Which model and data
-  --model=NAME          a model, a pretrained model, or the folder of a run (~ is home)
-  --dataset=NAME[/CFG]  a data set; for `folder`, --input names your files
-  --data_dir=DIR        where data sets are kept (default: ~/tensorflow_datasets)
-  --workdir=DIR         the run's folder (default: runs/MODEL-DATASET)
-  --manual_dir=DIR      prepare: files that you downloaded; `describe` tells which
-  --fetch               prepare: download them first, from the Imaging Data Commons
-  --beam_options=TEXT   prepare: build on Apache Beam, "--runner=DirectRunner …"
-
-How to train
-  --preset=auto|paper|small   the publication's recipe, or one that a laptop finishes;
-                              auto takes small where there is no accelerator
-  --steps=N             optimisation steps of the whole run, growing included
-  --batch_size=N        images in a step, over all replicas
-  --seed=N              of weights, data order, augmentation and noise (default 0)
-  --precision=auto|float32|bfloat16
-  --strategy=auto|one|mirrored|multi_worker|tpu
-  --resume=auto|must|never    must needs a checkpoint; never moves the run that is there aside
-  --init=NAME           start from these weights: pretrained or run folder (with its recipe;
-                        --model may be left out), or a .weights.h5 file
-  --set FIELD=VALUE     any other field of the recipe (repeatable); `describe` lists them
-
-What goes in and out
-  --input=PATH          file or folder to read
-  --output=DIR          folder to write
-  --deidentify          predict: remove identifying DICOM attributes (PS3.15 basic profile)
-  --overwrite           predict, generate: replace files that are there
-  --split=NAME          evaluate: train, validation or test (default test)
-  --limit=N             evaluate: the first N images only
-  --count=N             generate: how many images (default 16)
-  --label=NAME          generate: their class, of a conditional model (default: all in turn)
-
---version says which one this is. Exit codes: 0 done, 1 failed, 2 wrong usage."""
-
-FLAGS = flags.FlagValues()
-_PRESETS = ["auto", "paper", "small"]
-
-
-def _define() -> None:
-    def text(name: str, default: str | None, short: str) -> None:
-        flags.DEFINE_string(name, default, short, flag_values=FLAGS)
-
-    def number(name: str, default: int | None, short: str, low: int = 1) -> None:
-        flags.DEFINE_integer(name, default, short, lower_bound=low, flag_values=FLAGS)
-
-    def choice(name: str, choices: list[str], short: str) -> None:
-        flags.DEFINE_enum(name, "auto", choices, short, flag_values=FLAGS)
-
-    def switch(name: str, short: str) -> None:
-        flags.DEFINE_boolean(name, False, short, flag_values=FLAGS)
-
-    for name in ("model", "dataset", "data_dir", "workdir", "init", "input", "output"):
-        text(name, None, name)
-    for name in ("manual_dir", "beam_options"):
-        text(name, None, f"prepare: {name}")
-    for name in ("task", "modality"):
-        text(name, None, f"list: only of this {name}")
-    text("split", "test", "evaluate: the split")
-    text("label", None, "generate: the class")
-    for name in ("steps", "batch_size", "limit"):
-        number(name, None, name)
-    number("count", 16, "generate: images")
-    number("seed", None, "seed", 0)
-    choice("preset", _PRESETS, "recipe")
-    choice("precision", ["auto", "float32", "bfloat16"], "precision")
-    choice("strategy", ["auto", "one", "mirrored", "multi_worker", "tpu"], "distribution")
-    choice("resume", ["auto", "must", "never"], "resume")
-    flags.DEFINE_multi_string("set", [], "recipe field=value", flag_values=FLAGS)
-    for name in ("json", "deidentify", "overwrite", "fetch", "help", "version"):
-        switch(name, name)
-    FLAGS.set_gnu_getopt(True)  # flags before or after the command
-
-
-_define()
+FLAGS = define()
 
 
 class UsageError(Exception):
@@ -136,18 +39,18 @@ def main(argv: list[str] | None = None) -> int:
         print(f"zoo-medical {__version__}")
         return 0
     if FLAGS.help or not arguments or arguments == ["help"]:
-        print(HELP)
+        print(help_text())
         return 0 if FLAGS.help or arguments else 2
     command, *rest = arguments
     if command not in _COMMANDS:
         return _fail(registry.UnknownName(command, list(_COMMANDS), "command"), 2)
     if rest and command == "describe" and len(rest) == 1:
-        FLAGS.model = rest[0]
+        FLAGS["model"].value = rest[0]
     elif rest:
         return _fail(f"expected one command. Received: {' '.join(arguments)}", 2)
-    unused = [name for name in FLAGS if FLAGS[name].present and name not in _USED[command]]
+    unused = [name for name in FLAGS if FLAGS[name].present and name not in USED[command]]
     if unused:
-        used = ", ".join(f"--{name}" for name in _USED[command])
+        used = ", ".join(f"--{name}" for name in USED[command])
         return _fail(f"{command} takes {used}. Received: --{', --'.join(unused)}", 2)
     return _run(command)
 
@@ -182,8 +85,6 @@ def _run(command: str) -> int:
 
 
 def _one_line(error: BaseException) -> str:
-    from zoo.errors import reason
-
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines)
     return text if len(text) <= 2000 and "Traceback" not in text else reason(error)
@@ -253,29 +154,37 @@ def _trained() -> registry.Entry:
     if FLAGS.workdir and not FLAGS.model:
         return _lookup(FLAGS.workdir)
     (name,) = _need("model")
-    if name not in registry.index()["models"]:
-        entry = _lookup(name)
+    if name in registry.index()["models"]:
+        entry = _lookup(f"{_run_of(name)}{os.sep}")
     else:
-        if FLAGS.workdir or FLAGS.dataset:
-            runs = [_workdir(name, FLAGS.dataset or "")]
-        else:
-            runs = sorted(p.parent for p in Path("runs").glob(f"{name}-*/run.json"))
-        if len(runs) != 1 or not (runs[0] / "run.json").exists():
-            found = ", ".join(map(str, runs)) if len(runs) > 1 else "none"
-            raise UsageError(
-                f"model: {name} is an architecture without weights. Name a pretrained model, or "
-                f"a run by --workdir or --dataset. Received: {found} trained here"
-            )
-        entry = _lookup(f"{runs[0]}{os.sep}")
+        entry = _lookup(name)
     if entry.weights is None:
         raise UsageError(f"model: {name} has no weights yet; train it to the end first.")
     return entry
+
+
+def _run_of(model: str) -> Path:
+    """The folder of the run that --workdir or --dataset names, else of the only one there is."""
+    if FLAGS.workdir or FLAGS.dataset:
+        runs = [_workdir(model, FLAGS.dataset or "")]
+    else:
+        runs = sorted(run.folders(Path("runs"), model))
+    if len(runs) == 1 and run.exists(runs[0]):
+        return runs[0]
+    found = ", ".join(map(str, runs)) if len(runs) > 1 else "none"
+    raise UsageError(
+        f"model: {model} is an architecture without weights. Name a pretrained model, or "
+        f"a run by --workdir or --dataset. Received: {found} trained here"
+    )
 
 
 def _model(entry: registry.Entry):
     from zoo import loading
 
     return loading.build(entry)
+
+
+_OWN = ("folder", "name")  # fields that the registry adds to what a `registry.yaml` says
 
 
 def _list() -> int:
@@ -285,25 +194,20 @@ def _list() -> int:
         wanted = getattr(FLAGS, flag)
         if wanted is not None and wanted not in known:
             raise registry.UnknownName(wanted, sorted(known), flag)
-    shown = {
-        section: {
-            name: {
-                k: v
-                for k, v in registry.index()[section][name].items()
-                if k not in ("folder", "name")
-            }
-            for name in registry.names(section, FLAGS.task, FLAGS.modality)
-        }
-        for section in registry.SECTIONS
-    }
+    shown: dict[str, dict[str, Any]] = {}
+    for section in registry.SECTIONS:
+        rows = registry.index()[section]
+        shown[section] = {}
+        for name in registry.names(section, FLAGS.task, FLAGS.modality):
+            shown[section][name] = {k: v for k, v in rows[name].items() if k not in _OWN}
     if FLAGS.json:
         print(json.dumps(shown, indent=2))
         return 0
-    for section, entries in shown.items():
+    for section, rows in shown.items():
         print(section.capitalize())
-        for name, fields in entries.items():
+        for name, fields in rows.items():
             print(f"  {name:<20} {fields['summary']}")
-        if not entries:
+        if not rows:
             print("  (none)")
     return 0
 
@@ -444,7 +348,21 @@ def _evaluate() -> int:
 
     if FLAGS.split not in measure.SPLITS:
         raise UsageError(f"split: expected train, validation or test. Received: {FLAGS.split}")
-    output = _path("output") or measure.default_output(entry)
+    builder = prepare.prepare_builder(builder)
+    metadata = builder.info.metadata
+    model = _model(entry)
+    size = model.phases()[-1].size
+    folder = Path(entry.name) if run.exists(Path(entry.name)) else None
+    output = _path("output") or (
+        folder / "evaluation" if folder else Path("evaluation") / entry.name
+    )
+    scale = entry.recipe.scale
+    dataset = batches.eval_dataset(builder, FLAGS.split, FLAGS.limit, size, scale)
+    if getattr(entry.recipe, "direction", "AtoB") == "BtoA":
+        dataset = (e | {"source": e["target"], "target": e["source"]} for e in dataset)
+    training_images = None
+    if metadata["kind"] == "single":
+        training_images = batches.eval_dataset(builder, "train", None, size)
     results = measure.evaluate(
         entry,
         output,
@@ -525,23 +443,6 @@ def _export() -> int:
     return 0
 
 
-# The flags that each command looks at; any other would be ignored, and so is refused.
-_TRAINED = ("model", "dataset", "workdir", "output", "seed", "precision", "set")
-_DATA = ("dataset", "data_dir", "input", "set")
-_USED = {
-    "list": ("json", "task", "modality"),
-    "describe": ("model", "dataset", "data_dir", "json"),
-    "prepare": (*_DATA, "manual_dir", "fetch", "beam_options"),
-    "preview": (*_DATA, "output"),
-    "train": (
-        *(*_DATA, "model", "workdir", "preset", "steps", "batch_size", "seed"),
-        *("precision", "strategy", "resume", "init"),
-    ),
-    "evaluate": (*_TRAINED, "data_dir", "input", "split", "limit"),
-    "predict": (*_TRAINED, "input", "batch_size", "deidentify", "overwrite"),
-    "generate": (*_TRAINED, "count", "label", "overwrite"),
-    "export": _TRAINED,
-}
 _COMMANDS = {
     "list": _list,
     "describe": _describe,

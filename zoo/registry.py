@@ -5,17 +5,22 @@ import difflib
 import functools
 import importlib
 import importlib.metadata
+import importlib.resources
 import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from zoo import run
+from zoo.domain import Domain
 from zoo.errors import contained, reason, short
 from zoo.recipe import Recipe
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from zoo.translator import Translator
 
 SECTIONS = ("models", "datasets", "pretrained")
 # The kind of each field that an entry must have; "texts" are a list of at least one.
@@ -41,7 +46,7 @@ _REQUIRED = {
 }
 _MOST_BYTES = 2**20  # of a registry.yaml
 _TRAINED_ON = {"spacing", "noise", "level", "air"}
-_classes: dict[str, type] = {}
+_classes: dict[str, "type[Translator]"] = {}
 
 
 # What of the plugins cannot be used: why, by the name of the plugin or of the entry.
@@ -78,7 +83,7 @@ class Entry:
         recipe: the model's `Recipe`, overrides applied.
         weights: file of the served network's weights, or None for a fresh model.
         sha256: what the weights file must hash to; "" where nothing is known.
-        source, target: the stored `Domain` dictionaries, or None for a fresh model.
+        source, target: the stored domains, or None for a fresh model.
         trained_on: of a pretrained model, what its inputs were like (`zoo.guards` compares others
             with it); None where nothing is stated, so of all other models.
     """
@@ -90,12 +95,12 @@ class Entry:
     recipe: Any
     weights: Path | str | None = None
     sha256: str = ""
-    source: dict[str, Any] | None = None
-    target: dict[str, Any] | None = None
+    source: Domain | None = None
+    target: Domain | None = None
     trained_on: dict[str, Any] | None = None
 
     @property
-    def model_class(self) -> type:
+    def model_class(self) -> "type[Translator]":
         """The registered class; imports its module, and with it TensorFlow."""
         return model_class(self.model)
 
@@ -110,7 +115,7 @@ def _own_index() -> Path:
 class _Flat(yaml.SafeLoader):
     """YAML without aliases: a few of them, nested, stand for more than any memory holds."""
 
-    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.events.AliasEvent):
             raise ValueError(f"expected no aliases. Received: *{self.peek_event().anchor}")
         return super().compose_node(parent, index)
@@ -339,12 +344,11 @@ def describe(name: str) -> dict[str, Any]:
     if section == "models":
         cls = model_class(name)
         described["documentation"] = importlib.import_module(fields["module"]).__doc__
-        described["recipes"] = {
-            preset: cls.recipe_class.preset(preset).to_dict() for preset in ("paper", "small")
-        }
+        presets = ("paper", "small")
+        described["recipes"] = {p: cls.recipe_class.preset(p).to_dict() for p in presets}
     if section == "datasets":
-        folder = Path(importlib.util.find_spec(fields["module"]).origin).parent
-        described["documentation"] = (folder / "README.md").read_text(encoding="utf-8")
+        page = importlib.resources.files(fields["module"]) / "README.md"
+        described["documentation"] = page.read_text(encoding="utf-8")
     return described
 
 
@@ -355,7 +359,7 @@ def register(name: str):
         ValueError: when another class holds the name already.
     """
 
-    def decorate(cls: type) -> type:
+    def decorate(cls: "type[Translator]") -> "type[Translator]":
         import keras
 
         held = _classes.get(name)
@@ -374,7 +378,7 @@ def register(name: str):
     return decorate
 
 
-def model_class(name: str) -> type:
+def model_class(name: str) -> "type[Translator]":
     """The class registered under a model's name; imports only the module that the entry names.
 
     Raises:
@@ -433,6 +437,10 @@ def lookup(
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: {reason(error)}") from error
         recipe = recipe.changed(**changes)
+    domains: dict[str, Domain | None] = {"source": None, "target": None}
+    for side in domains:
+        if stored.get(side) is not None:
+            domains[side] = run.domain(stored[side], f"{name}: {side}")
     wanted, dataset = dataset, dataset or stored.get("dataset") or ""
     # What a run was trained on may be gone; its model still works.
     if dataset and (wanted or dataset.split("/")[0] in index()["datasets"]):
@@ -446,8 +454,8 @@ def lookup(
         recipe=recipe,
         weights=stored.get("weights"),
         sha256=stored.get("sha256", ""),
-        source=stored.get("source"),
-        target=stored.get("target"),
+        source=domains["source"],
+        target=domains["target"],
         trained_on=stored.get("trained_on"),
     )
 
@@ -455,7 +463,7 @@ def lookup(
 def _stored(name: str) -> dict[str, Any]:
     """What a name stands for: a model; of a run or a pretrained one its recipe and weights too."""
     folder = Path(name)
-    there = (folder / "run.json").exists()
+    there = run.exists(folder)
     if name not in _classes and (os.sep in name or there):
         if not there:
             raise FileNotFoundError(

@@ -21,7 +21,8 @@ from zoo.atomic import allocate, write_json
 from zoo.domain import Domain
 from zoo.errors import contained, reason, short
 
-_MOST_BYTES = 2**20  # of a run.json
+_NAME = "run.json"
+_MOST_BYTES = 2**20  # of it
 _RESERVE = 2**16  # bytes kept free for the state of a run that a full disk ends
 # Fields that change what is written on the way and not the weights at the end.
 _FREE_FIELDS = {"image_every", "checkpoint_every", "tile", "allow_shared_patients"}
@@ -40,6 +41,16 @@ _RUN_FIELDS = (
 )
 
 
+def exists(folder: Path) -> bool:
+    """Whether a folder is that of a run."""
+    return (folder / _NAME).exists()
+
+
+def folders(root: Path, model: str) -> list[Path]:
+    """The runs of a model in a folder, by the names that they have by default."""
+    return [path.parent for path in root.glob(f"{model}-*/{_NAME}")]
+
+
 def read(folder: Path) -> dict[str, Any]:
     """What a run's `run.json` says, its fields checked.
 
@@ -47,7 +58,7 @@ def read(folder: Path) -> dict[str, Any]:
         ValueError: for a damaged file; names it and what is wrong.
         OSError: for one that cannot be read.
     """
-    path = folder / "run.json"
+    path = folder / _NAME
     if path.stat().st_size > _MOST_BYTES or not path.is_file():  # a pipe would never end
         raise ValueError(f"{path}: expected a file of at most {_MOST_BYTES} bytes.")
     with contained(f"{path}: expected JSON"):
@@ -57,29 +68,47 @@ def read(folder: Path) -> dict[str, Any]:
             raise ValueError(f"{path}: expected JSON. Received: {reason(error)}") from error
     if not isinstance(stored, dict):
         raise ValueError(f"{path}: expected fields and their values. Received: {short(stored)}")
+    _check_fields(path, stored)
+    _check_weights(path, stored.get("weights"))
+    for side in ("source", "target"):
+        domain(stored[side], f"{path}: {side}")
+    return {"step": 0, "state": ""} | stored
+
+
+def _check_fields(path: Path, stored: dict[str, Any]) -> None:
     for field, kind, needed in _RUN_FIELDS:
         value = stored.get(field)
         if (needed or value is not None) and type(value) is not kind:
             expected = _KINDS[kind]
             received = short(value) if field in stored else "no such field"
             raise ValueError(f"{path}: {field}: expected {expected}. Received: {received}")
-    weights = stored.get("weights")
-    for field in ("file", "sha256") if weights is not None else ():
+
+
+def _check_weights(path: Path, weights: dict[str, Any] | None) -> None:
+    if weights is None:
+        return
+    for field in ("file", "sha256"):
         if not isinstance(weights.get(field), str):
             received = short(weights.get(field))
             raise ValueError(f"{path}: weights: {field}: expected a text. Received: {received}")
-    if weights is not None and not re.fullmatch("[0-9a-f]{64}", weights["sha256"]):
+    if not re.fullmatch("[0-9a-f]{64}", weights["sha256"]):
         received = short(weights["sha256"])  # without one, any file would do
         raise ValueError(
             f"{path}: weights: sha256: expected 64 hexadecimal digits. Received: {received}"
         )
-    for side in ("source", "target"):
-        with contained(f"{path}: {side}: expected a domain. Received"):
-            try:
-                Domain.from_dict(stored[side])
-            except ValueError as error:
-                raise ValueError(f"{path}: {side}: {reason(error)}") from error
-    return {"step": 0, "state": ""} | stored
+
+
+def domain(fields: dict[str, Any], where: str) -> Domain:
+    """A domain that was stored as a dictionary.
+
+    Raises:
+        ValueError: for anything else, which begins with `where`.
+    """
+    with contained(f"{where}: expected a domain. Received"):
+        try:
+            return Domain.from_dict(fields)
+        except ValueError as error:
+            raise ValueError(f"{where}: {reason(error)}") from error
 
 
 def stored(folder: Path) -> dict[str, Any]:
@@ -112,7 +141,7 @@ def inside(folder: Path, relative: str) -> Path:
 
 def write(folder: Path, record: dict[str, Any]) -> None:
     """Put a record into `run.json`, whole or not at all."""
-    write_json(folder / "run.json", record)
+    write_json(folder / _NAME, record)
 
 
 @contextlib.contextmanager
@@ -139,7 +168,7 @@ def claimed(workdir: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if not (workdir / "run.json").exists():  # refused before it began
+            if not (workdir / _NAME).exists():  # refused before it began
                 (workdir / ".lock").unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     if made:
@@ -191,7 +220,7 @@ def begin(folder: Path, wanted: dict[str, Any], resume: str, resumable: bool) ->
     Raises:
         ValueError: for a run with other settings, or none where there must be one.
     """
-    path = folder / "run.json"
+    path = folder / _NAME
     if resume == "must" and not resumable:
         there = "no checkpoint" if path.exists() else "no run.json"
         raise ValueError(
@@ -219,14 +248,12 @@ def versions() -> dict[str, str]:
 
 def _changes(record: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """What differs between a run and the one that is asked for, as "field=old → new"."""
-    changed = []
-    for field, new in wanted.items():
-        old = record.get(field)
-        if field in ("source", "target") and isinstance(old, dict):
-            old = {"plane": None} | old  # runs from before domains had one
-        if field == "recipe":
-            names = [k for k in new if k not in _FREE_FIELDS and old.get(k) != new[k]]
-            changed += [f"{k}={old.get(k)} → {new[k]}" for k in names]
-        elif old != new:
-            changed.append(f"{field}={old} → {new}")
-    return changed
+    before, after = dict(record), dict(wanted)
+    for side in ("source", "target"):
+        before[side] = {"plane": None} | record[side]  # runs from before domains had one
+    # The fields of the recipe stand on their own.
+    old_recipe, new_recipe = before.pop("recipe"), after.pop("recipe")
+    before |= {field: old_recipe.get(field) for field in new_recipe}
+    after |= {field: new for field, new in new_recipe.items() if field not in _FREE_FIELDS}
+    different = [field for field in after if before.get(field) != after[field]]
+    return [f"{field}={before.get(field)} → {after[field]}" for field in different]

@@ -86,7 +86,7 @@ def train(
     with contextlib.ExitStack() as held:
         if chief:
             held.enter_context(run.claimed(workdir))
-        if chief and resume == "never" and (workdir / "run.json").exists():
+        if chief and resume == "never" and run.exists(workdir):
             run.move_aside(workdir)
             held.enter_context(run.claimed(workdir))
         resumable = bool(steps_in(workdir / "checkpoints"))
@@ -140,6 +140,7 @@ def train(
 
 def _settings(entry: Entry, builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
     """What makes a run what it is, as `run.json` names it."""
+    assert entry.source is not None and entry.target is not None  # of `fit_to_data`
     return {
         "model": entry.model,
         "dataset": entry.dataset,
@@ -148,8 +149,8 @@ def _settings(entry: Entry, builder: tfds.core.DatasetBuilder) -> dict[str, Any]
         "preset": entry.preset,
         "seed": entry.recipe.seed,
         "recipe": entry.recipe.to_dict(),
-        "source": entry.source,
-        "target": entry.target,
+        "source": entry.source.to_dict(),
+        "target": entry.target.to_dict(),
     }
 
 

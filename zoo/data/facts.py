@@ -123,9 +123,7 @@ def fit_to_data(entry: Entry, facts: DataFacts) -> Entry:
             f"{name}: {entry.model} with this recipe takes sides that are multiples of "
             f"{recipe.size_multiple}; set crop to one. Received: {'x'.join(map(str, sides))}"
         )
-    return dataclasses.replace(
-        entry, recipe=recipe, source=source.to_dict(), target=target.to_dict()
-    )
+    return dataclasses.replace(entry, recipe=recipe, source=source, target=target)
 
 
 def _check_kind(entry: Entry, facts: DataFacts) -> None:
@@ -173,7 +171,7 @@ def _unsuited(entry: Entry, what: str) -> ValueError:
 def _windows(entry: Entry, facts: DataFacts) -> tuple[Domain, Domain]:
     """The data's domains; where weights are there already, with the windows they know."""
     source, target, recipe = facts.source, facts.target, entry.recipe
-    if entry.source is not None:
+    if entry.source is not None and entry.target is not None:
         source = _kept_window(source, entry.source, recipe.source_window, "source_unit")
         window = recipe.target_window or recipe.source_window
         target = _kept_window(target, entry.target, window, "target_unit")
@@ -181,17 +179,17 @@ def _windows(entry: Entry, facts: DataFacts) -> tuple[Domain, Domain]:
 
 
 def _kept_window(
-    domain: Domain, stored: dict, given: tuple[float, float] | None, field: str
+    domain: Domain, stored: Domain, given: tuple[float, float] | None, field: str
 ) -> Domain:
     """The data's domain with the window that stored weights were trained in.
 
     Raises:
         ValueError: where the data are of another unit, whose numbers the weights never saw.
     """
-    if domain.unit != stored["unit"]:
+    if domain.unit != stored.unit:
         raise ValueError(
-            f"init: its weights take {stored['unit']}, and a window in it; "
-            f"`--set {field}={stored['unit']}` says that your own files hold it. "
+            f"init: its weights take {stored.unit}, and a window in it; "
+            f"`--set {field}={stored.unit}` says that your own files hold it. "
             f"Received: data in {domain.unit}"
         )
-    return domain if given else dataclasses.replace(domain, window=tuple(stored["window"]))
+    return domain if given else dataclasses.replace(domain, window=stored.window)

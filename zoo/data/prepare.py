@@ -42,12 +42,12 @@ def load_builder(
     fields, config = registry.dataset_fields(dataset)
     name = fields["name"]
     module = importlib.import_module(f"{fields['module']}.{name}_dataset_builder")
+    chosen: Any = config if module.Builder.BUILDER_CONFIGS else None
     if hasattr(module, "configure"):  # made from the user's own files
-        config = module.configure(input, recipe)
+        chosen = module.configure(input, recipe)
     else:
         _refuse_folder_options(name, recipe, input)
-        config = config if module.Builder.BUILDER_CONFIGS else None
-    builder = module.Builder(config=config, data_dir=data_root(data_dir))
+    builder = module.Builder(config=chosen, data_dir=data_root(data_dir))
     if not prepare:
         return builder
     builder = prepare_builder(builder)

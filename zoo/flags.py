@@ -1,0 +1,156 @@
+"""The flags in one table: what absl parses, what each command takes, and `--help`."""
+
+import textwrap
+from typing import Any, NamedTuple
+
+from absl import flags
+
+COMMANDS = {
+    "list": "names of models, data sets and pretrained models",
+    "describe": "all about one of them (--model or --dataset)",
+    "prepare": "build a data set (--dataset); exit code 1 where files of yours were left out",
+    "preview": "write a picture of some training images (--dataset, --output=FILE.png)",
+    "train": "train a model on a data set, or go on with an interrupted run",
+    "evaluate": "measure a trained model: metrics.json and report.html",
+    "predict": "translate DICOM, NIfTI, MetaImage, NRRD, PNG, TIFF, JPEG or NPY files",
+    "generate": "write new images from a generator",
+    "export": "write a SavedModel for TF Serving",
+}
+_TRAINED = "evaluate predict generate export"
+_BUILT = "prepare preview train evaluate"
+_RECIPE = f"prepare preview train {_TRAINED}"
+
+
+class _Flag(NamedTuple):
+    """A row of the table.
+
+    Its value says its kind: "" is a switch, N a number, A|B a choice, FIELD=VALUE comes repeatedly.
+    """
+
+    name: str
+    value: str
+    commands: str  # those that look at it; to any other it is wrong usage
+    text: str
+    default: Any = None
+    least: int = 1
+
+
+_TABLE = {
+    "Which model and data": [
+        _Flag("model", "NAME", f"describe train {_TRAINED}",
+              "a model, a pretrained model, or the folder of a run (~ is home)"),
+        _Flag("dataset", "NAME[/CFG]", f"describe {_RECIPE}",
+              "a data set; for `folder`, --input names your files"),
+        _Flag("data_dir", "DIR", f"describe {_BUILT}",
+              "where data sets are kept (default: ~/tensorflow_datasets)"),
+        _Flag("workdir", "DIR", f"train {_TRAINED}",
+              "the run's folder (default: runs/MODEL-DATASET)"),
+        _Flag("manual_dir", "DIR", "prepare", "files that you downloaded; `describe` tells which"),
+        _Flag("fetch", "", "prepare", "download them first, from the Imaging Data Commons"),
+        _Flag("beam_options", "TEXT", "prepare",
+              'build on Apache Beam, "--runner=DirectRunner …"'),
+        _Flag("task", "NAME", "list", "only what serves this task, such as denoising"),
+        _Flag("modality", "CODE", "list", "only what serves this modality, such as CT"),
+        _Flag("json", "", "list describe", "as JSON"),
+    ],
+    "How to train": [
+        _Flag("preset", "auto|paper|small", "train",
+              "the publication's recipe, or one that a laptop finishes; auto takes small where "
+              "there is no accelerator", "auto"),
+        _Flag("steps", "N", "train", "optimisation steps of the whole run, growing included"),
+        _Flag("batch_size", "N", "train predict",
+              "images in a step, over all replicas; predict: images or tiles at once"),
+        _Flag("seed", "N", f"train {_TRAINED}",
+              "of weights, data order, augmentation and noise (default 0)", None, 0),
+        _Flag("precision", "auto|float32|bfloat16", f"train {_TRAINED}",
+              "what the network computes in", "auto"),
+        _Flag("strategy", "auto|one|mirrored|multi_worker|tpu", "train",
+              "which devices share a step", "auto"),
+        _Flag("resume", "auto|must|never", "train",
+              "must needs a checkpoint; never moves the run that is there aside", "auto"),
+        _Flag("init", "NAME", "train",
+              "start from these weights: pretrained or run folder (with its recipe; --model may be "
+              "left out), or a .weights.h5 file"),
+        _Flag("set", "FIELD=VALUE", _RECIPE,
+              "any other field of the recipe (repeatable); `describe` lists them"),
+    ],
+    "What goes in and out": [
+        _Flag("input", "PATH", f"{_BUILT} predict", "file or folder to read"),
+        _Flag("output", "PATH", f"preview {_TRAINED}", "folder to write"),
+        _Flag("deidentify", "", "predict",
+              "remove identifying DICOM attributes (PS3.15 basic profile)"),
+        _Flag("overwrite", "", "predict generate", "replace files that are there"),
+        _Flag("split", "NAME", "evaluate", "train, validation or test (default test)", "test"),
+        _Flag("limit", "N", "evaluate", "the first N images only"),
+        _Flag("count", "N", "generate", "how many images (default 16)", 16),
+        _Flag("label", "NAME", "generate",
+              "their class, of a conditional model (default: all in turn)"),
+    ],
+}  # fmt: skip
+_OF_TRAINING = [flag.name for flag in _TABLE["How to train"]]
+_ALL = [flag for rows in _TABLE.values() for flag in rows]
+USED = {name: [flag.name for flag in _ALL if name in flag.commands.split()] for name in COMMANDS}
+
+_EXAMPLES = """\
+Medical image translation: train, evaluate, predict, export, by name.
+
+Examples
+  python cli.py list
+  python cli.py --model=pix2pix --dataset=ldct train
+  python cli.py --model=pggan --dataset=mammo --steps=500 train
+  python cli.py --model=pix2pix --dataset=ldct evaluate
+  python cli.py --model=pix2pix_ldct --input=DICOM_FOLDER --output=OUT predict
+  python cli.py --model=runs/pggan-mammo --output=OUT generate
+  python cli.py --model=pix2pix_ldct --output=served/ldct export
+  python cli.py --model=pix2pix --dataset=folder --input=MY_FILES train
+  python cli.py --init=pix2pix_ldct --dataset=folder --input=MY_FILES --steps=500 train
+"""
+
+
+_END = "--version says which one this is. Exit codes: 0 done, 1 failed, 2 wrong usage."
+
+
+def help_text() -> str:
+    """What `--help` prints."""
+    lines = [_EXAMPLES, "Commands"]
+    lines += [f"  {name:<11}{text}" for name, text in COMMANDS.items()]
+    for title, rows in _TABLE.items():
+        lines += ["", title]
+        for flag in rows:
+            lines += _help_lines(flag)
+    return "\n".join([*lines, "", _END])
+
+
+def _help_lines(flag: _Flag) -> list[str]:
+    """A flag, and beside it its text, which begins with the only one or two that take it."""
+    text, commands = flag.text, flag.commands.split()
+    if len(commands) <= 2 and flag.name not in _OF_TRAINING:
+        text = f"{', '.join(commands)}: {text}"
+    shown = f"  --{flag.name}={flag.value}" if flag.value else f"  --{flag.name}"
+    beside = textwrap.wrap(text, 68)
+    if len(shown) > 22:  # such as a long choice: the text stands below
+        return [shown, *(f"{'':<24}{line}" for line in beside)]
+    return [f"{shown:<24}{beside[0]}", *(f"{'':<24}{line}" for line in beside[1:])]
+
+
+def define() -> flags.FlagValues:
+    """The table as absl's flags, before or after the command."""
+    values = flags.FlagValues()
+    for flag in _ALL:
+        if not flag.value:
+            flags.DEFINE_boolean(flag.name, False, flag.text, flag_values=values)
+        elif flag.value == "N":
+            flags.DEFINE_integer(
+                flag.name, flag.default, flag.text, lower_bound=flag.least, flag_values=values
+            )
+        elif "|" in flag.value:
+            choices = flag.value.split("|")
+            flags.DEFINE_enum(flag.name, flag.default, choices, flag.text, flag_values=values)
+        elif flag.value == "FIELD=VALUE":
+            flags.DEFINE_multi_string(flag.name, [], flag.text, flag_values=values)
+        else:
+            flags.DEFINE_string(flag.name, flag.default, flag.text, flag_values=values)
+    for name in ("help", "version"):
+        flags.DEFINE_boolean(name, False, name, flag_values=values)
+    values.set_gnu_getopt(True)
+    return values
