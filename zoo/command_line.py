@@ -240,20 +240,27 @@ def _describe() -> int:
     return 0
 
 
-def _prepare() -> int:
-    (dataset,) = _need("dataset")
-    from zoo.data import prepare
+def _plain_recipe():
+    """The fields of --set that a data set looks at, without a model."""
     from zoo.recipe import Recipe
 
     try:
-        recipe = Recipe.preset("paper", **Recipe.parse(FLAGS.set))
+        return Recipe.preset("paper", **Recipe.parse(FLAGS.set))
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def _prepare() -> int:
+    (dataset,) = _need("dataset")
+    from zoo.data import prepare
+
+    # The data set, only described so far.
     builder = prepare.load_builder(
-        dataset, _path("data_dir"), recipe, _path("input"), prepare=False
+        dataset, _path("data_dir"), _plain_recipe(), _path("input"), prepare=False
     )
     config = builder.builder_config
     manual = _path("manual_dir") or prepare.manual_dir(builder)
+    # Its files, where they are fetched by us.
     if FLAGS.fetch:
         if not getattr(config, "idc", ""):
             raise UsageError(
@@ -263,6 +270,7 @@ def _prepare() -> int:
         from zoo_datasets.publishers import idc
 
         idc.fetch(config.idc, manual)
+    # Its records.
     options = shlex.split(FLAGS.beam_options or "")
     builder = prepare.prepare_builder(builder, manual, options)
     counts = ", ".join(f"{n} {s.num_examples}" for n, s in builder.info.splits.items())
@@ -277,15 +285,10 @@ def _prepare() -> int:
 def _preview() -> int:
     dataset, output = _need("dataset", "output")
     from zoo.data import prepare, preview
-    from zoo.recipe import Recipe
 
     if Path(output).suffix.lower() != ".png":
         raise UsageError(f"output: expected a file name that ends in .png. Received: {output}")
-    try:
-        recipe = Recipe.preset("paper", **Recipe.parse(FLAGS.set))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    builder = prepare.load_builder(dataset, _path("data_dir"), recipe, _path("input"))
+    builder = prepare.load_builder(dataset, _path("data_dir"), _plain_recipe(), _path("input"))
     shown = preview.save(builder, Path(output).expanduser())
     print(f"Wrote {shown} examples of {builder.info.full_name} to {output}")
     return 0
@@ -348,21 +351,7 @@ def _evaluate() -> int:
 
     if FLAGS.split not in measure.SPLITS:
         raise UsageError(f"split: expected train, validation or test. Received: {FLAGS.split}")
-    builder = prepare.prepare_builder(builder)
-    metadata = builder.info.metadata
-    model = _model(entry)
-    size = model.phases()[-1].size
-    folder = Path(entry.name) if run.exists(Path(entry.name)) else None
-    output = _path("output") or (
-        folder / "evaluation" if folder else Path("evaluation") / entry.name
-    )
-    scale = entry.recipe.scale
-    dataset = batches.eval_dataset(builder, FLAGS.split, FLAGS.limit, size, scale)
-    if getattr(entry.recipe, "direction", "AtoB") == "BtoA":
-        dataset = (e | {"source": e["target"], "target": e["source"]} for e in dataset)
-    training_images = None
-    if metadata["kind"] == "single":
-        training_images = batches.eval_dataset(builder, "train", None, size)
+    output = _path("output") or measure.default_output(entry)
     results = measure.evaluate(
         entry,
         output,

@@ -1,5 +1,6 @@
 """The devices of this machine: strategies, precision, speed."""
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -71,8 +72,9 @@ def make_strategy(name: str, phases: Sequence[Phase] = ()) -> tf.distribute.Stra
 
 def _shared_by(phases: Sequence[Phase], devices: int) -> int:
     """The most of so many devices that divide the batch of every phase."""
-    sizes = [phase.batch_size for phase in phases]
-    return next(n for n in range(devices, 0, -1) if n == 1 or not any(s % n for s in sizes))
+    # What divides every size divides their greatest common divisor; without phases that is 0.
+    together = math.gcd(*(phase.batch_size for phase in phases))
+    return max(n for n in range(1, devices + 1) if n == 1 or together % n == 0)
 
 
 def check_batches(phases: Sequence[Phase], replicas: int) -> None:

@@ -1,5 +1,6 @@
 """The flags in one table: what absl parses, what each command takes, and `--help`."""
 
+import itertools
 import textwrap
 from typing import Any, NamedTuple
 
@@ -88,8 +89,11 @@ _TABLE = {
     ],
 }  # fmt: skip
 _OF_TRAINING = [flag.name for flag in _TABLE["How to train"]]
-_ALL = [flag for rows in _TABLE.values() for flag in rows]
-USED = {name: [flag.name for flag in _ALL if name in flag.commands.split()] for name in COMMANDS}
+_ALL = list(itertools.chain.from_iterable(_TABLE.values()))
+USED: dict[str, list[str]] = {name: [] for name in COMMANDS}  # the flags of each command
+for _flag in _ALL:
+    for _command in _flag.commands.split():
+        USED[_command].append(_flag.name)
 
 _EXAMPLES = """\
 Medical image translation: train, evaluate, predict, export, by name.

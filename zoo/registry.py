@@ -426,6 +426,7 @@ def lookup(
     if name.startswith("~"):
         name = os.path.expanduser(name)
     stored = _stored(name)
+    # The recipe: a preset or the stored one, and what the caller changes.
     recipe_class = _recipe_class(name, stored["model"])
     changes = recipe_class.parse(assignments or []) | (overrides or {})
     if stored.get("recipe") is None:
@@ -437,6 +438,7 @@ def lookup(
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: {reason(error)}") from error
         recipe = recipe.changed(**changes)
+    # The domains, of what has weights.
     domains: dict[str, Domain | None] = {"source": None, "target": None}
     for side in domains:
         if stored.get(side) is not None:

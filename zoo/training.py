@@ -206,6 +206,7 @@ class _Loop:
         self.writer = tf.summary.create_noop_writer()
         if self.chief:
             self.writer = tf.summary.create_file_writer(os.fsencode(self.workdir / "tensorboard"))
+        # Ctrl-C and SIGTERM end the run after a step, with a checkpoint.
         previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
         for number in previous:
             signal.signal(number, self._on_signal)
@@ -219,6 +220,7 @@ class _Loop:
             dynamic_ncols=True,
         )
         self.started = time.monotonic(), int(self.step.numpy())
+        # Phase after phase; however the run ends, `run.json` says how.
         try:
             with self.bar:
                 first, images = 0, 0

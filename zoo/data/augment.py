@@ -154,8 +154,10 @@ def affine(
     a2 = centre[1] - a0 * half[1] - a1 * half[0]
     b2 = centre[0] - b0 * half[1] - b1 * half[0]
     zero = tf.zeros_like(a0)
+    if not nearest:
+        image = tf.cast(image, tf.float32)
     return tf.raw_ops.ImageProjectiveTransformV3(
-        images=(image if nearest else tf.cast(image, tf.float32))[None],
+        images=image[None],
         transforms=tf.stack([a0, a1, a2, b0, b1, b2, zero, zero])[None],
         output_shape=window,
         fill_value=0.0,

@@ -52,11 +52,13 @@ def eval_dataset(
     """
     example_count(builder, split)
     keys = image_keys(builder, scale)
-    names = dict(zip(keys, ("image",) if len(keys) == 1 else ("source", "target"), strict=True))
+    # The features that are read, and their names in an example.
+    names = {"image": "image"} if len(keys) == 1 else {keys[0]: "source", keys[1]: "target"}
     names |= {key: key for key in ("patient", "name", "label") if key in builder.info.features}
     mask = getattr(builder.builder_config, "mask", "")
     if mask:
         names[mask] = "mask"
+    # In order, and no other feature decoded.
     in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
     dataset = builder.as_dataset(
         split=split,
@@ -68,27 +70,30 @@ def eval_dataset(
 
     def examples():
         for example in dataset.as_numpy_iterator():
-            yield {name: plain(name, example[key]) for key, name in names.items()}
-
-    def plain(name: str, value: Any) -> Any:
-        if isinstance(value, bytes):
-            return value.decode()
-        if not value.ndim:
-            return int(value)
-        if name == "mask":  # after averaging: where the body fills half of a pixel
-            return reduced(value > 0) >= 0.5
-        return reduced(value)
-
-    def reduced(image: np.ndarray) -> np.ndarray:
-        image = image.astype(np.float32)
-        if size:
-            side = min(image.shape[:2])
-            top, left = ((length - side) // 2 for length in image.shape[:2])
-            square = image[top : top + side, left : left + side]
-            image = tf.image.resize(square, [size, size], method="area").numpy()
-        return image
+            yield {name: _plain(name, example[key], size) for key, name in names.items()}
 
     return examples()
+
+
+def _plain(name: str, value: Any, size: int) -> Any:
+    """A feature as Python has it: a text, a number, or an image that is averaged down to a size."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if not value.ndim:
+        return int(value)
+    if name == "mask":  # after averaging: where the body fills half of a pixel
+        return _reduced(value > 0, size) >= 0.5
+    return _reduced(value, size)
+
+
+def _reduced(image: np.ndarray, size: int) -> np.ndarray:
+    image = image.astype(np.float32)
+    if not size:
+        return image
+    side = min(image.shape[:2])
+    top, left = ((length - side) // 2 for length in image.shape[:2])
+    square = image[top : top + side, left : left + side]
+    return tf.image.resize(square, [size, size], method="area").numpy()
 
 
 def train_dataset(
@@ -131,6 +136,7 @@ def train_dataset(
         )
     groups = _groups(facts, recipe, unpaired or facts.kind == "unpaired")
     _check_sizes(builder, [group[0].key for group in groups], recipe, size, batch_size)
+    # A stream of records for what is drawn together.
     streams = []
     for number, group in enumerate(groups):
         records = _records(builder, recipe.seed, first_example, number)
@@ -150,6 +156,7 @@ def train_dataset(
             example["source"] = source + noise
         return example
 
+    # Each example with its number, from which all that is random in it follows.
     dataset = tf.data.Dataset.zip((tf.data.Dataset.counter(first_example), *streams))
     dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(batch_size, drop_remainder=True)
@@ -203,14 +210,9 @@ def _augmented(
         # Each sample of a measurement has its place, and a size of its own.
         changed = [tf.cast(each, tf.float32) for each in pixels]
     else:
-        changed = augment(
-            pixels,
-            recipe,
-            seed,
-            size,
-            factors=[feature.factor for feature in images],
-            labels=[facts.holds_labels(feature.key) for feature in images],
-        )
+        factors = [feature.factor for feature in images]
+        labels = [facts.holds_labels(feature.key) for feature in images]
+        changed = augment(pixels, recipe, seed, size, factors, labels)
     return {feature.name: image for feature, image in zip(images, changed, strict=True)}
 
 
@@ -253,6 +255,7 @@ def _check_sizes(
 ) -> None:
     """Refuses images that a batch cannot hold."""
     crop = recipe.crop
+    # What the recipe itself says.
     if 0 < crop < size:
         raise ValueError(f"crop: expected {size} or more, or 0. Received: {crop}")
     if crop % recipe.scale:
@@ -266,6 +269,7 @@ def _check_sizes(
         )
     if not size and (crop or (batch_size == 1 and not recipe.turn)):
         return
+    # What the images say that are not cropped to one size.
     for key in keys:
         sizes = _sizes(builder, key)
         if size and min(min(pair) for pair in sizes) < size:
@@ -299,4 +303,4 @@ def _sizes(builder: tfds.core.DatasetBuilder, key: str) -> set[tuple[int, ...]]:
         raw = example[key]
         return raw["shape"] if isinstance(raw, dict) else tf.shape(feature.decode_example(raw))
 
-    return {tuple(int(side) for side in s[:-1]) for s in dataset.map(shape).as_numpy_iterator()}
+    return {tuple(map(int, found[:-1])) for found in dataset.map(shape).as_numpy_iterator()}

@@ -17,6 +17,7 @@ import tqdm
 from zoo import loading, run
 from zoo.atomic import write_atomic
 from zoo.data import batches, prepare
+from zoo.data.facts import data_facts
 from zoo.evaluation import generation, report, segmentation, translation
 from zoo.evaluation.examples import Example, checked
 from zoo.recipe import Recipe
@@ -81,12 +82,12 @@ def evaluate(
         raise ValueError(f"split: expected train, validation or test. Received: {split}")
     builder = prepare.load_builder(entry.dataset, data_dir, entry.recipe, input, prepare=False)
     builder = prepare.prepare_builder(builder)
-    metadata = builder.info.metadata
+    facts = data_facts(builder, entry.recipe)
     model = loading.build(entry)
     # A network that grew sees images of the size that it ended with.
     size = model.recipe.phases()[-1].size
     training_images = None
-    if metadata["kind"] == "single":
+    if facts.kind == "single":
         training_images = batches.eval_dataset(builder, "train", None, size)
     results, pictures = measure(
         model,
@@ -95,8 +96,8 @@ def evaluate(
             name=entry.dataset,
             version=str(builder.version),
             split=split,
-            description=metadata.get("note", ""),
-            aligned=metadata.get("aligned", True),
+            description=facts.note,
+            aligned=facts.aligned,
         ),
         name=Path(entry.name).name,
         training_images=training_images,
@@ -104,7 +105,7 @@ def evaluate(
         seed=entry.recipe.seed,
     )
     write(output or default_output(entry), results, pictures)
-    if _is_run(entry) and split == "test" and limit is None:
+    if run.exists(Path(entry.name)) and split == "test" and limit is None:
         record = {"metrics": {}} | run.read(Path(entry.name))
         record["metrics"]["test"] = {key: results[key] for key in _RECORDED if key in results}
         run.write(Path(entry.name), record)
@@ -113,11 +114,11 @@ def evaluate(
 
 def default_output(entry: Entry) -> Path:
     """Where an evaluation goes: of a run into its folder, else into `evaluation/`."""
-    return Path(entry.name) / "evaluation" if _is_run(entry) else Path("evaluation") / entry.name
-
-
-def _is_run(entry: Entry) -> bool:
-    return (Path(entry.name) / "run.json").exists()
+    return (
+        Path(entry.name) / "evaluation"
+        if run.exists(Path(entry.name))
+        else Path("evaluation") / entry.name
+    )
 
 
 def _examples(
