@@ -16,7 +16,7 @@ import tensorflow as tf
 from runs import RUNS
 
 WORKER = Path(__file__).with_name("train_worker.py")
-TAME = {"pggan": ["batch_size=8"]}  # whose critic groups four images of one replica
+TAME = {"pggan": ["batch_size=8"]}  # whose discriminator groups four images of one replica
 ALWAYS = ("pix2pix", "cyclegan", "dcgan")  # paired, unpaired, unconditional
 MODELS = [
     pytest.param(name, marks=() if name in ALWAYS else pytest.mark.distributed)

@@ -235,10 +235,10 @@ def test_spectrally_normalised_training_is_the_same_on_two_replicas(two_replicas
         count = strategy.num_replicas_in_sync
 
         def step(x, model=model, optimizer=optimizer, count=count):
-            critic = lambda x: model(x, training=True)  # noqa: E731
+            judge = lambda x: model(x, training=True)  # noqa: E731
             with tf.GradientTape() as tape:
-                penalty = tf.reduce_mean(gradient_penalty(critic, x))
-                loss = (tf.reduce_mean(tf.square(critic(x) - 1)) + penalty) / count
+                penalty = tf.reduce_mean(gradient_penalty(judge, x))
+                loss = (tf.reduce_mean(tf.square(judge(x) - 1)) + penalty) / count
             weights = model.trainable_variables
             optimizer.apply(tape.gradient(loss, weights), weights)
 

@@ -301,20 +301,20 @@ def test_an_unknown_adversarial_loss_is_refused():
 
 
 @pytest.mark.parametrize("shape", [(3, 6, 7, 2), (3, 4, 6, 5, 1), (3, 9)])
-def test_gradient_penalty_of_a_linear_critic_is_known(shape):
+def test_gradient_penalty_of_a_linear_discriminator_is_known(shape):
     weights = RNG.normal(0, 1, shape[1:]).astype("float32")
 
-    def critic(x):
+    def judge(x):
         # Example k has its own slope, (k + 1) |weights|.
         scores = tf.reduce_sum(x * weights, axis=list(range(1, len(shape))))
         return scores * tf.range(1.0, 4.0)
 
-    penalty = losses.gradient_penalty(critic, tf.constant(images(*shape)))
+    penalty = losses.gradient_penalty(judge, tf.constant(images(*shape)))
     expected = (np.linalg.norm(weights) * np.arange(1, 4) - 1) ** 2
     np.testing.assert_allclose(penalty, expected, rtol=1e-5)
 
 
-def test_gradient_penalty_of_a_flat_critic_has_a_gradient():
+def test_gradient_penalty_of_a_flat_discriminator_has_a_gradient():
     slope = tf.Variable(0.0)
     with tf.GradientTape() as tape:
         penalty = losses.gradient_penalty(lambda x: slope * x[:, 0], tf.ones([2, 3]))
@@ -324,7 +324,7 @@ def test_gradient_penalty_of_a_flat_critic_has_a_gradient():
 
 def test_shares_of_two_replicas_sum_to_one_devices_loss(two_replicas):
     # Not linear in the image, so that a penalty of the wrong mean shows.
-    critic = lambda x: tf.reduce_sum(tf.square(x), axis=[1, 2, 3])  # noqa: E731
+    judge = lambda x: tf.reduce_sum(tf.square(x), axis=[1, 2, 3])  # noqa: E731
     adversaries = {kind: losses.adversarial(kind) for kind in losses.ADVERSARIAL}
 
     def everything(a, b, labels, logits, scores):
@@ -334,7 +334,7 @@ def test_shares_of_two_replicas_sum_to_one_devices_loss(two_replicas):
         for kind, loss in adversaries.items():
             for part in ("real", "fake", "generator"):
                 values[f"{kind} {part}"] = getattr(loss, part)(scores)
-        values["penalty"] = scaled(tf.reduce_mean(losses.gradient_penalty(critic, a)))
+        values["penalty"] = scaled(tf.reduce_mean(losses.gradient_penalty(judge, a)))
         return values
 
     whole = (A, B, LABELS, LOGITS, SCORES)
