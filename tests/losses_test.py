@@ -11,7 +11,7 @@ import skimage.metrics
 import tensorflow as tf
 
 from zoo import extractors, losses, metrics
-from zoo.step import scaled
+from zoo.step import random_uniform, scaled
 
 RNG = np.random.default_rng(0)
 
@@ -320,6 +320,17 @@ def test_gradient_penalty_of_a_flat_discriminator_has_a_gradient():
         penalty = losses.gradient_penalty(lambda x: slope * x[:, 0], tf.ones([2, 3]))
     np.testing.assert_allclose(penalty, 1, atol=1e-5)
     assert np.isfinite(tape.gradient(penalty, slope))
+
+
+def test_penalty_is_taken_between_each_real_image_and_its_generated_one():
+    seeds = tf.constant([[0, k] for k in range(5)])
+    half_square = lambda x: tf.reduce_sum(tf.square(x), axis=[1, 2, 3]) / 2  # noqa: E731
+    between = tf.zeros([5, 2, 2, 1]), tf.ones([5, 2, 2, 1])
+    penalty = losses.mean_gradient_penalty(half_square, *between, seeds, 1)
+    # The slope is the image itself, of four equal values.
+    place = random_uniform(seeds, (1, 1, 1), 1).numpy()
+    assert np.ptp(place) > 0.1
+    np.testing.assert_allclose(penalty, np.mean((2 * place - 1) ** 2), rtol=1e-5)
 
 
 def test_shares_of_two_replicas_sum_to_one_devices_loss(two_replicas):

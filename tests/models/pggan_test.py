@@ -333,6 +333,8 @@ def test_generated_images_depend_on_seed_and_number_alone():
     assert len(np.unique(ten.reshape(10, -1), axis=0)) == 10
     with pytest.raises(ValueError, match="Received: n=0"):
         model.generate(0)
+    with pytest.raises(ValueError, match="label: expected none. Received: 0"):
+        model.generate(1, label=0)
 
 
 def test_a_weights_file_knows_how_far_training_came(tmp_path):
