@@ -241,9 +241,11 @@ def _laid_out(
     # All panels as large as the largest, but for a part of a whole factor.
     sides = [max(image.shape[:2]) for row in rows for image in row.values()]
     cell = max(panel, *sides)
-    lines = [{name: _enlarge(image, cell) for name, image in row.items()} for row in rows]
-    heights = [max((each.shape[0] for each in line.values()), default=cell) for line in lines]
-    widths = []
+    lines, heights, widths = [], [], []
+    for row in rows:
+        line = {name: _enlarge(image, cell) for name, image in row.items()}
+        lines.append(line)
+        heights.append(max([image.shape[0] for image in line.values()], default=cell))
     for name in names:
         widths.append(max([line[name].shape[1] for line in lines if name in line], default=panel))
     # Where each row begins.

@@ -80,6 +80,7 @@ def evaluate(
         raise ValueError(f"entry: expected a model with weights. Received: {entry.name}")
     if split not in SPLITS:
         raise ValueError(f"split: expected train, validation or test. Received: {split}")
+    # The data, and the model with its weights.
     builder = prepare.load_builder(entry.dataset, data_dir, entry.recipe, input, prepare=False)
     builder = prepare.prepare_builder(builder)
     facts = data_facts(builder, entry.recipe)
@@ -104,6 +105,7 @@ def evaluate(
         limit=limit,
         seed=entry.recipe.seed,
     )
+    # The files, and what a run keeps.
     write(output or default_output(entry), results, pictures)
     if run.exists(Path(entry.name)) and split == "test" and limit is None:
         record = {"metrics": {}} | run.read(Path(entry.name))

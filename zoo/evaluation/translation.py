@@ -94,6 +94,7 @@ def compare_sets(
     Both come from different halves of the examples, as do the two real sets of the reference.
     Of volumes the middle slices are compared.
     """
+    # Some or all of the examples, as they are shown.
     kept: list[Example] = []
     patients = set()
     for example in translated(model, itertools.islice(examples, SET_LIMIT), batch_size):
@@ -111,6 +112,7 @@ def compare_sets(
         domain = input_domain(model.source, model.target) if key == "input" else model.target
         return np.clip([_middle_crop(example[key], size) for example in part], *domain.window)
 
+    # How far from real targets others are, real ones among them.
     real = images(first, "target")
     others = {"output": images(second, "output"), "real target": images(second, "target")}
     if kept[0]["input"].shape[-1] == model.target.channels:

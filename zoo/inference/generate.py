@@ -88,13 +88,16 @@ def generate(
     # Some of them on one sheet, and what they are.
     with replacing(sheet) as temporary:
         _save_png(temporary, _sheet(shown))
+    labels: list[str] = []
+    if names:
+        labels = [label or names[i % len(names)] for i in range(n)]
     of_png = "window[0] + value / 65535 * (window[1] - window[0])"
     description = {
         "model": model.name,
         "weights_sha256": model.weights_hash,
         "precision": model.precision,
         "seed": seed,
-        "labels": [label or names[i % len(names)] for i in range(n)] if names else [],
+        "labels": labels,
         "files": [path.name for path in paths],
         "unit": domain.unit,
         "window": list(domain.window),

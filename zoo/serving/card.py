@@ -151,16 +151,19 @@ def _sizes(contract: dict[str, Any], memory: int) -> str:
     sides, scale = contract["input"]["shape"][1:-1], contract["scale"]
     volumes = contract["dimensions"] == 3
     kind, axes = ("volume", "D × H × W") if volumes else ("image", "H × W")
+    free = "depth, height and width" if volumes else "height and width"
     finer = f" Every side of the output is {scale} times the input's." if scale > 1 else ""
     if None not in sides:
         return f"Images of {_by(sides)} pixels, and no others.{finer}"
-    tile, used = contract["tile"], max(1, round(memory / 2**20))
-    tried = [min(tile["size"], LARGEST_CUBE)] * 3 if volumes else [tile["size"]] * 2
-    took = f"One {kind} of {_by(tried)} took about {used} MiB on a CPU, besides the model. "
+    tile, took = contract["tile"], ""
+    if memory:
+        tried = [min(tile["size"], LARGEST_CUBE)] * 3 if volumes else [tile["size"]] * 2
+        used = max(1, round(memory / 2**20))
+        took = f"One {kind} of {_by(tried)} took about {used} MiB on a CPU, besides the model. "
     return (
-        f"Any {'depth, ' if volumes else ''}height and width; the graph pads to a multiple of "
+        f"Any {free}; the graph pads to a multiple of "
         f"{contract['size_multiple']} and crops again. It does not tile: each {kind} goes through "
-        f"whole, and memory grows with {axes}. {took if memory else ''}"
+        f"whole, and memory grows with {axes}. {took}"
         f"Cut larger {kind}s into tiles of {_by([tile['size']] * len(sides))} pixels which overlap "
         f"by {tile['overlap']}, and blend them where they overlap.{finer}"
     )
