@@ -124,6 +124,15 @@ def series(folder: Path, count: int) -> Path:
     return folder
 
 
+def frames(path: Path, uid: str = "1.2.2") -> Path:
+    """MR_small three times in one file."""
+    dataset = pydicom.dcmread(bundled("MR_small"))
+    dataset.NumberOfFrames, dataset.SeriesInstanceUID = 3, uid
+    dataset.PixelData = dataset.PixelData * 3
+    dataset.save_as(path)
+    return path
+
+
 def derivation(target=None, same_unit=True):
     return Derivation(
         name="pix2pix",

@@ -9,10 +9,19 @@ import numpy as np
 from zoo.domain import Domain
 from zoo.inference import predict
 
+CT = Domain(modality="CT", unit="HU", window=(-1000, 1000))
+MR = Domain(modality="MR", unit="signal", window=(0, 800))
+
 
 def translate(model, source, target, **options):
     """What is translated without a bar of progress."""
     return predict.translate(model, source, target, progress=False, **options)
+
+
+def translated(model, source, target, **options):
+    """The report, and why files were skipped."""
+    report = translate(model, source, target, **options)
+    return report, [problem.reason for problem in report.skipped]
 
 
 def stacked(volume):
@@ -78,3 +87,6 @@ class Model:
         draws = [np.random.default_rng([seed, k]) for k in range(first, first + n)]
         values = [draw.uniform(*self.target.window, (6, 5, 1)) for draw in draws]
         return np.array(values, np.float32)
+
+
+TO_CT = Model(source=MR, target=CT)

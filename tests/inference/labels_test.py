@@ -9,19 +9,12 @@ import pytest
 import tifffile
 
 from dicom_files import bundled, dciodvfy, enhanced, single
-from stand_in import Model
+from stand_in import CT, Model, translated
 from zoo.domain import Domain
 from zoo.imaging.files import find, open_volume
-from zoo.inference import predict
 
-CT = Domain(modality="CT", unit="HU", window=(-1000, 1000))
 ORGANS = Domain(modality="SEG", unit="class", window=(0, 4))
 KSPACE = Model(source=Domain(modality="MR", unit="k-space", window=(-9, 9), channels=2))
-
-
-def translate(model, source, target, **options):
-    report = predict.translate(model, source, target, progress=False, **options)
-    return report, [problem.reason for problem in report.skipped]
 
 
 @pytest.mark.parametrize("shape", [(6, 6), (3, 6, 6)])
@@ -34,7 +27,7 @@ def test_k_space_becomes_real_images(tmp_path, shape, dtype):
     assert (volume.unit, volume.channels, volume.shape) == ("k-space", 2, (6, 6))
     first = values if values.ndim == 2 else values[0]
     np.testing.assert_allclose(volume.read(0)[..., 1], first.imag, rtol=1e-6)
-    report, reasons = translate(KSPACE, tmp_path / "a.npy", tmp_path / "b.npy", batch_size=2)
+    report, reasons = translated(KSPACE, tmp_path / "a.npy", tmp_path / "b.npy", batch_size=2)
     assert (report.done, reasons) == (1, [])
     result = np.load(tmp_path / "b.npy")
     assert result.dtype == np.float32
@@ -44,9 +37,9 @@ def test_k_space_becomes_real_images(tmp_path, shape, dtype):
 def test_k_space_and_images_are_not_taken_for_each_other(tmp_path):
     np.save(tmp_path / "a.npy", np.ones((6, 6), np.complex64))
     np.save(tmp_path / "b.npy", np.ones((6, 6), np.float32))
-    _, reasons = translate(Model(), tmp_path / "a.npy", tmp_path / "out")
+    _, reasons = translated(Model(), tmp_path / "a.npy", tmp_path / "out")
     assert reasons == ["unit: the model takes images. Received: k-space"]
-    _, reasons = translate(KSPACE, tmp_path / "b.npy", tmp_path / "out")
+    _, reasons = translated(KSPACE, tmp_path / "b.npy", tmp_path / "out")
     assert reasons == [
         "unit: the model takes k-space, complex NPY files. Received: an image of real numbers"
     ]
@@ -64,7 +57,7 @@ def test_label_maps_are_integers(tmp_path, classes):
     tifffile.imwrite(tmp_path / "c.tif", image, photometric="minisblack")
     data = image.astype(np.int32).transpose(1, 2, 0)
     nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), tmp_path / "d.nii.gz")
-    report, reasons = translate(model, tmp_path, tmp_path / "out")
+    report, reasons = translated(model, tmp_path, tmp_path / "out")
     assert (report.done, reasons) == (4, [])
     dtype = np.uint8 if classes == 5 else np.uint16
     found = [
@@ -87,7 +80,7 @@ def test_a_label_map_in_dicom_holds_class_numbers(tmp_path):
     path = single(tmp_path, "in.dcm", pixels, PixelPaddingValue=-2000, SeriesDescription="Head")
     model = Model(source=CT, target=ORGANS)
     model.label_names = ("air", "fat", "water", "muscle", "bone")
-    translate(model, path, tmp_path / "out.dcm", description="a trial")
+    translated(model, path, tmp_path / "out.dcm", description="a trial")
     header = pydicom.dcmread(tmp_path / "out.dcm")
     assert (header.PixelRepresentation, header.BitsAllocated) == (0, 16)
     assert (header.RescaleSlope, header.RescaleIntercept, header.RescaleType) == (1, 0, "US")
@@ -113,7 +106,7 @@ def test_a_label_map_of_8_bits_stays_at_8(tmp_path):
     header["PixelData"].VR = "OB"
     header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     header.save_as(tmp_path / "in.dcm")
-    translate(Model(target=ORGANS), tmp_path / "in.dcm", tmp_path / "out.dcm")
+    translated(Model(target=ORGANS), tmp_path / "in.dcm", tmp_path / "out.dcm")
     result = pydicom.dcmread(tmp_path / "out.dcm")
     assert (result.BitsAllocated, result.BitsStored) == (8, 8)
     assert "RescaleSlope" not in result
@@ -122,7 +115,7 @@ def test_a_label_map_of_8_bits_stays_at_8(tmp_path):
 
 def test_a_label_map_in_an_enhanced_object(tmp_path):
     path, physical = enhanced(tmp_path, slopes=(0.5, 1.0, 2.0))
-    translate(Model(source=CT, target=ORGANS), path, tmp_path / "out.dcm")
+    translated(Model(source=CT, target=ORGANS), path, tmp_path / "out.dcm")
     result = open_volume(tmp_path / "out.dcm")
     assert {frame.encoding.slope for frame in result.frames} == {1.0}
     expected = np.clip(np.floor(physical[::-1] / 100), 0, 4)
@@ -136,7 +129,7 @@ def test_labels_are_not_blended_on_the_way_back_to_the_files_grid(tmp_path):
     image = np.zeros((12, 10, 2), np.int16)
     image[:, 5:] = 450  # class 4, beside class 0
     nibabel.save(nibabel.Nifti1Image(image, np.diag([2.0, 1.5, 5, 1])), tmp_path / "a.nii")
-    translate(Model(target=ORGANS, spacing=0.5), tmp_path / "a.nii", tmp_path / "b.nii")
+    translated(Model(target=ORGANS, spacing=0.5), tmp_path / "a.nii", tmp_path / "b.nii")
     result = np.asarray(nibabel.load(tmp_path / "b.nii").dataobj)
     np.testing.assert_array_equal(result, np.where(image > 0, 4, 0))
 
@@ -145,7 +138,7 @@ def test_a_colour_image_has_one_label_map(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (5, 6, 3), np.uint8)
     PIL.Image.fromarray(image).save(tmp_path / "a.png")
     model = Model(source=Domain(channels=3), target=ORGANS)
-    translate(model, tmp_path / "a.png", tmp_path / "b.png")
+    translated(model, tmp_path / "a.png", tmp_path / "b.png")
     np.testing.assert_array_equal(
         np.asarray(PIL.Image.open(tmp_path / "b.png")), image[..., 0] // 100
     )
@@ -156,17 +149,17 @@ def test_the_label_map_of_a_jpeg_picture_is_png(tmp_path):
     steps = np.arange(0, 480, 30).clip(0, 255).repeat(8).astype(np.uint8)
     PIL.Image.fromarray(np.tile(steps, (16, 1))).save(tmp_path / "a.jpg", quality=100)
     target = Domain(modality="SEG", unit="class", window=(0, 2))
-    report, skipped = translate(Model(target=target), tmp_path / "a.jpg", tmp_path / "out")
+    report, skipped = translated(Model(target=target), tmp_path / "a.jpg", tmp_path / "out")
     assert not skipped and report.outputs == [tmp_path / "out/a.png"]
     expected = np.floor(open_volume(tmp_path / "a.jpg").read(0) / 100)
     np.testing.assert_array_equal(np.asarray(PIL.Image.open(report.outputs[0])), expected)
-    translate(Model(target=target), tmp_path / "a.jpg", tmp_path / "mask.png")
+    translated(Model(target=target), tmp_path / "a.jpg", tmp_path / "mask.png")
     assert (tmp_path / "mask.png").exists()
     with pytest.raises(ValueError, match="expected a .png file"):
-        translate(Model(target=target), tmp_path / "a.jpg", tmp_path / "mask.jpg")
+        translated(Model(target=target), tmp_path / "a.jpg", tmp_path / "mask.jpg")
     PIL.Image.fromarray(steps[None]).save(tmp_path / "a.png")
     (tmp_path / "both").mkdir()
     for name in ("a.jpg", "a.png"):
         (tmp_path / name).rename(tmp_path / "both" / name)
-    report, skipped = translate(Model(target=target), tmp_path / "both", tmp_path / "out2")
+    report, skipped = translated(Model(target=target), tmp_path / "both", tmp_path / "out2")
     assert report.done == 1 and len(skipped) == 1

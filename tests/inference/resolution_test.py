@@ -9,20 +9,12 @@ import pytest
 import tifffile
 
 from dicom_files import dciodvfy, enhanced, series, single
-from stand_in import Model
+from stand_in import CT, Model, translated
 from zoo.domain import Domain
 from zoo.imaging import geometry
 from zoo.imaging.files import open_volume
-from zoo.inference import predict
 
-CT = Domain(modality="CT", unit="HU", window=(-1000, 1000))
 TILTED = [0.8, 0.6, 0, -0.48, 0.64, 0.6]  # orthonormal
-
-
-def translate(model, source, target, **options):
-    report = predict.translate(model, source, target, progress=False, **options)
-    reasons = [problem.reason for problem in report.skipped]
-    return report, reasons
 
 
 def blocks(image, scale):
@@ -60,7 +52,7 @@ def tilted_series(folder, count, step=2.5, **changes):
 @pytest.mark.parametrize("scale", [2, 3])
 def test_an_enlarged_dicom_image_stays_in_its_place(tmp_path, scale):
     source = tilted_series(tmp_path / "in", 2)
-    translate(Model(scale=scale, source=CT, target=CT), source, tmp_path / "out")
+    translated(Model(scale=scale, source=CT, target=CT), source, tmp_path / "out")
     for path in sorted(source.iterdir()):
         old, new = pydicom.dcmread(path), pydicom.dcmread(tmp_path / "out" / path.name)
         assert (new.Rows, new.Columns) == (6 * scale, 8 * scale)
@@ -94,7 +86,7 @@ def test_what_counts_pixels_follows_or_goes(tmp_path):
     header.add_new((0x6000, 0x3000), "OW", b"\0" * 6)
     header.save_as(path)
     assert any(element.tag.is_private for element in header)
-    translate(Model(scale=3, source=CT, target=CT), path, tmp_path / "out.dcm")
+    translated(Model(scale=3, source=CT, target=CT), path, tmp_path / "out.dcm")
     result = pydicom.dcmread(tmp_path / "out.dcm")
     for keyword in ("ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         np.testing.assert_allclose(result[keyword].value, [0.2 / 3, 0.4 / 3])
@@ -113,7 +105,7 @@ def test_padding_covers_the_block_of_each_padded_pixel(tmp_path):
     pixels = np.arange(12, dtype=np.int16).reshape(3, 4) + 50
     pixels[1, 2] = pixels[0, 0] = -2000
     path = single(tmp_path, "in.dcm", pixels, PixelPaddingValue=-2000)
-    translate(Model(scale=2, plus=7.0, source=CT, target=CT), path, tmp_path / "out.dcm")
+    translated(Model(scale=2, plus=7.0, source=CT, target=CT), path, tmp_path / "out.dcm")
     result = pydicom.dcmread(tmp_path / "out.dcm").pixel_array
     expected = np.where(pixels == -2000, -2000, pixels + 7).repeat(2, 0).repeat(2, 1)
     np.testing.assert_array_equal(result, expected)
@@ -129,7 +121,7 @@ def test_enhanced_frames_move_once_each(tmp_path, shared):
         for group in header.PerFrameFunctionalGroupsSequence:
             del group.PlanePositionSequence
         header.save_as(path)
-    translate(Model(scale=2, source=CT, target=CT), path, tmp_path / "out.dcm")
+    translated(Model(scale=2, source=CT, target=CT), path, tmp_path / "out.dcm")
     result = pydicom.dcmread(tmp_path / "out.dcm")
     assert (result.NumberOfFrames, result.Rows, result.Columns) == (3, 12, 16)
     groups = result.SharedFunctionalGroupsSequence[0], *result.PerFrameFunctionalGroupsSequence
@@ -148,7 +140,7 @@ def test_enhanced_frames_move_once_each(tmp_path, shared):
 
 def test_an_image_too_large_for_dicom_is_refused(tmp_path):
     path = single(tmp_path, "in.dcm", np.zeros((2, 40_000), np.int16), PixelPaddingValue=None)
-    _, reasons = translate(Model(scale=2, source=CT, target=CT), path, tmp_path / "out.dcm")
+    _, reasons = translated(Model(scale=2, source=CT, target=CT), path, tmp_path / "out.dcm")
     assert "up to 65535" in reasons[0]
     assert "Received: 4, 80000" in reasons[0]
     assert not (tmp_path / "out.dcm").exists()
@@ -178,7 +170,7 @@ def nifti(path, shape, codes=(1, 4)):
 )
 def test_nifti_voxels_stay_in_their_place(tmp_path, shape, scale, dimensions, codes):
     source = nifti(tmp_path / "a.nii", shape, codes)
-    translate(Model(scale=scale, dimensions=dimensions), tmp_path / "a.nii", tmp_path / "b.nii")
+    translated(Model(scale=scale, dimensions=dimensions), tmp_path / "a.nii", tmp_path / "b.nii")
     result = nibabel.load(tmp_path / "b.nii")
     steps = np.ones(3) * scale
     steps[dimensions:] = 1
@@ -206,7 +198,7 @@ def test_nifti_voxels_stay_in_their_place(tmp_path, shape, scale, dimensions, co
 def test_nifti_1_holds_sides_up_to_32767(tmp_path):
     image = nibabel.Nifti1Image(np.zeros((20_000, 2, 1), np.uint8), np.eye(4))
     nibabel.save(image, tmp_path / "a.nii")
-    _, reasons = translate(Model(scale=2), tmp_path / "a.nii", tmp_path / "b.nii")
+    _, reasons = translated(Model(scale=2), tmp_path / "a.nii", tmp_path / "b.nii")
     assert reasons == ["dim: expected up to 32767 voxels. Received: [40000, 4, 1]"]
     assert not (tmp_path / "b.nii").exists()
 
@@ -218,7 +210,7 @@ def test_resampling_and_enlarging_keep_the_place(tmp_path):
     nibabel.save(nibabel.Nifti1Image(image, np.diag([2.0, 1.5, 3, 1])), tmp_path / "a.nii")
     for dimensions, shape in ((2, (1, 60, 60, 1)), (3, (1, 36, 60, 60, 1))):
         model = Model(spacing=1.0, scale=2, dimensions=dimensions)
-        translate(model, tmp_path / "a.nii", tmp_path / f"{dimensions}.nii")
+        translated(model, tmp_path / "a.nii", tmp_path / f"{dimensions}.nii")
         assert model.shapes[0] == shape
         result = nibabel.load(tmp_path / f"{dimensions}.nii")
         y, x, z = nibabel.affines.apply_affine(
@@ -244,7 +236,7 @@ def test_enlarged_raster_files(tmp_path):
     np.save(tmp_path / "stack.npy", pages)
     np.save(tmp_path / "plane.npy", pages[0])
     colour = Model(scale=2, source=Domain(channels=3), target=Domain(channels=3))
-    translate(colour, tmp_path / "colour.png", tmp_path / "out/colour.png")
+    translated(colour, tmp_path / "colour.png", tmp_path / "out/colour.png")
     with PIL.Image.open(tmp_path / "out/colour.png") as image:
         np.testing.assert_allclose(image.info["dpi"], (600, 300), rtol=1e-3)
         np.testing.assert_array_equal(np.asarray(image), pixels.repeat(2, 0).repeat(2, 1))
@@ -253,7 +245,7 @@ def test_enlarged_raster_files(tmp_path):
         expected = pages.repeat(2, 1).repeat(2, 2)
         expected = expected.repeat(2, 0) if dimensions == 3 else expected
         for name in ("pages.tif", "stack.npy", "plane.npy"):
-            translate(model, tmp_path / name, out / name)
+            translated(model, tmp_path / name, out / name)
         with tifffile.TiffFile(out / "pages.tif") as file:
             assert file.pages.first.resolution == (200, 100)
             assert file.pages.first.resolutionunit == 3
@@ -268,7 +260,7 @@ def test_enlarged_raster_files(tmp_path):
 def test_a_volume_becomes_a_series_of_finer_slices(tmp_path):
     source = tilted_series(tmp_path / "in", 4)
     model = Model(scale=2, dimensions=3, source=CT, target=CT)
-    report, reasons = translate(model, source, tmp_path / "out")
+    report, reasons = translated(model, source, tmp_path / "out")
     assert (report.done, len(report.outputs), reasons) == (1, 8, [])
     assert model.shapes == [(1, 4, 6, 8, 1)]
     before, after = open_volume(source), open_volume(tmp_path / "out")
@@ -303,15 +295,15 @@ def test_a_volume_becomes_a_series_of_finer_slices(tmp_path):
 def test_names_of_finer_slices(tmp_path):
     source = tilted_series(tmp_path / "in", 2)
     model = Model(scale=2, dimensions=3, source=CT, target=CT)
-    translate(model, source, tmp_path / "out")
+    translated(model, source, tmp_path / "out")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["0-1.dcm", "0-2.dcm", "1-1.dcm", "1-2.dcm"]
-    report, _ = translate(model, source, tmp_path / "anonymous", deidentify=True)
+    report, _ = translated(model, source, tmp_path / "anonymous", deidentify=True)
     assert [path.name for path in report.outputs] == [f"IM_000{i}.dcm" for i in range(1, 5)]
     single(source, "0-1.dcm", SeriesInstanceUID="1.2.9")
     # a file that would get the name of one of the slices, were it a volume
     single(source, "0-1.dcm", SeriesInstanceUID="1.2.9", SOPInstanceUID="1.2.9.1")
-    report, reasons = translate(model, source, tmp_path / "again")
+    report, reasons = translated(model, source, tmp_path / "again")
     assert (report.done, len(reasons)) == (1, 1)
 
 
@@ -319,21 +311,21 @@ def test_volumes_that_are_none_are_refused(tmp_path):
     model = Model(scale=2, dimensions=3, source=CT, target=CT)
     uneven = tilted_series(tmp_path / "uneven", 5)
     next(path for path in uneven.iterdir() if pydicom.dcmread(path).InstanceNumber == 3).unlink()
-    _, reasons = translate(model, uneven, tmp_path / "a")
+    _, reasons = translated(model, uneven, tmp_path / "a")
     assert reasons == [
         "slices: expected equal distances from each to the next. "
         "Received: from 2.5 to 5 mm (a series of 4 files)"
     ]
     one = tilted_series(tmp_path / "one", 1)
-    _, reasons = translate(model, one, tmp_path / "b")
+    _, reasons = translated(model, one, tmp_path / "b")
     assert reasons == ["slices: the model takes volumes of several. Received: a single slice"]
     frames, _ = enhanced(tmp_path)
-    _, reasons = translate(model, frames, tmp_path / "c.dcm")
+    _, reasons = translated(model, frames, tmp_path / "c.dcm")
     assert "Received: 3 frames in one file" in reasons[0]
     damaged = tilted_series(tmp_path / "damaged", 3)
     content = (damaged / "1.dcm").read_bytes()
     (damaged / "1.dcm").write_bytes(content[: content.index(b"\xe0\x7f\x10\x00") + 20])
-    _, reasons = translate(model, damaged, tmp_path / "d")
+    _, reasons = translated(model, damaged, tmp_path / "d")
     assert len(reasons) == 1
     assert reasons[0].startswith("slices: expected a volume without gaps. Received: 1.dcm, slice")
     nowhere = tilted_series(tmp_path / "nowhere", 3)
@@ -341,7 +333,7 @@ def test_volumes_that_are_none_are_refused(tmp_path):
         header = pydicom.dcmread(path)
         del header.ImagePositionPatient
         header.save_as(path)
-    _, reasons = translate(model, nowhere, tmp_path / "e")
+    _, reasons = translated(model, nowhere, tmp_path / "e")
     assert "known positions. Received: slices without a position" in reasons[0]
     assert not [path for name in "abde" for path in (tmp_path / name).rglob("*.dcm")]
 
@@ -349,10 +341,10 @@ def test_volumes_that_are_none_are_refused(tmp_path):
 def test_a_model_of_volumes_of_scale_1_keeps_frames_and_names(tmp_path):
     frames, physical = enhanced(tmp_path)
     model = Model(dimensions=3, source=CT, target=CT)
-    translate(model, frames, tmp_path / "out.dcm")
+    translated(model, frames, tmp_path / "out.dcm")
     result = open_volume(tmp_path / "out.dcm")
     np.testing.assert_array_equal(np.stack([result.read(i) for i in range(3)]), physical[::-1])
-    translate(model, series(tmp_path / "in", 3), tmp_path / "out")
+    translated(model, series(tmp_path / "in", 3), tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "0.dcm", "1.dcm", "2.dcm",
     ]  # fmt: skip
