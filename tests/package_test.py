@@ -28,7 +28,7 @@ def run(*command: str | Path, cwd: Path) -> str:
     own = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     env = {name: value for name, value in os.environ.items() if name not in own}
     env |= {"PYTHONNOUSERSITE": "1", "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    env |= {"CUDA_VISIBLE_DEVICES": "-1", "ZOO_CACHE": str(cwd / "no_cache")}
+    env |= {"PIP_NO_CACHE_DIR": "1", "CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run(list(map(str, command)), cwd=cwd, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
