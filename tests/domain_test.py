@@ -9,9 +9,10 @@ from zoo.domain import Domain
 def test_a_domain_says_what_it_is_of():
     assert Domain(modality="CT", unit="HU", window=(-1000, 1000)).classes == 0
     assert Domain(modality="SEG", unit="class", window=(0, 4)).classes == 5
-    named = {unit: Domain(unit=unit).measured for unit in ("HU", "class", "k-space")}
-    assert named == {"HU": "", "class": "", "k-space": "k-space"}
-    assert Domain(unit="line integral").measured == "sinograms"
+    named = {"HU": "images", "1": "images", "k-space": "k-space", "line integral": "sinograms"}
+    for unit, words in named.items():
+        domain = Domain(unit=unit)
+        assert (domain.words, domain.measured) == (words, words != "images")
 
 
 def test_the_window_is_what_a_network_sees_from_minus_one_to_one():

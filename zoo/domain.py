@@ -70,9 +70,14 @@ class Domain:
         return round(self.window[1]) + 1 if self.unit == "class" else 0
 
     @property
-    def measured(self) -> str:
-        """What it is called where it is not an image yet: "k-space", "sinograms"; "" of images."""
-        return MEASUREMENTS.get(self.unit, "")
+    def measured(self) -> bool:
+        """Whether the numbers are what a scanner measures, and not an image yet."""
+        return self.unit in MEASUREMENTS
+
+    @property
+    def words(self) -> str:
+        """What the numbers are called: "k-space", "sinograms" or "images"."""
+        return MEASUREMENTS.get(self.unit, "images")
 
     def scale(self, images):
         """Physical values to network values, the window to [-1, 1]; nothing is clipped."""

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from zoo.domain import MEASUREMENTS
 from zoo.imaging.oriented import Oriented
 from zoo.imaging.volume import Volume
 
@@ -57,7 +56,7 @@ def reasons(
         received = " x ".join(f"{value:.3g}" for value in dict.fromkeys(spacing))
         found.append(f"spacing: trained on {low:g} to {high:g} mm. Received: {received} mm")
     planes = _planes(images)
-    if model.source.unit in MEASUREMENTS or planes.min() == planes.max():
+    if model.source.measured or planes.min() == planes.max():
         return found
     if not np.isfinite(planes).all():  # `translate` refuses it
         return found

@@ -77,7 +77,7 @@ class Translator(keras.Model):
     @property
     def classes(self) -> int:
         """Number of classes of a pixel-wise classifier, whose output is a label map; else 0."""
-        return round(self.target.window[1]) + 1 if self.target.unit == "class" else 0
+        return self.target.classes
 
     @property
     def precision(self) -> str:

@@ -5,7 +5,7 @@ import dataclasses
 import tensorflow_datasets as tfds
 
 from zoo import registry
-from zoo.domain import MEASUREMENTS, Domain
+from zoo.domain import Domain
 from zoo.recipe import DataFacts, Recipe
 from zoo.registry import Entry
 
@@ -95,25 +95,26 @@ def fit_to_data(entry: Entry, facts: DataFacts) -> Entry:
     _check_kind(entry, facts)
     source, target = _windows(entry, facts)
     # What the source may be, and what the target.
-    given = MEASUREMENTS.get(source.unit, "images")
-    if given not in cls.takes:
+    if source.words not in cls.takes:
         there = facts.as_images
         also = f"; {there} has them as images" if there and "images" in cls.takes else ""
         takes = " or ".join(cls.takes)
-        raise _unsuited(entry, f"{entry.model} takes {takes}, and the sources are {given}{also}")
+        raise _unsuited(
+            entry, f"{entry.model} takes {takes}, and the sources are {source.words}{also}"
+        )
     if getattr(recipe, "classes", 0):
         window = (0.0, recipe.classes - 1.0)
         target = dataclasses.replace(target, modality="SEG", unit="class", window=window)
-    if target.unit == "class" and not cls.classifies:
+    if target.classes and not cls.classifies:
         raise _unsuited(entry, f"{entry.model} learns intensities, and the targets are classes")
     missing = [name for name in recipe.extra_features if name not in facts.features]
     if missing:
         raise _unsuited(entry, f"the recipe needs {missing[0]}, which the data lack")
     # The sizes of pairs.
-    if cls.data == "paired" and given == "images":
+    if cls.data == "paired" and not source.measured:
         _check_shapes(entry, facts)
     # What the recipe left open.
-    if target.unit == "class" and not recipe.label_names:
+    if target.classes and not recipe.label_names:
         recipe = dataclasses.replace(recipe, label_names=facts.label_names)
     recipe = recipe.resolve(facts)
     sides = (recipe.crop // recipe.scale,) if recipe.crop else facts.source_shape or ()

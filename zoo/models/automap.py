@@ -57,7 +57,7 @@ from keras import layers
 
 import zoo
 from zoo import ranges
-from zoo.domain import MEASUREMENTS, Domain
+from zoo.domain import Domain
 from zoo.layers import LinearDecay, patch_gan, step_seeds
 from zoo.losses import L2, adversarial
 from zoo.models._unet import strided_unet, unet
@@ -443,10 +443,9 @@ class Automap(Translator):
     def _check_shape(self, shape: tuple) -> None:
         rows, columns = self.recipe.measured
         if shape[1] not in (rows, None) or shape[2] not in (columns, None):
-            given = MEASUREMENTS.get(self.source.unit, "images")
             raise ValueError(
-                f"array: expected {given} of {rows} x {columns}, for which the network was made. "
-                f"Received: shape {tuple(shape)}"
+                f"array: expected {self.source.words} of {rows} x {columns}, for which the network "
+                f"was made. Received: shape {tuple(shape)}"
             )
 
     def training_flops(self, phase: Phase, size: int) -> float:
