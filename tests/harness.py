@@ -292,15 +292,23 @@ def relative_losses_count_weak_noise_alike(name: str, overrides: dict) -> None:
         np.testing.assert_allclose(tenth[key], expected, rtol=0.02)
 
 
-def served_weights_are_the_moving_average(name: str, overrides: dict) -> None:
-    """After a step from v to w the served network holds 0.9 v + 0.1 w, and goes on from itself."""
+def served_weights_are_the_moving_average(
+    name: str, overrides: dict, batch: Batch, trained: str
+) -> None:
+    """After a step from v to w the served network holds 0.9 v + 0.1 w, and goes on from itself.
+
+    Args:
+        name, overrides: of the model.
+        batch: for one step.
+        trained: the model's attribute that is the network whose average is served.
+    """
     model = build(name, overrides | {"ema": 0.9})
     model.compile()
     before = [v.numpy() for v in model.network.variables]
-    model.train_step(batch_of(32, 2))
-    served, trained = model.network.variables, model.trained.variables
-    for average, old, new in zip(served, before, trained, strict=True):
+    model.train_step(batch)
+    served, weights = model.network.variables, getattr(model, trained).variables
+    for average, old, new in zip(served, before, weights, strict=True):
         np.testing.assert_allclose(average, 0.9 * old + 0.1 * new.numpy(), atol=1e-6)
-    assert served[0] is not trained[0]
+    assert served[0] is not weights[0]
     model.continue_from_network()
-    np.testing.assert_array_equal(trained[0], served[0])
+    np.testing.assert_array_equal(weights[0], served[0])

@@ -49,19 +49,6 @@ def test_shared_weights_are_one_block_in_each_half(tmp_path):
     assert twin.weights_hash == shared.weights_hash
 
 
-def test_either_direction_can_be_served(tmp_path):
-    there = harness.build("unit", TINY, harness.HU, SIGNAL)
-    back = harness.build("unit", TINY | {"direction": "BtoA", "seed": 1}, harness.HU, SIGNAL)
-    assert (back.source, back.target) == (SIGNAL, harness.HU)
-    assert type(back).from_config(back.get_config()).get_config() == back.get_config()
-    sha256 = there.save_network(tmp_path / "net.weights.h5")
-    loading.load_network(back, tmp_path / "net.weights.h5", sha256)
-    network = there.network
-    image = np.random.default_rng(0).uniform(0, 200, (1, 32, 32, 1)).astype("float32")
-    values = network.decoder_a(network.encoder_b(SIGNAL.encode(image)))
-    np.testing.assert_allclose(back.translate(image), harness.HU.decode(values), atol=0.01)
-
-
 def test_codes_have_noise_of_each_examples_own_in_training_only():
     model = harness.build("unit", TINY)
     code = tf.zeros([4, 8, 8, 16])
@@ -116,10 +103,6 @@ def test_perceptual_loss_ignores_the_features_contrast(monkeypatch):
     assert "perceptual" in model.train_step(harness.batch_of(32, 1))
     with pytest.raises(ValueError, match="lambda_perceptual: source and target need as many"):
         harness.build("unit", TINY | {"lambda_perceptual": 1.0}, target=Domain(channels=3))
-
-
-def test_served_weights_are_the_moving_average():
-    harness.served_weights_are_the_moving_average("unit", TINY)
 
 
 def test_discriminators_have_a_rate_of_their_own():
