@@ -11,6 +11,7 @@ from scipy import ndimage
 from tools import scans
 from tools.judges.result import Result, patients_mean
 from zoo import metrics
+from zoo.atomic import replacing
 from zoo.figures import display_windows
 from zoo.physics import noise
 from zoo.translator import Translator
@@ -222,10 +223,8 @@ def _kept(name: str, image: np.ndarray, level: float, method: Callable) -> np.nd
     key = hashlib.sha256(image.tobytes() + f"{name}{level}".encode()).hexdigest()[:24]
     path = scans.FOLDER / "methods" / f"{name}-{key}.npy"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part.npy")
-        np.save(temporary, np.asarray(method(image, level), np.float32))
-        temporary.replace(path)
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, np.asarray(method(image, level), np.float32))
     return np.load(path)
 
 
