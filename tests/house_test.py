@@ -1,0 +1,83 @@
+"""Which module may import which; read from the source alone."""
+
+import ast
+import functools
+import graphlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@functools.cache
+def modules() -> dict[str, ast.Module]:
+    """The modules of the two packages by their dotted names, as syntax trees."""
+    found = {}
+    for package in ("zoo", "zoo_datasets"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            name = ".".join(parts).removesuffix(".__init__")
+            found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def imported(tree: ast.Module) -> list[tuple[str, str, str]]:
+    """(module, name or "", local name) of all imports of our modules, those in functions too."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name in modules():
+                    found.append((alias.name, "", alias.asname or alias.name))
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"line {node.lineno}: expected no relative import"
+            for alias in node.names:
+                local = alias.asname or alias.name
+                if f"{node.module}.{alias.name}" in modules():
+                    found.append((f"{node.module}.{alias.name}", "", local))
+                elif node.module in modules():
+                    found.append((node.module, alias.name, local))
+    return found
+
+
+def arrows() -> list[tuple[str, str]]:
+    """(importing module, imported module)."""
+    return [
+        (name, module)
+        for name, tree in modules().items()
+        for module, _, _ in imported(tree)
+        if module != name
+    ]
+
+
+def test_the_modules_are_found():
+    assert {"zoo", "zoo.registry", "zoo_datasets", "zoo_datasets.cases"} <= set(modules())
+    assert ("zoo_datasets.sources", "zoo_datasets.cases") in arrows()
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph: dict[str, set[str]] = {}
+    for name, module in arrows():
+        graph.setdefault(name, set()).add(module)
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(reversed(error.args[1])))
+
+
+def data_set(module: str) -> str:
+    """The data set that a module belongs to; "" where it belongs to none."""
+    match = re.match(r"zoo_datasets\.(\w+)", module)
+    own = match and f"zoo_datasets.{match[1]}.{match[1]}_dataset_builder"
+    return match[1] if match and own in modules() else ""
+
+
+def test_no_data_set_imports_another():
+    assert data_set("zoo_datasets.ldct.tcia") == "ldct" and not data_set("zoo_datasets.phantoms")
+    wrong = []
+    for name, module in arrows():
+        if data_set(module) and data_set(name) != data_set(module):
+            wrong.append(f"{name} imports {module}")
+    assert not wrong
