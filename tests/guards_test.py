@@ -38,7 +38,7 @@ def random(*shape, mean=0.0, sd=1.0, seed=0):
 @pytest.fixture(scope="module")
 def patient():
     """Chest and abdomen, HU [2, 256, 256, 1]: without noise, of normal and of quarter dose."""
-    scanner = ct_scan.Scanner(ct_scan.Scan(slices=2))
+    scanner = ct_scan.Scanner(ct_scan.Protocol(slices=2))
     images = scanner.patient(0, 0, clean=True)
     return {name: image[..., None].astype(np.float32) for name, image in images.items()}
 
@@ -46,7 +46,7 @@ def patient():
 @pytest.fixture(scope="module")
 def head():
     """MR and CT of one head, [3, 256, 256, 1]."""
-    images = heads.patient(heads.Scan(slices=3), 0, 2)
+    images = heads.patient(heads.Protocol(slices=3), 0, 2)
     return {name: image[..., None].astype(np.float32) for name, image in images.items()}
 
 

@@ -1,6 +1,13 @@
-"""What every data set must do that reads a publisher's files: built from dummy data, then damaged.
+"""What every data set must do.
 
-check_source(Builder, "tcia", dummy_data.ldct_tcia, tmp_path)
+One that reads a publisher's files is built from dummy data, which are then damaged:
+
+    check_source(Builder, "tcia", dummy_data.ldct_tcia, tmp_path)
+
+A simulated one is built, and its patients follow from their numbers:
+
+    check_simulated(Builder(config="phantom_tiny", data_dir=tmp_path), (6, 2, 2), {...})
+    check_repeatable(lambda seed, number: phantom.patient(SMALL, seed, number), differs)
 """
 
 import copy
@@ -90,6 +97,68 @@ def check_source(
     check_damage(builder, manual, tmp_path)
     check_tfds(builder, manual)
     return builder
+
+
+def check_simulated(
+    builder: tfds.core.DatasetBuilder,
+    counts: tuple[int, int, int],
+    images: dict[str, tuple[tuple[int, ...], Any]],
+    each: int = 1,
+) -> dict[str, list[dict[str, Any]]]:
+    """Builds a simulated config and asserts what must hold of every one.
+
+    - its data set works without files: the default config is simulated;
+    - patients are as many in each split as is said, each in one, with as many examples;
+    - names are unique; label maps of source and target are one map of the classes;
+    - images have their shape and type, and the metadata are their domains.
+
+    Args:
+        builder: of a simulated config, in an empty folder.
+        counts: patients of train, validation and test.
+        images: shape `[H, W, C]` and type of each image.
+        each: examples of a patient.
+
+    Returns:
+        The examples of each split.
+    """
+    assert builder.BUILDER_CONFIGS[0].find is None
+    builder.download_and_prepare()
+    splits = read(builder)
+    patients = [{e["patient"] for e in splits[split]} for split in SPLITS]
+    assert tuple(map(len, patients)) == counts
+    assert len(set.union(*patients)) == sum(counts), "a patient in two splits"
+    assert [len(splits[split]) for split in SPLITS] == [each * count for count in counts]
+    everything = [e for examples in splits.values() for e in examples]
+    assert len({e["name"] for e in everything}) == len(everything), "names that come twice"
+    metadata = builder.info.metadata
+    assert metadata["kind"] == ("single" if "image" in images else "paired")
+    assert "image" in images or metadata["aligned"] is True
+    for key, (shape, dtype) in images.items():
+        assert Domain.from_dict(metadata[key]).channels == shape[-1]
+        for e in everything:
+            assert (e[key].shape, e[key].dtype) == (shape, dtype), (e["name"], key)
+    for e in everything:
+        if "source_label" in e:
+            assert e["source_label"].dtype == np.uint8
+            assert e["source_label"].max() < len(metadata["label_names"])
+            np.testing.assert_array_equal(e["source_label"], e["target_label"])
+    return splits
+
+
+def check_repeatable(
+    patient: Callable[[int, int], Any], apart: Callable[[Any, Any], float], least: float
+) -> None:
+    """A patient follows from (seed, number), and another seed or number gives another one.
+
+    Args:
+        patient: (seed, number) to arrays, in any structure.
+        apart: how far two patients are from each other.
+        least: how far other patients must be.
+    """
+    first = patient(0, 3)
+    np.testing.assert_equal(patient(0, 3), first)
+    for seed, number in ((0, 4), (1, 3)):
+        assert apart(patient(seed, number), first) > least
 
 
 def check_description(builder_cls: type, config: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Cases: what is read as a whole, split by patient."""
+"""Cases: what is read as a whole, split by patient, and the config that finds and reads them."""
 
 import collections
 import dataclasses
@@ -15,6 +15,8 @@ from zoo.errors import reason
 
 SPLITS = ("train", "validation", "test")
 
+Example = tuple[str, dict[str, Any]]  # its name, which is unique, and its features
+Examples = Iterator[Example]
 
 # What a damaged or missing file raises; other exceptions are faults of the reader and stop it.
 # Readers put the calls that open and decode files into `reading`.
@@ -37,11 +39,12 @@ class Case:
     files: dict[str, Any] = dataclasses.field(default_factory=dict)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    def example(self, name: str, **features: Any) -> Example:
+        """An example of this patient, with its name among the features."""
+        return name, {"patient": self.patient, "name": name} | features
 
-Examples = Iterator[tuple[str, dict[str, Any]]]
 
-
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, kw_only=True)
 class SourceConfig(tfds.core.BuilderConfig):
     """One source of a data set; a builder's own config adds its fields.
 
@@ -49,7 +52,7 @@ class SourceConfig(tfds.core.BuilderConfig):
         find: the publisher's tree to the cases of each split. Raises FileNotFoundError that names
             what is missing, ValueError for what is there and wrong. None: nothing is read from
             the user's files.
-        read: (case, config) to (key, example) pairs; a module-level function.
+        read: a case and this config to examples; a module-level function.
         manual: how to get the files; shown where they are missing.
         bad_limit: the share of cases that may be unreadable; more fail the build.
         licence: of the images.
@@ -58,7 +61,7 @@ class SourceConfig(tfds.core.BuilderConfig):
     """
 
     find: Callable[[Path], dict[str, list[Case]]] | None = None
-    read: Callable[[Case, "SourceConfig"], Examples] | None = None
+    read: Callable[[Case, Any], Examples]  # of the config's own class
     manual: str = ""
     bad_limit: float = 0.02
     licence: str = ""
@@ -71,7 +74,7 @@ def bad_file(case: Case, error: Exception) -> dict[str, str]:
     return {"case": case.key, "patient": case.patient, "reason": reason(error)}
 
 
-def read_case(case: Case, config: SourceConfig) -> list[tuple[str, dict[str, Any]]] | Exception:
+def read_case(case: Case, config: SourceConfig) -> list[Example] | Exception:
     """A case's examples, or the exception of a file that cannot be read."""
     try:
         return list(config.read(case, config))
@@ -105,7 +108,7 @@ def check_splits(splits: dict[str, list[Case]]) -> None:
         ValueError: naming the patient, key or split.
     """
     seen: dict[str, str] = {}
-    keys = collections.Counter()
+    keys: collections.Counter[str] = collections.Counter()
     for split, cases in splits.items():
         for case in cases:
             keys[case.key] += 1

@@ -41,6 +41,12 @@ def patch_at(
     return ndimage.map_coordinates(part, where, order=1, mode="nearest")
 
 
+def pixels(mm: float, spacing: tuple[float, float]) -> tuple[int, int]:
+    """Rows and columns that cover a square of that side."""
+    row, column = spacing
+    return int(np.ceil(mm / row)), int(np.ceil(mm / column))
+
+
 def generator(key: str) -> np.random.Generator:
     """Random numbers that follow from a case's key alone."""
     return np.random.default_rng(zlib.crc32(key.encode()))

@@ -1,30 +1,57 @@
 """Simulated sources: numbered patients, drawn by worker processes where they are many."""
 
+import dataclasses
 import functools
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from zoo_datasets.cases import SPLITS, Case, Examples
+from zoo_datasets.cases import SPLITS, Case, Example, Examples, SourceConfig
 from zoo_datasets.sources import SourceBuilder
-from zoo_datasets.workers import _one_thread_each, map_in_order
+from zoo_datasets.workers import map_in_order, one_thread_each
 
 _FEW = 20  # patients that are drawn before worker processes have started
 
+P = TypeVar("P")
 
-class SimulatedBuilder(SourceBuilder, skip_registration=True):
-    """A builder whose simulated configs say in `patients` how many there are in each split."""
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class SimulatedConfig(SourceConfig, Generic[P]):
+    """A simulated source; a data set's own config adds its fields.
+
+    Attributes:
+        protocol: how a patient is scanned.
+        patients: how many in each of `SPLITS`.
+        seed: of the simulation; other seeds give other patients.
+        check: raises FileNotFoundError where what is simulated needs a file that is not there.
+    """
+
+    protocol: P
+    patients: tuple[int, int, int]
+    seed: int = 0
+    check: Callable[[], object] | None = None
+
+
+class SimulatedBuilder(
+    SourceBuilder,
+    skip_registration=True,  # type: ignore[call-arg]  # TFDS's class has no types
+):
+    """A builder with a `SimulatedConfig` for each simulated source."""
 
     def simulated_cases(self) -> dict[str, list[Case]]:
-        return patients(self.builder_config.patients)
+        """One case a patient."""
+        config = self.builder_config
+        if config.check:
+            config.check()
+        return patients(config.patients)
 
     def _generate_examples(self, cases: list[Case]) -> Examples:
         config = self.builder_config
         if config.find or len(cases) < _FEW:
             yield from super()._generate_examples(cases)
             return
-        with _one_thread_each():
+        with one_thread_each():
             for examples in map_in_order(functools.partial(_read, config=config), cases):
                 yield from examples
 
@@ -41,24 +68,24 @@ def patients(counts: Iterable[int]) -> dict[str, list[Case]]:
     }
 
 
-def paired_slices(
-    case: Case, sources: np.ndarray, targets: np.ndarray, labels: np.ndarray
-) -> Examples:
-    """A patient's slices `[slices, H, W]` as examples; source and target share their labels."""
-    for i, (source, target, label) in enumerate(zip(sources, targets, labels, strict=True)):
-        name = f"{case.key}-{i}"
-        yield (
-            name,
-            {
-                "source": source[..., None],
-                "target": target[..., None],
-                "source_label": label[..., None],
-                "target_label": label[..., None],
-                "patient": case.patient,
-                "name": name,
-            },
-        )
+def numbered(case: Case, features: Iterable[dict[str, Any]]) -> Examples:
+    """A patient's examples, called after the patient and their number."""
+    for i, each in enumerate(features):
+        yield case.example(f"{case.key}-{i}", **each)
 
 
-def _read(case: Case, config: Any) -> list[tuple[str, dict[str, Any]]]:
+def slices(case: Case, stacks: dict[str, Any], **same: Any) -> Examples:
+    """A patient's slices as examples.
+
+    Args:
+        case: the patient.
+        stacks: as many images `[H, W]` under each feature's name; they become `[H, W, 1]`.
+        same: features that all examples share.
+    """
+    for i, images in enumerate(zip(*stacks.values(), strict=True)):
+        features = {key: image[..., None] for key, image in zip(stacks, images, strict=True)}
+        yield case.example(f"{case.key}-{i}", **features, **same)
+
+
+def _read(case: Case, config: SourceConfig) -> list[Example]:
     return list(config.read(case, config))

@@ -1,8 +1,18 @@
-"""What the builders share: cases, splits by patient, checks of a publisher's tree, bad files.
+"""The builder of every data set: cases in, examples and a list of bad files out.
 
 A builder lists its cases (one patient's scan, say) for each split, and its config reads a case
 into examples. Simulated and real configs go the same way: one after another in this process, in
 several worker processes, or on Apache Beam where the download config names a runner.
+
+    cases       what a case and a config are; splits by patient; checks of a publisher's tree
+    sources     this module: the builder, bad files, what a damaged file raises
+    simulated   the builder and config of simulated patients
+    features    what an example holds, and the metadata that say what its numbers mean
+    workers     work in several processes, in order
+    beam        work on Apache Beam
+    patches     patches around places in a slice
+    phantoms/   simulated anatomy and scanners
+    publishers/ layouts and formats of publishers' files that several data sets read
 """
 
 import contextlib
@@ -16,14 +26,25 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from zoo.errors import contained, reason
-from zoo_datasets.cases import Case, Examples, SourceConfig, bad_file, check_splits, read_case
+from zoo_datasets.cases import (
+    Case,
+    Example,
+    Examples,
+    SourceConfig,
+    bad_file,
+    check_splits,
+    read_case,
+)
 from zoo_datasets.workers import map_in_order
 
 _READERS = 4  # worker processes that read; each holds a case or two
 _FEW = 8  # cases that are read before workers have started
 
 
-class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class SourceBuilder(
+    tfds.core.GeneratorBasedBuilder,
+    skip_registration=True,  # type: ignore[call-arg]  # TFDS's class has no types
+):
     """A builder with a `SourceConfig` for each source.
 
     A simulated config overrides `simulated_cases`. Cases that cannot be read are listed in
@@ -130,13 +151,16 @@ class BadFiles:
             ) from cause
 
 
-def read_all(config: SourceConfig, cases: list[Case]) -> Iterator[tuple[Case, Any]]:
-    """Each case in order, with its list of examples, or with the exception that reading it raised.
+def read_all(
+    config: SourceConfig, cases: list[Case]
+) -> Iterator[tuple[Case, list[Example] | Exception]]:
+    """Each case in order, with its examples, or with the exception that reading it raised.
 
     More than a few cases of a config with `find` are read in worker processes. At most
     `2 * _READERS` cases are held at any time, however many there are.
     """
     read = functools.partial(read_case, config=config)
+    results: Iterator[list[Example] | Exception]
     if config.find is None or len(cases) < _FEW:
         results = map(read, cases)
     else:
@@ -160,15 +184,3 @@ def reading(name: str) -> Iterator[None]:
         if str(error).startswith(what):
             raise
         raise ValueError(f"{what}: {reason(error)}") from error
-
-
-# Splits.
-
-
-# A publisher's tree.
-
-
-# Features and metadata.
-
-
-# Work.

@@ -60,7 +60,7 @@ def _main_hidden(function: Callable) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
+def one_thread_each() -> Iterator[None]:
     """Processes that start in here multiply small matrices on one thread, not all on all cores."""
     name = "OPENBLAS_NUM_THREADS"
     old = os.environ.get(name)

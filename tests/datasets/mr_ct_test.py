@@ -4,25 +4,26 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from source_harness import check_repeatable, check_simulated
+from zoo.domain import Domain
 from zoo_datasets.mr_ct import phantom
 from zoo_datasets.phantoms import brain
 
-SMALL = phantom.Scan(size=64, slices=3)
+SMALL = phantom.Protocol(size=64, slices=3)
 LABEL = {name: i for i, name in enumerate(brain.LABELS)}
 
 
 @pytest.fixture(scope="module")
 def heads():
-    return [phantom.patient(phantom.Scan(size=128), 0, number) for number in range(3)]
+    return [phantom.patient(phantom.Protocol(size=128), 0, number) for number in range(3)]
 
 
 def test_patient_follows_from_seed_and_number():
-    images, again = phantom.patient(SMALL, 0, 3), phantom.patient(SMALL, 0, 3)
-    for name in images:
-        np.testing.assert_array_equal(images[name], again[name])
-    for seed, number in ((0, 4), (1, 3)):
-        other = phantom.patient(SMALL, seed, number)
-        assert (other["labels"] != images["labels"]).mean() > 0.05
+    check_repeatable(
+        lambda seed, number: phantom.patient(SMALL, seed, number),
+        lambda one, other: (one["labels"] != other["labels"]).mean(),
+        0.05,
+    )
 
 
 def test_hu_are_those_of_the_tissues(heads):
@@ -75,34 +76,17 @@ def test_source_and_target_are_aligned(heads):
 
 def test_builder(tmp_path):
     from zoo import registry, training
-    from zoo.domain import Domain
     from zoo_datasets.mr_ct.mr_ct_dataset_builder import Builder
 
-    assert Builder.BUILDER_CONFIGS[0].name == "phantom"
     builder = Builder(config="phantom_tiny", data_dir=tmp_path)
-    builder.download_and_prepare()
-    patients = []
-    for split in ("train", "validation", "test"):
-        examples = list(builder.as_dataset(split=split).as_numpy_iterator())
-        patients.append({e["patient"] for e in examples})
-        for e in examples:
-            assert e["source"].shape == e["target"].shape == (64, 64, 1)
-            assert e["source"].dtype == np.uint16 and e["target"].dtype == np.int16
-            np.testing.assert_array_equal(e["source_label"], e["target_label"])
-    assert [len(p) for p in patients] == [6, 2, 2]
-    assert len(set.union(*patients)) == 10
-    metadata = builder.info.metadata
-    assert metadata["kind"] == "paired" and metadata["aligned"] is True
-    assert Domain.from_dict(metadata["source"]).modality == "MR"
-    target = Domain.from_dict(metadata["target"])
+    shapes = {"source": ((64, 64, 1), np.uint16), "target": ((64, 64, 1), np.int16)}
+    splits = check_simulated(builder, (6, 2, 2), shapes, each=4)
+    assert Domain.from_dict(builder.info.metadata["source"]).modality == "MR"
+    target = Domain.from_dict(builder.info.metadata["target"])
     assert (target.modality, target.unit, target.spacing) == ("CT", "HU", (3.5, 3.5))
-    expected = phantom.patient(builder.builder_config.scan, 41, 6)["ct"]  # the first of validation
-    (first,) = (
-        builder.as_dataset(split="validation")
-        .filter(lambda e: e["name"] == b"P006-0")
-        .as_numpy_iterator()
-    )
-    np.testing.assert_array_equal(first["target"][..., 0], expected[0])
+    expected = phantom.patient(builder.builder_config.protocol, 41, 6)  # the first of validation
+    (first,) = [e for e in splits["validation"] if e["name"] == "P006-0"]
+    np.testing.assert_array_equal(first["target"][..., 0], expected["ct"][0])
     overrides = {"steps": 1, "batch_size": 2, "levels": 2, "base_filters": 4, "crop": 32}
     entry = registry.lookup("encoder_decoder", "mr_ct/phantom_tiny", overrides=overrides)
     assert training.train(entry, tmp_path / "run", data_dir=tmp_path)["state"] == "done"

@@ -51,8 +51,9 @@ def test_mri_contrast_brats(tmp_path):
 def test_brats_pairs_are_chosen_by_option():
     from zoo_datasets.mri_contrast.mri_contrast_dataset_builder import Builder, brats_config
 
-    named = {config.name: config.contrasts for config in Builder.BUILDER_CONFIGS}
-    assert named["brats_t1ce"] == ("t1", "t1ce") and named["brats_flair"] == ("t2", "flair")
+    configs = Builder.builder_configs
+    assert configs["brats_t1ce"].contrasts == ("t1", "t1ce")
+    assert configs["brats_flair"].contrasts == ("t2", "flair")
     assert brats_config("mine", "flair", "t1").contrasts == ("flair", "t1")
 
 

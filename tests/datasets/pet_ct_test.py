@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from source_harness import check_repeatable, check_simulated
+from zoo.domain import Domain
 from zoo_datasets.pet_ct import phantom
+from zoo_datasets.pet_ct.pet_ct_dataset_builder import Builder
 from zoo_datasets.phantoms.body import Patient
+from zoo_datasets.simulated import SimulatedConfig
 
-SMALL = phantom.Scan(size=64, slices=3)
+SMALL = phantom.Protocol(size=64, slices=3)
 
 
 def tracer(number: int, size: int = 128) -> phantom.Tracer:
@@ -16,11 +20,11 @@ def tracer(number: int, size: int = 128) -> phantom.Tracer:
 
 
 def test_patient_follows_from_seed_and_number():
-    images, again = phantom.patient(SMALL, 0, 3), phantom.patient(SMALL, 0, 3)
-    for name in images:
-        np.testing.assert_array_equal(images[name], again[name])
-    for seed, number in ((0, 4), (1, 3)):
-        assert np.abs(phantom.patient(SMALL, seed, number)["pet"] - images["pet"]).max() > 0.5
+    check_repeatable(
+        lambda seed, number: phantom.patient(SMALL, seed, number),
+        lambda one, other: np.abs(one["pet"] - other["pet"]).max(),
+        0.5,
+    )
 
 
 def test_suv_are_those_of_the_organs():
@@ -77,7 +81,7 @@ def test_the_scanner_blurs_and_keeps_the_activity():
 
 
 def test_ct_is_in_hu():
-    images = phantom.patient(phantom.Scan(size=128), 0, 1)
+    images = phantom.patient(phantom.Protocol(size=128), 0, 1)
     ct = images["ct"]
     assert ct.dtype == np.int16 and images["pet"].dtype == np.float32
     assert ct[:, :5, :5].mean() == pytest.approx(-1000, abs=10)
@@ -86,7 +90,7 @@ def test_ct_is_in_hu():
 
 
 def test_source_and_target_are_aligned():
-    images = phantom.patient(phantom.Scan(size=128), 0, 2)
+    images = phantom.patient(phantom.Protocol(size=128), 0, 2)
     pet, ct = images["pet"] > 0.15, images["ct"] > -400
 
     def overlap(pet):
@@ -99,22 +103,11 @@ def test_source_and_target_are_aligned():
 
 def test_builder(tmp_path):
     from zoo import registry, training
-    from zoo.domain import Domain
-    from zoo_datasets.pet_ct.pet_ct_dataset_builder import Builder
 
-    assert Builder.BUILDER_CONFIGS[0].name == "phantom"
     builder = Builder(config="phantom_tiny", data_dir=tmp_path)
-    builder.download_and_prepare()
-    patients = []
-    for split in ("train", "validation", "test"):
-        examples = list(builder.as_dataset(split=split).as_numpy_iterator())
-        patients.append({e["patient"] for e in examples})
-        for e in examples:
-            assert e["source"].shape == e["target"].shape == (64, 64, 1)
-            assert e["source"].dtype == np.float32 and e["target"].dtype == np.int16
-            assert set(np.unique(e["source_label"])) <= {0, 1}
-    assert [len(p) for p in patients] == [6, 2, 2]
-    assert len(set.union(*patients)) == 10
+    shapes = {"source": ((64, 64, 1), np.float32), "target": ((64, 64, 1), np.int16)}
+    check_simulated(builder, (6, 2, 2), shapes, each=4)
+    assert len(builder.info.metadata["label_names"]) == 2
     source = Domain.from_dict(builder.info.metadata["source"])
     target = Domain.from_dict(builder.info.metadata["target"])
     assert (source.modality, source.unit) == ("PT", "SUV")
@@ -132,17 +125,16 @@ def test_builder(tmp_path):
 
 
 def test_many_patients_are_drawn_by_worker_processes_and_are_the_same(tmp_path):
-    from zoo_datasets.pet_ct import pet_ct_dataset_builder
-
-    config = pet_ct_dataset_builder.Config(
+    config = SimulatedConfig(
         name="many",
         description="More patients than one process draws.",
-        scan=phantom.Scan(size=16, slices=1),
+        read=phantom.read,
+        protocol=phantom.Protocol(size=16, slices=1),
         patients=(20, 1, 1),
     )
-    builder = pet_ct_dataset_builder.Builder(config=config, data_dir=tmp_path)
+    builder = Builder(config=config, data_dir=tmp_path)
     builder.download_and_prepare()
     pets = {e["name"]: e["source"] for e in builder.as_dataset(split="train").as_numpy_iterator()}
     assert len(pets) == 20
-    expected = phantom.patient(config.scan, config.seed, 7)["pet"]
+    expected = phantom.patient(config.protocol, config.seed, 7)["pet"]
     np.testing.assert_array_equal(pets[b"P007-0"][..., 0], expected[0])

@@ -80,7 +80,7 @@ def _mean(rows: list[dict[str, Any]], name: str) -> list[float]:
 
 def protocol_lines(model: Translator) -> np.ndarray:
     """The lines of the protocol that the model was trained with: bool `[side]`."""
-    return phantom.Scan(size=model.recipe.side).operator.lines
+    return phantom.Protocol(size=model.recipe.side).operator.lines
 
 
 def _square(image: np.ndarray, n: int) -> np.ndarray:

@@ -25,10 +25,12 @@ from zoo.physics import noise, radon
 from zoo_datasets.cases import Case, Examples
 from zoo_datasets.phantoms import anatomy, ct_scan
 from zoo_datasets.phantoms.body import Patient
+from zoo_datasets.phantoms.slices import heights
+from zoo_datasets.simulated import SimulatedConfig, slices
 
 
 @dataclasses.dataclass(frozen=True)
-class Scan:
+class Protocol:
     """Both protocols; `photons` and `electronic` as in `zoo.physics.noise`.
 
     The cone beam's photons have no exposure control: every ray starts with as many.
@@ -73,12 +75,12 @@ class Cone:
     offset: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, scan: Scan) -> "Cone":
+    def draw(cls, rng: np.random.Generator, protocol: Protocol) -> "Cone":
         """A random scan of one machine."""
         return cls(
-            scatter=rng.uniform(*scan.scatter),
+            scatter=rng.uniform(*protocol.scatter),
             smear=rng.uniform(40.0, 80.0),
-            radius=rng.uniform(105.0, 135.0) if rng.uniform() < scan.truncated else None,
+            radius=rng.uniform(105.0, 135.0) if rng.uniform() < protocol.truncated else None,
             # The drift that quality assurance leaves between two calibrations.
             gain=rng.uniform(0.98, 1.02),
             offset=rng.uniform(-15.0, 15.0),
@@ -119,48 +121,53 @@ def truncate(p: np.ndarray, spacing: float, radius: float, reach: float = 60.0) 
 class Scanner:
     """The operators of one protocol, kept between patients."""
 
-    def __init__(self, scan: Scan):
-        self.scan = scan
+    def __init__(self, protocol: Protocol):
+        self.protocol = protocol
         self.ct = ct_scan.Scanner(
-            ct_scan.Scan(scan.size, scan.views, scan.photons, scan.electronic, slices=scan.slices)
+            ct_scan.Protocol(
+                protocol.size,
+                protocol.views,
+                protocol.photons,
+                protocol.electronic,
+                slices=protocol.slices,
+            )
         )
-        self.beam = radon.ParallelBeam(scan.size, scan.spacing, scan.views // 3)
+        self.beam = radon.ParallelBeam(protocol.size, protocol.spacing, protocol.views // 3)
 
     def cone_beam(self, p: np.ndarray, cone: Cone, rng: np.random.Generator) -> np.ndarray:
         """Noise-free line integrals `[..., views, n]` of all views to stored HU, int16."""
-        scan = self.scan
+        protocol = self.protocol
         p = p[..., 1::3, :]  # these are the angles of a scan with a third of the views
-        effective = -np.log(np.exp(-p) + scatter(p, scan.spacing, cone))
-        measured = noise.low_dose_sinogram(effective, scan.cone_photons, scan.cone_electronic, rng)
+        effective = -np.log(np.exp(-p) + scatter(p, protocol.spacing, cone))
+        measured = noise.low_dose_sinogram(
+            effective, protocol.cone_photons, protocol.cone_electronic, rng
+        )
         if cone.radius is not None:
-            measured = truncate(measured, scan.spacing, cone.radius)
+            measured = truncate(measured, protocol.spacing, cone.radius)
         measured = gaussian_filter1d(measured, 0.7, axis=-1)  # the soft kernel
         hu = radon.attenuation_to_hu(self.beam.fbp(measured, "hann"))
-        return np.clip(np.rint(cone.gain * hu + cone.offset), *ct_scan.STORED).astype(np.int16)
+        return ct_scan.stored(cone.gain * hu + cone.offset)
 
     def patient(self, seed: int, number: int) -> dict[str, np.ndarray]:
         """Patient `number`: "source" (cone beam) and "target", int16 HU `[slices, n, n]`.
 
         Everything follows from (seed, number).
         """
-        scan = self.scan
+        protocol = self.protocol
         rng = np.random.default_rng([seed, number])
-        body = Patient(rng, 2 * scan.size, scan.spacing / 2)
-        z = (np.arange(scan.slices) + rng.uniform(size=scan.slices)) * anatomy.LENGTH / scan.slices
+        body = Patient(rng, 2 * protocol.size, protocol.spacing / 2)
+        z = heights(rng, protocol.slices, anatomy.EXTENT)
         p = self.ct.project(np.stack([body.slice(height) for height in z]))
-        cone = Cone.draw(rng, scan)
-        photons = noise.tube_current(p, scan.photons)
-        normal = noise.low_dose_sinogram(p, photons, scan.electronic, rng)
+        cone = Cone.draw(rng, protocol)
+        photons = noise.tube_current(p, protocol.photons)
+        normal = noise.low_dose_sinogram(p, photons, protocol.electronic, rng)
         return {"source": self.cone_beam(p, cone, rng), "target": self.ct.reconstruct(normal)}
 
 
 scanner = functools.lru_cache(maxsize=2)(Scanner)
 
 
-def read(case: Case, config) -> Examples:
-    """The slices of a simulated patient; `config` has the `scan` and `seed`."""
-    images = scanner(config.scan).patient(config.seed, case.facts["number"])
-    for i in range(config.scan.slices):
-        key = f"{case.key}-{i}"
-        pair = {name: images[name][i, ..., None] for name in ("source", "target")}
-        yield key, pair | {"patient": case.patient, "name": key}
+def read(case: Case, config: SimulatedConfig[Protocol]) -> Examples:
+    """The slices of a simulated patient."""
+    images = scanner(config.protocol).patient(config.seed, case.facts["number"])
+    yield from slices(case, images)

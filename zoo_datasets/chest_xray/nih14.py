@@ -122,16 +122,12 @@ def _cases(table: Path, images: dict[str, Path]) -> Iterator[Case]:
 
 def read(case: Case, config: Any) -> Examples:
     """A radiograph as the data set's example."""
-    yield (
+    yield case.example(
         case.key,
-        {
-            "image": read_grey(case.files["image"]),
-            "findings": case.facts["findings"],
-            "view": case.facts["view"],
-            "spacing": np.float32(case.facts["spacing"]),
-            "patient": case.patient,
-            "name": case.key,
-        },
+        image=read_grey(case.files["image"]),
+        findings=case.facts["findings"],
+        view=case.facts["view"],
+        spacing=case.facts["spacing"],
     )
 
 

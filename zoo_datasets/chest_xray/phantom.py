@@ -13,15 +13,15 @@ brought to 12 bits: bright bone, dark lungs. Importable without TensorFlow.
 """
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates, zoom
 
 from zoo.physics import radon
+from zoo_datasets.cases import Case, Examples
 from zoo_datasets.phantoms.anatomy import Canvas, Contour
 from zoo_datasets.phantoms.body import Patient
+from zoo_datasets.simulated import SimulatedConfig, slices
 
 FIELD = 358.4  # mm, side of the square field of view
 TOP = -92.0  # mm, upper edge: above the shoulders; 0 is the aortic arch
@@ -46,7 +46,7 @@ _LUNG = -500.0  # HU: below it a voxel belongs to the lungs or to gas
 
 
 @dataclasses.dataclass(frozen=True)
-class Exposure:
+class Protocol:
     """What is painted and how it is projected.
 
     Attributes:
@@ -92,8 +92,8 @@ class Chest(Patient):
         self._shoulders(canvas, z)
         return canvas.hu
 
-    def _contours(self, z: float) -> tuple[Contour, Contour, Contour]:
-        body, muscle, cavity = super()._contours(max(z, 0.0))
+    def contours(self, z: float) -> tuple[Contour, Contour, Contour]:
+        body, muscle, cavity = super().contours(max(z, 0.0))
         wide = np.interp(z, _SHOULDERS_Z, _SHOULDERS)
         deep = np.interp(z, [-95, -45, 20], [0.62, 0.85, 1.0])
         for shape in (body, muscle):
@@ -126,7 +126,7 @@ class Chest(Patient):
     def _shoulders(self, canvas: Canvas, z: float) -> None:
         """Clavicles and the heads of the upper arms."""
         dense, spongy = self.hu["dense"], self.hu["spongy"]
-        body, _, _ = self._contours(z)
+        body, _, _ = self.contours(z)
         level, rise = self.collar
         along = np.linspace(0, 1, 13)
         for side in (-1, 1):
@@ -139,39 +139,30 @@ class Chest(Patient):
             reach = 24**2 - (z + 42) ** 2
             r = np.sqrt(reach) if reach > 0 and z < -42 else 24 - 12 * min(max(z + 42, 0) / 30, 1)
             if z > -66:
-                x = side * 0.9 * min(1.08 * self.body[0], body.a * 1.02)
-                canvas.bone(Contour(x, 4, max(r, 1.0), max(r, 1.0)), 2.0, dense * 0.8, spongy)
+                middle = side * 0.9 * min(1.08 * self.body[0], body.a * 1.02)
+                canvas.bone(Contour(middle, 4, max(r, 1.0), max(r, 1.0)), 2.0, dense * 0.8, spongy)
 
 
-def patient(exposure: Exposure, seed: int, number: int) -> list[np.ndarray]:
+def patient(protocol: Protocol, seed: int, number: int) -> list[np.ndarray]:
     """Radiographs of patient `number`: uint16 `[size, size]`; all follows from (seed, number)."""
     rng = np.random.default_rng([seed, number])
-    chest = Chest(rng, exposure.voxels, FIELD / exposure.voxels)
-    step = FIELD / exposure.slices
-    hu = np.stack([chest.slice(TOP + (k + 0.5) * step) for k in range(exposure.slices)])
-    return [_radiograph(exposure, chest, hu, rng) for _ in range(exposure.images)]
+    chest = Chest(rng, protocol.voxels, FIELD / protocol.voxels)
+    step = FIELD / protocol.slices
+    hu = np.stack([chest.slice(TOP + (k + 0.5) * step) for k in range(protocol.slices)])
+    return [_radiograph(protocol, chest, hu, rng) for _ in range(protocol.images)]
 
 
-def read(case: Any, config: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """`patient` as the data set's examples: image, spacing, patient, name."""
-    for i, image in enumerate(patient(config.exposure, config.seed, case.facts["number"])):
-        name = f"{case.key}-{i}"
-        yield (
-            name,
-            {
-                "image": image[..., None],
-                "spacing": np.full(2, config.exposure.spacing, np.float32),
-                "patient": case.patient,
-                "name": name,
-            },
-        )
+def read(case: Case, config: SimulatedConfig[Protocol]) -> Examples:
+    """The radiographs of a simulated patient."""
+    images = patient(config.protocol, config.seed, case.facts["number"])
+    yield from slices(case, {"image": images}, spacing=(config.protocol.spacing,) * 2)
 
 
-def line_integrals(exposure: Exposure, hu: np.ndarray, angle: float) -> np.ndarray:
+def line_integrals(protocol: Protocol, hu: np.ndarray, angle: float) -> np.ndarray:
     """Attenuation along parallel rays from back to front.
 
     Args:
-        exposure: the size of the result; `hu` covers its field of view in all directions.
+        protocol: the size of the result; `hu` covers its field of view in all directions.
         hu: `[slices, rows, columns]`; rows run from front to back.
         angle: of the rays to the rows' axis, in radians; the patient is turned by it.
 
@@ -189,33 +180,33 @@ def line_integrals(exposure: Exposure, hu: np.ndarray, angle: float) -> np.ndarr
             source = np.clip(columns - offset, 0, hu.shape[2] - 1)
             flat += np.float32(weight * pitch / np.cos(angle)) * attenuation[:, row, source]
     flat = gaussian_filter1d(flat, 0.6, axis=0, mode="nearest")  # slices are thin cuts, not slabs
-    scale = [exposure.size / n for n in flat.shape]
+    scale = [protocol.size / n for n in flat.shape]
     return zoom(flat, scale, order=1 if min(scale) < 1 else 3, mode="nearest", grid_mode=True)
 
 
 def _radiograph(
-    exposure: Exposure, chest: Chest, hu: np.ndarray, rng: np.random.Generator
+    protocol: Protocol, chest: Chest, hu: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """A radiograph of a volume, uint16 `[size, size]`."""
     angle = rng.normal(0, 0.035)
-    integral = line_integrals(exposure, hu, angle)
-    integral += _vessels(exposure, chest, hu, angle)
+    integral = line_integrals(protocol, hu, angle)
+    integral += _vessels(protocol, chest, hu, angle)
     integral = np.maximum(integral, 0)
-    photons = _PHOTONS * exposure.spacing**2 * rng.uniform(0.5, 1.5)
+    photons = _PHOTONS * protocol.spacing**2 * rng.uniform(0.5, 1.5)
     primary = photons * np.exp(-integral)
-    scatter = gaussian_filter(primary, 40 / exposure.spacing, mode="nearest")
+    scatter = gaussian_filter(primary, 40 / protocol.spacing, mode="nearest")
     share = _SCATTER / (1 - _SCATTER)
-    measured = gaussian_filter(primary, 0.35 / exposure.spacing) + share * scatter
+    measured = gaussian_filter(primary, 0.35 / protocol.spacing) + share * scatter
     measured = rng.poisson(measured).astype(np.float32)
-    measured = gaussian_filter(measured, 0.45 / exposure.spacing)  # the scintillator's glow
+    measured = gaussian_filter(measured, 0.45 / protocol.spacing)  # the scintillator's glow
     signal = np.log(photons * (1 + share) / np.maximum(measured, 1))
-    return _processed(signal, exposure, rng)
+    return _processed(signal, protocol, rng)
 
 
-def _processed(signal: np.ndarray, exposure: Exposure, rng: np.random.Generator) -> np.ndarray:
+def _processed(signal: np.ndarray, protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
     """Compress slow differences and spread the tissues over 12 bits."""
     body = signal > 0.4
-    wide, near = (gaussian_filter(signal, mm / exposure.spacing, mode="nearest") for mm in (28, 7))
+    wide, near = (gaussian_filter(signal, mm / protocol.spacing, mode="nearest") for mm in (28, 7))
     harmonised = signal - rng.uniform(0.35, 0.5) * (wide - wide[body].mean())
     harmonised += rng.uniform(0.8, 1.4) * (signal - near)
     low, high = np.percentile(harmonised[body], [1, 99.5])
@@ -225,15 +216,15 @@ def _processed(signal: np.ndarray, exposure: Exposure, rng: np.random.Generator)
     return np.rint(MAXIMUM * value).clip(0, MAXIMUM).astype(np.uint16)
 
 
-def _vessels(exposure: Exposure, chest: Chest, hu: np.ndarray, angle: float) -> np.ndarray:
+def _vessels(protocol: Protocol, chest: Chest, hu: np.ndarray, angle: float) -> np.ndarray:
     """Line integrals of the vessels in place of lung, float32 `[size, size]`.
 
     Points along each cylinder carry its cross-section, so that what is thinner than a pixel keeps
     its mass.
     """
     scale = 4  # the splatting grid is finer than the detector
-    pitch = exposure.spacing / scale
-    size = exposure.size * scale
+    pitch = protocol.spacing / scale
+    size = protocol.size * scale
     total = np.zeros(size * size)
     tree = np.concatenate(chest.vessels)
     length = np.linalg.norm(tree[:, 3:6] - tree[:, :3], axis=1)
@@ -261,6 +252,6 @@ def _vessels(exposure: Exposure, chest: Chest, hu: np.ndarray, angle: float) -> 
         fits = (row >= 0) & (row < size) & (column >= 0) & (column < size)
         index = (row * size + column)[fits]
         total += np.bincount(index, mass[fits] / _DISC, minlength=size * size)
-    fine = total.reshape(exposure.size, scale, exposure.size, scale).sum((1, 3))
-    fine = gaussian_filter(fine, 0.9 / exposure.spacing)  # as soft as the volume's structures
-    return (fine * radon.MU_WATER / exposure.spacing**2).astype(np.float32)
+    fine = total.reshape(protocol.size, scale, protocol.size, scale).sum((1, 3))
+    fine = gaussian_filter(fine, 0.9 / protocol.spacing)  # as soft as the volume's structures
+    return (fine * radon.MU_WATER / protocol.spacing**2).astype(np.float32)

@@ -38,6 +38,15 @@ MU_MAX = 3.071 * (MU_WATER - MU_AIR) + MU_WATER  # 81.35858 1/m
 FIELD_MM = 260.0
 SPACING = FIELD_MM / SIZE
 DETECTOR = FIELD_MM * math.sqrt(2.0) / DETECTORS  # the detector covers the image's diagonal
+# The arguments of `radon.ParallelBeam`.
+BEAM: dict[str, Any] = {
+    "size": SIZE,
+    "spacing_mm": SPACING,
+    "views": VIEWS,
+    "detectors": DETECTORS,
+    "detector_mm": DETECTOR,
+}
+FORMULA = "mu = value * 0.08135858 per mm; HU = 1000 * (value * 81.35858 - 20) / (20 - 0.02)"
 PER_FILE = 128
 _BATCH = 16  # read at once: HDF5 keeps parts of several samples together
 SOURCE = "https://doi.org/10.5281/zenodo.3384092"
@@ -110,7 +119,6 @@ def read(case: Case, config: Any) -> Examples:
     """
     shapes = {"observation": (VIEWS, DETECTORS), "ground_truth": (SIZE, SIZE)}
     patients = case.facts["patients"]
-    spacing = np.float32([SPACING, SPACING])
     for first in range(0, len(patients), _BATCH):
         last = min(first + _BATCH, len(patients))
         observations, images = (
@@ -127,21 +135,18 @@ def read(case: Case, config: Any) -> Examples:
             sources = _beam().fbp(sources) * np.float32(1000.0 / MU_MAX)
         for i, patient in enumerate(patients[first:last]):
             key = f"{case.key}-{first + i:03d}"
-            yield (
+            yield case.example(
                 key,
-                {
-                    "source": sources[i, ..., None],
-                    "target": np.ascontiguousarray(images[i].T)[..., None],
-                    "spacing": spacing,
-                    "patient": f"{patient:04d}",
-                    "name": key,
-                },
+                source=sources[i, ..., None],
+                target=np.ascontiguousarray(images[i].T)[..., None],
+                spacing=(SPACING, SPACING),
+                patient=f"{patient:04d}",
             )
 
 
 @functools.cache
 def _beam() -> radon.ParallelBeam:
-    return radon.ParallelBeam(SIZE, SPACING, VIEWS, DETECTORS, DETECTOR)
+    return radon.ParallelBeam(**BEAM)
 
 
 def _patients(path: Path) -> list[int]:

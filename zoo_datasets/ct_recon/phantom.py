@@ -12,6 +12,7 @@ Sinogram and image belong together by `zoo.physics.radon.ParallelBeam(size, spac
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +20,12 @@ from zoo.physics import noise, radon
 from zoo_datasets.cases import Case, Examples
 from zoo_datasets.phantoms import anatomy, ct_scan
 from zoo_datasets.phantoms.body import Patient
+from zoo_datasets.phantoms.slices import heights
+from zoo_datasets.simulated import slices
 
 
 @dataclasses.dataclass(frozen=True)
-class Scan:
+class Protocol:
     """A protocol; `photons` and `electronic` as in `zoo.physics.noise`."""
 
     size: int = 256
@@ -37,19 +40,26 @@ class Scan:
         return ct_scan.FIELD_MM / self.size
 
     @property
-    def detectors(self) -> int:
-        """Detector elements of a view: they cover the image's diagonal."""
-        return radon.ParallelBeam(self.size, self.spacing, self.views).detectors
+    def beam(self) -> dict[str, Any]:
+        """The arguments of `radon.ParallelBeam`: detectors cover the image's diagonal."""
+        detectors = radon.ParallelBeam(self.size, self.spacing, self.views).detectors
+        return {
+            "size": self.size,
+            "spacing_mm": self.spacing,
+            "views": self.views,
+            "detectors": detectors,
+            "detector_mm": self.spacing,
+        }
 
 
 class Scanner:
     """The operators of a protocol, kept between patients."""
 
-    def __init__(self, scan: Scan):
-        self.beam = radon.ParallelBeam(scan.size, scan.spacing, scan.views)
-        half = scan.spacing / 2
+    def __init__(self, protocol: Protocol):
+        self.beam = radon.ParallelBeam(protocol.size, protocol.spacing, protocol.views)
+        half = protocol.spacing / 2
         self.fine = radon.ParallelBeam(
-            2 * scan.size, half, scan.views, 2 * self.beam.detectors, half
+            2 * protocol.size, half, protocol.views, 2 * self.beam.detectors, half
         )
 
     def project(self, hu: np.ndarray) -> np.ndarray:
@@ -59,47 +69,35 @@ class Scanner:
 
     def reconstruct(self, sinogram: np.ndarray) -> np.ndarray:
         """Line integrals `[..., views, m]` to stored HU `[..., n, n]`, int16."""
-        hu = radon.attenuation_to_hu(self.beam.fbp(sinogram, "hann"))
-        return np.clip(np.rint(hu), *ct_scan.STORED).astype(np.int16)
+        return ct_scan.stored(radon.attenuation_to_hu(self.beam.fbp(sinogram, "hann")))
 
 
 scanner = functools.lru_cache(maxsize=2)(Scanner)
 
 
-def patient(scan: Scan, seed: int, number: int) -> dict[str, np.ndarray]:
+def patient(protocol: Protocol, seed: int, number: int) -> dict[str, np.ndarray]:
     """Patient `number`: "sinogram" float32 `[slices, views, detectors]`, "image" int16 HU.
 
     Everything follows from (seed, number). The image is `[slices, n, n]`.
     """
     rng = np.random.default_rng([seed, number])
-    body = Patient(rng, 2 * scan.size, scan.spacing / 2)
-    z = (np.arange(scan.slices) + rng.uniform(size=scan.slices)) * anatomy.LENGTH / scan.slices
+    body = Patient(rng, 2 * protocol.size, protocol.spacing / 2)
+    z = heights(rng, protocol.slices, anatomy.EXTENT)
     # Texture goes below air in places, where there is no attenuation to measure.
     fine = np.maximum(np.stack([body.slice(height) for height in z]), -1000.0)
-    p = scanner(scan).project(fine)
-    photons = noise.tube_current(p, scan.photons)
-    image = fine.reshape(scan.slices, scan.size, 2, scan.size, 2).mean((2, 4))
+    p = scanner(protocol).project(fine)
+    photons = noise.tube_current(p, protocol.photons)
+    image = fine.reshape(protocol.slices, protocol.size, 2, protocol.size, 2).mean((2, 4))
     return {
-        "sinogram": noise.low_dose_sinogram(p, photons, scan.electronic, rng),
-        "image": np.clip(np.rint(image), *ct_scan.STORED).astype(np.int16),
+        "sinogram": noise.low_dose_sinogram(p, photons, protocol.electronic, rng),
+        "image": ct_scan.stored(image),
     }
 
 
-def read(case: Case, config) -> Examples:
-    """The slices of a simulated patient; `config` has the `scan`, `seed` and `fbp`."""
-    scan = config.scan
-    images = patient(scan, config.seed, case.facts["number"])
+def read(case: Case, config: Any) -> Examples:
+    """The slices of a simulated patient; `config.fbp` says what the source is."""
+    images = patient(config.protocol, config.seed, case.facts["number"])
     sources = images["sinogram"]
     if config.fbp:
-        sources = scanner(scan).reconstruct(sources)
-    for i in range(scan.slices):
-        key = f"{case.key}-{i}"
-        yield (
-            key,
-            {
-                "source": sources[i, ..., None],
-                "target": images["image"][i, ..., None],
-                "patient": case.patient,
-                "name": key,
-            },
-        )
+        sources = scanner(config.protocol).reconstruct(sources)
+    yield from slices(case, {"source": sources, "target": images["image"]})

@@ -72,15 +72,11 @@ def read(case: Case, config: SourceConfig) -> Examples:
         source = noise.simulate_low_dose(target, row, DOSE, rng=rng)
         for i in range(len(target)):
             name = f"{case.key}-{first + i:04d}"
-            yield (
+            yield case.example(
                 name,
-                {
-                    "source": volumes.to_int16(source[i])[..., None],
-                    "target": volumes.to_int16(target[i])[..., None],
-                    "patient": case.patient,
-                    "name": name,
-                    "spacing": (row, column),
-                },
+                source=volumes.to_int16(source[i])[..., None],
+                target=volumes.to_int16(target[i])[..., None],
+                spacing=(row, column),
             )
 
 

@@ -1,21 +1,13 @@
 """Low-dose to normal-dose CT: simulated phantoms, and two collections of TCIA."""
 
-import dataclasses
-from collections.abc import Iterator
-
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo_datasets.cases import Case, Examples, SourceConfig
-from zoo_datasets.features import domain, image_feature
+from zoo_datasets import features
+from zoo_datasets.cases import SourceConfig
 from zoo_datasets.ldct import cptac_sar, phantom, tcia, varied
 from zoo_datasets.phantoms import ct_scan
-from zoo_datasets.simulated import SimulatedBuilder
-
-# Both doses share it. Soft tissue, lung and nearly all bone fit with their noise (quarter dose
-# 80 HU); below -1024 scanners store nothing, and only dense cortical bone and metal exceed 1500.
-WINDOW = [-1024.0, 1500.0]
-
+from zoo_datasets.simulated import SimulatedBuilder, SimulatedConfig
 
 _TCIA = """\
 LDCT-and-Projection-data, Mayo Clinic: https://doi.org/10.7937/9NPB-2637 (CC BY 4.0; the images
@@ -41,29 +33,6 @@ CT of 18 patients is 13 GB).
 """
 
 
-@dataclasses.dataclass(eq=False)
-class Config(SourceConfig):
-    """A source of pairs; `patients` (train, validation, test) counts simulated ones."""
-
-    scan: ct_scan.Scan | varied.Scan | None = None
-    patients: tuple[int, int, int] = (0, 0, 0)
-    seed: int = 0
-    processes: int = 2
-
-
-def simulate(case: Case, config: Config) -> Examples:
-    """The examples of one simulated patient."""
-    yield from _simulated([case.facts["number"]], config, processes=1)
-
-
-def _simulated(numbers: list[int], config: Config, processes: int) -> Iterator:
-    for number, images in phantom.generate(config.scan, config.seed, numbers, processes):
-        for i in range(config.scan.slices):
-            name = f"P{number:03d}-{i}"
-            pair = {key: images[key][i, ..., None] for key in ("source", "target")}
-            yield name, pair | {"patient": f"P{number:03d}", "name": name}
-
-
 class Builder(SimulatedBuilder):
     """Pairs `source` (quarter dose) and `target` (full dose), HU `[H, W, 1]` int16.
 
@@ -73,53 +42,53 @@ class Builder(SimulatedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}
     BUILDER_CONFIGS = [
-        Config(
+        SimulatedConfig(
             name="phantom",
             description="Simulated chest and abdomen, 256 x 256 at 1.4 mm; no download.",
-            scan=ct_scan.Scan(),
+            read=phantom.read,
+            protocol=ct_scan.Protocol(),
             patients=(44, 6, 10),
-            read=simulate,
         ),
-        Config(
+        SimulatedConfig(
             name="phantom_small",
             description="Fewer patients, others than those of `phantom`; built in half a minute.",
-            scan=ct_scan.Scan(),
+            read=phantom.read,
+            protocol=ct_scan.Protocol(),
             patients=(10, 2, 3),
             seed=1,
-            read=simulate,
         ),
-        Config(
+        SimulatedConfig(
             name="phantom_tiny",
             description="The same at 64 x 64 and 5.6 mm, for trying things out.",
             # Coarser pixels average more photons: fewer of them keep the noise in HU.
-            scan=ct_scan.Scan(size=64, views=64, photons=1.2e4, electronic=5.0),
+            read=phantom.read,
+            protocol=ct_scan.Protocol(size=64, views=64, photons=1.2e4, electronic=5.0),
             patients=(6, 2, 2),
             seed=2,
-            processes=1,  # starting a second one takes longer
-            read=simulate,
         ),
-        Config(
+        SimulatedConfig(
             name="varied",
             description="Patches of head, chest, abdomen and random shapes at 0.3 to 1 mm, "
             "9 to 140 HU of added noise, many kernels: to train on. Built in ten minutes.",
-            scan=varied.Scan(),
+            read=varied.read,
+            protocol=varied.Protocol(),
             patients=(220, 5, 8),
             seed=10,
-            read=varied.read,
         ),
-        Config(
+        SimulatedConfig(
             name="varied_doses",
             description="The same of other subjects, for most of which the added noise is 0.7 to 4 "
             "times the full dose's, that of two thirds to a seventeenth of the dose.",
-            scan=varied.Scan(head=(0.38, 1.0), ratio=(0.7, 4.0)),
+            read=varied.read,
+            protocol=varied.Protocol(head=(0.38, 1.0), ratio=(0.7, 4.0)),
             patients=(240, 2, 2),
             seed=12,
-            read=varied.read,
         ),
-        Config(
+        SimulatedConfig(
             name="varied_tiny",
             description="The same at 64 x 64, for trying things out.",
-            scan=varied.Scan(
+            read=varied.read,
+            protocol=varied.Protocol(
                 size=64,
                 slices=2,
                 tile=32,
@@ -130,9 +99,8 @@ class Builder(SimulatedBuilder):
             ),
             patients=(6, 2, 2),
             seed=11,
-            read=varied.read,
         ),
-        Config(
+        SourceConfig(
             name="tcia",
             description="LDCT-and-Projection-data (Mayo Clinic), from the manual directory.",
             version="2.0.0",
@@ -143,7 +111,7 @@ class Builder(SimulatedBuilder):
             licence="CC BY 4.0",
             idc="ldct_and_projection_data",
         ),
-        Config(
+        SourceConfig(
             name="cptac_sar",
             description="CT of CPTAC-SAR with simulated quarter dose, from the manual directory.",
             find=cptac_sar.find,
@@ -157,33 +125,18 @@ class Builder(SimulatedBuilder):
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
-        scan = self.builder_config.scan
-        size = getattr(scan, "tile", scan.size) if scan else None
-        spacing = (scan.spacing,) * 2 if isinstance(scan, ct_scan.Scan) else None
-        image = image_feature((size, size, 1))
-        ct = domain("CT", "HU", WINDOW, spacing)
-        features = {
-            "source": image,
-            "target": image,
-            "patient": tfds.features.Text(),
-            "name": tfds.features.Text(),
-        }
-        if not spacing:  # the pixels of the others all have the size that the metadata state
-            features["spacing"] = tfds.features.Tensor(shape=(2,), dtype=np.float32)
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(features),
-            homepage="https://doi.org/10.7937/9NPB-2637",
-            supervised_keys=("source", "target"),
-            metadata=tfds.core.MetadataDict(
-                {"kind": "paired", "aligned": True, "source": ct, "target": dict(ct)}
-            ),
-        )
-
-    def _generate_examples(self, cases: list[Case]) -> Examples:
         config = self.builder_config
-        if config.read is simulate:
-            yield from _simulated(
-                [case.facts["number"] for case in cases], config, config.processes
-            )
-        else:
-            yield from super()._generate_examples(cases)
+        size, spacing = None, None
+        if isinstance(config, SimulatedConfig):
+            protocol = config.protocol
+            if isinstance(protocol, varied.Protocol):
+                size = protocol.tile
+            else:
+                size, spacing = protocol.size, (protocol.spacing, protocol.spacing)
+        ct = features.Image((size, size, 1), np.int16, "CT", "HU", features.CT_WINDOW, spacing)
+        return features.info(
+            self,
+            {"source": ct, "target": ct},
+            spacing=not spacing,  # else all pixels have the size that the metadata state
+            homepage="https://doi.org/10.7937/9NPB-2637",
+        )

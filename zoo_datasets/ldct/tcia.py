@@ -61,15 +61,11 @@ def read(case: cases.Case, config: cases.SourceConfig) -> cases.Examples:
         )
     for i, (source, target) in enumerate(zip(low.values, full.values, strict=True)):
         name = f"{case.key}-{i:04d}"
-        yield (
+        yield case.example(
             name,
-            {
-                "source": volumes.to_int16(source)[..., None],
-                "target": volumes.to_int16(target)[..., None],
-                "patient": case.patient,
-                "name": name,
-                "spacing": full.spacing[1:],
-            },
+            source=volumes.to_int16(source)[..., None],
+            target=volumes.to_int16(target)[..., None],
+            spacing=full.spacing[1:],
         )
 
 

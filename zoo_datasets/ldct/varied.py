@@ -10,6 +10,7 @@ more of it. Importable without TensorFlow.
 
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 import scipy.fft
@@ -19,9 +20,10 @@ from zoo.physics import noise, radon, resolution
 from zoo_datasets.cases import Case, Examples
 from zoo_datasets.phantoms import anatomy, brain, shapes
 from zoo_datasets.phantoms.body import Patient
-from zoo_datasets.phantoms.brain import HU
 from zoo_datasets.phantoms.ct_scan import STORED
 from zoo_datasets.phantoms.noise import correlated
+from zoo_datasets.phantoms.slices import heights
+from zoo_datasets.simulated import SimulatedConfig
 
 _BODY = -950  # HU: what exceeds it is no air
 KINDS = {"body": 0.5, "head": 0.25, "shapes": 0.25}  # and their shares
@@ -33,7 +35,7 @@ LIKE = 2 / 3  # share of the subjects to which a `ratio` applies
 
 
 @dataclasses.dataclass(frozen=True)
-class Scan:
+class Protocol:
     """What is drawn for each subject; ranges are drawn from evenly, those of noise in logarithm.
 
     Attributes:
@@ -61,32 +63,32 @@ class Scan:
     ratio: tuple[float, float] | None = None
 
 
-def subject(scan: Scan, seed: int, number: int) -> dict[str, np.ndarray]:
+def subject(protocol: Protocol, seed: int, number: int) -> dict[str, np.ndarray]:
     """Subject `number`: `source` and `target`, int16 HU `[slices, n, n]`, and `spacing` in mm.
 
     Everything follows from (seed, number).
     """
     rng = np.random.default_rng([seed, number])
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    spacing = float(rng.uniform(*getattr(scan, kind)))
-    clean = {"body": _body, "head": _head, "shapes": _shapes}[kind](scan, rng, spacing)
+    spacing = float(rng.uniform(*getattr(protocol, kind)))
+    clean = {"body": _body, "head": _head, "shapes": _shapes}[kind](protocol, rng, spacing)
     clean = _resolution(rng, clean)
     kernel = Kernel.draw(rng)
-    full, added = _noise_levels(scan, rng)
-    p = _line_integrals(scan, clean, spacing)
-    target = clean + full * _noise(scan, rng, p, 1e5, kernel)
+    full, added = _noise_levels(protocol, rng)
+    p = _line_integrals(protocol, clean, spacing)
+    target = clean + full * _noise(protocol, rng, p, 1e5, kernel)
     how = str(rng.choice(list(ADDED), p=list(ADDED.values())))
     if how == "white":
         more = rng.standard_normal(clean.shape, np.float32)
     else:
         fine = Kernel(str(rng.choice(["hann", "none"])), 1.0, 0.0)
         photons = float(np.exp(rng.uniform(*np.log((1e3, 3e4)))))
-        more = _noise(scan, rng, p, photons, kernel if how == "scanned" else fine)
+        more = _noise(protocol, rng, p, photons, kernel if how == "scanned" else fine)
     source = target + added * more
     # Most scanners store nothing below -1024 HU, and some nothing outside a circle.
     if rng.uniform() < 0.3:
-        axis = np.arange(scan.size) - (scan.size - 1) / 2
-        outside = np.hypot(axis, axis[:, None]) > rng.uniform(0.47, 0.55) * scan.size
+        axis = np.arange(protocol.size) - (protocol.size - 1) / 2
+        outside = np.hypot(axis, axis[:, None]) > rng.uniform(0.47, 0.55) * protocol.size
         source[:, outside] = target[:, outside] = STORED[0]
     floor = STORED[0] if rng.uniform() < 0.8 else -3000
     images = {"source": source, "target": target}
@@ -94,39 +96,40 @@ def subject(scan: Scan, seed: int, number: int) -> dict[str, np.ndarray]:
         name: np.clip(np.rint(image), floor, STORED[1]).astype(np.int16)
         for name, image in images.items()
     }
-    return images | {"spacing": np.float32([spacing, spacing])}
+    return images | {"spacing": np.array([spacing, spacing], np.float32)}
 
 
-def _noise_levels(scan: Scan, rng: np.random.Generator) -> tuple[float, float]:
+def _noise_levels(protocol: Protocol, rng: np.random.Generator) -> tuple[float, float]:
     """Standard deviations of the target's noise and of what is added to it, HU.
 
     A model sees their sum alone. How much of it to leave, as the target's own, it learns from how
     often they go together: half of a dose adds as much as is there, a tenth three times as much.
     """
-    full, added = (float(np.exp(rng.uniform(*np.log(each)))) for each in (scan.full, scan.added))
-    if scan.ratio:
-        ratio = float(np.exp(rng.uniform(*np.log(scan.ratio))))
+    full, added = (
+        float(np.exp(rng.uniform(*np.log(each)))) for each in (protocol.full, protocol.added)
+    )
+    if protocol.ratio:
+        ratio = float(np.exp(rng.uniform(*np.log(protocol.ratio))))
         if rng.uniform() < LIKE:
-            added = float(np.clip(full * ratio, *scan.added))
+            added = float(np.clip(full * ratio, *protocol.added))
     return full, added
 
 
-def read(case: Case, config) -> Examples:
-    """Tiles of a subject's slices, but those of air; `config` has the `scan` and `seed`."""
-    images = subject(config.scan, config.seed, case.facts["number"])
-    tile = config.scan.tile
-    for i in range(config.scan.slices):
-        for row in range(0, config.scan.size, tile):
-            for column in range(0, config.scan.size, tile):
-                name = f"{case.key}-{i}-{row}-{column}"
-                pair = {
-                    key: images[key][i, row : row + tile, column : column + tile, None]
-                    for key in ("source", "target")
-                }
-                if np.mean(pair["target"] > _BODY) < 0.05:
-                    continue
-                facts = {"patient": case.patient, "name": name, "spacing": images["spacing"]}
-                yield name, pair | facts
+def read(case: Case, config: SimulatedConfig[Protocol]) -> Examples:
+    """Tiles of a subject's slices, but those of air."""
+    images = subject(config.protocol, config.seed, case.facts["number"])
+    tile = config.protocol.tile
+    corners = range(0, config.protocol.size, tile)
+    for i, row, column in itertools.product(range(config.protocol.slices), corners, corners):
+        where = np.s_[i, row : row + tile, column : column + tile, None]
+        source, target = images["source"][where], images["target"][where]
+        if np.mean(target > _BODY) >= 0.05:
+            yield case.example(
+                f"{case.key}-{i}-{row}-{column}",
+                source=source,
+                target=target,
+                spacing=images["spacing"],
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,40 +165,38 @@ class Kernel:
         return scipy.fft.irfft2(spectrum, s=(size, size))
 
 
-def _body(scan: Scan, rng: np.random.Generator, spacing: float) -> np.ndarray:
-    patient = Patient(rng, scan.size, spacing)
-    z = (np.arange(scan.slices) + rng.uniform(size=scan.slices)) * anatomy.LENGTH / scan.slices
+def _body(protocol: Protocol, rng: np.random.Generator, spacing: float) -> np.ndarray:
+    patient = Patient(rng, protocol.size, spacing)
+    z = heights(rng, protocol.slices, anatomy.EXTENT)
     return np.stack([patient.slice(height) for height in z.tolist()])
 
 
-def _head(scan: Scan, rng: np.random.Generator, spacing: float) -> np.ndarray:
-    head = brain.Brain(rng, scan.size, spacing)
-    low, high = brain.EXTENT
-    z = low + (np.arange(scan.slices) + rng.uniform(size=scan.slices)) * (high - low) / scan.slices
-    values = np.float32([mean + spread * rng.standard_normal() for mean, spread in HU.values()])
-    bone = [list(HU).index(name) for name in ("bone", "marrow")]
+def _head(protocol: Protocol, rng: np.random.Generator, spacing: float) -> np.ndarray:
+    head = brain.Brain(rng, protocol.size, spacing)
+    z = heights(rng, protocol.slices, brain.EXTENT)
+    values = brain.draw_hu(rng)
     images = []
     for height in z.tolist():
         fractions = head.fractions(height)
         hu = np.tensordot(values, fractions, 1)
-        solid = fractions[bone].sum(0)
-        grain = correlated(rng, scan.size, rng.uniform(0.6, 1.6) / spacing)
+        solid = fractions[brain.BONE].sum(0)
+        grain = correlated(rng, protocol.size, rng.uniform(0.6, 1.6) / spacing)
         hu += solid * rng.uniform(60, 300) * grain
         # Somewhere a tangle of bone, air and soft tissue, as the base of the skull is.
         tissues = [rng.normal(40, 30, 8), rng.uniform(200, 1600, 8), rng.uniform(-1000, -300, 6)]
         tangle = shapes.leaves(
-            rng, scan.size, np.concatenate(tissues).astype(np.float32), 60, (2.0, 25.0)
+            rng, protocol.size, np.concatenate(tissues).astype(np.float32), 60, (2.0, 25.0)
         )
-        where = correlated(rng, scan.size, rng.uniform(5, 20) / spacing) > rng.uniform(0.3, 3)
+        where = correlated(rng, protocol.size, rng.uniform(5, 20) / spacing) > rng.uniform(0.3, 3)
         hu = np.where(where & (hu > _BODY), tangle, hu)
         images.append(hu)
     return np.stack(images)
 
 
-def _shapes(scan: Scan, rng: np.random.Generator, _spacing: float) -> np.ndarray:
+def _shapes(protocol: Protocol, rng: np.random.Generator, _spacing: float) -> np.ndarray:
     """Shapes with the values of tissues, within a body's outline or filling the image."""
     images = []
-    for _ in range(scan.slices):
+    for _ in range(protocol.slices):
         values = np.concatenate(
             [
                 rng.normal(40, rng.uniform(10, 50), 24),
@@ -206,9 +207,9 @@ def _shapes(scan: Scan, rng: np.random.Generator, _spacing: float) -> np.ndarray
         )
         rough = (rng.uniform(0, 0.15), float(np.exp(rng.uniform(*np.log((30, 400))))))
         values = values.astype(np.float32)
-        image = shapes.leaves(rng, scan.size, values, rng.uniform(0, 25), rough=rough)
+        image = shapes.leaves(rng, protocol.size, values, rng.uniform(0, 25), rough=rough)
         if rng.uniform() < 0.5:
-            axis = np.linspace(-1, 1, scan.size)
+            axis = np.linspace(-1, 1, protocol.size)
             image[np.hypot(axis / rng.uniform(0.6, 1), axis[:, None] / rng.uniform(0.5, 1)) > 1] = (
                 noise.AIR
             )
@@ -230,13 +231,13 @@ def _beam(size: int, views: int) -> radon.ParallelBeam:
     return radon.ParallelBeam(size, 1.0, views)
 
 
-def _line_integrals(scan: Scan, hu: np.ndarray, spacing: float) -> np.ndarray:
+def _line_integrals(protocol: Protocol, hu: np.ndarray, spacing: float) -> np.ndarray:
     """Of images `[slices, n, n]`: `[slices, views, detectors]` of the beam of n pixels.
 
     Projected at half the resolution: the variance of noise is smooth, and the noise itself is not
     made here.
     """
-    coarse, fine = (_beam(size, scan.views) for size in (scan.size // 2, scan.size))
+    coarse, fine = (_beam(size, protocol.views) for size in (protocol.size // 2, protocol.size))
     p = coarse.forward(resolution.block_mean(radon.hu_to_attenuation(hu), 2)) * 2 * spacing
     at = (np.arange(fine.detectors) - (fine.detectors - 1) / 2) / 2 + (coarse.detectors - 1) / 2
     low = np.clip(at.astype(int), 0, coarse.detectors - 2)
@@ -245,13 +246,15 @@ def _line_integrals(scan: Scan, hu: np.ndarray, spacing: float) -> np.ndarray:
 
 
 def _noise(
-    scan: Scan, rng: np.random.Generator, p: np.ndarray, photons: float, kernel: Kernel
+    protocol: Protocol, rng: np.random.Generator, p: np.ndarray, photons: float, kernel: Kernel
 ) -> np.ndarray:
     """Noise of a scan at these line integrals, of standard deviation 1 in the image's middle."""
     counts = noise.tube_current(p, photons) * np.exp(-p)
     counts = np.maximum(counts, noise.ELECTRONIC)
     deviation = np.sqrt(1 / counts + (noise.ELECTRONIC / counts) ** 2)
-    field = _beam(scan.size, scan.views).fbp(deviation * rng.standard_normal(p.shape, np.float32))
+    field = _beam(protocol.size, protocol.views).fbp(
+        deviation * rng.standard_normal(p.shape, np.float32)
+    )
     field = kernel.apply(field)
-    third = scan.size // 3
+    third = protocol.size // 3
     return field / field[:, third:-third, third:-third].std()

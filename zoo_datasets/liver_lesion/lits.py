@@ -86,15 +86,11 @@ def read(case: Case, config: Any) -> Examples:
                 scan.values[index], (row, column), spacing, phantom.SIZE, phantom.SPACING
             )
             name = f"{case.key}-{label}-{i:02d}"
-            yield (
+            yield case.example(
                 name,
-                {
-                    "image": to_int16(patch)[..., None],
-                    "label": label,
-                    "spacing": np.full(2, phantom.SPACING, np.float32),
-                    "patient": case.patient,
-                    "name": name,
-                },
+                image=to_int16(patch)[..., None],
+                label=label,
+                spacing=(phantom.SPACING, phantom.SPACING),
             )
 
 
@@ -155,7 +151,7 @@ def tumours(scan: Scan, mask: np.ndarray, least: float) -> Iterator[tuple[int, f
 def _free(key: str, scan: Scan, mask: np.ndarray, count: int) -> Iterator[tuple[int, float, float]]:
     """Up to `count` places in the liver, in slices of their own, far from any tumour."""
     rng = patches.generator(key)
-    sides = tuple(int(np.ceil(phantom.SIZE * phantom.SPACING / mm)) for mm in scan.spacing[1:])
+    sides = patches.pixels(phantom.SIZE * phantom.SPACING, scan.spacing[1:])
     slices = rng.permutation(np.flatnonzero((mask > 0).any((1, 2))))
     found = 0
     for index in slices[: count * _TRIES].tolist():

@@ -1,37 +1,27 @@
 """liver_lesion: patches of liver CT by lesion, simulated (`phantom`) or real (`lits`)."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from zoo_datasets import features
 from zoo_datasets.cases import SourceConfig
-from zoo_datasets.features import domain, image_feature
 from zoo_datasets.liver_lesion import lits, phantom
-from zoo_datasets.simulated import SimulatedBuilder
+from zoo_datasets.simulated import SimulatedBuilder, SimulatedConfig
 
 WINDOW = (-160.0, 240.0)  # HU: fat to the brightest veins, what a radiologist looks at livers with
 
 
-@dataclasses.dataclass(eq=False)
-class Config(SourceConfig):
-    """A source of patches.
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Lits(SourceConfig):
+    """Patches of LiTS.
 
     Attributes:
-        patients: simulated ones of train, validation and test.
-        patches: of each simulated patient.
-        seed: of the simulation.
-        labels: classes of the patches.
         least: mm, diameter of the smallest lesion that gets a patch.
     """
 
-    patients: tuple[int, int, int] = (0, 0, 0)
-    patches: int = 8
-    seed: int = 0
-    labels: tuple[str, ...] = phantom.LABELS
     least: float = 5.0
-    read: Any = phantom.read
 
 
 class Builder(SimulatedBuilder):
@@ -40,22 +30,24 @@ class Builder(SimulatedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}
     BUILDER_CONFIGS = [
-        Config(
+        SimulatedConfig(
             name="phantom",
             description="2000 simulated training patches, 64 x 64 at 1 mm.",
+            read=phantom.read,
+            protocol=phantom.Protocol(),
             patients=(250, 20, 40),
         ),
-        Config(
+        SimulatedConfig(
             name="phantom_tiny",
             description="A few such patches of other patients, for trying things out.",
+            read=phantom.read,
+            protocol=phantom.Protocol(patches=4),
             patients=(6, 2, 2),
-            patches=4,
             seed=1,
         ),
-        Config(
+        Lits(
             name="lits",
             description="LiTS: patches around each tumour, and of liver without one.",
-            labels=lits.LABELS,
             find=lits.find,
             read=lits.read,
             manual=lits.MANUAL,
@@ -64,19 +56,14 @@ class Builder(SimulatedBuilder):
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
-        labels = list(self.builder_config.labels)
-        image = domain("CT", "HU", WINDOW, (phantom.SPACING, phantom.SPACING))
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": image_feature((phantom.SIZE, phantom.SIZE, 1)),
-                    "label": tfds.features.ClassLabel(names=labels),
-                    "spacing": tfds.features.Tensor(shape=(2,), dtype=np.float32),
-                    "patient": tfds.features.Text(),
-                    "name": tfds.features.Text(),
-                }
-            ),
+        labels = lits.LABELS if isinstance(self.builder_config, Lits) else phantom.LABELS
+        shape, spacing = (phantom.SIZE, phantom.SIZE, 1), (phantom.SPACING, phantom.SPACING)
+        image = features.Image(shape, np.int16, "CT", "HU", WINDOW, spacing)
+        return features.info(
+            self,
+            {"image": image},
+            {"label": tfds.features.ClassLabel(names=list(labels))},
+            spacing=True,
+            supervised=("image", "label"),
             homepage="https://competitions.codalab.org/competitions/17094",
-            supervised_keys=("image", "label"),
-            metadata=tfds.core.MetadataDict({"kind": "single", "image": image}),
         )

@@ -6,22 +6,30 @@ and gall bladder, as far as a patch shows them. Coordinates are mm from the live
 `zoo_datasets.phantoms.anatomy`, whose painting tools draw here. Importable without TensorFlow.
 """
 
-from collections.abc import Iterator
-from typing import Any
+import dataclasses
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from zoo_datasets.cases import Case, Examples
 from zoo_datasets.phantoms import anatomy
 from zoo_datasets.phantoms.anatomy import Canvas, Contour
+from zoo_datasets.phantoms.ct_scan import stored
 from zoo_datasets.phantoms.noise import fbp_noise
+from zoo_datasets.simulated import SimulatedConfig, numbered
 
 SIZE = 64  # pixels of a patch
 SPACING = 1.0  # mm
 LABELS = ("none", "cyst", "metastasis", "haemangioma")
-STORED = (-1024, 3071)  # HU range of a scanner's 12-bit files
 _THICKNESS = 3.0  # mm, of a slice
 _EDGE_SHARE = 0.35  # of the patches lie near the liver's surface
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """A protocol: so many patches of each patient."""
+
+    patches: int = 8
 
 
 class Liver:
@@ -149,7 +157,7 @@ def _near(tree: np.ndarray, x: float, y: float) -> np.ndarray:
 def _cyst(rng, liver: Liver, canvas: Canvas, inside, centre, radius: float) -> None:
     """Water behind a sharp, smooth edge, the same everywhere."""
     shape = Contour(
-        *centre, radius, radius * rng.uniform(0.82, 1.0), rng.uniform(0, np.pi),
+        centre[0], centre[1], radius, radius * rng.uniform(0.82, 1.0), rng.uniform(0, np.pi),
         anatomy.harmonics(rng, 0.02),
     )  # fmt: skip
     canvas.blob(shape, rng.uniform(0, 14), (1.5, 2), inside, edge=0.8)
@@ -158,7 +166,7 @@ def _cyst(rng, liver: Liver, canvas: Canvas, inside, centre, radius: float) -> N
 def _metastasis(rng, liver: Liver, canvas: Canvas, inside, centre, radius: float) -> None:
     """Less dense than liver, lobed and blurred, often with a rim and a necrotic middle."""
     shape = Contour(
-        *centre, radius, radius * rng.uniform(0.7, 1.0), rng.uniform(0, np.pi),
+        centre[0], centre[1], radius, radius * rng.uniform(0.7, 1.0), rng.uniform(0, np.pi),
         anatomy.harmonics(rng, 0.07, orders=(2, 3, 4, 5, 6)),
     )  # fmt: skip
     value = liver.hu - rng.uniform(40, 68)
@@ -173,7 +181,7 @@ def _metastasis(rng, liver: Liver, canvas: Canvas, inside, centre, radius: float
 def _haemangioma(rng, liver: Liver, canvas: Canvas, inside, centre, radius: float) -> None:
     """Less dense than liver, with globules at its edge as bright as the veins."""
     shape = Contour(
-        *centre, radius, radius * rng.uniform(0.75, 1.0), rng.uniform(0, np.pi),
+        centre[0], centre[1], radius, radius * rng.uniform(0.75, 1.0), rng.uniform(0, np.pi),
         anatomy.harmonics(rng, 0.06, orders=(2, 3, 4, 5)),
     )  # fmt: skip
     canvas.blob(shape, liver.hu - rng.uniform(42, 62), (3, 5), inside, edge=1.2)
@@ -198,24 +206,16 @@ def patient(seed: int, number: int, patches: int) -> list[tuple[int, np.ndarray]
     rng = np.random.default_rng([seed, number])
     liver = Liver(rng)
     labels = rng.integers(len(LABELS), size=patches).tolist()
-    return [
-        (label, np.clip(np.rint(liver.patch(rng, label)), *STORED).astype(np.int16))
-        for label in labels
-    ]
+    return [(label, stored(liver.patch(rng, label))) for label in labels]
 
 
-def read(case: Any, config: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """`patient` as the data set's examples: image, label, spacing, patient, name."""
-    patches = patient(config.seed, case.facts["number"], config.patches)
-    for i, (label, image) in enumerate(patches):
-        name = f"{case.key}-{i}"
-        yield (
-            name,
-            {
-                "image": image[..., None],
-                "label": label,
-                "spacing": np.full(2, SPACING, np.float32),
-                "patient": case.patient,
-                "name": name,
-            },
-        )
+def read(case: Case, config: SimulatedConfig[Protocol]) -> Examples:
+    """The patches of a simulated patient."""
+    patches = patient(config.seed, case.facts["number"], config.protocol.patches)
+    yield from numbered(
+        case,
+        (
+            {"image": image[..., None], "label": label, "spacing": (SPACING, SPACING)}
+            for label, image in patches
+        ),
+    )

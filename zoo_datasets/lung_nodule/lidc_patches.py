@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from zoo_datasets import patches
-from zoo_datasets.cases import Case, Examples
+from zoo_datasets.cases import Case, Example, Examples
 from zoo_datasets.lung_nodule import phantom
 from zoo_datasets.publishers.lidc import Mark, Slice, marks, nodules, slices
 from zoo_datasets.publishers.volumes import Scan, to_int16
@@ -25,12 +25,6 @@ _SHARE = 0.5  # of a patch without a nodule must be lung
 _TRIES = 12  # slices that are looked at for one
 
 
-# Slices.
-
-
-# Nodules.
-
-
 def malignancy(group: list[Mark]) -> str:
     """A label of `MALIGNANCY` by the median of the readers' ratings."""
     rating = np.median([mark.malignancy for mark in group])
@@ -40,9 +34,6 @@ def malignancy(group: list[Mark]) -> str:
 def texture(group: list[Mark]) -> str:
     """A label of `TEXTURE` by the median rating; part-solid nodules count as ground glass."""
     return "solid" if np.median([mark.texture for mark in group]) > 3 else "ground_glass"
-
-
-# Examples.
 
 
 def read(case: Case, config: Any) -> Examples:
@@ -72,17 +63,16 @@ def _index(scan: Scan, place: np.ndarray) -> tuple[float, float]:
     return float(index[1]), float(index[2])
 
 
-def _example(case: Case, number: int, scan: Scan, place: tuple[float, float], label: str):
+def _example(
+    case: Case, number: int, scan: Scan, place: tuple[float, float], label: str
+) -> Example:
     patch = patches.patch_at(scan.values[0], place, scan.spacing[1:], phantom.SIZE, phantom.SPACING)
-    name = f"{case.key}-{number:02d}"
-    example = {
-        "image": to_int16(patch)[..., None],
-        "label": label,
-        "spacing": np.full(2, phantom.SPACING, np.float32),
-        "patient": case.patient,
-        "name": name,
-    }
-    return name, example
+    return case.example(
+        f"{case.key}-{number:02d}",
+        image=to_int16(patch)[..., None],
+        label=label,
+        spacing=(phantom.SPACING, phantom.SPACING),
+    )
 
 
 def _free(
@@ -114,7 +104,7 @@ def _free_place(
             row, column = _index(scan, mark.centre)
             across = np.hypot((rows - row) * spacing[0], (columns - column) * spacing[1])
             avoid |= across < radius
-    sides = tuple(int(np.ceil(phantom.SIZE * phantom.SPACING / mm)) for mm in spacing)
+    sides = patches.pixels(phantom.SIZE * phantom.SPACING, spacing)
     return patches.free_place(rng, lung(plane), avoid, sides, _SHARE)
 
 

@@ -2,52 +2,48 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from zoo_datasets import features
 from zoo_datasets.cases import SourceConfig
-from zoo_datasets.features import domain, image_feature
 from zoo_datasets.lung_nodule import lidc_patches, phantom
 from zoo_datasets.publishers import lidc
-from zoo_datasets.simulated import SimulatedBuilder
+from zoo_datasets.simulated import SimulatedBuilder, SimulatedConfig
 
 WINDOW = (-1000.0, 400.0)  # HU
 
 
-@dataclasses.dataclass(eq=False)
-class Config(SourceConfig):
-    """A source of patches.
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Lidc(SourceConfig):
+    """Patches of LIDC-IDRI.
 
     Attributes:
-        patients: simulated ones of train, validation and test.
-        patches: of each simulated patient.
-        seed: of the simulation.
         labels: classes of the patches.
         label: the class of a nodule by what its readers said.
         readers: of the four, how many must have marked a nodule.
         apart: mm, how far the middles of their marks may lie from each other.
     """
 
-    patients: tuple[int, int, int] = (0, 0, 0)
-    patches: int = 8
-    seed: int = 0
-    labels: tuple[str, ...] = phantom.LABELS
-    label: Callable[[list[lidc.Mark]], str] | None = None
+    labels: tuple[str, ...]
+    label: Callable[[list[lidc.Mark]], str]
     readers: int = 3
     apart: float = 8.0
-    read: Any = phantom.read
 
 
-_LIDC = dict(
-    find=lidc.find,
-    read=lidc_patches.read,
-    manual=lidc.MANUAL,
-    licence="CC BY 3.0",
-    idc="lidc_idri",
-    bad_limit=0.05,  # some scans of the collection lack slices
-)
+def _lidc(name: str, description: str, **fields) -> Lidc:
+    return Lidc(
+        name=name,
+        description=description,
+        find=lidc.find,
+        read=lidc_patches.read,
+        manual=lidc.MANUAL,
+        licence="CC BY 3.0",
+        idc="lidc_idri",
+        bad_limit=0.05,  # some scans of the collection lack slices
+        **fields,
+    )
 
 
 class Builder(SimulatedBuilder):
@@ -56,48 +52,46 @@ class Builder(SimulatedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}
     BUILDER_CONFIGS = [
-        Config(
+        SimulatedConfig(
             name="phantom",
             description="2000 simulated training patches, 64 x 64 at 0.7 mm.",
+            read=phantom.read,
+            protocol=phantom.Protocol(),
             patients=(250, 20, 40),
         ),
-        Config(
+        SimulatedConfig(
             name="phantom_tiny",
             description="A few such patches of other patients, for trying things out.",
+            read=phantom.read,
+            protocol=phantom.Protocol(patches=4),
             patients=(6, 1, 1),
-            patches=4,
             seed=1,
         ),
-        Config(
-            name="lidc",
-            description="LIDC-IDRI: nodules that 3 of 4 readers marked, by their malignancy.",
+        _lidc(
+            "lidc",
+            "LIDC-IDRI: nodules that 3 of 4 readers marked, by their malignancy.",
             labels=lidc_patches.MALIGNANCY,
             label=lidc_patches.malignancy,
-            **_LIDC,
         ),
-        Config(
-            name="lidc_texture",
-            description="The same nodules, solid or ground glass, as the phantom's.",
+        _lidc(
+            "lidc_texture",
+            "The same nodules, solid or ground glass, as the phantom's.",
             labels=lidc_patches.TEXTURE,
             label=lidc_patches.texture,
-            **_LIDC,
         ),
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
-        features = {
-            "image": image_feature((phantom.SIZE, phantom.SIZE, 1)),
-            "label": tfds.features.ClassLabel(names=list(config.labels)),
-            "patient": tfds.features.Text(),
-            "name": tfds.features.Text(),
-        }
-        if config.find:
-            features["spacing"] = tfds.features.Tensor(shape=(2,), dtype=np.float32)
-        image = domain("CT", "HU", WINDOW, (phantom.SPACING, phantom.SPACING))
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(features),
-            supervised_keys=("image", "label"),
+        real = isinstance(config, Lidc)
+        labels = list(config.labels if real else phantom.LABELS)
+        shape, spacing = (phantom.SIZE, phantom.SIZE, 1), (phantom.SPACING, phantom.SPACING)
+        image = features.Image(shape, np.int16, "CT", "HU", WINDOW, spacing)
+        return features.info(
+            self,
+            {"image": image},
+            {"label": tfds.features.ClassLabel(names=labels)},
+            spacing=real,
+            supervised=("image", "label"),
             homepage="https://www.cancerimagingarchive.net/collection/lidc-idri/",
-            metadata=tfds.core.MetadataDict({"kind": "single", "image": image}),
         )

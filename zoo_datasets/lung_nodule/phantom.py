@@ -6,23 +6,31 @@ whatever vessels cross there. Coordinates are mm from the lung's middle, as in
 `zoo_datasets.phantoms.anatomy`, whose painting tools draw here. Importable without TensorFlow.
 """
 
-from collections.abc import Iterator
-from typing import Any
+import dataclasses
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from zoo_datasets.cases import Case, Examples
 from zoo_datasets.phantoms import anatomy
 from zoo_datasets.phantoms.anatomy import Canvas, Contour
+from zoo_datasets.phantoms.ct_scan import stored
 from zoo_datasets.phantoms.noise import fbp_noise
+from zoo_datasets.simulated import SimulatedConfig, numbered
 
 SIZE = 64  # pixels of a patch
 SPACING = 0.7  # mm
 LABELS = ("no_nodule", "solid", "ground_glass")
-STORED = (-1024, 3071)  # HU range of a scanner's 12-bit files
 _WALL_SHARE = 0.3  # of the patches lie near the pleura
 _TREES = 14
 _THICKNESS = 1.5  # mm, of a slice
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """A protocol: so many patches of each patient."""
+
+    patches: int = 8
 
 
 class Lung:
@@ -145,7 +153,7 @@ def _solid(rng, canvas: Canvas, inside, centre, radius: float) -> None:
     kind = rng.choice(["smooth", "lobulated", "spiculated"], p=[0.4, 0.3, 0.3])
     rough = {"smooth": 0.02, "lobulated": 0.1, "spiculated": 0.07}[kind]
     shape = Contour(
-        *centre, radius, radius * rng.uniform(0.75, 1.0), rng.uniform(0, np.pi),
+        centre[0], centre[1], radius, radius * rng.uniform(0.75, 1.0), rng.uniform(0, np.pi),
         anatomy.harmonics(rng, rough, orders=(2, 3, 4, 5, 6)),
     )  # fmt: skip
     value = rng.uniform(0, 70)
@@ -153,7 +161,9 @@ def _solid(rng, canvas: Canvas, inside, centre, radius: float) -> None:
         for phi in rng.uniform(0, 2 * np.pi, rng.integers(7, 16)):
             start, reach = shape.point(phi, 0.6), rng.uniform(1.3, 2.2)
             bent = shape.point(phi + rng.normal(0, 0.12), reach)
-            canvas.paint(*canvas.capsule(*start, *bent, 0.45), value, (), inside)
+            canvas.paint(
+                *canvas.capsule(start[0], start[1], bent[0], bent[1], 0.45), value, (), inside
+            )
     canvas.blob(shape, value, (8, 12), inside, edge=1.0)
     if kind == "smooth" and rng.uniform() < 0.25:
         canvas.blob(shape.grown(-0.45 * radius), rng.uniform(250, 600), (20, 30), inside)
@@ -162,7 +172,7 @@ def _solid(rng, canvas: Canvas, inside, centre, radius: float) -> None:
 def _ground_glass(rng, canvas: Canvas, inside, centre, radius: float) -> None:
     """Paint a hazy nodule that vessels show through, some with a small solid part."""
     shape = Contour(
-        *centre, radius, radius * rng.uniform(0.7, 1.0), rng.uniform(0, np.pi),
+        centre[0], centre[1], radius, radius * rng.uniform(0.7, 1.0), rng.uniform(0, np.pi),
         anatomy.harmonics(rng, 0.06, orders=(2, 3, 4, 5, 6)),
     )  # fmt: skip
     canvas.blob(shape, rng.uniform(-660, -420), (15, 35, 25), inside, edge=rng.uniform(1.5, 3.5))
@@ -181,18 +191,13 @@ def patient(seed: int, number: int, patches: int) -> list[tuple[int, np.ndarray]
     rng = np.random.default_rng([seed, number])
     lung = Lung(rng)
     labels = rng.integers(len(LABELS), size=patches).tolist()
-    return [
-        (label, np.clip(np.rint(lung.patch(rng, label)), *STORED).astype(np.int16))
-        for label in labels
-    ]
+    return [(label, stored(lung.patch(rng, label))) for label in labels]
 
 
-def read(case: Any, config: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """`patient` as the data set's examples: image, label, patient, name."""
-    patches = patient(config.seed, case.facts["number"], config.patches)
-    for i, (label, image) in enumerate(patches):
-        name = f"{case.key}-{i}"
-        yield (
-            name,
-            {"image": image[..., None], "label": label, "patient": case.patient, "name": name},
-        )
+def read(case: Case, config: SimulatedConfig[Protocol]) -> Examples:
+    """The patches of a simulated patient."""
+    patches = patient(config.seed, case.facts["number"], config.protocol.patches)
+    yield from numbered(
+        case,
+        ({"image": image[..., None], "label": label} for label, image in patches),
+    )

@@ -1,78 +1,74 @@
 """mammo: single mammograms, simulated (`phantom`, the default) or real (`cbis_ddsm`)."""
 
 import dataclasses
-import functools
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from zoo_datasets import features
 from zoo_datasets.cases import SPLITS, Case, Examples, SourceConfig
-from zoo_datasets.features import domain, image_feature
 from zoo_datasets.mammo import phantom
 from zoo_datasets.publishers import cbis_ddsm
-from zoo_datasets.sources import SourceBuilder
-from zoo_datasets.workers import map_in_order
-
-# Below this many pixels a split is done before worker processes have started.
-_POOL_PIXELS = 2_000_000
+from zoo_datasets.simulated import SimulatedBuilder, SimulatedConfig
 
 
-def simulated(case: Case, config: "MammoConfig") -> Examples:
+def simulated(case: Case, config: SimulatedConfig[phantom.Protocol]) -> Examples:
     """The simulated mammogram of a case."""
-    yield case.key, phantom.example(case.facts["index"], config.seed, config.size)
+    yield case.key, phantom.example(case.facts["index"], config.seed, config.protocol.size)
 
 
-@dataclasses.dataclass(eq=False)
-class MammoConfig(SourceConfig):
-    """A source of mammograms.
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Published(SourceConfig):
+    """Images of CBIS-DDSM.
 
     Attributes:
-        size: height and width of the images, in pixels.
-        patients: simulated patients of the train, validation and test split, four images each.
-        seed: seed of the simulation.
+        size: height and width, in pixels.
         labels: classes of the images; none where they have none.
     """
 
-    size: int = 256
-    patients: tuple[int, int, int] = (0, 0, 0)
-    seed: int = 2024
+    size: int
     labels: tuple[str, ...] = ()
-    read: Any = simulated
 
 
-class Builder(SourceBuilder):
+class Builder(SimulatedBuilder):
     """Mammograms {"image": uint16 [H, H, 1] signal, "patient", "name", "laterality", "view"}."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Initial release."}
     BUILDER_CONFIGS = [
-        MammoConfig(
+        SimulatedConfig(
             name="phantom",
             description="Simulated mammograms, 256 x 256, 0.8 mm a pixel.",
-            size=256,
+            read=simulated,
+            protocol=phantom.Protocol(256),
             patients=(128, 16, 16),
+            seed=2024,
         ),
-        MammoConfig(
+        SimulatedConfig(
             name="phantom_small",
             description="Simulated mammograms of other patients, 64 x 64, 3.2 mm a pixel.",
-            size=64,
+            read=simulated,
+            protocol=phantom.Protocol(64),
             patients=(128, 8, 8),
             seed=2025,
         ),
-        MammoConfig(
+        SimulatedConfig(
             name="phantom_tiny",
             description="A few simulated mammograms, 64 x 64, 3.2 mm a pixel, for tests.",
-            size=64,
+            read=simulated,
+            protocol=phantom.Protocol(64),
             patients=(4, 1, 1),
+            seed=2024,
         ),
-        MammoConfig(
+        SimulatedConfig(
             name="phantom_1024",
             description="Simulated mammograms, 1024 x 1024, 0.2 mm a pixel.",
-            size=1024,
+            read=simulated,
+            protocol=phantom.Protocol(1024),
             patients=(24, 4, 4),
+            seed=2024,
         ),
-        MammoConfig(
+        Published(
             name="cbis_ddsm",
             description="CBIS-DDSM (TCIA), digitised film, fitted into 1024 x 1024.",
             size=1024,
@@ -82,7 +78,7 @@ class Builder(SourceBuilder):
             read=cbis_ddsm.read,
             manual=cbis_ddsm.MANUAL,
         ),
-        MammoConfig(
+        Published(
             name="cbis_ddsm_lesions",
             description="Lesions cropped from CBIS-DDSM, with their pathology, 256 x 256.",
             size=256,
@@ -97,30 +93,21 @@ class Builder(SourceBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
-        size = config.size
-        real = config.find is not None
-        features = {
-            "image": image_feature((size, size, 1), np.uint16),
-            "patient": tfds.features.Text(),
-            "name": tfds.features.Text(),
-            "laterality": tfds.features.Text(),
-            "view": tfds.features.Text(),
-        }
-        if config.labels:
-            features["label"] = tfds.features.ClassLabel(names=list(config.labels))
-            features["kind"] = tfds.features.Text()
-        image = domain(
-            "MG",
-            "signal",
-            (0, 65535 if real else phantom.MAXIMUM),
-            # CBIS-DDSM files carry no pixel spacing.
-            None if real else (phantom.FIELD / size, phantom.FIELD / size),
-            plane=None,
-        )
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(features),
+        others = {"laterality": tfds.features.Text(), "view": tfds.features.Text()}
+        if isinstance(config, SimulatedConfig):
+            size, most = config.protocol.size, phantom.MAXIMUM
+            spacing = (phantom.FIELD / size, phantom.FIELD / size)
+        else:
+            size, most, spacing = config.size, 65535, None  # the files carry no pixel spacing
+            if config.labels:
+                others["label"] = tfds.features.ClassLabel(names=list(config.labels))
+                others["kind"] = tfds.features.Text()
+        image = features.Image((size, size, 1), np.uint16, "MG", "signal", (0, most), spacing, None)
+        return features.info(
+            self,
+            {"image": image},
+            others,
             homepage="https://www.cancerimagingarchive.net/collection/cbis-ddsm/",
-            metadata=tfds.core.MetadataDict({"kind": "single", "image": image}),
         )
 
     def simulated_cases(self) -> dict[str, list[Case]]:
@@ -137,12 +124,3 @@ class Builder(SourceBuilder):
             ]
             for k, split in enumerate(SPLITS)
         }
-
-    def _generate_examples(self, cases: list[Case]) -> Examples:
-        config = self.builder_config
-        if config.find or len(cases) * config.size**2 < _POOL_PIXELS:
-            yield from super()._generate_examples(cases)
-            return
-        read = functools.partial(phantom.example, seed=config.seed, size=config.size)
-        for example in map_in_order(read, [case.facts["index"] for case in cases]):
-            yield example["name"], example

@@ -38,6 +38,13 @@ DENSITY_SHARES = (0.1, 0.4, 0.4, 0.1)
 
 
 @dataclasses.dataclass(frozen=True)
+class Protocol:
+    """A protocol: images of `size` x `size` pixels."""
+
+    size: int = 256
+
+
+@dataclasses.dataclass(frozen=True)
 class Image:
     """One simulated mammogram.
 
@@ -376,7 +383,7 @@ def _septa(rng, x, y, inside, pixel, texture) -> np.ndarray:
     where = inside > 0
     shift = 5.0 * np.stack([texture, np.roll(texture, len(x) // 3, axis=1)], -1)[where]
     points = np.stack([y[where], x[where]], -1) + shift
-    near = spatial.cKDTree(seeds).query(points, k=2)[0]
+    near = np.asarray(spatial.cKDTree(seeds).query(points, k=2)[0])
     width = max(0.8, 0.7 * pixel)  # a wall thinner than a pixel would alias
     strength = rng.uniform(1.0, 2.2) * special.expit(2.0 * np.roll(texture, len(x) // 2, 0)[where])
     gap = near[:, 1] - near[:, 0]  # 0 on the walls of the Voronoi cells

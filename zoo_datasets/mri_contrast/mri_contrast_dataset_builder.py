@@ -2,64 +2,67 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from zoo_datasets import features
 from zoo_datasets.cases import Case, Examples, SourceConfig
-from zoo_datasets.features import domain, image_feature
 from zoo_datasets.phantoms import atlas, brain, mr_scan
 from zoo_datasets.publishers import brats, ixi, mr_signal
-from zoo_datasets.simulated import SimulatedBuilder
+from zoo_datasets.simulated import SimulatedBuilder, SimulatedConfig, slices
 
 
-@dataclasses.dataclass(eq=False)
-class Config(SourceConfig):
-    """A source of pairs.
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Average(SimulatedConfig[atlas.Protocol]):
+    """The average brain, deformed.
 
     Attributes:
-        scan: the protocol of simulated patients; None where files are read.
-        patients: simulated patients of train, validation and test.
-        seed: of the simulation.
-        contrasts: source and target, as the source of the data names them.
-        window: of both.
+        contrasts: source and target, of `atlas.CONTRASTS`.
+    """
+
+    contrasts: tuple[str, str]
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Published(SourceConfig):
+    """A publisher's pairs.
+
+    Attributes:
+        contrasts: source and target, as the publisher names them.
         label_names: of the label maps; none where there are none.
     """
 
-    scan: mr_scan.Scan | atlas.Scan | None = None
-    patients: tuple[int, int, int] = (60, 8, 12)
-    seed: int = 0
-    contrasts: tuple[str, str] = ("T1", "T2")
-    window: tuple[float, float] = (0.0, float(mr_scan.MAXIMUM))
-    label_names: tuple[str, ...] = brain.LABELS
+    contrasts: tuple[str, str]
+    label_names: tuple[str, ...] = ()
 
 
-def simulated(case: Case, config: Config) -> Examples:
-    """The slices of a simulated patient."""
-    scan, real = config.scan, isinstance(config.scan, atlas.Scan)
-    patient = atlas.subject if real else mr_scan.patient
-    images = patient(scan, config.seed, case.facts["number"])
-    source, target = (images[contrast] for contrast in config.contrasts)
-    for i in range(scan.slices):
-        name = f"{case.key}-{i}"
-        labels = images["labels"][i, ..., None]
-        example = {
-            "source": source[i, ..., None],
-            "target": target[i, ..., None],
-            "source_label": labels,
-            "target_label": labels,
-            "patient": case.patient,
-            "name": name,
-        }
-        if real:
-            example["spacing"] = np.float32([scan.spacing, scan.spacing])
-        yield name, example
+def _pairs(
+    case: Case, images: dict[str, np.ndarray], contrasts: tuple[str, str], **same
+) -> Examples:
+    stacks = dict.fromkeys(("source_label", "target_label"), images["labels"])
+    stacks |= {"source": images[contrasts[0]], "target": images[contrasts[1]]}
+    yield from slices(case, stacks, **same)
 
 
-def phantom_config(name: str, description: str, **fields) -> Config:
+def average(case: Case, config: Average) -> Examples:
+    """The slices of a subject deformed from the average brain."""
+    protocol = config.protocol
+    images = atlas.subject(protocol, config.seed, case.facts["number"])
+    yield from _pairs(case, images, config.contrasts, spacing=(protocol.spacing,) * 2)
+
+
+def phantom(case: Case, config: SimulatedConfig[mr_scan.Protocol]) -> Examples:
+    """The slices of a simulated head."""
+    images = mr_scan.patient(config.protocol, config.seed, case.facts["number"])
+    yield from _pairs(case, images, ("T1", "T2"))
+
+
+def phantom_config(name: str, description: str, **fields: Any) -> SimulatedConfig[mr_scan.Protocol]:
     """Simulated heads."""
-    fields = {"scan": mr_scan.Scan()} | fields
-    return Config(name=name, description=description, read=simulated, **fields)
+    whole: dict[str, Any] = {"protocol": mr_scan.Protocol(), "patients": (60, 8, 12)}
+    return SimulatedConfig(name=name, description=description, read=phantom, **whole | fields)
 
 
 def mni152_config(
@@ -70,23 +73,23 @@ def mni152_config(
     size: int = 256,
     spacing: float = 0.9,
     **fields,
-) -> Config:
+) -> Average:
     """Deformations of the ICBM 2009a average brain; contrasts of `atlas.CONTRASTS`."""
-    return Config(
+    return Average(
         name=name,
         description=f"{source} to {target} of a real average brain, deformed; needs nilearn.",
-        read=simulated,
-        scan=atlas.Scan(size, spacing, contrasts=(source, target)),
+        read=average,
+        protocol=atlas.Protocol(size, spacing, contrasts=(source, target)),
         contrasts=(source, target),
-        label_names=atlas.LABELS,
+        check=atlas.files,
         **fields,
     )
 
 
-def ixi_config(name: str, source: str = "T1", target: str = "T2") -> Config:
+def ixi_config(name: str, source: str = "T1", target: str = "T2") -> Published:
     """IXI; contrasts of `ixi.CONTRASTS`."""
     contrasts = (source, target)
-    return Config(
+    return Published(
         name=name,
         description=f"{source} to {target} of the healthy subjects of IXI.",
         find=functools.partial(ixi.find, contrasts=contrasts),
@@ -94,14 +97,12 @@ def ixi_config(name: str, source: str = "T1", target: str = "T2") -> Config:
         manual=ixi.manual(contrasts),
         licence=ixi.LICENCE,
         contrasts=contrasts,
-        window=mr_signal.WINDOW,
-        label_names=(),
     )
 
 
-def brats_config(name: str, source: str = "t1", target: str = "t2") -> Config:
+def brats_config(name: str, source: str = "t1", target: str = "t2") -> Published:
     """BraTS 2020 or 2021; contrasts of `brats.CONTRASTS`."""
-    return Config(
+    return Published(
         name=name,
         description=f"{source} to {target} of the glioma patients of BraTS 2020 or 2021.",
         find=functools.partial(brats.find, contrasts=(source, target, "seg")),
@@ -109,7 +110,6 @@ def brats_config(name: str, source: str = "t1", target: str = "t2") -> Config:
         manual=brats.MANUAL,
         licence=brats.LICENCE,
         contrasts=(source, target),
-        window=mr_signal.WINDOW,
         label_names=brats.LABELS,
     )
 
@@ -126,13 +126,13 @@ class Builder(SimulatedBuilder):
         phantom_config(
             "phantom_256",
             "Other brains, 256 x 256 at 0.875 mm.",
-            scan=mr_scan.Scan(size=256),
+            protocol=mr_scan.Protocol(size=256),
             seed=1,
         ),
         phantom_config(
             "phantom_tiny",
             "A few brains, 64 x 64 at 3.5 mm, for trying things out.",
-            scan=mr_scan.Scan(size=64, slices=4),
+            protocol=mr_scan.Protocol(size=64, slices=4),
             patients=(6, 2, 2),
             seed=2,
         ),
@@ -146,33 +146,22 @@ class Builder(SimulatedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
-        scan, labels = config.scan, list(config.label_names)
-        size = scan.size if scan else None
-        spacing = (scan.spacing, scan.spacing) if scan else None
-        image = domain("MR", "signal", config.window, spacing)
-        features = dict.fromkeys(
-            ("source", "target"), image_feature((size, size, 1), np.uint16 if scan else np.float32)
+        if isinstance(config, SimulatedConfig):
+            image = mr_scan.image(config.protocol.size, config.protocol.spacing)
+        else:
+            image = mr_signal.IMAGE
+        if isinstance(config, Published):
+            contrasts, labels = config.contrasts, config.label_names
+        elif isinstance(config, Average):
+            contrasts, labels = config.contrasts, atlas.LABELS
+        else:
+            contrasts, labels = ("T1", "T2"), brain.LABELS
+        scales = dict.fromkeys(("source_scale", "target_scale"), np.float32)
+        return features.info(
+            self,
+            {"source": image, "target": image},
+            scales if isinstance(config, Published) else {},
+            spacing=isinstance(config, (Published, Average)),
+            label_names=labels,
+            metadata={"contrasts": list(contrasts)},
         )
-        if labels:
-            label = image_feature((size, size, 1), np.uint8)
-            features |= dict.fromkeys(("source_label", "target_label"), label)
-        if config.find:
-            features |= {"source_scale": np.float32, "target_scale": np.float32}
-        if not isinstance(scan, mr_scan.Scan):
-            features["spacing"] = tfds.features.Tensor(shape=(2,), dtype=np.float32)
-        features |= {"patient": tfds.features.Text(), "name": tfds.features.Text()}
-        metadata = {"kind": "paired", "aligned": True, "source": image, "target": dict(image)}
-        metadata |= {"contrasts": list(config.contrasts)}
-        if labels:
-            metadata["label_names"] = labels
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(features),
-            supervised_keys=("source", "target"),
-            metadata=tfds.core.MetadataDict(metadata),
-        )
-
-    def simulated_cases(self) -> dict[str, list[Case]]:
-        """One case a patient."""
-        if isinstance(self.builder_config.scan, atlas.Scan):
-            atlas.files()  # tells at once what is missing
-        return super().simulated_cases()

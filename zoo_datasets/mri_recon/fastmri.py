@@ -172,24 +172,20 @@ def _slices(file: h5py.File, case: Case, config: SourceConfig) -> Examples:
         if lines is None:
             rows = min(full.shape[-2], published.shape[1]) if config.size else full.shape[-2]
             lines_mm *= rows / full.shape[-2]  # what the crop leaves
-            spacing = np.float32([lines_mm / image.shape[0], readout_mm / image.shape[1]])
+            spacing = lines_mm / image.shape[0], readout_mm / image.shape[1]
             lines = config.sampling.lines(coils.shape[-2], rng)
         measured = np.zeros((config.coils, *coils.shape[1:]), np.complex64)
         measured[: len(coils)] = coils * lines[:, None]
         source = fourier.to_channels(measured)  # [coils, H, W, 2]
         source = np.moveaxis(source, 0, 2).reshape(*coils.shape[1:], 2 * config.coils)
         key = f"{case.key}-{i:03d}"
-        yield (
+        yield case.example(
             key,
-            {
-                "source": source,
-                "target": image[..., None].astype(np.float32),
-                "scale": largest,
-                "contrast": _text(file.attrs["acquisition"]),
-                "spacing": spacing,
-                "patient": case.patient,
-                "name": key,
-            },
+            source=source,
+            target=image[..., None].astype(np.float32),
+            scale=largest,
+            contrast=_text(file.attrs["acquisition"]),
+            spacing=spacing,
         )
 
 
@@ -235,7 +231,7 @@ def _check(name: str, kspace: np.ndarray, published: np.ndarray) -> None:
     rows, columns = (min(a, b) for a, b in zip(image.shape, published.T.shape, strict=True))
     ours, theirs = _middle(image, rows, columns), _middle(published.T, rows, columns)
     # The rows of few brain scans are fewer than the publisher's image has; those are its middle.
-    error = np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-12)
+    error = float(np.linalg.norm(ours - theirs)) / max(float(np.linalg.norm(theirs)), 1e-12)
     if not error < 0.05:
         raise ValueError(
             f"{name}: expected k-space that gives the publisher's image. Received: one that is "

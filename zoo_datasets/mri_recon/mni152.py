@@ -7,9 +7,12 @@ import numpy as np
 
 from zoo_datasets.mri_recon import phantom
 from zoo_datasets.phantoms import atlas, brain
+from zoo_datasets.phantoms.slices import heights
 
 
-def patient(scan: phantom.Scan, seed: int, number: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
+def patient(
+    protocol: phantom.Protocol, seed: int, number: int
+) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Slices of subject `number`: contrast, k-space `[n, n, 2]` and image `[n, n, 1]`, float32.
 
     The signal is 0 to about 1, on the scale that `atlas.GAIN` stores. Everything follows from
@@ -19,15 +22,12 @@ def patient(scan: phantom.Scan, seed: int, number: int) -> list[tuple[str, np.nd
         FileNotFoundError: without `nilearn`.
     """
     rng = np.random.default_rng([seed, number])
-    head = atlas.Subject(rng, 2 * scan.size, scan.spacing / 2)
-    coil = brain.bias_field(rng, 2 * scan.size, scan.spacing / 2)
-    low, high = atlas.EXTENT
-    # One slice somewhere in each equal part of the brain.
-    part = (high - low) / scan.slices
-    z = low + (np.arange(scan.slices) + rng.uniform(size=scan.slices)) * part
-    contrasts = rng.choice(atlas.CONTRASTS, scan.slices).tolist()
+    head = atlas.Subject(rng, 2 * protocol.size, protocol.spacing / 2)
+    coil = brain.bias_field(rng, 2 * protocol.size, protocol.spacing / 2)
+    z = heights(rng, protocol.slices, atlas.EXTENT)
+    contrasts = rng.choice(atlas.CONTRASTS, protocol.slices).tolist()
     painted = [
         atlas.GAIN[contrast] / atlas.MAXIMUM * coil * head.signal(head.slice(at), contrast)
         for at, contrast in zip(z.tolist(), contrasts, strict=True)
     ]
-    return phantom.measured(scan, np.float32(painted), contrasts, rng)
+    return phantom.measured(protocol, np.array(painted, np.float32), contrasts, rng)

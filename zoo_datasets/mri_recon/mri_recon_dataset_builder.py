@@ -7,58 +7,56 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow_datasets as tfds
 
+from zoo_datasets import features
 from zoo_datasets.cases import Case, Examples, SourceConfig
-from zoo_datasets.features import domain, image_feature
 from zoo_datasets.mri_recon import fastmri, mni152, phantom, varied
-from zoo_datasets.simulated import SimulatedBuilder
+from zoo_datasets.phantoms import atlas
+from zoo_datasets.simulated import SimulatedBuilder, SimulatedConfig
 
 
-def simulated(case: Case, config: "Config") -> Examples:
-    """The slices of a simulated patient."""
-    slices = config.patient(config.scan, config.seed, case.facts["number"])
-    for i, (contrast, source, target) in enumerate(slices):
-        name = f"{case.key}-{i}"
-        example = {
-            "source": source,
-            "target": target,
-            "contrast": contrast,
-            "patient": case.patient,
-            "name": name,
-        }
-        if config.patient is not phantom.patient:
-            example["spacing"] = np.float32([config.scan.spacing, config.scan.spacing])
-        yield name, example
-
-
-@dataclasses.dataclass(eq=False)
-class Config(SourceConfig):
-    """A source of pairs.
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Simulated(SimulatedConfig[phantom.Protocol]):
+    """Simulated patients.
 
     Attributes:
-        scan: the protocol of simulated patients; None where files are read.
-        patient: (scan, seed, number) to the examples of a simulated patient.
-        patients: simulated patients of train, validation and test.
-        seed: of the simulation.
-        coil: "singlecoil" or "multicoil" files of fastMRI.
+        patient: (protocol, seed, number) to contrast, source and target of a patient's slices.
+    """
+
+    patient: Callable[[phantom.Protocol, int, int], list[tuple[str, np.ndarray, np.ndarray]]]
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class FastMRI(SourceConfig):
+    """Files of fastMRI.
+
+    Attributes:
+        coil: "singlecoil" or "multicoil".
         coils: of the source; files with fewer leave the last ones 0.
-        sampling: of fastMRI's k-space.
+        sampling: of k-space.
         size: 0, or rows and columns of k-space's middle, of the square image.
     """
 
-    read: Callable[[Case, SourceConfig], Examples] | None = simulated
-    scan: phantom.Scan | None = None
-    patient: Callable = phantom.patient
-    patients: tuple[int, int, int] = (4, 1, 1)
-    seed: int = 0
-    coil: str = "singlecoil"
+    coil: str
     coils: int = 1
     sampling: fastmri.Sampling = fastmri.Sampling()
     size: int = 0
 
 
-def fastmri_config(name: str, description: str, coil: str = "singlecoil", **fields) -> Config:
+def simulated(case: Case, config: Simulated) -> Examples:
+    """The slices of a simulated patient."""
+    same = {}
+    if config.patient is not phantom.patient:
+        same["spacing"] = (config.protocol.spacing,) * 2
+    slices = config.patient(config.protocol, config.seed, case.facts["number"])
+    for i, (contrast, source, target) in enumerate(slices):
+        yield case.example(
+            f"{case.key}-{i}", source=source, target=target, contrast=contrast, **same
+        )
+
+
+def fastmri_config(name: str, description: str, coil: str = "singlecoil", **fields) -> FastMRI:
     """fastMRI's files, undersampled."""
-    return Config(
+    return FastMRI(
         name=name,
         description=description,
         find=functools.partial(fastmri.find, coil=coil),
@@ -76,55 +74,69 @@ class Builder(SimulatedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}
     BUILDER_CONFIGS = [
-        Config(
+        Simulated(
             name="mni152",
             description="A real average brain, deformed, 64 x 64, 3.5 mm, 2.5-fold; needs nilearn.",
-            scan=phantom.Scan(),
+            read=simulated,
+            protocol=phantom.Protocol(),
             patient=mni152.patient,
+            check=atlas.files,
             patients=(400, 25, 50),
             seed=50,
         ),
-        Config(
+        Simulated(
             name="phantom",
             description="Simulated T1- and T2-weighted heads, 64 x 64 at 3.5 mm, 2.5-fold.",
-            scan=phantom.Scan(),
+            read=simulated,
+            protocol=phantom.Protocol(),
+            patient=phantom.patient,
             patients=(400, 25, 50),
         ),
-        Config(
+        Simulated(
             name="phantom_32",
             description="Heads as of `phantom`, 32 x 32 at 7 mm, for small dense networks.",
-            scan=phantom.Scan(size=32),
+            read=simulated,
+            protocol=phantom.Protocol(size=32),
+            patient=phantom.patient,
             patients=(500, 25, 50),
             seed=1,
         ),
-        Config(
+        Simulated(
             name="phantom_128",
             description="Heads as of `phantom`, 128 x 128 at 1.75 mm, 4-fold.",
-            scan=phantom.Scan(size=128, acceleration=4, centre=0.08),
+            read=simulated,
+            protocol=phantom.Protocol(size=128, acceleration=4, centre=0.08),
+            patient=phantom.patient,
             patients=(120, 10, 20),
             seed=2,
         ),
-        Config(
+        Simulated(
             name="phantom_tiny",
             description="A few scans of the protocol of `phantom_32`, for trying things out.",
-            scan=phantom.Scan(size=32),
+            read=simulated,
+            protocol=phantom.Protocol(size=32),
+            patient=phantom.patient,
             patients=(6, 2, 2),
             seed=3,
         ),
-        Config(
+        Simulated(
             name="mni152_128",
             description="Other subjects of the average brain, 128 x 128 at 1.75 mm, 4-fold.",
-            scan=phantom.Scan(size=128, acceleration=4, centre=0.08),
+            read=simulated,
+            protocol=phantom.Protocol(size=128, acceleration=4, centre=0.08),
             patient=mni152.patient,
+            check=atlas.files,
             patients=(120, 10, 20),
             seed=51,
         ),
-        Config(
+        Simulated(
             name="varied",
             description="Heads, the average brain and random shapes, 64 x 64, fully sampled or "
             "2.5-fold, 0.4 to 8 % noise: to train on; needs nilearn.",
-            scan=phantom.Scan(),
+            read=simulated,
+            protocol=phantom.Protocol(),
             patient=varied.patient,
+            check=atlas.files,
             patients=(1200, 20, 50),
             seed=52,
         ),
@@ -164,40 +176,26 @@ class Builder(SimulatedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
-        scan = config.scan
-        n = scan.size if scan else config.size or None
-        spacing = (scan.spacing, scan.spacing) if scan else None
+        if isinstance(config, Simulated):
+            protocol, others = config.protocol, {}
+            n, coils, mm, plane = protocol.size, 1, (protocol.spacing,) * 2, "axial"
+            spacing = config.patient is not phantom.patient  # else the metadata tell it
+            facts = {"acceleration": protocol.operator.acceleration, "noise": protocol.noise}
+        else:
+            others, spacing = {"scale": np.float32}, True
+            n, coils, mm, plane = config.size, config.coils, None, None
+            facts = {"acceleration": config.sampling.acceleration, "coils": coils}
         # The largest value is the zero frequency, n times the image's mean, which is below 0.25.
         most = 0.375 * (n or 344)  # fastMRI has about 368 lines of 320 samples
-        kspace = domain("MR", "k-space", (-most, most), None, channels=2 * config.coils, plane=None)
-        features = {
-            "source": image_feature((n, n, 2 * config.coils), np.float32),
-            "target": image_feature((n, n, 1), np.float32),
-            "contrast": tfds.features.Text(),
-        }
-        if config.find:
-            features["scale"] = np.float32
-        if config.patient is not phantom.patient or config.find:
-            features["spacing"] = tfds.features.Tensor(shape=(2,), dtype=np.float32)
-        features |= {"patient": tfds.features.Text(), "name": tfds.features.Text()}
-        metadata = {
-            "kind": "paired",
-            "aligned": True,
-            "source": kspace,
-            "target": domain("MR", "signal", (0.0, 1.0), spacing, plane="axial" if scan else None),
-        }
-        if scan:
-            metadata |= {"acceleration": scan.operator.acceleration, "noise": scan.noise}
-        else:
-            metadata |= {"acceleration": config.sampling.acceleration, "coils": config.coils}
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(features),
-            supervised_keys=("source", "target"),
-            metadata=tfds.core.MetadataDict(metadata),
+        window, side = (-most, most), n or None
+        kspace = features.Image(
+            (side, side, 2 * coils), np.float32, "MR", "k-space", window, None, None
         )
-
-    def simulated_cases(self) -> dict[str, list[Case]]:
-        """One case a patient."""
-        if self.builder_config.patient is not phantom.patient:
-            mni152.atlas.files()  # tells at once what is missing
-        return super().simulated_cases()
+        image = features.Image((side, side, 1), np.float32, "MR", "signal", (0.0, 1.0), mm, plane)
+        return features.info(
+            self,
+            {"source": kspace, "target": image},
+            others | {"contrast": tfds.features.Text()},
+            spacing=spacing,
+            metadata=facts,
+        )

@@ -15,12 +15,13 @@ import numpy as np
 
 from zoo.physics import fourier, resolution
 from zoo_datasets.phantoms import brain
+from zoo_datasets.phantoms.slices import heights
 
 CONTRASTS = ("T1", "T2")
 
 
 @dataclasses.dataclass(frozen=True)
-class Scan:
+class Protocol:
     """A protocol.
 
     Attributes:
@@ -52,32 +53,29 @@ class Scan:
         return fourier.Cartesian(lines)
 
 
-def patient(scan: Scan, seed: int, number: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
+def patient(protocol: Protocol, seed: int, number: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Slices of patient `number`: contrast, k-space `[n, n, 2]` and image `[n, n, 1]`, float32.
 
     Everything follows from (seed, number) and the protocol.
     """
     rng = np.random.default_rng([seed, number])
-    head = brain.Brain(rng, 2 * scan.size, scan.spacing / 2)
-    coil = brain.bias_field(rng, 2 * scan.size, scan.spacing / 2)
-    low, high = brain.EXTENT
-    # One slice somewhere in each equal part of the brain.
-    part = (high - low) / scan.slices
-    z = low + (np.arange(scan.slices) + rng.uniform(size=scan.slices)) * part
-    contrasts = rng.choice(CONTRASTS, scan.slices).tolist()
+    head = brain.Brain(rng, 2 * protocol.size, protocol.spacing / 2)
+    coil = brain.bias_field(rng, 2 * protocol.size, protocol.spacing / 2)
+    z = heights(rng, protocol.slices, brain.EXTENT)
+    contrasts = rng.choice(CONTRASTS, protocol.slices).tolist()
     painted = [
         head.signal(at, contrast) for at, contrast in zip(z.tolist(), contrasts, strict=True)
     ]
-    return measured(scan, np.stack(painted) * coil, contrasts, rng)
+    return measured(protocol, np.stack(painted) * coil, contrasts, rng)
 
 
 def measured(
-    scan: Scan, painted: np.ndarray, contrasts: list[str], rng: np.random.Generator
+    protocol: Protocol, painted: np.ndarray, contrasts: list[str], rng: np.random.Generator
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """What the protocol measures of slices painted twice as fine, `[slices, 2 n, 2 n]`."""
     images = resolution.crop_kspace(painted, 2)
-    noise = np.float32(scan.noise) * rng.standard_normal((2, *images.shape), np.float32)
-    kspace = scan.operator.forward(images)
-    kspace += scan.operator.lines[:, None] * (noise[0] + 1j * noise[1])
+    noise = np.float32(protocol.noise) * rng.standard_normal((2, *images.shape), np.float32)
+    kspace = protocol.operator.forward(images)
+    kspace += protocol.operator.lines[:, None] * (noise[0] + 1j * noise[1])
     sources = fourier.to_channels(kspace)
     return list(zip(contrasts, sources, images[..., None], strict=True))

@@ -16,7 +16,9 @@ LEVEL = (0.35, 1.0)  # signal of the brightest half per cent of pixels
 NOISE = (0.004, 0.08)  # standard deviation in the real and in the imaginary part
 
 
-def patient(scan: phantom.Scan, seed: int, number: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
+def patient(
+    protocol: phantom.Protocol, seed: int, number: int
+) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Slices of subject `number`: "", k-space `[n, n, 2]` and image `[n, n, 1]`, float32.
 
     Everything follows from (seed, number) and the protocol, whose `noise` is not used.
@@ -25,11 +27,11 @@ def patient(scan: phantom.Scan, seed: int, number: int) -> list[tuple[str, np.nd
         FileNotFoundError: without `nilearn`.
     """
     rng = np.random.default_rng([seed, number])
-    painted = mr_varied.draw(rng, scan.slices, 2 * scan.size, scan.spacing / 2)
+    painted = mr_varied.draw(rng, protocol.slices, 2 * protocol.size, protocol.spacing / 2)
     painted *= rng.uniform(*LEVEL) / np.quantile(painted, 0.995)
-    scan = dataclasses.replace(
-        scan,
+    protocol = dataclasses.replace(
+        protocol,
         noise=float(np.exp(rng.uniform(*np.log(NOISE)))),
-        acceleration=float(rng.choice([1.0, scan.acceleration])),
+        acceleration=float(rng.choice([1.0, protocol.acceleration])),
     )
-    return phantom.measured(scan, painted, [""] * scan.slices, rng)
+    return phantom.measured(protocol, painted, [""] * protocol.slices, rng)

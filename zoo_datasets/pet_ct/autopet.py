@@ -95,19 +95,14 @@ def read(case: Case, config: SourceConfig) -> Examples:
                 f"{case.key}/{role}.nii.gz: expected {wanted}. "
                 f"Received: {values.min():g} to {values.max():g}"
             )
-    spacing = np.float32(suv.spacing[1:])
     hu, labels = to_int16(ct.values), lesions.values.astype(np.uint8)[..., None]
     for i in range(len(hu)):
         key = f"{case.key}-{i:04d}"
-        yield (
+        yield case.example(
             key,
-            {
-                "source": suv.values[i, ..., None],
-                "target": hu[i, ..., None],
-                "source_label": labels[i],
-                "target_label": labels[i],
-                "spacing": spacing,
-                "patient": case.patient,
-                "name": key,
-            },
+            source=suv.values[i, ..., None],
+            target=hu[i, ..., None],
+            source_label=labels[i],
+            target_label=labels[i],
+            spacing=suv.spacing[1:],
         )

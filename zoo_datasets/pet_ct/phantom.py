@@ -23,9 +23,10 @@ from zoo_datasets.cases import Case, Examples
 from zoo_datasets.phantoms import anatomy
 from zoo_datasets.phantoms.anatomy import Canvas, Contour, Organ
 from zoo_datasets.phantoms.body import Patient
-from zoo_datasets.phantoms.ct_scan import FIELD_MM, STORED
+from zoo_datasets.phantoms.ct_scan import FIELD_MM, stored
 from zoo_datasets.phantoms.noise import correlated
-from zoo_datasets.simulated import paired_slices
+from zoo_datasets.phantoms.slices import heights
+from zoo_datasets.simulated import SimulatedConfig, slices
 
 LABELS = ("background", "lesion")
 _FWHM = 2.355  # of a Gaussian, in standard deviations
@@ -38,7 +39,7 @@ _BY_HU = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Scan:
+class Protocol:
     """Both protocols: `slices` images of `size` x `size` pixels a patient."""
 
     size: int = 256
@@ -127,7 +128,7 @@ class Tracer:
         patient = self.patient
         hu = Canvas(patient.size, patient.spacing, patient.fields[0])
         hu.hu = patient.slice(z)
-        body, _, cavity = patient._contours(z)
+        body, _, cavity = patient.contours(z)
         where, inside = hu.mask(cavity)
         within = np.zeros_like(hu.hu)
         within[where] = inside
@@ -135,8 +136,10 @@ class Tracer:
         within -= lung
         seen = np.zeros(hu.hu.shape, bool)
         regions = {"lung": None, "inside": within, "bone": None}
-        shapes = [(lesion, lesion.organ.at(z)) for lesion in self.lesions]
-        shapes = [(lesion, shape) for lesion, shape in shapes if shape is not None]
+        shapes = []
+        for lesion in self.lesions:
+            if (shape := lesion.organ.at(z)) is not None:
+                shapes.append((lesion, shape))
         for lesion, shape in shapes:
             if lesion.hu is not None:
                 hu.blob(shape, lesion.hu, (4, 8), regions[lesion.place], edge=2.0)
@@ -201,26 +204,26 @@ class Tracer:
             canvas.blob(shape.grown(-4.0), 0.5 * value, (), within, edge=3.0)
 
 
-def patient(scan: Scan, seed: int, number: int) -> dict[str, np.ndarray]:
+def patient(protocol: Protocol, seed: int, number: int) -> dict[str, np.ndarray]:
     """Patient `number`: "pet" float32 SUV, "ct" int16 HU, "labels" uint8, `[slices, n, n]`.
 
     Everything follows from (seed, number). Labels are 1 where a lesion takes up the tracer.
     """
     rng = np.random.default_rng([seed, number])
-    body = Patient(rng, scan.size, scan.spacing)
+    body = Patient(rng, protocol.size, protocol.spacing)
     tracer = Tracer(body, rng)
-    fwhm, noise = rng.uniform(*scan.resolution), rng.uniform(*scan.noise)
-    ct_noise = rng.uniform(*scan.ct_noise)
-    z = (np.arange(scan.slices) + rng.uniform(size=scan.slices)) * anatomy.LENGTH / scan.slices
-    images = {"pet": [], "ct": [], "labels": []}
+    fwhm, noise = rng.uniform(*protocol.resolution), rng.uniform(*protocol.noise)
+    ct_noise = rng.uniform(*protocol.ct_noise)
+    z = heights(rng, protocol.slices, anatomy.EXTENT)
+    images: dict[str, list[np.ndarray]] = {"pet": [], "ct": [], "labels": []}
     for height in z.tolist():
         hu, suv, lesion = tracer.slice(height)
-        images["pet"].append(pet(suv, scan.spacing, fwhm, noise, rng))
-        hu = gaussian_filter(hu, 0.6 / scan.spacing)
-        hu += ct_noise * correlated(rng, scan.size, 0.9 / scan.spacing)
-        images["ct"].append(np.clip(np.rint(hu), *STORED).astype(np.int16))
+        images["pet"].append(pet(suv, protocol.spacing, fwhm, noise, rng))
+        hu = gaussian_filter(hu, 0.6 / protocol.spacing)
+        hu += ct_noise * correlated(rng, protocol.size, 0.9 / protocol.spacing)
+        images["ct"].append(stored(hu))
         images["labels"].append(lesion.astype(np.uint8))
-    return {name: np.stack(slices) for name, slices in images.items()}
+    return {name: np.stack(stack) for name, stack in images.items()}
 
 
 def pet(
@@ -242,7 +245,8 @@ def pet(
     return np.maximum(blurred + sigma * grain, 0).astype(np.float32)
 
 
-def read(case: Case, config) -> Examples:
-    """The slices of a simulated patient; `config` has the `scan` and `seed`."""
-    images = patient(config.scan, config.seed, case.facts["number"])
-    yield from paired_slices(case, images["pet"], images["ct"], images["labels"])
+def read(case: Case, config: SimulatedConfig[Protocol]) -> Examples:
+    """The slices of a simulated patient."""
+    images = patient(config.protocol, config.seed, case.facts["number"])
+    labels = dict.fromkeys(("source_label", "target_label"), images["labels"])
+    yield from slices(case, {"source": images["pet"], "target": images["ct"]} | labels)

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.ndimage
 
 LENGTH = 330.0
+EXTENT = (0.0, LENGTH)
 FRONT, BACK = -np.pi / 2, np.pi / 2  # angles of a contour
 _ANGLES = np.arange(-1025, 1026, dtype=np.float32) * np.float32(np.pi / 1024)
 _WAVELENGTHS = (0.9, 2.2, 7.0)  # mm, standard deviations of the three texture fields
@@ -66,12 +67,14 @@ class Canvas:
 
     def box(self, x: float, y: float, half: float) -> tuple[slice, slice]:
         """Index ranges (rows, columns) of the square of half side `half` around (x, y)."""
-        first, limits = self.axis[0], []
-        for c in (y, x):  # `np.clip` of single numbers would take a tenth of a slice's time
-            low = int(min(max((c - half - first) / self.spacing, 0), self.size))
-            high = int(min(max((c + half - first) / self.spacing + 2, 0), self.size))
-            limits.append(slice(low, high))
-        return tuple(limits)
+        return self._range(y, half), self._range(x, half)
+
+    def _range(self, middle: float, half: float) -> slice:
+        first = self.axis[0]
+        # `np.clip` of single numbers would take a tenth of a slice's time.
+        low = int(min(max((middle - half - first) / self.spacing, 0), self.size))
+        high = int(min(max((middle + half - first) / self.spacing + 2, 0), self.size))
+        return slice(low, high)
 
     def mask(self, shape: Contour, edge: float = 1.0) -> tuple[tuple[slice, slice], np.ndarray]:
         """Coverage in [0, 1] of a contour, and where it lies; the edge is `edge` mm soft."""
@@ -90,7 +93,9 @@ class Canvas:
         step = np.sqrt((u * shape.a) ** 2 + (v * shape.b) ** 2 + 1e-6) / (rho + 1e-6)
         return where, np.clip(0.5 - distance * step / max(edge, self.spacing), 0, 1)
 
-    def capsule(self, x1, y1, x2, y2, r, edge: float = 1.0):
+    def capsule(
+        self, x1: float, y1: float, x2: float, y2: float, r: float, edge: float = 1.0
+    ) -> tuple[tuple[slice, slice], np.ndarray]:
         """Coverage of a line from (x1, y1) to (x2, y2) of radius `r`, and where it lies."""
         edge = max(edge, self.spacing)
         half = np.hypot(x2 - x1, y2 - y1) / 2 + r + edge
@@ -130,7 +135,7 @@ class Canvas:
         for radius, value in ((r, dense), (r - 1.6, spongy)):
             for p, q in zip(points[:-1], points[1:], strict=True):
                 if radius > 0.4:
-                    self.paint(*self.capsule(*p, *q, radius), value, (25, 25))
+                    self.paint(*self.capsule(p[0], p[1], q[0], q[1], radius), value, (25, 25))
 
 
 class Organ:

@@ -23,6 +23,7 @@ import numpy as np
 from scipy import ndimage
 
 from zoo_datasets.phantoms import brain
+from zoo_datasets.phantoms.slices import heights
 from zoo_datasets.publishers import volumes
 
 MAXIMUM = 4095  # 12 bits
@@ -43,7 +44,7 @@ _LEVELS = (68.0, 166.0, 222.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Scan:
+class Protocol:
     """A protocol.
 
     Attributes:
@@ -61,7 +62,7 @@ class Scan:
     noise: tuple[float, float] = (0.006, 0.015)
 
 
-def subject(scan: Scan, seed: int, number: int) -> dict[str, np.ndarray]:
+def subject(protocol: Protocol, seed: int, number: int) -> dict[str, np.ndarray]:
     """Subject `number`: uint16 signal under each contrast's name, uint8 "labels"; `[slices, n, n]`.
 
     Everything follows from (seed, number). The labels are indices of `LABELS`.
@@ -70,17 +71,15 @@ def subject(scan: Scan, seed: int, number: int) -> dict[str, np.ndarray]:
         FileNotFoundError: without `nilearn`.
     """
     rng = np.random.default_rng([seed, number])
-    head = Subject(rng, scan.size, scan.spacing)
-    low, high = EXTENT
-    # One slice somewhere in each equal part of the brain.
-    zs = low + (np.arange(scan.slices) + rng.uniform(size=scan.slices)) * (high - low) / scan.slices
-    coil = brain.bias_field(rng, scan.size, scan.spacing)
-    sigma = rng.uniform(*scan.noise) * MAXIMUM
-    images = {name: [] for name in (*scan.contrasts, "labels")}
+    head = Subject(rng, protocol.size, protocol.spacing)
+    zs = heights(rng, protocol.slices, EXTENT)
+    coil = brain.bias_field(rng, protocol.size, protocol.spacing)
+    sigma = rng.uniform(*protocol.noise) * MAXIMUM
+    images: dict[str, list[np.ndarray]] = {name: [] for name in (*protocol.contrasts, "labels")}
     for z in zs.tolist():
         tissue = head.slice(z)
         images["labels"].append(tissue.labels)
-        for contrast in scan.contrasts:
+        for contrast in protocol.contrasts:
             signal = GAIN[contrast] * coil * head.signal(tissue, contrast)
             stored = np.rint(brain.rician(signal, sigma, rng)).clip(0, MAXIMUM)
             images[contrast].append(stored.astype(np.uint16))
@@ -181,7 +180,7 @@ class Subject:
             signal = tissue.average * kept + np.tensordot(ill, tissue.shares[3:], 1)
         else:
             signals = [self._equation(contrast, *values) for values in self.tissues.values()]
-            signal = np.tensordot(np.float32(signals), tissue.shares, 1)
+            signal = np.tensordot(np.array(signals, np.float32), tissue.shares, 1)
         return signal * tissue.texture
 
     @staticmethod
@@ -223,7 +222,7 @@ class Subject:
         p -= d * (self.atrophy * np.exp(-((d / reach) ** 2).sum(0)))
         for centre, radius, oedema, _ in self.lesions:
             if oedema:  # a mass pushes what is around it away
-                d = p - np.float32(centre)[:, None, None]
+                d = p - np.array(centre, np.float32)[:, None, None]
                 p -= d * (0.35 * np.exp(-((d / (1.6 * radius + 0.6 * oedema)) ** 2).sum(0)))
         return p
 
@@ -248,7 +247,7 @@ class Subject:
         """(tissue, coverage `[n, n]`) of the lesions, each over those before it."""
         layers = []
         for centre, radius, oedema, dead in self.lesions:
-            apart = np.sqrt(((p - np.float32(centre)[:, None, None]) ** 2).sum(0))
+            apart = np.sqrt(((p - np.array(centre, np.float32)[:, None, None]) ** 2).sum(0))
             near = apart < radius + oedema + 10
             if not near.any():
                 continue

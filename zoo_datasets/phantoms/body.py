@@ -160,7 +160,7 @@ class Patient:
             for _ in range(6)
         ]
 
-    def _contours(self, z: float) -> tuple[Contour, Contour, Contour]:
+    def contours(self, z: float) -> tuple[Contour, Contour, Contour]:
         """Body, muscle and cavity outlines at z."""
         a, b = self.body
         t = z / anatomy.LENGTH
@@ -183,7 +183,7 @@ class Patient:
         fields = np.cos(turn) * self.fields[0] + np.sin(turn) * self.fields[1]
         canvas = Canvas(self.size, self.spacing, fields.astype(np.float32))
         hu = self.hu
-        body, muscle, cavity = self._contours(z)
+        body, muscle, cavity = self.contours(z)
         self._table(canvas, body)
         canvas.blob(body, 30, (5, 10))  # skin
         canvas.blob(body.grown(-2.0), hu["fat"], (3, 5, 4))

@@ -41,6 +41,24 @@ TISSUES = {
     "tumour": ("lesion", 1250.0, 105.0, 0.88, 0.1),
     "necrosis": ("lesion", 2000.0, 230.0, 0.95, 0.1),
 }
+# HU of the tissues at 120 kV, and their standard deviation between patients.
+HU = {
+    "air": (-1000.0, 0.0),
+    "skin": (25.0, 8.0),
+    "fat": (-98.0, 5.0),
+    "muscle": (56.0, 4.0),
+    "bone": (1350.0, 150.0),
+    "marrow": (520.0, 130.0),  # between the tables of the skull, with its trabeculae
+    "fluid": (8.0, 2.0),
+    "cortex": (38.0, 1.5),
+    "nuclei": (38.0, 1.5),
+    "pallidum": (42.0, 3.0),
+    "white": (29.0, 1.5),
+    "oedema": (20.0, 2.0),
+    "tumour": (43.0, 7.0),
+    "necrosis": (15.0, 3.0),
+}
+BONE = [list(TISSUES).index(name) for name in ("bone", "marrow")]
 _LABEL = np.array([LABELS.index(tissue[0]) for tissue in TISSUES.values()])
 _INDEX = {name: i for i, name in enumerate(TISSUES)}
 
@@ -53,6 +71,13 @@ _VENTRICLE = (
     ((23, 27, 12), (32, 14, -8), 3.0),
     ((32, 14, -8), (30, -6, -16), 2.4),
 )
+
+
+def draw_hu(rng: np.random.Generator) -> np.ndarray:
+    """HU of each of `TISSUES` in one patient, float32 `[tissues]`."""
+    return np.array(
+        [mean + spread * rng.standard_normal() for mean, spread in HU.values()], np.float32
+    )
 
 
 def spin_echo(pd, t1, t2, tr: float, te: float):
@@ -162,7 +187,8 @@ class Brain:
         `thickness` in mm averages over a slice that thick around z (three levels of it).
         """
         if thickness > 0:
-            return sum(self.fractions(z + thickness * t) for t in (-1 / 3, 0, 1 / 3)) / 3
+            first, *others = (self.fractions(z + thickness * t) for t in (-1 / 3, 0, 1 / 3))
+            return sum(others, first) / 3
         out = np.zeros((len(TISSUES), self.size, self.size), np.float32)
         free = np.ones((self.size, self.size), np.float32)
         for name, cover in reversed(self._layers(float(z))):
@@ -191,7 +217,7 @@ class Brain:
         signals = [spin_echo(pd, t1, t2, *PROTOCOLS[contrast]) for t1, t2, pd in tissues]
         # Proton density varies by 2.5 % within a tissue, alike for all contrasts.
         texture = 1 + np.float32(0.025) * self.texture.grid(self.axis, self.axis, z)
-        return np.tensordot(np.float32(signals), fractions, 1) * texture
+        return np.tensordot(np.array(signals, np.float32), fractions, 1) * texture
 
     def volume(self, zs: Iterable[float], contrast: str, thickness: float = 0.0) -> np.ndarray:
         """Signals at the heights `zs`, float32 `[D, size, size]`."""
@@ -336,8 +362,8 @@ class Brain:
         box = ((lateral[0] < 46) & (np.abs(p[1]) < 64) & (np.abs(p[2]) < 34)).nonzero()[0]
         q = lateral[:, box]
         best = distance[box]
-        for start, end, radius in _VENTRICLE:
-            start, end = np.float32(start)[:, None], np.float32(end)[:, None]
+        for first, last, radius in _VENTRICLE:
+            start, end = np.array([first, last], np.float32)[..., None]
             along = end - start
             t = np.clip((along * (q - start)).sum(0) / (along**2).sum(), 0, 1)
             apart = np.sqrt(((q - start - t * along) ** 2).sum(0))
@@ -351,7 +377,7 @@ class Brain:
         """Coverage of the lesions; oedema spreads in the white matter only."""
         layers = []
         for lesion in self.lesions:
-            apart = np.sqrt(((p - np.float32(lesion.centre)[:, None]) ** 2).sum(0))
+            apart = np.sqrt(((p - lesion.centre.astype(np.float32)[:, None]) ** 2).sum(0))
             reach = lesion.radius + lesion.oedema + 8
             if not (close := (apart < reach).nonzero()[0]).size:
                 continue
@@ -396,22 +422,3 @@ def _segment(x, y, start, end) -> np.ndarray:
     ex, ey = end[0] - start[0], end[1] - start[1]
     t = np.clip(((x - start[0]) * ex + (y - start[1]) * ey) / (ex * ex + ey * ey), 0, 1)
     return np.hypot(x - start[0] - t * ex, y - start[1] - t * ey)
-
-
-# HU of `brain.TISSUES` at 120 kV, and their standard deviation between patients.
-HU = {
-    "air": (-1000.0, 0.0),
-    "skin": (25.0, 8.0),
-    "fat": (-98.0, 5.0),
-    "muscle": (56.0, 4.0),
-    "bone": (1350.0, 150.0),
-    "marrow": (520.0, 130.0),  # between the tables of the skull, with its trabeculae
-    "fluid": (8.0, 2.0),
-    "cortex": (38.0, 1.5),
-    "nuclei": (38.0, 1.5),
-    "pallidum": (42.0, 3.0),
-    "white": (29.0, 1.5),
-    "oedema": (20.0, 2.0),
-    "tumour": (43.0, 7.0),
-    "necrosis": (15.0, 3.0),
-}

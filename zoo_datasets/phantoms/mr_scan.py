@@ -1,4 +1,4 @@
-"""Scans of random brains: the examples of `mri_contrast` and `brain_seg`.
+"""An MR scanner that measures simulated heads.
 
 What a scanner adds to `brain.Brain`'s signal: partial volume over the slice's thickness, one
 receive coil's smooth sensitivity (the same for all contrasts of a patient), Rician noise, and a
@@ -9,14 +9,17 @@ import dataclasses
 
 import numpy as np
 
+from zoo_datasets.features import Image
 from zoo_datasets.phantoms import brain
+from zoo_datasets.phantoms.slices import heights
 
 MAXIMUM = 4095  # 12 bits
+WINDOW = (0.0, float(MAXIMUM))
 GAIN = {"T1": 5000.0, "T2": 5000.0}  # stored value of signal 1; fat and fluid just fit
 
 
 @dataclasses.dataclass(frozen=True)
-class Scan:
+class Protocol:
     """A protocol: `slices` images of `size` x `size` pixels a patient, `thickness` mm thick."""
 
     size: int = 128
@@ -30,24 +33,31 @@ class Scan:
         return brain.FIELD_MM / self.size
 
 
-def patient(scan: Scan, seed: int, number: int) -> dict[str, np.ndarray]:
+def stored(signal: np.ndarray, contrast: str) -> np.ndarray:
+    """Signal as a scanner's files hold it: uint16, up to `MAXIMUM`."""
+    return np.clip(np.rint(GAIN[contrast] * signal), 0, MAXIMUM).astype(np.uint16)
+
+
+def image(size: int, spacing: float) -> Image:
+    """How the images of these and other simulated heads are stored."""
+    return Image((size, size, 1), np.uint16, "MR", "signal", WINDOW, (spacing, spacing))
+
+
+def patient(protocol: Protocol, seed: int, number: int) -> dict[str, np.ndarray]:
     """Patient `number`: "T1" and "T2" uint16 signal, "labels" uint8, each `[slices, n, n]`.
 
     Everything follows from (seed, number). The labels are indices of `brain.LABELS`.
     """
     rng = np.random.default_rng([seed, number])
-    head = brain.Brain(rng, scan.size, scan.spacing)
-    low, high = brain.EXTENT
-    # One slice somewhere in each equal part of the brain.
-    zs = low + (np.arange(scan.slices) + rng.uniform(size=scan.slices)) * (high - low) / scan.slices
-    coil = brain.bias_field(rng, scan.size, scan.spacing)
-    sigma = rng.uniform(*scan.noise)
-    images = {"T1": [], "T2": [], "labels": []}
+    head = brain.Brain(rng, protocol.size, protocol.spacing)
+    zs = heights(rng, protocol.slices, brain.EXTENT)
+    coil = brain.bias_field(rng, protocol.size, protocol.spacing)
+    sigma = rng.uniform(*protocol.noise)
+    images: dict[str, list[np.ndarray]] = {"T1": [], "T2": [], "labels": []}
     for z in zs.tolist():
-        fractions = head.fractions(z, scan.thickness)
+        fractions = head.fractions(z, protocol.thickness)
         images["labels"].append(brain.labels_of(fractions))
-        for contrast, gain in GAIN.items():
+        for contrast in GAIN:
             signal = brain.rician(coil * head.signal_of(fractions, z, contrast), sigma, rng)
-            stored = np.clip(np.rint(gain * signal), 0, MAXIMUM).astype(np.uint16)
-            images[contrast].append(stored)
+            images[contrast].append(stored(signal, contrast))
     return {name: np.stack(slices) for name, slices in images.items()}

@@ -1,9 +1,7 @@
 """Heads as many scanners show them."""
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
-from zoo.physics import resolution
 from zoo_datasets.phantoms import atlas, brain, shapes
 
 KINDS = {"head": 0.35, "average": 0.35, "shapes": 0.3}  # and their shares
@@ -18,14 +16,6 @@ def draw(rng: np.random.Generator, slices: int, size: int, spacing: float) -> np
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
     make = {"head": _head, "average": _average, "shapes": _shapes}[kind]
     return make(rng, slices, size, spacing) * brain.bias_field(rng, size, spacing)
-
-
-def _averaged(image: np.ndarray, scale: int) -> np.ndarray:
-    return resolution.block_mean(np.abs(image), scale)
-
-
-def _blurred(image: np.ndarray, scale: int) -> np.ndarray:
-    return resolution.block_mean(gaussian_filter(np.abs(image), 0.3 * scale), scale)
 
 
 def _heights(rng: np.random.Generator, slices: int, extent: tuple[float, float]) -> list[float]:

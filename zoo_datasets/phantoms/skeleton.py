@@ -82,5 +82,5 @@ def draw(canvas: Canvas, patient, z: float, muscle: Contour, cavity: Contour) ->
         for side in (-1, 1):
             cx, cy = muscle.point(0.72 if side > 0 else np.pi - 0.72, 0.97)
             dx = 24 - z / 5
-            points = [(cx - side * dx, cy + 12), (cx, cy), (cx + side * dx * 0.55, cy - 22)]
-            canvas.rod(points, 2.9, dense, spongy)
+            blade = [(cx - side * dx, cy + 12), (cx, cy), (cx + side * dx * 0.55, cy - 22)]
+            canvas.rod(blade, 2.9, dense, spongy)

@@ -83,19 +83,15 @@ def pairs(case: Case, config: SourceConfig) -> Examples:
     for i in mr_signal.full_slices(first, second):
         name = f"{case.key}-{i:03d}"
         label = labels.values[i].astype(np.uint8)[..., None]
-        yield (
+        yield case.example(
             name,
-            {
-                "source": first[i, ..., None],
-                "target": second[i, ..., None],
-                "source_label": label,
-                "target_label": label,
-                "source_scale": first_scale,
-                "target_scale": second_scale,
-                "spacing": np.float32(source.spacing[1:]),
-                "patient": case.patient,
-                "name": name,
-            },
+            source=first[i, ..., None],
+            target=second[i, ..., None],
+            source_label=label,
+            target_label=label,
+            source_scale=first_scale,
+            target_scale=second_scale,
+            spacing=source.spacing[1:],
         )
 
 

@@ -111,30 +111,23 @@ def find_lesions(root: pathlib.Path) -> dict[str, list[Case]]:
 def read(case: Case, config: Any) -> Examples:
     """A mammogram as the data set's example: image, patient, name, laterality, view."""
     image = read_mammogram(case.files["image"], config.size)
-    yield case.key, {"image": image} | _texts(case)
+    yield case.example(case.key, image=image, **_texts(case))
 
 
 def read_lesion(case: Case, config: Any) -> Examples:
     """The crop of a lesion as the data set's example, with its pathology as the label."""
     pixels = _cropped(case.files["pair"])
-    yield (
+    yield case.example(
         case.key,
-        {
-            "image": fitted(pixels, config.size),
-            "label": case.facts["pathology"],
-            "kind": case.facts["kind"],
-        }
-        | _texts(case),
+        image=fitted(pixels, config.size),
+        label=case.facts["pathology"],
+        kind=case.facts["kind"],
+        **_texts(case),
     )
 
 
 def _texts(case: Case) -> dict[str, str]:
-    return {
-        "patient": case.patient,
-        "name": case.key,
-        "laterality": case.facts["laterality"],
-        "view": case.facts["view"],
-    }
+    return {name: case.facts[name] for name in ("laterality", "view")}
 
 
 def _case(row: dict[str, str], facts: dict[str, str]) -> Case:
@@ -185,7 +178,7 @@ def _read(table: pathlib.Path) -> list[dict[str, str]]:
 
 def _image_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
     """Image folders by name: directly in `root`, in CBIS-DDSM/ or in manifest-…/CBIS-DDSM/."""
-    found = {}
+    found: dict[str, pathlib.Path] = {}
     for pattern in ("*", "*/*", "*/*/*"):
         for path in root.glob(pattern):
             if _FOLDER.fullmatch(path.name) and path.is_dir():

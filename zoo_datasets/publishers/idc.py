@@ -210,8 +210,8 @@ def fetch(
     say(f"{name}: {len(wanted)} of {len(every)} series, {size:.1f} GB, into {manual}")
     if SELECTIONS[name].rest:
         say(f"Not at the Imaging Data Commons: {SELECTIONS[name].rest}")
-    if wanted and download is None:
-        download = _client()
+    if wanted:
+        get = download or _client()
     manual.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(manual).free < 1.05e6 * sum(series.megabytes for series in wanted):
         raise OSError(
@@ -223,7 +223,7 @@ def fetch(
         for series in wanted:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
-            download(series.uid, part)
+            get(series.uid, part)
             got = sum(1 for path in part.rglob("*") if path.is_file())
             if got != series.files:
                 raise OSError(

@@ -11,8 +11,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from zoo_datasets.cases import Case, Examples, SourceConfig, by_patient, need
 from zoo_datasets.publishers import mr_signal
 
@@ -79,17 +77,13 @@ def pairs(case: Case, config: SourceConfig) -> Examples:
     )
     for i in mr_signal.full_slices(source, target):
         name = f"{case.key}-{i:03d}"
-        yield (
+        yield case.example(
             name,
-            {
-                "source": source[i, ..., None],
-                "target": target[i, ..., None],
-                "source_scale": source_scale,
-                "target_scale": target_scale,
-                "spacing": np.float32(grid.spacing[1:]),
-                "patient": case.patient,
-                "name": name,
-            },
+            source=source[i, ..., None],
+            target=target[i, ..., None],
+            source_scale=source_scale,
+            target_scale=target_scale,
+            spacing=grid.spacing[1:],
         )
 
 
@@ -100,13 +94,9 @@ def images(case: Case, config: SourceConfig) -> Examples:
     image, scale = mr_signal.scaled(scan.values)
     for i in mr_signal.full_slices(image):
         name = f"{case.key}-{i:03d}"
-        yield (
+        yield case.example(
             name,
-            {
-                "image": image[i, ..., None],
-                "scale": scale,
-                "spacing": np.float32(scan.spacing[1:]),
-                "patient": case.patient,
-                "name": name,
-            },
+            image=image[i, ..., None],
+            scale=scale,
+            spacing=scan.spacing[1:],
         )

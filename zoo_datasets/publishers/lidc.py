@@ -153,7 +153,7 @@ def slices(folder: Path) -> list[Slice]:
     Raises:
         ValueError: a file that cannot be read or is no CT; steps that differ: a slice is missing.
     """
-    found = {}
+    found: dict[float, tuple[int, Slice]] = {}
     for path in sorted(folder.glob("*.dcm")):
         try:
             header = pydicom.dcmread(path, specific_tags=_TAGS)
@@ -237,7 +237,7 @@ def _mark(
     for roi in nodule.findall("roi"):
         edge = np.array(
             [
-                [float(e.findtext("yCoord")), float(e.findtext("xCoord"))]
+                [float(e.findtext("yCoord", "")), float(e.findtext("xCoord", ""))]
                 for e in roi.iter("edgeMap")
             ]
         )

@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from zoo_datasets.features import Image
 from zoo_datasets.publishers import volumes
 
 # A scanner's gain is arbitrary: this is what a volume's bright tissue becomes.
 BRIGHT = 1000.0
 WINDOW = (0.0, 1.5 * BRIGHT)
+IMAGE = Image((None, None, 1), np.float32, "MR", "signal", WINDOW)
 
 
 def read(path: Path) -> volumes.Scan:

@@ -11,6 +11,7 @@ only its training set has pairs, and splits are hashed from the patient.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -99,7 +100,7 @@ def read(case: Case, config: SourceConfig) -> Examples:
             f"Received: {mask.values.min():g} to {mask.values.max():g}"
         )
     body = mask.values > 0
-    facts = {"spacing": np.float32(ct.spacing[1:])}
+    facts: dict[str, Any] = {"spacing": ct.spacing[1:]}
     if name == "mr":
         values, facts["scale"] = _scaled(case, source.values, body)
     else:
@@ -107,17 +108,13 @@ def read(case: Case, config: SourceConfig) -> Examples:
     hu, labels = to_int16(ct.values), body.astype(np.uint8)[..., None]
     for i in np.flatnonzero(body.any((1, 2))).tolist():
         key = f"{case.key}-{i:04d}"
-        yield (
+        yield case.example(
             key,
-            {
-                "source": values[i, ..., None],
-                "target": hu[i, ..., None],
-                "source_label": labels[i],
-                "target_label": labels[i],
-                "patient": case.patient,
-                "name": key,
-            }
-            | facts,
+            source=values[i, ..., None],
+            target=hu[i, ..., None],
+            source_label=labels[i],
+            target_label=labels[i],
+            **facts,
         )
 
 

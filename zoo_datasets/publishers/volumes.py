@@ -36,7 +36,8 @@ class Scan:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Millimetres from slice to slice, row to row and column to column."""
-        return tuple(float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0))
+        part, row, column = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return part, row, column
 
     def same_grid(self, other: "Scan", tolerance: float = 0.1) -> bool:
         """Whether all voxels lie where the other's do, to `tolerance` mm."""
@@ -61,6 +62,7 @@ def read_nifti(path: Path) -> Scan:
                 while file.read(1 << 20):
                     pass
         image = nibabel.load(path)
+        assert isinstance(image, nibabel.spatialimages.SpatialImage)
         values = np.asarray(image.dataobj, np.float32)
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
@@ -102,6 +104,7 @@ def read_dicom(paths: Iterable[Path], modality: str = "") -> Scan:
             geometry.slice_step([frame.position for frame in one.frames])
         except ValueError as error:
             raise ValueError(f"{one.name}: {error}") from error
+    assert one.affine is not None, "`slice_step` refuses what has none"
     values = np.empty((*one.shape, one.length), np.float32)
     for i in range(one.length):
         with reading(one.name):

@@ -28,8 +28,7 @@ def read_lidc(case: Case, config: Any) -> Examples:
             )
         top, left = (hu.shape[0] - rows) // 2, (hu.shape[1] - columns) // 2
         images = _scaled(hu[top : top + rows, left : left + columns], config.scales)
-        texts = {"patient": case.patient, "name": name}
-        yield name, images | texts | {"spacing": np.float32(spacing)}
+        yield case.example(name, **images, spacing=spacing)
 
 
 def read_cbis_ddsm(case: Case, config: Any) -> Examples:
@@ -39,7 +38,7 @@ def read_cbis_ddsm(case: Case, config: Any) -> Examples:
         ValueError: for a file that cannot be read, or is no mammogram.
     """
     image = cbis_ddsm.read_mammogram(case.files["image"], config.size)[..., 0]
-    yield case.key, _scaled(image, config.scales) | {"patient": case.patient, "name": case.key}
+    yield case.example(case.key, **_scaled(image, config.scales))
 
 
 def _scaled(target: np.ndarray, scales: tuple[int, ...]) -> dict[str, np.ndarray]:

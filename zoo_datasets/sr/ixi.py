@@ -1,7 +1,5 @@
 """T2-weighted slices of IXI at high and at low resolution: the `ixi` examples of `sr`."""
 
-import numpy as np
-
 from zoo.physics import resolution
 from zoo_datasets.cases import Case, Examples, SourceConfig
 from zoo_datasets.publishers import mr_signal
@@ -28,17 +26,7 @@ def read(case: Case, config: SourceConfig) -> Examples:
     image, scale = mr_signal.scaled(scan.values)
     for i in mr_signal.full_slices(image):
         target = image[i, top : top + rows, left : left + columns]
-        name = f"{case.key}-{i:03d}"
         images = {"target": target}
         images |= {f"source_x{s}": resolution.crop_kspace(target, s) for s in config.scales}
         example = {key: image[..., None] for key, image in images.items()}
-        yield (
-            name,
-            example
-            | {
-                "scale": scale,
-                "spacing": np.float32(scan.spacing[1:]),
-                "patient": case.patient,
-                "name": name,
-            },
-        )
+        yield case.example(f"{case.key}-{i:03d}", **example, scale=scale, spacing=scan.spacing[1:])

@@ -11,11 +11,11 @@ import dataclasses
 import numpy as np
 
 from zoo.physics import resolution
-from zoo_datasets.phantoms import anatomy, brain
+from zoo_datasets.phantoms import anatomy, brain, mr_scan
 from zoo_datasets.phantoms.body import Patient
-from zoo_datasets.phantoms.ct_scan import FIELD_MM, STORED
-from zoo_datasets.phantoms.mr_scan import GAIN, MAXIMUM
+from zoo_datasets.phantoms.ct_scan import FIELD_MM, stored
 from zoo_datasets.phantoms.noise import fbp_noise
+from zoo_datasets.phantoms.slices import heights
 
 CT_NOISE = 10.0  # HU, standard deviation in the target
 MR_NOISE = 0.01  # a channel, where fluid has proton density 1: 2.5 % of white matter
@@ -23,7 +23,7 @@ _BOTTOM = -14.0  # mm, lowest slice of a volume: the temporal lobes; it ends abo
 
 
 @dataclasses.dataclass(frozen=True)
-class Scan:
+class Protocol:
     """What is scanned and how.
 
     Attributes:
@@ -51,78 +51,68 @@ class Scan:
     def dimensions(self) -> int:
         return 3 if self.depth else 2
 
-    @property
-    def dtype(self) -> type:
-        return np.int16 if self.modality == "CT" else np.uint16
-
     def shape(self, scale: int = 1) -> tuple[int, ...]:
         """Shape of an image at 1 / `scale` of the resolution, without channels."""
         size = self.size // scale
         return (self.depth // scale, size, size) if self.depth else (size, size)
 
 
-def patient(scan: Scan, seed: int, number: int) -> list[dict[str, np.ndarray]]:
+def patient(protocol: Protocol, seed: int, number: int) -> list[dict[str, np.ndarray]]:
     """The examples of patient `number`: `target` and `source_x<scale>`, int16 HU or uint16 signal.
 
-    Everything follows from (seed, number). Shapes are `scan.shape(scale)`.
+    Everything follows from (seed, number). Shapes are `protocol.shape(scale)`.
     """
     rng = np.random.default_rng([seed, number])
-    if scan.modality == "CT":
-        return [_ct(scan, image) for image in _ct_slices(scan, rng)]
-    return [stored_mr(scan, image) for image in _mr_images(scan, rng)]
+    if protocol.modality == "CT":
+        return [_ct(protocol, image) for image in _ct_slices(protocol, rng)]
+    return [stored_mr(protocol, image) for image in _mr_images(protocol, rng)]
 
 
-def _ct_slices(scan: Scan, rng: np.random.Generator) -> np.ndarray:
+def _ct_slices(protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
     """Scanned slices in HU, float32 `[slices, size, size]`."""
-    body = Patient(rng, 2 * scan.size, scan.spacing / 2)
-    # One slice somewhere in each equal part of the length, all levels in every patient.
-    z = (np.arange(scan.slices) + rng.uniform(size=scan.slices)) * anatomy.LENGTH / scan.slices
+    body = Patient(rng, 2 * protocol.size, protocol.spacing / 2)
+    z = heights(rng, protocol.slices, anatomy.EXTENT)
     hu = resolution.block_mean(np.stack([body.slice(height) for height in z]), 2)
     return hu + np.float32(CT_NOISE) * fbp_noise(rng, hu.shape)
 
 
-def _ct(scan: Scan, hu: np.ndarray) -> dict[str, np.ndarray]:
+def _ct(protocol: Protocol, hu: np.ndarray) -> dict[str, np.ndarray]:
     """Target and sources of one slice, stored as a scanner's 12-bit files hold them."""
     images = {"target": hu}
-    images |= {f"source_x{scale}": resolution.block_mean(hu, scale) for scale in scan.scales}
-    return {k: np.clip(np.rint(v), *STORED).astype(np.int16) for k, v in images.items()}
+    images |= {f"source_x{scale}": resolution.block_mean(hu, scale) for scale in protocol.scales}
+    return {name: stored(image) for name, image in images.items()}
 
 
-def _mr_images(scan: Scan, rng: np.random.Generator) -> np.ndarray:
+def _mr_images(protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
     """Scanned complex images `[n, H, W]`, or one volume `[1, D, H, W]`."""
-    head = brain.Brain(rng, 2 * scan.size, scan.spacing / 2)
-    coil = brain.bias_field(rng, 2 * scan.size, scan.spacing / 2)
-    if scan.depth:
-        z = _BOTTOM + (np.arange(2 * scan.depth) + 0.5) * scan.spacing / 2
+    head = brain.Brain(rng, 2 * protocol.size, protocol.spacing / 2)
+    coil = brain.bias_field(rng, 2 * protocol.size, protocol.spacing / 2)
+    if protocol.depth:
+        z = _BOTTOM + (np.arange(2 * protocol.depth) + 0.5) * protocol.spacing / 2
         painted = (head.volume(z, "T1") * coil)[None]
     else:
-        low, high = brain.EXTENT
-        z = low + (np.arange(scan.slices) + rng.uniform(size=scan.slices)) * (
-            (high - low) / scan.slices
-        )
+        z = heights(rng, protocol.slices, brain.EXTENT)
         painted = head.volume(z, "T1") * coil
-    return noisy(scan, painted, rng)
+    return noisy(protocol, painted, rng)
 
 
-def noisy(scan: Scan, painted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def noisy(protocol: Protocol, painted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The complex images of a scan of what is painted twice as fine, fluid of proton density 1."""
-    signal = _scanned(painted, scan, 2)
+    signal = _scanned(painted, protocol, 2)
     noise = rng.standard_normal((2, *signal.shape), np.float32)
     return signal + np.float32(MR_NOISE) * (noise[0] + 1j * noise[1])
 
 
-def stored_mr(scan: Scan, image: np.ndarray) -> dict[str, np.ndarray]:
+def stored_mr(protocol: Protocol, image: np.ndarray) -> dict[str, np.ndarray]:
     """Magnitude images of one complex image or volume."""
     images = {"target": np.abs(image)}
-    images |= {f"source_x{scale}": _scanned(image, scan, scale) for scale in scan.scales}
-    return {
-        k: np.rint(GAIN["T1"] * v).clip(0, MAXIMUM).astype(np.uint16) for k, v in images.items()
-    }
+    images |= {f"source_x{scale}": _scanned(image, protocol, scale) for scale in protocol.scales}
+    return {name: mr_scan.stored(image, "T1") for name, image in images.items()}
 
 
-def _scanned(image: np.ndarray, scan: Scan, scale: int) -> np.ndarray:
+def _scanned(image: np.ndarray, protocol: Protocol, scale: int) -> np.ndarray:
     """Magnitude at 1 / `scale` of the resolution."""
-    if not scan.depth:
+    if not protocol.depth:
         return resolution.crop_kspace(image, scale)
     # A volume ends amidst the head, where the DFT would jump to the air above the vertex: with its
     # mirror image behind it, it goes on smoothly, as the head does beyond an excited slab.

@@ -7,44 +7,56 @@ low-resolution forms measure less of k-space; some average over pixels instead, 
 were reduced after the scan. No TensorFlow is imported.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.fft
 from scipy.ndimage import gaussian_filter
 
 from zoo.physics import resolution
 from zoo_datasets.phantoms.mr_scan import MAXIMUM
-from zoo_datasets.phantoms.mr_varied import _averaged, _blurred, draw
-from zoo_datasets.sr.phantom import Scan
+from zoo_datasets.phantoms.mr_varied import draw
+from zoo_datasets.sr.phantom import Protocol
 
 SPACING = (0.5, 1.2)  # mm
 LEVEL = (250.0, 3800.0)  # of the brightest half per cent of pixels
 NOISE = (0.003, 0.04)  # standard deviation in a channel, of that level
 
 
-def patient(scan: Scan, seed: int, number: int) -> list[dict[str, np.ndarray]]:
+def patient(protocol: Protocol, seed: int, number: int) -> list[dict[str, np.ndarray]]:
     """Slices of subject `number`, as `phantom.patient` gives them.
 
-    Everything follows from (seed, number). The pixel size is drawn and `scan.field` is not used.
+    Everything follows from (seed, number). The pixel size is drawn, `protocol.field` is not used.
 
     Raises:
         FileNotFoundError: without `nilearn`.
     """
     rng = np.random.default_rng([seed, number])
     spacing = float(rng.uniform(*SPACING))
-    images = _resolution(rng, draw(rng, scan.slices, scan.size, spacing))
+    images = _resolution(rng, draw(rng, protocol.slices, protocol.size, spacing))
     level, noise = (float(np.exp(rng.uniform(*np.log(each)))) for each in (LEVEL, NOISE))
     images *= level / np.quantile(images, 0.995)
     channels = rng.standard_normal((2, *images.shape), np.float32)
     scanned = images + level * noise * (channels[0] + 1j * channels[1])
-    reduce = rng.choice([resolution.crop_kspace, _averaged, _blurred], p=[0.6, 0.25, 0.15])
-    pitch = {"spacing": np.float32([spacing, spacing])}
-    return [_stored(image, scan, reduce) | pitch for image in scanned]
+    reduce = (resolution.crop_kspace, _averaged, _blurred)[rng.choice(3, p=[0.6, 0.25, 0.15])]
+    pitch = {"spacing": np.array([spacing, spacing], np.float32)}
+    return [_stored(image, protocol, reduce) | pitch for image in scanned]
 
 
-def _stored(image: np.ndarray, scan: Scan, reduce) -> dict[str, np.ndarray]:
+def _stored(
+    image: np.ndarray, protocol: Protocol, reduce: Callable[[np.ndarray, int], np.ndarray]
+) -> dict[str, np.ndarray]:
     images = {"target": np.abs(image)}
-    images |= {f"source_x{scale}": reduce(image, scale) for scale in scan.scales}
+    images |= {f"source_x{scale}": reduce(image, scale) for scale in protocol.scales}
     return {k: np.rint(v).clip(0, MAXIMUM).astype(np.uint16) for k, v in images.items()}
+
+
+def _averaged(image: np.ndarray, scale: int) -> np.ndarray:
+    return resolution.block_mean(np.abs(image), scale)
+
+
+def _blurred(image: np.ndarray, scale: int) -> np.ndarray:
+    return resolution.block_mean(gaussian_filter(np.abs(image), 0.3 * scale), scale)
 
 
 def _resolution(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
