@@ -25,7 +25,7 @@ from zoo.data import batches, prepare
 from zoo.data.facts import data_facts
 from zoo.models.encoder_decoder import EncoderDecoderRecipe
 from zoo.recipe import Recipe
-from zoo_datasets.folder import folder_dataset_builder, layout
+from zoo_datasets.folder import config, describe, layout, pseudonyms
 
 # Rows run to the back, columns to the left: axial slices are presented as they are stored.
 HUNG = np.array([[0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
@@ -125,7 +125,7 @@ def test_prepared_data_are_read_again_and_change_with_files(tmp_path, monkeypatc
     first = build(tmp_path / "in", tmp_path / "data")
     before = every(first)
     with monkeypatch.context() as patch:
-        patch.setattr(folder_dataset_builder.layout, "read", None)  # nothing is read again
+        patch.setattr(layout, "read", None)  # nothing is read again
         again = build(tmp_path / "in", tmp_path / "data")
     assert again.data_dir == first.data_dir
     assert dict(again.info.metadata.items()) == dict(first.info.metadata.items())
@@ -606,10 +606,10 @@ def test_a_file_behind_a_linked_folder_that_changes_makes_another_data_set(tmp_p
     save(tmp_path / "store/1.npy", image(1))
     (tmp_path / "in").mkdir()
     (tmp_path / "in/linked").symlink_to(tmp_path / "store")
-    before = folder_dataset_builder.configure(tmp_path / "in", Recipe()).name
-    assert folder_dataset_builder.configure(tmp_path / "in", Recipe()).name == before
+    before = config.configure(tmp_path / "in", Recipe()).name
+    assert config.configure(tmp_path / "in", Recipe()).name == before
     save(tmp_path / "store/1.npy", image(1, (13, 10)))
-    assert folder_dataset_builder.configure(tmp_path / "in", Recipe()).name != before
+    assert config.configure(tmp_path / "in", Recipe()).name != before
 
 
 # Intensities.
@@ -637,7 +637,7 @@ def test_bits_that_are_not_in_use_are_left_out_of_the_window(tmp_path, capfd, dt
 
 
 def test_values_above_the_window_are_said(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(folder_dataset_builder, "_SAMPLED", 1)
+    monkeypatch.setattr(describe, "_SAMPLED", 1)
     for number in range(4):
         (tmp_path / "in").mkdir(exist_ok=True)
         array = np.full((8, 8), 1000 if number < 3 else 5000, "uint16")
@@ -1031,10 +1031,10 @@ def test_pseudonyms_have_a_secret_key(tmp_path):
     key = path.read_text()
     dataset = pydicom.dcmread(tmp_path / "in/0.dcm")
     identity = f"{dataset.get('IssuerOfPatientID', '')}|0471199"
-    assert layout.pseudonym(bytes.fromhex(key), identity) == seen["data", "in"]
+    assert pseudonyms.pseudonym(bytes.fromhex(key), identity) == seen["data", "in"]
     for file in Path(builder.data_dir_root).parent.rglob("*"):
         if file.is_file() and not file.name.startswith(".") and "data" in file.parts:
             assert key.encode() not in file.read_bytes() and b"0471199" not in file.read_bytes()
     path.write_text("short")
     with pytest.raises(ValueError, match="expected 64 hexadecimal digits"):
-        folder_dataset_builder.patient_key(tmp_path / "data")
+        pseudonyms.patient_key(tmp_path / "data")

@@ -1,16 +1,8 @@
 """`folder`: a user's own DICOM, NIfTI, PNG, TIFF, JPEG or NPY files."""
 
-import dataclasses
-import functools
-import hashlib
 import itertools
-import json
-import os
 import re
-import secrets
-import stat
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,230 +12,20 @@ import skimage.transform
 import tensorflow_datasets as tfds
 
 from zoo.atomic import write_json
-from zoo.domain import Domain
 from zoo.errors import contained, printable
-from zoo.imaging import files, geometry
-from zoo.imaging.dicom.series import Series
-from zoo.imaging.volume import Problem, Volume
-from zoo.recipe import Recipe
-from zoo_datasets.folder import grids, layout
+from zoo.imaging.volume import Volume
+from zoo_datasets.cases import SPLITS
+from zoo_datasets.features import image_feature
+from zoo_datasets.folder import grids
+from zoo_datasets.folder.config import FolderConfig, configure
+from zoo_datasets.folder.describe import FIELDS, caveats, describe, keys_of, shape_of, stored_type
+from zoo_datasets.folder.items import Layout
+from zoo_datasets.folder.pseudonyms import patient_key, pseudonym
 
-_CT_WINDOW = (-1024.0, 1500.0)  # that of the data set `ldct`
-_PERCENTILES = (0.5, 99.5)
-_SAMPLED = 64  # training images that a window is measured on
-_DEPTHS = (1, 2, 4, 8, 10, 12, 14, 16)  # bits that detectors and label maps fill
-_UNITS = ("HU", "SUV", "signal", "line integral", "1")  # known ones, whose spelling matters
-_WIDEST = 1 << 16  # pixels along a side of a resampled image
+__all__ = ["Builder", "FolderConfig", "configure"]
+
 _SHOWN = 20  # of the files that are left out, these are named
 _TOLERANCE = 1e-3  # of label maps in files of floating-point numbers
-_FIELDS = {"source": "source_window", "image": "source_window", "target": "target_window"}
-
-
-@dataclasses.dataclass(eq=False)
-class FolderConfig(tfds.core.BuilderConfig):
-    """Whose files, and how they are prepared.
-
-    Attributes:
-        path: folder, file or .tsv list.
-        spacing: pixel spacing in mm that images are resampled to; 0 keeps their own.
-        slices: neighbouring slices that make the channels of a source, or of a single image.
-        allow_shared_patients: permit one patient in several splits.
-        scale: sides of a target over those of its source, for super-resolution.
-        dimensions: 3 makes each file or series one example, a volume.
-        classes: of targets that are label maps; they are never interpolated.
-        source_unit, target_unit: of the values in files that name none; "" leaves them without.
-    """
-
-    path: Path | None = None
-    spacing: float = 0.0
-    slices: int = 1
-    allow_shared_patients: bool = False
-    scale: int = 1
-    dimensions: int = 2
-    classes: int = 0
-    source_unit: str = ""
-    target_unit: str = ""
-
-    @functools.cached_property
-    def layout(self) -> layout.Layout:
-        """What is in the folder, targets on their sources' grids; reads every header, once."""
-        found = layout.read(self.path, self.allow_shared_patients, self.dimensions)
-        _convert_units(found, self.source_unit, self.target_unit)
-        layout.present(found)
-        if found.kind == "paired":
-            _match_grids(found, self)
-        return found
-
-
-def configure(input: Path | None, recipe: Recipe) -> FolderConfig:
-    """The config of a user's folder: its name changes when a file or an option does.
-
-    Raises:
-        ValueError: without an input.
-        FileNotFoundError: for an input that is not there.
-    """
-    if input is None:
-        raise ValueError(
-            "input: the data set `folder` expects a folder, or a .tsv list, of images. "
-            "Received: None"
-        )
-    path = Path(input).expanduser().resolve()
-    if not path.exists():
-        raise FileNotFoundError(f"input: expected a folder or a .tsv list. Received: {path}")
-    options = {
-        "spacing": recipe.spacing,
-        "slices": recipe.slices,
-        "allow_shared_patients": recipe.allow_shared_patients,
-        "scale": recipe.scale,
-        "dimensions": recipe.dimensions,
-        "classes": getattr(recipe, "classes", 0),
-        "source_unit": _unit("source_unit", recipe.source_unit),
-        "target_unit": _unit("target_unit", recipe.target_unit),
-    }
-    if recipe.dimensions == 3 and (recipe.spacing or recipe.slices > 1):
-        raise ValueError(
-            "spacing, slices: volumes are taken as they are. "
-            f"Received: spacing={recipe.spacing}, slices={recipe.slices}"
-        )
-    roots = [path, *(layout.listed_paths(path) if layout.is_list(path) else [])]
-    content = json.dumps([os.fspath(path), options, sorted(set(_stamps(roots)))])
-    digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-    return FolderConfig(name=f"files-{digest}", path=path, **options)
-
-
-def _convert_units(found: layout.Layout, source: str, target: str) -> None:
-    """Turns PET series in Bq/ml or counts into the unit that is asked for, in place.
-
-    Raises:
-        ValueError: where the headers of no training image have all that it takes.
-    """
-    for place, domain in enumerate(found.domains):
-        # two domains, or one of images or of pairs
-        units = (source, target)[place:] if found.kind == "unpaired" else (source, target)
-        for split, items in domain.items():
-            kept = []
-            for item in items:
-                try:
-                    pairs = zip(item.volumes, units, strict=False)
-                    volumes = tuple(_in_unit(volume, unit) for volume, unit in pairs)
-                    kept.append(item._replace(volumes=volumes))
-                except ValueError as error:
-                    found.problems += [Problem(v.path(0), str(error)) for v in item.volumes]
-            domain[split] = kept
-        if not domain["train"]:
-            lost = found.problems[-1]
-            raise ValueError(
-                f"input: no image is left for training. Received: {lost.path.name}: {lost.reason}"
-            )
-
-
-def _in_unit(volume: Volume, unit: str) -> Volume:
-    """A PET series in another unit; what else names another unit is refused later."""
-    if isinstance(volume, Series) and volume.modality == "PT" and unit:
-        return volume.in_unit(unit)
-    return volume
-
-
-def _match_grids(found: layout.Layout, config: FolderConfig) -> None:
-    """Puts targets that lie elsewhere in the patient onto the grids of their sources.
-
-    Raises:
-        ValueError: naming the pairs of which nobody knows how they lie, or that lie apart.
-    """
-    grid = geometry.Grid(scale=config.scale, depth=config.scale if config.dimensions == 3 else 1)
-    wrong, shares, others = [], [], []
-    for items in found.domains[0].values():
-        for number, item in enumerate(items):
-            source, target = item.volumes
-            if config.classes:
-                target = _label_map(target)
-                items[number] = item._replace(volumes=(source, target))
-            if grids.other_pixels(source, target, config.scale):
-                others.append(f"{source.name} and {target.name}")
-            try:
-                if config.scale > 1:
-                    grids.check_extent(source, target, grid)
-                    continue
-                matched, share = grids.on_source(source, target, bool(config.classes))
-            except ValueError as error:
-                wrong.append(f"{source.name} and {target.name} {error}")
-                continue
-            if matched is not target:
-                items[number] = item._replace(volumes=(source, matched))
-                shares.append(share)
-    if wrong:
-        raise ValueError(
-            "input: expected pairs that show one part of one patient. "
-            f"Received: {layout.some(wrong)}"
-        )
-    if others:
-        found.notes.append(
-            "warning: taken as they are stored, though their pixels are of other sizes and a file "
-            f"does not say how it lies: {layout.some(others)}"
-        )
-    if shares:
-        found.notes.append(
-            f"{len(shares)} targets are resampled onto the grids of their sources, of which "
-            f"they cover {min(shares):.0%} or more; the rest is filled with the low end of "
-            "the window"
-        )
-
-
-def _label_map(volume: Volume) -> Volume:
-    try:
-        return volume.as_labels()
-    except ValueError as error:
-        raise ValueError(f"classes: {volume.name}: {error}") from error
-
-
-def _unit(field: str, unit: str) -> str:
-    """A unit as a recipe gives it, refused where it is none of a user's images."""
-    known = {name.lower(): name for name in _UNITS}
-    if known.get(unit.lower(), unit) != unit or unit in ("class", "k-space"):
-        right = known.get(unit.lower(), "a unit of images; complex files are k-space by themselves")
-        raise ValueError(f"{field}: expected {right}. Received: {unit}")
-    return unit
-
-
-def _stamps(roots: list[Path]) -> Iterator[tuple[str, int, int]]:
-    """Path, size and time of change of every file that a search comes upon."""
-    for root in roots:
-        for path in files.every(root):
-            try:
-                status = path.stat()
-            except OSError:  # named when it is to be read
-                continue
-            if stat.S_ISREG(status.st_mode):
-                yield os.fspath(path), status.st_size, status.st_mtime_ns
-
-
-def patient_key(data_dir: Path) -> bytes:
-    """The secret behind the pseudonyms of a data directory, in its file `.patient_key`.
-
-    It is made by the first data set that needs it, is the same for all of them, so that a patient
-    keeps the pseudonym, and only its owner can read it.
-
-    Raises:
-        ValueError: for a file that holds no such key.
-    """
-    path = data_dir / ".patient_key"
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        for _ in range(20):  # another process may be writing it
-            text = path.read_text(encoding="ascii", errors="replace").strip()
-            if len(text) == 64 and set(text) <= set("0123456789abcdef"):
-                return bytes.fromhex(text)
-            time.sleep(0.05)
-        raise ValueError(
-            f"{path}: expected 64 hexadecimal digits; without the file a new key is made. "
-            f"Received: {len(text)} other characters"
-        ) from None
-    key = secrets.token_bytes(32)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key.hex())
-    return key
 
 
 class _Example(NamedTuple):
@@ -278,19 +60,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if Path(self.data_dir).exists():  # prepared: the files are not looked at again
             features = tfds.features.FeatureConnector.from_config(self.data_dir)
             return tfds.core.DatasetInfo(builder=self, features=features)
-        keys, channels, metadata = ("image",), {"image": 1}, {"kind": "single"}
-        if self.builder_config.path is not None:
-            keys = _keys(self.builder_config.layout)
-            metadata = self._describe(keys)
+        config = self.builder_config
+        channels, metadata = {"image": 1}, {"kind": "single"}
+        if config.path is not None:
+            keys = keys_of(config.layout)
+            metadata = describe(config, keys)
             channels = {key: metadata[key]["channels"] for key in keys}
-        images = {
-            key: tfds.features.Tensor(
-                shape=(None,) * self.builder_config.dimensions + (channels[key],),
-                dtype=np.float32,
-                encoding=tfds.features.Encoding.ZLIB,
-            )
-            for key in keys
-        }
+        sides = (None,) * config.dimensions
+        images = {key: image_feature((*sides, n), np.float32) for key, n in channels.items()}
         texts = {"patient": tfds.features.Text(), "name": tfds.features.Text()}
         return tfds.core.DatasetInfo(
             builder=self,
@@ -305,26 +82,32 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 "input: the data set `folder` expects a folder, or a .tsv list, of images, "
                 "through zoo.data.prepare.load_builder. Received: None"
             )
-        order = ("train", "validation", "test")
-        counts = {split: len(_examples(config.layout, split, config.dimensions)) for split in order}
+        # Say what was found.
+        counts = {
+            split: len(_examples(config.layout, split, config.dimensions)) for split in SPLITS
+        }
         empty = [split for domain in config.layout.domains for split in domain if not counts[split]]
         counts = {split: count for split, count in counts.items() if count}
         self._say(f"{config.layout.kind} images, {counts}")
         for split in dict.fromkeys(empty):
             self._say(f"warning: no readable image is left in the split {split}")
-        for note in [*config.layout.notes, *_caveats(config.layout)]:
+        for note in [*config.layout.notes, *caveats(config.layout)]:
             self._say(note)
-        for key in _keys(config.layout):
+        for key in keys_of(config.layout):
             domain = self.info.metadata[key]
             how = self.info.metadata["windows"][key]
             self._say(f"{key}: {domain['modality']}, window {domain['window']} ({how})")
-        self._key, self._bad, self._above = patient_key(Path(self.data_dir_root)), [], {}
+        # Count what cannot be read.
+        self._key = patient_key(Path(self.data_dir_root))
+        self._bad: list[dict[str, str]] = []
+        self._above: dict[str, tuple[float, str]] = {}
         harmless = [p for p in config.layout.problems if p.harmless]
         if harmless:
             self._say(f"{len(harmless)} files are no images, such as {harmless[0].path.name}")
         for problem in config.layout.problems:
             if not problem.harmless:
                 self._leave_out(f"file {len(self._bad)}", "", problem.path.name, problem.reason)
+        # Splits of which something can be read.
         generators = {}
         for split in counts:
             examples = self._generate_examples(split)
@@ -337,12 +120,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         config = self.builder_config
-        keys = _keys(config.layout)
+        keys = keys_of(config.layout)
         wrong: dict[str, str] = {}  # label maps
         written = 0
         for number, example in enumerate(_examples(config.layout, split, config.dimensions)):
             name = f"{split}/{number:06d}"
-            patient = layout.pseudonym(self._key, example.patient)
+            patient = pseudonym(self._key, example.patient)
             images = {}
             for key, (volume, index) in zip(keys, example.slices, strict=True):
                 try:
@@ -377,7 +160,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         for key, (most, name) in self._above.items():
             self._say(
                 f"warning: {key}: values up to {most:g} lie above the window, in {name} for one; "
-                f"`--set {_FIELDS[key]}=LOW,HIGH` sets it"
+                f"`--set {FIELDS[key]}=LOW,HIGH` sets it"
             )
         self._above.clear()
         if self._bad:
@@ -421,10 +204,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             raise ValueError(f"{volume.name}: expected finite values. Received: NaN or infinity")
         if labels:
             image = _checked_labels(image, config.classes)
-        elif _stored_type(volume) in ("uint8", "uint16") and image.max() > high:
+        elif stored_type(volume) in ("uint8", "uint16") and image.max() > high:
             self._above[key] = max(self._above.get(key, (0.0, "")), (image.max(), volume.name))
         # resample
-        shape = self._shape(key, volume)
+        shape = shape_of(config, key, volume)
         if config.dimensions == 2 and shape != tuple(image.shape[:2]):
             image = skimage.transform.resize(
                 image,
@@ -436,265 +219,31 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             )
         return np.ascontiguousarray(image, np.float32)
 
-    def _shape(self, key: str, volume: Volume) -> tuple[int, ...]:
-        """Sides of an image in the data set."""
-        config = self.builder_config
-        if config.dimensions == 3:
-            return (volume.length, *volume.shape)
-        spacing = config.spacing / (config.scale if key == "target" else 1)
-        return _resampled(volume, spacing)
-
-    def _describe(self, keys: tuple[str, ...]) -> dict[str, Any]:
-        """The metadata: kind of data and what each image's numbers mean."""
-        config = self.builder_config
-        found = config.layout
-        metadata: dict[str, Any] = {
-            "kind": found.kind,
-            "shared_patients": found.shared_patients,
-            "windows": {},
-            "note": " ".join(_caveats(found)),
-        }
-        if config.dimensions == 3:
-            metadata["dimensions"] = 3
-        if found.kind != "single":
-            metadata["aligned"] = found.kind == "paired"
-        everything = []
-        for number in range(len(keys)):
-            unpaired = found.kind == "unpaired"
-            items = sum(found.domains[number if unpaired else 0].values(), [])
-            everything.append([item.volumes[0 if unpaired else number] for item in items])
-        for key, volumes in zip(keys, everything, strict=True):
-            others = [v for part in everything for v in part if found.kind == "paired"]
-            metadata[key], metadata["windows"][key] = self._domain(key, volumes, others)
-        if found.kind == "paired":
-            self._check_shapes()
-        return metadata
-
-    def _domain(self, key: str, volumes: list[Volume], pairs: list[Volume]) -> tuple[dict, str]:
-        """What the numbers of an image mean, and where its window comes from.
-
-        Args:
-            key: of the image.
-            volumes: all that are such images.
-            pairs: all sources and targets of paired data.
-        """
-        config = self.builder_config
-        channels = {v.channels for v in volumes}
-        if len(channels) > 1 or (channels != {1} and config.slices > 1 and key != "target"):
-            colour = next(v.name for v in volumes if v.channels != 1)
-            raise ValueError(
-                f"input: expected grey images, or (with slices=1) all of them in colour. "
-                f"Received: {colour} in colour with slices={config.slices}"
-            )
-        if key == "target" and config.classes and channels != {1}:
-            raise ValueError(
-                "classes: expected grey label maps, of one class number a pixel. "
-                f"Received: {volumes[0].name} in colour"
-            )
-        if config.spacing:
-            for volume in volumes:
-                _resampled(volume, config.spacing)
-        unit, modalities = self._common_unit(key, volumes), {v.modality for v in volumes}
-        if key == "target" and config.classes:
-            unit, modalities = "class", {"SEG"}
-        modality = modalities.pop() if len(modalities) == 1 else "OT"
-        window, how = self._window(key, unit, volumes, pairs)
-        domain = Domain(
-            modality="CT" if (modality, unit) == ("OT", "HU") else modality,
-            unit=unit,
-            window=window,
-            channels=channels.pop() if config.slices == 1 or key == "target" else config.slices,
-            spacing=(config.spacing / (config.scale if key == "target" else 1),) * 2
-            if config.spacing
-            else _common_spacing(volumes),
-            plane=config.layout.plane,
-        )
-        return domain.to_dict(), how
-
-    def _common_unit(self, key: str, volumes: list[Volume]) -> str:
-        """The unit of all values: what the files say, or else the recipe.
-
-        Raises:
-            ValueError: for files that say different things, or another thing than the recipe.
-        """
-        field = _FIELDS[key].replace("window", "unit")
-        given = getattr(self.builder_config, field)
-        stated = {v.unit: v for v in volumes if _states_unit(v)}
-        silent = [v for v in volumes if not _states_unit(v)]
-        for unit, volume in stated.items():
-            if given and unit != given:
-                raise ValueError(
-                    f"{field}: expected files in {given}, as --set {field} says. "
-                    f"Received: {volume.name} in {unit}"
-                )
-        if given:
-            return given
-        if len(stated) > 1 or (stated and silent):
-            texts = [f"{volume.name} in {unit}" for unit, volume in stated.items()]
-            texts += [f"{volume.name} without a unit" for volume in silent[:1]]
-            raise ValueError(
-                f"input: expected one unit for all images of a domain (--set {field}=HU, or "
-                f"another, says what files hold that name none). Received: {', '.join(texts)}"
-            )
-        units = {v.unit for v in volumes}
-        return units.pop() if len(units) == 1 else "1"
-
-    def _window(
-        self, key: str, unit: str, volumes: list[Volume], pairs: list[Volume]
-    ) -> tuple[tuple[float, float], str]:
-        """An intensity window where the recipe names none, and where it comes from."""
-        if unit == "class":
-            return (0.0, float(self.builder_config.classes - 1)), "the classes"
-        if unit == "HU":
-            return _CT_WINDOW, "the default for HU"
-        values = self._sample(key)
-        types = {_stored_type(v) for v in volumes}
-        if types in ({"uint8"}, {"uint16"}):
-            if pairs and {_stored_type(v) for v in pairs} == types:  # one window for both sides
-                values = np.concatenate([self._sample("source"), self._sample("target")])
-            bits = max(v.bits for v in volumes)
-            return _window_of_bits(values.max(), bits, _FIELDS[key])
-        low, high = (float(v) for v in np.percentile(values, _PERCENTILES))
-        return (low, high if high > low else low + 1.0), "percentiles 0.5 to 99.5 of training"
-
-    def _sample(self, key: str) -> np.ndarray:
-        """Some values of some training images.
-
-        Raises:
-            ValueError: where none of these images can be read.
-        """
-        found = self.builder_config.layout
-        number = _keys(found).index(key)
-        items = found.domains[number if found.kind == "unpaired" else 0]["train"]
-        volumes = [item.volumes[0 if found.kind == "unpaired" else number] for item in items]
-        volumes = [v.target if isinstance(v, grids.OnGrid) else v for v in volumes]
-        planes = [(volume, index) for volume in volumes for index in range(volume.length)]
-        values = []
-        for place in np.unique(np.linspace(0, len(planes) - 1, _SAMPLED).astype(int)):
-            volume, index = planes[place]
-            try:
-                with contained(volume.name):
-                    image = volume.read(index).ravel()
-            except ValueError:
-                continue  # reported when its turn comes
-            values.append(image[np.isfinite(image)][:: 1 + image.size // 2**16])
-        pool = np.concatenate(values) if values else np.zeros(0)
-        if not pool.size:
-            raise ValueError(
-                f"input: no readable image is left. Received: {self.builder_config.path}"
-            )
-        return pool
-
-    def _check_shapes(self) -> None:
-        config = self.builder_config
-        pairs = [item.volumes for item in sum(config.layout.domains[0].values(), [])]
-        wrong = [
-            f"{source.name} ({source.length} slices of {source.shape}) and "
-            f"{target.name} ({target.length} slices of {target.shape})"
-            for source, target in pairs
-            if source.length != target.length and config.dimensions == 2
-        ]
-        if wrong:
-            raise ValueError(
-                "input: expected as many slices in a source as in its target. "
-                f"Received: {layout.some(wrong)}"
-            )
-        for source, target in pairs:
-            shapes = self._shape("source", source), self._shape("target", target)
-            if tuple(side * config.scale for side in shapes[0]) != shapes[1]:
-                wrong.append(f"{source.name} {shapes[0]} and {target.name} {shapes[1]}")
-        if wrong:
-            wanted = "source and target of one height and width"
-            if config.scale > 1:
-                wanted = f"targets {config.scale} times as large as their sources"
-            raise ValueError(f"input: expected {wanted}. Received: {layout.some(wrong)}")
-
     def _say(self, text: str) -> None:
         print(printable(f"folder: {text}"), file=sys.stderr, flush=True)
 
 
-def _caveats(found: layout.Layout) -> list[str]:
-    """What figures measured on the data have to be read with."""
-    caveats = []
-    if found.unknown:
-        caveats.append(f"Of {found.unknown} files nobody says whose they are: each is a patient.")
-    if found.shared_patients:
-        caveats.append("Patients are in several splits, so that results flatter.")
-    return caveats
-
-
-def _keys(found: layout.Layout) -> tuple[str, ...]:
-    return ("image",) if found.kind == "single" else ("source", "target")
-
-
-def _examples(found: layout.Layout, split: str, dimensions: int = 2) -> list[_Example]:
+def _examples(found: Layout, split: str, dimensions: int = 2) -> list[_Example]:
     """The slices or volumes of a split. The smaller of two unpaired domains comes round again."""
-    lists = [
-        [
-            _Example(tuple((volume, index) for volume in item.volumes), item.patient)
-            for item in domain.get(split, [])
-            for index in range(item.volumes[0].length if dimensions == 2 else 1)
-        ]
-        for domain in found.domains
-    ]
+    lists = []
+    for domain in found.domains:
+        examples = []
+        for item in domain.get(split, []):
+            count = item.volumes[0].length if dimensions == 2 else 1
+            for index in range(count):
+                slices = tuple((volume, index) for volume in item.volumes)
+                examples.append(_Example(slices, item.patient))
+        lists.append(examples)
     if len(lists) == 1:
         return lists[0]
     if not all(lists):
         return []
     sources, targets = lists
-    pairs = (
-        (sources[i % len(sources)], targets[i % len(targets)])
-        for i in range(max(len(sources), len(targets)))
-    )
-    return [_Example(source.slices + target.slices, source.patient) for source, target in pairs]
-
-
-def _resampled(volume: Volume, spacing: float) -> tuple[int, int]:
-    """Height and width after resampling to `spacing` mm; 0 leaves them."""
-    if not spacing:
-        return tuple(volume.shape)
-    if volume.spacing is None:
-        raise ValueError(
-            f"spacing: {volume.name} does not state its pixel spacing, so it cannot be resampled. "
-            f"Received: spacing={spacing}"
-        )
-    height, width = (
-        max(1, round(pixels * own / spacing))
-        for pixels, own in zip(volume.shape, volume.spacing, strict=True)
-    )
-    if max(height, width) > _WIDEST:
-        raise ValueError(
-            f"spacing: {volume.name} would have {height} x {width} pixels, expected up to "
-            f"{_WIDEST}. Received: spacing={spacing}"
-        )
-    return height, width
-
-
-def _common_spacing(volumes: list[Volume]) -> tuple[float, float] | None:
-    first = volumes[0].spacing
-    if first is None or any(v.spacing is None for v in volumes):
-        return None
-    same = all(np.allclose(v.spacing, first, rtol=1e-3, atol=0) for v in volumes)
-    return first if same else None
-
-
-def _states_unit(volume: Volume) -> bool:
-    """Whether the file itself says what its values are: only DICOM does, and complex arrays."""
-    return volume.unit == "k-space" or (volume.kind == "dicom" and volume.unit != "1")
-
-
-def _stored_type(volume: Volume) -> str:
-    """The type of pixels whose range means something: that of PNG and TIFF files, or ""."""
-    return getattr(volume, "dtype", "") if volume.kind == "raster" else ""
-
-
-def _window_of_bits(most: float, bits: int, field: str) -> tuple[tuple[float, float], str]:
-    """The window of files of so many bits, or of those bits that values up to `most` fill."""
-    used = next(depth for depth in (*_DEPTHS, bits) if most < 2**depth)
-    if used >= bits or most == 0:
-        return (0.0, 2.0**bits - 1), f"the range of {bits} bits"
-    whole = f"`--set {field}=0,{2**bits - 1}` takes them all"
-    return (0.0, 2.0**used - 1), f"{used} of {bits} bits are in use; {whole}"
+    pairs = []
+    for i in range(max(len(sources), len(targets))):
+        source, target = sources[i % len(sources)], targets[i % len(targets)]
+        pairs.append(_Example(source.slices + target.slices, source.patient))
+    return pairs
 
 
 def _checked_labels(image: np.ndarray, classes: int) -> np.ndarray:

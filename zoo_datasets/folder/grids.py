@@ -74,12 +74,12 @@ def on_source(source: Volume, target: Volume, labels: bool = False) -> tuple[Vol
         ValueError: where the two have different frames of reference, or the target covers less
             than half of the source.
     """
-    places = source.affine, target.affine
-    if places[0] is None or places[1] is None:
+    here, there = source.affine, target.affine
+    if here is None or there is None:
         return target, 1.0
     sides = (*source.shape, source.length)
-    step = np.linalg.norm(places[0][:3, :3], axis=0).min()
-    if sides == (*target.shape, target.length) and _gap(*places, sides) < _SAME * step:
+    step = np.linalg.norm(here[:3, :3], axis=0).min()
+    if sides == (*target.shape, target.length) and _gap(here, there, sides) < _SAME * step:
         return target, 1.0
     frames = source.frame_of_reference, target.frame_of_reference
     if all(frames) and frames[0] != frames[1]:
@@ -87,7 +87,7 @@ def on_source(source: Volume, target: Volume, labels: bool = False) -> tuple[Vol
             "lie on different grids, and their frames of reference differ, so that nobody knows "
             "where one lies in the other"
         )
-    to_target = np.linalg.inv(places[1]) @ places[0]
+    to_target = np.linalg.inv(there) @ here
     ticks = [np.linspace(0, side - 1, min(side, _POINTS)).round() for side in sides]
     points = np.stack([axis.ravel() for axis in np.meshgrid(*ticks)])
     share = float(_places(to_target, points, target)[1].mean())
