@@ -61,7 +61,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             features = tfds.features.FeatureConnector.from_config(self.data_dir)
             return tfds.core.DatasetInfo(builder=self, features=features)
         config = self.builder_config
-        channels, metadata = {"image": 1}, {"kind": "single"}
+        channels: dict[str, int] = {"image": 1}
+        metadata: dict[str, Any] = {"kind": "single"}
         if config.path is not None:
             keys = keys_of(config.layout)
             metadata = describe(config, keys)

@@ -73,7 +73,7 @@ class Liver:
         radius = float(np.exp(rng.uniform(*np.log((low, 18.0)))))
         x, y = self._place(rng, radius)
         z = rng.uniform(-45, 45)
-        canvas = Canvas(SIZE, SPACING, self._textures(rng))
+        canvas = Canvas(SIZE, SPACING, anatomy.mixed(rng, self.fields))
         inside = self._surroundings(rng, canvas, x, y)
         whole = (slice(None), slice(None))
         canvas.paint(whole, inside, self.hu, (3, 5, 4))
@@ -83,7 +83,12 @@ class Liver:
         deep = gaussian_filter(inside, 3) > 0.9
         for tree, value in trees:
             anatomy.draw_vessels(
-                canvas, _near(tree, x, y), z, value, deep.astype(np.float32), _THICKNESS
+                canvas,
+                anatomy.near(tree, x, y, SIZE * SPACING),
+                z,
+                value,
+                deep.astype(np.float32),
+                _THICKNESS,
             )
         if name != "none":
             centre = rng.normal(0, 1.5, 2).tolist()  # as an annotation's, not exact
@@ -93,12 +98,6 @@ class Liver:
             2.2 * fbp_noise(rng, hu.shape), 0.6, mode="wrap"
         )
         return hu
-
-    def _textures(self, rng) -> np.ndarray:
-        """Texture fields `[3, SIZE, SIZE]` of a patch, from the liver's two sets of them."""
-        turn, shift = rng.uniform(0, 2 * np.pi), rng.integers(SIZE, size=2)
-        fields = np.cos(turn) * self.fields[0] + np.sin(turn) * self.fields[1]
-        return np.roll(fields, shift, (-2, -1)).astype(np.float32)
 
     def _place(self, rng, radius: float) -> tuple[float, float]:
         """The patch's centre: inside the liver, sometimes near its surface."""
@@ -144,14 +143,6 @@ class Liver:
             organ = Contour(cx, cy, size, 0.8 * size, angle, outline.harmonics)
             canvas.blob(organ, value, (3, texture))
         return inside
-
-
-def _near(tree: np.ndarray, x: float, y: float) -> np.ndarray:
-    """The segments that can cross a patch centred at (x, y), relative to that centre."""
-    tree = tree - np.array([x, y, 0, x, y, 0, 0])
-    ends = tree[:, [0, 1, 3, 4]].reshape(-1, 2, 2)
-    reach = SIZE * SPACING / 2 + tree[:, 6, None] + 2
-    return tree[((ends.min(1) < reach) & (ends.max(1) > -reach)).all(1)]
 
 
 def _cyst(rng, liver: Liver, canvas: Canvas, inside, centre, radius: float) -> None:

@@ -1,10 +1,4 @@
-"""LIDC-IDRI: CT series in DICOM, and what four radiologists marked in them, in XML.
-
-A reader's XML has one `readingSession` a reader with an `unblindedReadNodule` for each nodule of
-3 mm and more: its `characteristics`, and a contour (`roi`) in each slice, by the slice's SOP
-instance UID, z position and pixels (column, row). A single point marks a nodule below 3 mm. Readers
-do not number nodules alike; the same nodule is found by where it lies.
-"""
+"""Patches around the nodules of LIDC-IDRI, labelled by what their readers said, and without any."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -65,7 +65,7 @@ class Lung:
         radius = float(np.exp(rng.uniform(*np.log((2.6, 9.0) if name == "solid" else (4.0, 10.0)))))
         x, y = self._place(rng, radius)
         z = rng.uniform(-45, 45)
-        canvas = Canvas(SIZE, SPACING, self._textures(rng))
+        canvas = Canvas(SIZE, SPACING, anatomy.mixed(rng, self.fields))
         inside = self._walls(rng, canvas, x, y, z)
         self._tissue(rng, canvas, inside)
         centre = rng.normal(0, 1.0, 2).tolist()  # as an annotation's, not exact
@@ -74,10 +74,14 @@ class Lung:
         for i, tree in enumerate(self.vessels):
             # Arteries and veins alternate; contrast medium reaches them unequally.
             value = self.blood - (20 if i % 2 else 0)
-            anatomy.draw_vessels(canvas, _near(tree, x, y), z, value, inside, _THICKNESS)
+            anatomy.draw_vessels(
+                canvas, anatomy.near(tree, x, y, SIZE * SPACING), z, value, inside, _THICKNESS
+            )
         for tree in self.airways:
             for change, value in ((0.9, 0.0), (0.0, -980.0)):
-                grown = _near(tree, x, y) + np.array([0, 0, 0, 0, 0, 0, change])
+                grown = anatomy.near(tree, x, y, SIZE * SPACING) + np.array(
+                    [0, 0, 0, 0, 0, 0, change]
+                )
                 anatomy.draw_vessels(canvas, grown, z, value, inside, _THICKNESS)
         if name == "solid":
             _solid(rng, canvas, inside, centre, radius)
@@ -85,12 +89,6 @@ class Lung:
         hu = gaussian_filter(canvas.hu, 0.5, mode="nearest")
         hu += np.float32(self.noise) * fbp_noise(rng, hu.shape)
         return hu
-
-    def _textures(self, rng) -> np.ndarray:
-        """Texture fields `[3, SIZE, SIZE]` of a patch, from the lung's two sets of them."""
-        turn, shift = rng.uniform(0, 2 * np.pi), rng.integers(SIZE, size=2)
-        fields = np.cos(turn) * self.fields[0] + np.sin(turn) * self.fields[1]
-        return np.roll(fields, shift, (-2, -1)).astype(np.float32)
 
     def _place(self, rng, radius: float) -> tuple[float, float]:
         """The patch's centre: inside the lung, sometimes near the pleura."""
@@ -138,14 +136,6 @@ class Lung:
         canvas.paint(whole, inside, self.hu + slope, (10, 20, 14))
         holes = np.clip((canvas.textures[2] - 0.9) / 0.4, 0, 1) * self.emphysema
         canvas.paint(whole, inside * holes, -985.0, (6,))
-
-
-def _near(tree: np.ndarray, x: float, y: float) -> np.ndarray:
-    """The segments that can cross a patch centred at (x, y), relative to that centre."""
-    tree = tree - np.array([x, y, 0, x, y, 0, 0])
-    ends = tree[:, [0, 1, 3, 4]].reshape(-1, 2, 2)
-    reach = SIZE * SPACING / 2 + tree[:, 6, None] + 2
-    return tree[((ends.min(1) < reach) & (ends.max(1) > -reach)).all(1)]
 
 
 def _solid(rng, canvas: Canvas, inside, centre, radius: float) -> None:

@@ -191,6 +191,14 @@ def vessel_tree(rng, start, direction, length, radius, depth) -> np.ndarray:
     return np.concatenate(segments)
 
 
+def near(tree: np.ndarray, x: float, y: float, side: float) -> np.ndarray:
+    """The segments that can cross a square of `side` mm around (x, y), relative to its middle."""
+    tree = tree - np.array([x, y, 0, x, y, 0, 0])
+    ends = tree[:, [0, 1, 3, 4]].reshape(-1, 2, 2)
+    reach = side / 2 + tree[:, 6, None] + 2
+    return tree[((ends.min(1) < reach) & (ends.max(1) > -reach)).all(1)]
+
+
 def draw_vessels(canvas: Canvas, tree, z, value, within, thickness=3.0):
     """Paint the parts of a tree that lie in the slice at z."""
     x1, y1, z1, x2, y2, z2, r = tree.T
@@ -213,3 +221,10 @@ def textures(rng: np.random.Generator, size: int, spacing: float) -> np.ndarray:
             field = scipy.ndimage.gaussian_filter(white, wavelength / spacing, mode="wrap")
             fields[i, j] = field / field.std()
     return fields
+
+
+def mixed(rng: np.random.Generator, fields: np.ndarray) -> np.ndarray:
+    """Fields `[3, size, size]` of one slice or patch, from the two sets of a patient."""
+    turn, shift = rng.uniform(0, 2 * np.pi), rng.integers(fields.shape[-1], size=2)
+    one = np.cos(turn) * fields[0] + np.sin(turn) * fields[1]
+    return np.roll(one, shift, (-2, -1)).astype(np.float32)

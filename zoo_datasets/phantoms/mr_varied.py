@@ -1,4 +1,8 @@
-"""Heads as many scanners show them."""
+"""Noise-free MR of many kinds of object, to train on.
+
+An object is a simulated head, the deformed average brain or an image of random shapes, in one of
+many contrasts.
+"""
 
 import numpy as np
 
@@ -19,6 +23,7 @@ def draw(rng: np.random.Generator, slices: int, size: int, spacing: float) -> np
 
 
 def _heights(rng: np.random.Generator, slices: int, extent: tuple[float, float]) -> list[float]:
+    # The order of `slices.heights` would round otherwise, and move the records' last bits.
     low, high = extent
     share = (np.arange(slices) + rng.uniform(size=slices)) / slices
     return (low + share * (high - low)).tolist()

@@ -1,4 +1,10 @@
-"""LIDC-IDRI as the Cancer Imaging Archive lays it out."""
+"""LIDC-IDRI: CT series in DICOM, and what four radiologists marked in them, in XML.
+
+A reader's XML has one `readingSession` a reader with an `unblindedReadNodule` for each nodule of
+3 mm and more: its `characteristics`, and a contour (`roi`) in each slice, by the slice's SOP
+instance UID, z position and pixels (column, row). A single point marks a nodule below 3 mm. Readers
+do not number nodules alike; the same nodule is found by where it lies.
+"""
 
 import dataclasses
 import re
@@ -18,17 +24,8 @@ from zoo_datasets.publishers.volumes import Scan, read_dicom, to_int16
 from zoo_datasets.sources import reading
 
 AIR = -1024  # HU; beyond a scanner's circular field of view some files hold less
-
-
-_AXES = ("yCoord", "xCoord")  # row and column
-
-
 _OTHERS = ("CR", "DX", "SEG", "SR")  # of the same patients: radiographs, and what IDC derived
-
-
 _PLACES = ("", "*/", "*/*/")  # of the patients' folders below the manual directory
-
-
 _TAGS = [
     "SOPInstanceUID",
     "Modality",
@@ -40,8 +37,6 @@ _TAGS = [
     "Columns",
     "BitsAllocated",
 ]
-
-
 MANUAL = """
 From https://www.cancerimagingarchive.net/collection/lidc-idri/ (CC BY 3.0, no registration):
 1. Download "Images" (125 GB, hours) with the NBIA Data Retriever, "Descriptive Directory Name" or
