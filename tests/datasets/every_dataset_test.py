@@ -1,8 +1,16 @@
-"""Every data set trains a model that suits it, for a step: those that no other test trains on."""
+"""Every data set trains a model that suits it, for a step: those that no other test trains on.
+
+And no simulation imports TensorFlow.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 import zoo
+import zoo_datasets
 from runs import RUNS
 from zoo import registry, training
 
@@ -26,3 +34,14 @@ def test_trains_a_model(name, tmp_path):
     record = training.train(entry, tmp_path / "run", data_dir=tmp_path / "data")
     assert record["state"] == "done"
     assert len(list((tmp_path / "run" / "samples").glob("*.png"))) == 1
+
+
+def test_simulations_import_no_tensorflow():
+    """So that the worker processes that draw patients start quickly."""
+    root = Path(zoo_datasets.__file__).parent
+    files = [*root.glob("phantoms/*.py"), *root.glob("*/phantom.py"), *root.glob("*/varied.py")]
+    assert len(files) > 20
+    names = [".".join(path.relative_to(root.parent).with_suffix("").parts) for path in files]
+    code = f"import sys, {', '.join(names)}\n"
+    code += "sys.exit(bool({'keras', 'tensorflow'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -14,6 +15,18 @@ from zoo_datasets.phantoms import atlas
 from zoo_datasets.simulated import SimulatedBuilder, SimulatedConfig
 
 
+def simulated(case: Case, config: "Simulated") -> Examples:
+    """The slices of a simulated patient."""
+    same = {}
+    if config.patient is not phantom.patient:
+        same["spacing"] = (config.protocol.spacing,) * 2
+    slices = config.patient(config.protocol, config.seed, case.facts["number"])
+    for i, (contrast, source, target) in enumerate(slices):
+        yield case.example(
+            f"{case.key}-{i}", source=source, target=target, contrast=contrast, **same
+        )
+
+
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Simulated(SimulatedConfig[phantom.Protocol]):
     """Simulated patients.
@@ -22,7 +35,10 @@ class Simulated(SimulatedConfig[phantom.Protocol]):
         patient: (protocol, seed, number) to contrast, source and target of a patient's slices.
     """
 
-    patient: Callable[[phantom.Protocol, int, int], list[tuple[str, np.ndarray, np.ndarray]]]
+    read: Callable[[Case, Any], Examples] = simulated
+    patient: Callable[[phantom.Protocol, int, int], list[tuple[str, np.ndarray, np.ndarray]]] = (
+        phantom.patient
+    )
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -40,18 +56,6 @@ class FastMRI(SourceConfig):
     coils: int = 1
     sampling: fastmri.Sampling = fastmri.Sampling()
     size: int = 0
-
-
-def simulated(case: Case, config: Simulated) -> Examples:
-    """The slices of a simulated patient."""
-    same = {}
-    if config.patient is not phantom.patient:
-        same["spacing"] = (config.protocol.spacing,) * 2
-    slices = config.patient(config.protocol, config.seed, case.facts["number"])
-    for i, (contrast, source, target) in enumerate(slices):
-        yield case.example(
-            f"{case.key}-{i}", source=source, target=target, contrast=contrast, **same
-        )
 
 
 def fastmri_config(name: str, description: str, coil: str = "singlecoil", **fields) -> FastMRI:
@@ -77,7 +81,6 @@ class Builder(SimulatedBuilder):
         Simulated(
             name="mni152",
             description="A real average brain, deformed, 64 x 64, 3.5 mm, 2.5-fold; needs nilearn.",
-            read=simulated,
             protocol=phantom.Protocol(),
             patient=mni152.patient,
             check=atlas.files,
@@ -87,42 +90,33 @@ class Builder(SimulatedBuilder):
         Simulated(
             name="phantom",
             description="Simulated T1- and T2-weighted heads, 64 x 64 at 3.5 mm, 2.5-fold.",
-            read=simulated,
             protocol=phantom.Protocol(),
-            patient=phantom.patient,
             patients=(400, 25, 50),
         ),
         Simulated(
             name="phantom_32",
             description="Heads as of `phantom`, 32 x 32 at 7 mm, for small dense networks.",
-            read=simulated,
             protocol=phantom.Protocol(size=32),
-            patient=phantom.patient,
             patients=(500, 25, 50),
             seed=1,
         ),
         Simulated(
             name="phantom_128",
             description="Heads as of `phantom`, 128 x 128 at 1.75 mm, 4-fold.",
-            read=simulated,
             protocol=phantom.Protocol(size=128, acceleration=4, centre=0.08),
-            patient=phantom.patient,
             patients=(120, 10, 20),
             seed=2,
         ),
         Simulated(
             name="phantom_tiny",
             description="A few scans of the protocol of `phantom_32`, for trying things out.",
-            read=simulated,
             protocol=phantom.Protocol(size=32),
-            patient=phantom.patient,
             patients=(6, 2, 2),
             seed=3,
         ),
         Simulated(
             name="mni152_128",
             description="Other subjects of the average brain, 128 x 128 at 1.75 mm, 4-fold.",
-            read=simulated,
             protocol=phantom.Protocol(size=128, acceleration=4, centre=0.08),
             patient=mni152.patient,
             check=atlas.files,
@@ -133,7 +127,6 @@ class Builder(SimulatedBuilder):
             name="varied",
             description="Heads, the average brain and random shapes, 64 x 64, fully sampled or "
             "2.5-fold, 0.4 to 8 % noise: to train on; needs nilearn.",
-            read=simulated,
             protocol=phantom.Protocol(),
             patient=varied.patient,
             check=atlas.files,

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -16,6 +17,13 @@ from zoo_datasets.simulated import SimulatedBuilder, SimulatedConfig
 from zoo_datasets.sr import averaged, ixi, mni152, phantom, varied
 
 
+def simulated(case: Case, config: "Simulated") -> Examples:
+    """The images of a simulated patient."""
+    for i, images in enumerate(config.patient(config.protocol, config.seed, case.facts["number"])):
+        pixels = {key: image[..., None] for key, image in images.items() if key != "spacing"}
+        yield case.example(f"{case.key}-{i}", **images | pixels)
+
+
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Simulated(SimulatedConfig[phantom.Protocol]):
     """Simulated patients.
@@ -24,7 +32,8 @@ class Simulated(SimulatedConfig[phantom.Protocol]):
         patient: (protocol, seed, number) to the images of a patient, by feature.
     """
 
-    patient: Callable[[phantom.Protocol, int, int], list[dict[str, np.ndarray]]]
+    read: Callable[[Case, Any], Examples] = simulated
+    patient: Callable[[phantom.Protocol, int, int], list[dict[str, np.ndarray]]] = phantom.patient
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -44,13 +53,6 @@ class Published(SourceConfig):
     scales: tuple[int, ...] = (2, 4, 8)
 
 
-def simulated(case: Case, config: Simulated) -> Examples:
-    """The images of a simulated patient."""
-    for i, images in enumerate(config.patient(config.protocol, config.seed, case.facts["number"])):
-        pixels = {key: image[..., None] for key, image in images.items() if key != "spacing"}
-        yield case.example(f"{case.key}-{i}", **images | pixels)
-
-
 class Builder(SimulatedBuilder):
     """`target` and `source_x2`, `source_x4`, `source_x8`: `[H, W, 1]` or `[D, H, W, 1]`."""
 
@@ -60,15 +62,12 @@ class Builder(SimulatedBuilder):
         Simulated(
             name="phantom_ct",
             description="Simulated chest and abdomen CT, 256 x 256 at 1.4 mm.",
-            read=simulated,
             protocol=phantom.Protocol(),
-            patient=phantom.patient,
             patients=(40, 6, 10),
         ),
         Simulated(
             name="mni152",
             description="T1 of a real average brain, deformed, 256 x 256 at 0.9 mm; needs nilearn.",
-            read=simulated,
             protocol=phantom.Protocol("MR", field=230.4),
             patient=mni152.patient,
             check=atlas.files,
@@ -78,9 +77,7 @@ class Builder(SimulatedBuilder):
         Simulated(
             name="phantom_mr",
             description="Simulated T1-weighted MR of the head, 256 x 256 at 0.9 mm.",
-            read=simulated,
             protocol=phantom.Protocol("MR", field=230.4),
-            patient=phantom.patient,
             patients=(40, 6, 10),
             seed=1,
         ),
@@ -88,7 +85,6 @@ class Builder(SimulatedBuilder):
             name="varied_mr",
             description="Heads, the average brain and random shapes in many contrasts, 256 x 256 "
             "at 0.5 to 1.2 mm, sharp to soft, 0.3 to 4 % noise: to train on; needs nilearn.",
-            read=simulated,
             protocol=phantom.Protocol("MR", slices=3),
             patient=varied.patient,
             check=atlas.files,
@@ -98,18 +94,14 @@ class Builder(SimulatedBuilder):
         Simulated(
             name="phantom_tiny",
             description="The same MR at 64 x 64 and 3.6 mm, for trying things out.",
-            read=simulated,
             protocol=phantom.Protocol("MR", size=64, field=230.4),
-            patient=phantom.patient,
             patients=(6, 2, 2),
             seed=2,
         ),
         Simulated(
             name="phantom_3d",
             description="Simulated T1-weighted MR volumes of the head, 32 x 64 x 64 at 3.25 mm.",
-            read=simulated,
             protocol=phantom.Protocol("MR", size=64, depth=32, field=208.0),
-            patient=phantom.patient,
             patients=(30, 4, 8),
             seed=3,
         ),
@@ -117,9 +109,7 @@ class Builder(SimulatedBuilder):
             name="phantom_3d_tiny",
             description="The same volumes at 16 x 32 x 32 and 6.5 mm, for trying things out.",
             # Scale 8 would leave two slices.
-            read=simulated,
             protocol=phantom.Protocol("MR", size=32, depth=16, field=208.0, scales=(2, 4)),
-            patient=phantom.patient,
             patients=(6, 2, 2),
             seed=4,
         ),
