@@ -88,7 +88,9 @@ def hashed_split(patient: str) -> str:
     More data never move a patient to another split.
     """
     bucket = int.from_bytes(hashlib.sha256(patient.encode()).digest()[:4], "big") % 100
-    return "train" if bucket < 80 else "validation" if bucket < 90 else "test"
+    if bucket < 80:
+        return "train"
+    return "validation" if bucket < 90 else "test"
 
 
 def by_patient(

@@ -5,8 +5,6 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-
 from zoo_datasets.cases import SPLITS, Case, Example, Examples, SourceConfig
 from zoo_datasets.sources import SourceBuilder
 from zoo_datasets.workers import map_in_order, one_thread_each
@@ -58,14 +56,21 @@ class SimulatedBuilder(
 
 def patients(counts: Iterable[int]) -> dict[str, list[Case]]:
     """Cases `P000`, `P001` … with the fact "number", so many of them in each of `SPLITS`."""
-    ends = np.cumsum([0, *counts]).tolist()
-    return {
-        split: [
-            Case(key=f"P{number:03d}", patient=f"P{number:03d}", facts={"number": number})
-            for number in range(ends[k], ends[k + 1])
-        ]
-        for k, split in enumerate(SPLITS)
-    }
+    return numbered_cases(counts, _patient)
+
+
+def numbered_cases(counts: Iterable[int], make: Callable[[int], Case]) -> dict[str, list[Case]]:
+    """The cases that are made of the numbers 0, 1 …, so many of them in each of `SPLITS`."""
+    splits, first = {}, 0
+    for split, count in zip(SPLITS, counts, strict=True):
+        splits[split] = list(map(make, range(first, first + count)))
+        first += count
+    return splits
+
+
+def _patient(number: int) -> Case:
+    key = f"P{number:03d}"
+    return Case(key=key, patient=key, facts={"number": number})
 
 
 def numbered(case: Case, features: Iterable[dict[str, Any]]) -> Examples:

@@ -85,19 +85,15 @@ def find(root: Path) -> dict[str, list[Case]]:
                     f"manual directory {root}: expected no patient in both {tables[other].name} "
                     f"and {tables[split].name}. Received: {min(shared)} in both"
                 )
-        cases[split] = [
-            Case(
-                key=f"{split}-{number:03d}",
-                patient=f"{split}-{number:03d}",  # of many; each example has its own
-                files={
-                    kind: root / f"{kind}_{split}_{number:03d}.hdf5"
-                    for kind in ("observation", "ground_truth")
-                },
-                facts={"patients": ids[PER_FILE * number :][:PER_FILE]},
-            )
-            for number in range(math.ceil(len(ids) / PER_FILE))
-        ]
-        missing += [f.name for c in cases[split] for f in c.files.values() if not f.is_file()]
+        cases[split] = []
+        for number in range(math.ceil(len(ids) / PER_FILE)):
+            key = f"{split}-{number:03d}"
+            kinds = ("observation", "ground_truth")
+            files = {kind: root / f"{kind}_{split}_{number:03d}.hdf5" for kind in kinds}
+            missing += [file.name for file in files.values() if not file.is_file()]
+            facts = {"patients": ids[PER_FILE * number :][:PER_FILE]}
+            # The patient stands for many; each example has its own.
+            cases[split].append(Case(key=key, patient=key, files=files, facts=facts))
     if missing:
         raise FileNotFoundError(
             f"manual directory {root}: expected the tables of patients and all HDF5 files that "

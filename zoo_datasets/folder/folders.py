@@ -75,6 +75,7 @@ def two_domains(folders: dict[tuple[str, str], Path], dimensions: int) -> Layout
     """
     found: dict[str, list[files.Found]] = {}
     matches, problems = {}, []
+    # What is in the two folders of each split, and what pairs there.
     for split in dict.fromkeys(SPLITS.values()):
         places = [folders[split, letter] for letter in "AB" if (split, letter) in folders]
         if len(places) == 1:
@@ -87,14 +88,12 @@ def two_domains(folders: dict[tuple[str, str], Path], dimensions: int) -> Layout
             found[split] = [find(place, dimensions) for place in places]
             problems += found[split][0].problems + found[split][1].problems
             matches[split] = _match(found[split], places)
+    # No pair in training: two domains.
     if not matches["train"][0]:
-        domains = [
-            {
-                split: single_items(both[i].volumes, f"{split}{'AB'[i]}")
-                for split, both in found.items()
-            }
-            for i in range(2)
-        ]
+        domains: list[dict[str, list[Item]]] = [{}, {}]
+        for split, both in found.items():
+            for domain, part, letter in zip(domains, both, "AB", strict=True):
+                domain[split] = single_items(part.volumes, f"{split}{letter}")
         alike = _alike([name for _, names, _ in matches.values() for name in names])
         notes = [f"no image of A has its name in B, so they are unpaired{alike}"] if alike else []
         return Layout("unpaired", domains, problems, notes=notes)
@@ -201,22 +200,19 @@ def _by_patient(both: list[list[Volume]], roots: list[Path]) -> list[tuple[Volum
 
     Time points, echoes and the like of one DICOM series pair in their order.
     """
-    sides = [{(v.patient, number_of(v)): v for v in volumes} for volumes in both]
-    patients = [{volume.patient for volume in volumes} for volumes in both]
+    sources, targets = ({(v.patient, number_of(v)): v for v in side} for side in both)
+    patients = {patient for patient, _ in sources}, {patient for patient, _ in targets}
     known = "" not in patients[0] | patients[1]
     if known and not patients[0] & patients[1]:
         return []
-    if (
-        not known
-        or sides[0].keys() != sides[1].keys()
-        or any(len(side) != len(volumes) for side, volumes in zip(sides, both, strict=True))
-    ):
+    unique = len(sources) == len(both[0]) and len(targets) == len(both[1])
+    if not (known and unique and sources.keys() == targets.keys()):
         raise ValueError(
             "input: expected one series of each patient in a folder, or a folder for each series, "
             "to pair them; or list the pairs in a .tsv. "
             f"Received: {some(_names(both, roots))}"
         )
-    return [(volume, sides[1][place]) for place, volume in sides[0].items()]
+    return [(volume, targets[place]) for place, volume in sources.items()]
 
 
 def _names(both: list[list[Volume]], roots: list[Path]) -> list[str]:

@@ -1,6 +1,7 @@
 """Volumes of patients, by split: what every layout comes to."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,7 +57,9 @@ class Layout:
     @property
     def unknown(self) -> int:
         """How many items are a patient each, since nobody says whose they are."""
-        items = [item for domain in self.domains for split in domain.values() for item in split]
+        items: list[Item] = []
+        for domain in self.domains:
+            items += itertools.chain(*domain.values())
         return sum(not item.known for item in items)
 
 

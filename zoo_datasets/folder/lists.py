@@ -54,7 +54,7 @@ def from_list(path: Path, dimensions: int) -> Layout:
             continue
         parts = [sorted(part.volumes, key=number_of) for part in found]
         # one volume, or the time points, echoes and the like of one series
-        numbers = [[number_of(volume) for volume in part] for part in parts]
+        numbers = [list(map(number_of, part)) for part in parts]
         if 0 in counts or any(part != list(range(counts[0])) for part in numbers):
             raise ValueError(
                 f"{where}: expected one file or series under each path. "

@@ -29,12 +29,11 @@ def find(root: Path) -> dict[str, list[cases.Case]]:
         for folder in cases.need(root, f"**/*{dose}*", f"<patient>/<study>/<n>-{dose}-<n>"):
             patient = folder.parent.parent.name
             found.setdefault(patient, {}).setdefault(dose, []).extend(folder.glob(_FILES))
-    return cases.by_patient(
-        cases.Case(
-            key=patient, patient=patient, files={dose: sorted(f) for dose, f in files.items()}
-        )
-        for patient, files in found.items()
-    )
+    series = []
+    for patient, doses in found.items():
+        files = {dose: sorted(paths) for dose, paths in doses.items()}
+        series.append(cases.Case(key=patient, patient=patient, files=files))
+    return cases.by_patient(series)
 
 
 def read(case: cases.Case, config: cases.SourceConfig) -> cases.Examples:

@@ -22,7 +22,9 @@ _TRIES = 12  # slices that are looked at for one
 def malignancy(group: list[Mark]) -> str:
     """A label of `MALIGNANCY` by the median of the readers' ratings."""
     rating = np.median([mark.malignancy for mark in group])
-    return "benign" if rating < 3 else "malignant" if rating > 3 else "indeterminate"
+    if rating == 3:
+        return "indeterminate"
+    return "benign" if rating < 3 else "malignant"
 
 
 def texture(group: list[Mark]) -> str:

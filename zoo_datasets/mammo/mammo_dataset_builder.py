@@ -6,10 +6,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from zoo_datasets import features
-from zoo_datasets.cases import SPLITS, Case, Examples, SourceConfig
+from zoo_datasets.cases import Case, Examples, SourceConfig
 from zoo_datasets.mammo import phantom
 from zoo_datasets.publishers import cbis_ddsm
-from zoo_datasets.simulated import SimulatedBuilder, SimulatedConfig
+from zoo_datasets.simulated import SimulatedBuilder, SimulatedConfig, numbered_cases
 
 
 def simulated(case: Case, config: SimulatedConfig[phantom.Protocol]) -> Examples:
@@ -112,15 +112,10 @@ class Builder(SimulatedBuilder):
 
     def simulated_cases(self) -> dict[str, list[Case]]:
         """One case an image, four images a patient."""
-        ends = np.cumsum([0, *self.builder_config.patients]) * len(phantom.VIEWS)
-        return {
-            split: [
-                Case(
-                    key=phantom.name(index),
-                    patient=phantom.patient_name(index),
-                    facts={"index": index},
-                )
-                for index in range(ends[k], ends[k + 1])
-            ]
-            for k, split in enumerate(SPLITS)
-        }
+        images = [len(phantom.VIEWS) * count for count in self.builder_config.patients]
+        return numbered_cases(images, _case)
+
+
+def _case(index: int) -> Case:
+    patient = phantom.patient_name(index)
+    return Case(key=phantom.name(index), patient=patient, facts={"index": index})

@@ -43,26 +43,20 @@ def find(root: Path) -> dict[str, list[Case]]:
     """
     what = "folder of a patient's study"
     folders = need(root, "FDG-PET-CT-Lesions/PETCT_*/*/", what)
-    missing = [
-        f"{folder.parent.name}/{folder.name}/{role}.nii.gz"
-        for folder in folders
-        for role in ROLES
-        if not (folder / f"{role}.nii.gz").is_file()
-    ]
+    cases, missing = [], []
+    for folder in folders:
+        patient = folder.parent.name
+        files = {role: folder / f"{role}.nii.gz" for role in ROLES}
+        lost = [path.name for path in files.values() if not path.is_file()]
+        missing += [f"{patient}/{folder.name}/{name}" for name in lost]
+        # A study's name has a date and a free text; its last five digits tell it from others.
+        cases.append(Case(key=f"{patient}-{folder.name[-5:]}", patient=patient, files=files))
     if missing:
         raise FileNotFoundError(
             f"manual directory {root}: expected {', '.join(ROLES)} (.nii.gz) of every study. "
             f"Received: {len(missing)} missing, {', '.join(missing[:3])}"
         )
-    return by_patient(
-        Case(
-            # A study's name has a date and a free text; its last five digits tell it from others.
-            key=f"{folder.parent.name}-{folder.name[-5:]}",
-            patient=folder.parent.name,
-            files={role: folder / f"{role}.nii.gz" for role in ROLES},
-        )
-        for folder in folders
-    )
+    return by_patient(cases)
 
 
 def read(case: Case, config: SourceConfig) -> Examples:

@@ -39,6 +39,9 @@ CONTRASTS = tuple(GAIN)
 
 _CENTRE = np.array([0.0, 18.0, 10.0])  # mm (left, back, up): subjects turn about it
 _VENTRICLES = np.array([[0.0, 15.0, 18.0], [22.0, 42.0, 20.0]])  # mm: their middle and reach
+# Deformations in mm, their wavelengths and how many waves: the shape of the head, of lobes, and of
+# single folds. The finer one is, the smaller it must be, or tissue would be folded over.
+_WARPS = ((2.5, (90.0, 180.0), 12), (1.3, (35.0, 70.0), 16), (0.6, (16.0, 30.0), 24))
 # The average's T1-weighted level (of 255) in pure fluid, grey and white matter.
 _LEVELS = (68.0, 166.0, 222.0)
 
@@ -141,13 +144,10 @@ class Subject:
         self.turn, self.nod = np.deg2rad(rng.normal(0, (3.0, 4.0))).tolist()
         self.shift = rng.normal(0, 2.5, 2).tolist()
         self.atrophy = float(rng.uniform(-0.15, 0.45))  # how much wider the ventricles are
-        # In mm: the shape of the head, of lobes, and of single folds. The finer a deformation,
-        # the smaller it must be, or tissue would be folded over.
-        self.warps = [
-            (2.5, [brain.Waves(rng, (90.0, 180.0), 12) for _ in range(3)]),
-            (1.3, [brain.Waves(rng, (35.0, 70.0), 16) for _ in range(3)]),
-            (0.6, [brain.Waves(rng, (16.0, 30.0), 24) for _ in range(3)]),
-        ]
+        self.warps = []
+        for mm, wavelengths, count in _WARPS:
+            waves = [brain.Waves(rng, wavelengths, count) for _ in range(3)]
+            self.warps.append((mm, waves))
         self.texture = brain.Waves(rng, (3.0, 15.0), 40)
         self.rough = brain.Waves(rng, (9.0, 22.0), 16)
         self.lesion = str(rng.choice(["none", "tumour", "foci"], p=[0.45, 0.35, 0.2]))

@@ -156,10 +156,10 @@ class Brain:
     def __init__(self, rng: np.random.Generator, size: int, spacing: float):
         self.size, self.spacing = int(size), float(spacing)
         self.axis = _axis(self.size, self.spacing)
-        self.tissues = {
-            name: tuple(v * (1 + spread * rng.standard_normal()) for v in (t1, t2, pd))
-            for name, (_, t1, t2, pd, spread) in TISSUES.items()
-        }
+        self.tissues = {}
+        for name, (_, t1, t2, pd, spread) in TISSUES.items():
+            values = (v * (1 + spread * rng.standard_normal()) for v in (t1, t2, pd))
+            self.tissues[name] = tuple(values)
         # Python's numbers, not NumPy's: those would turn the slices into double precision.
         self.half = (np.array([67.0, 80.0, 68.0]) * rng.uniform(0.95, 1.05, 3)).tolist()  # mm
         self.egg = rng.uniform(0.04, 0.12)  # how much wider the back is

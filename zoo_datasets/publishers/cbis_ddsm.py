@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pydicom
 
-from zoo_datasets.cases import Case, Examples
+from zoo_datasets.cases import SPLITS, Case, Examples
 from zoo_datasets.sources import reading
 
 TABLES = {
@@ -60,14 +60,15 @@ def find(root: pathlib.Path) -> dict[str, list[Case]]:
     """
     root = pathlib.Path(root)
     folders = _image_folders(root)
-    splits: dict[str, dict[str, Case]] = {"train": {}, "validation": {}, "test": {}}
+    splits: dict[str, list[Case]] = {split: [] for split in SPLITS}
+    seen = set()
     for split, row in _rows(root):
         case = _case(row, {})
-        if case.key not in splits[split]:  # one row a finding: an image may come again
-            file = _image_file(row["image file path"], folders, root)
-            case.files["image"] = file
-            splits[split][case.key] = case
-    return {split: [cases[key] for key in sorted(cases)] for split, cases in splits.items()}
+        if case.key not in seen:  # one row a finding: an image may come again
+            seen.add(case.key)
+            case.files["image"] = _image_file(row["image file path"], folders, root)
+            splits[split].append(case)
+    return _sorted(splits)
 
 
 def find_lesions(root: pathlib.Path) -> dict[str, list[Case]]:
@@ -86,7 +87,7 @@ def find_lesions(root: pathlib.Path) -> dict[str, list[Case]]:
     """
     root = pathlib.Path(root)
     folders = _image_folders(root)
-    splits: dict[str, dict[str, Case]] = {"train": {}, "validation": {}, "test": {}}
+    splits: dict[str, dict[str, Case]] = {split: {} for split in SPLITS}
     for split, row in _rows(root):
         if row["pathology"] not in PATHOLOGIES:
             raise ValueError(
@@ -105,7 +106,11 @@ def find_lesions(root: pathlib.Path) -> dict[str, list[Case]]:
         case.files["pair"] = found
         key = f"{case.key}_{kind}_{row['abnormality id']}"
         splits[split][key] = Case(key=key, patient=case.patient, files=case.files, facts=case.facts)
-    return {split: [cases[key] for key in sorted(cases)] for split, cases in splits.items()}
+    return _sorted({split: list(cases.values()) for split, cases in splits.items()})
+
+
+def _sorted(splits: dict[str, list[Case]]) -> dict[str, list[Case]]:
+    return {split: sorted(cases, key=lambda case: case.key) for split, cases in splits.items()}
 
 
 def read(case: Case, config: Any) -> Examples:
@@ -141,23 +146,30 @@ def _case(row: dict[str, str], facts: dict[str, str]) -> Case:
 
 def _rows(root: pathlib.Path) -> list[tuple[str, dict[str, str]]]:
     """The rows of all tables with the split of their patients."""
-    tables = {split: [_read(root / name) for name in names] for split, names in TABLES.items()}
-    tests = {row["patient_id"] for rows in tables["test"] for row in rows}
+    training, testing = [], []
+    for name in TABLES["train"]:
+        training += _read(root / name)
+    for name in TABLES["test"]:
+        testing += _read(root / name)
+    tests = {row["patient_id"] for row in testing}
 
     def split(patient: str) -> str:
         if patient in tests:
             return "test"
         return "train" if hashlib.sha256(patient.encode()).digest()[0] % 10 else "validation"
 
-    rows = [row for rows in (*tables["train"], *tables["test"]) for row in rows]
-    return [(split(row["patient_id"]), row) for row in rows]
+    return [(split(row["patient_id"]), row) for row in training + testing]
+
+
+def _stripped(row: dict[str, str | None]) -> dict[str, str]:
+    return {column: (value or "").strip() for column, value in row.items()}
 
 
 def _read(table: pathlib.Path) -> list[dict[str, str]]:
     if not table.is_file():
         raise FileNotFoundError(f"CBIS-DDSM table: expected the file {table}. Received: no file")
     with open(table, newline="", encoding="utf-8-sig") as lines:
-        rows = [{k: (v or "").strip() for k, v in row.items()} for row in csv.DictReader(lines)]
+        rows = list(map(_stripped, csv.DictReader(lines)))
     needed = {
         "patient_id",
         "left or right breast",

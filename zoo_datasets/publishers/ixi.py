@@ -31,12 +31,12 @@ MANUAL = """
 
 def manual(contrasts: Sequence[str], minutes: int = 60) -> str:
     """How to get the files of some contrasts."""
+    commands = [f"mkdir IXI-{c} && tar -xf IXI-{c}.tar -C IXI-{c}" for c in contrasts]
+    examples = [f"manual_dir/IXI-{c}/IXI012-HH-1211-{c}.nii.gz" for c in contrasts]
     return MANUAL.format(
         archives=" and ".join(f"IXI-{c}.tar" for c in contrasts),
-        commands="\n   ".join(
-            f"mkdir IXI-{c} && tar -xf IXI-{c}.tar -C IXI-{c}" for c in contrasts
-        ),
-        example="\n   ".join(f"manual_dir/IXI-{c}/IXI012-HH-1211-{c}.nii.gz" for c in contrasts),
+        commands="\n   ".join(commands),
+        example="\n   ".join(examples),
         minutes=minutes,
     )
 

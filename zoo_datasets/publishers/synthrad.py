@@ -52,25 +52,18 @@ def find(root: Path, task: int, region: str) -> dict[str, list[Case]]:
     names = f"Task{task}/{region}/{task}{letter}[A-Z][0-9]*"
     folders = [path for path in need(root, names, "folder of a patient") if path.is_dir()]
     roles = (_FILES[task], "ct", "mask")
-    missing = [
-        f"{folder.name}/{role}.nii.gz"
-        for folder in folders
-        for role in roles
-        if not (folder / f"{role}.nii.gz").is_file()
-    ]
+    cases, missing = [], []
+    for folder in folders:
+        files = {role: folder / f"{role}.nii.gz" for role in roles}
+        lost = [path.name for path in files.values() if not path.is_file()]
+        missing += [f"{folder.name}/{name}" for name in lost]
+        cases.append(Case(key=folder.name, patient=folder.name, files=files))
     if missing:
         raise FileNotFoundError(
             f"manual directory {root}: expected {', '.join(roles)} (.nii.gz) of every patient in "
             f"Task{task}/{region}. Received: {len(missing)} missing, {', '.join(missing[:3])}"
         )
-    return by_patient(
-        Case(
-            key=folder.name,
-            patient=folder.name,
-            files={role: folder / f"{role}.nii.gz" for role in roles},
-        )
-        for folder in folders
-    )
+    return by_patient(cases)
 
 
 def read(case: Case, config: SourceConfig) -> Examples:
