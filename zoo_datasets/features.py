@@ -61,6 +61,7 @@ def info(
     features: dict[str, Any] = {name: image_feature(i.shape, i.dtype) for name, i in images.items()}
     features |= {"patient": tfds.features.Text(), "name": tfds.features.Text()}
     facts: dict[str, Any] = {"kind": "single"} if single else {"kind": "paired", "aligned": True}
+    # The domain of each image.
     for name, image in images.items():
         facts[name] = domain(
             image.modality,
@@ -70,6 +71,7 @@ def info(
             image.shape[-1],
             image.plane,
         )
+    # What some data sets have besides.
     if spacing:
         features["spacing"] = tfds.features.Tensor(shape=(2,), dtype=np.float32)
     if label_names:

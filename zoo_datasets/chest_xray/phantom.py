@@ -226,6 +226,7 @@ def _vessels(protocol: Protocol, chest: Chest, hu: np.ndarray, angle: float) -> 
     pitch = protocol.spacing / scale
     size = protocol.size * scale
     total = np.zeros(size * size)
+    # Points along the cylinders.
     tree = np.concatenate(chest.vessels)
     length = np.linalg.norm(tree[:, 3:6] - tree[:, :3], axis=1)
     counts = np.maximum(np.ceil(length / (2 * pitch)).astype(int), 1)
@@ -241,6 +242,7 @@ def _vessels(protocol: Protocol, chest: Chest, hu: np.ndarray, angle: float) -> 
             x / FIELD * hu.shape[2] + (hu.shape[2] - 1) / 2,
         ]
     )
+    # Blood in place of the air that is there.
     air = map_coordinates(hu, where, order=1, mode="nearest")
     mass = np.where(air < _LUNG, radius**2 * np.pi * step, 0) * (40 - air) / 1000
     # A disc of points gives the cylinder its width.

@@ -176,6 +176,7 @@ def _match_grids(found: Layout, config: FolderConfig) -> None:
             if matched is not target:
                 items[number] = item._replace(volumes=(source, matched))
                 shares.append(share)
+    # What the user should know of them.
     if wrong:
         raise ValueError(
             f"input: expected pairs that show one part of one patient. Received: {some(wrong)}"

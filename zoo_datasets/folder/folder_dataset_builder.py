@@ -142,6 +142,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             if len(images) == len(keys):
                 written += 1
                 yield name, images | {"patient": patient, "name": name}
+        # Where a label map was wrong, the data set is.
         if wrong:
             found = "; ".join(f"{name} with {what}" for name, what in wrong.items())
             raise ValueError(

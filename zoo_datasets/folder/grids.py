@@ -81,6 +81,7 @@ def on_source(source: Volume, target: Volume, labels: bool = False) -> tuple[Vol
     step = np.linalg.norm(here[:3, :3], axis=0).min()
     if sides == (*target.shape, target.length) and _gap(here, there, sides) < _SAME * step:
         return target, 1.0
+    # Elsewhere: in the same room, and over most of the source?
     frames = source.frame_of_reference, target.frame_of_reference
     if all(frames) and frames[0] != frames[1]:
         raise ValueError(

@@ -87,6 +87,7 @@ def _rows(path: Path) -> tuple[list[str], list[_Row]]:
         ValueError: for what is no such list; names the line.
     """
     table = list(_fields(path))
+    # The header.
     columns = [name.strip() for name in table[0][1]] if table else []
     keys = ["source", "target"] if "source" in columns else ["image"]
     allowed = {*keys, "split", "patient"}
@@ -97,6 +98,7 @@ def _rows(path: Path) -> tuple[list[str], list[_Row]]:
         )
     if len(set(columns)) < len(columns):
         raise ValueError(f"{path.name}: expected each column once. Received: {columns}")
+    # The lines.
     rows: list[_Row] = []
     seen: dict[Path, _Row] = {}
     for line, fields in table[1:]:

@@ -342,6 +342,7 @@ def _lines(rng, breast, nipple, size) -> np.ndarray:
     for angle in np.linspace(-0.85, 0.85, 9) + rng.normal(0, 0.07, 9):
         length = breast.depth * rng.uniform(0.25, 0.45)
         queue.append((nipple[0] - 2, nipple[1], np.pi + angle, length, rng.uniform(2.2, 3.4), 0))
+    # Ducts branch three times.
     while queue:
         x, y, angle, length, diameter, level = queue.pop()
         xs, ys, headings = _walk(rng, x, y, angle, length, 0.05)
@@ -360,12 +361,14 @@ def _lines(rng, breast, nipple, size) -> np.ndarray:
                         level + 1,
                     )
                 )
+    # Vessels run from the chest wall.
     for _ in range(rng.integers(2, 5)):
         x, y = 0.0, nipple[1] + rng.uniform(-0.75, 0.6) * breast.height
         aim = np.arctan2(nipple[1] - y, nipple[0]) * 0.5
         xs, ys, _ = _walk(rng, x, y, aim, breast.depth * rng.uniform(0.5, 0.85), 0.06)
         bore = np.linspace(rng.uniform(2.6, 3.8), 1.6, len(xs))
         layers[0.8].append((xs, ys, np.pi / 4 * bore**2 * step))
+    # Each width is blurred as wide as it is.
     pixel = FIELD / size
     paths = np.zeros((size, size))
     for width, curves in layers.items():
@@ -403,6 +406,7 @@ def _lesion(rng, breast, nipple, size, x, y) -> tuple[np.ndarray, np.ndarray]:
     cy = nipple[1] + breast.lesion[1] * breast.height * rng.uniform(0.7, 1.0)
     if breast.finding == "calcifications":
         count = rng.integers(8, 25)
+        # A cluster of grains.
         spread = 0.6 * breast.radius
         diameter = rng.uniform(0.3, 0.9, count)
         _deposit(
@@ -413,6 +417,7 @@ def _lesion(rng, breast, nipple, size, x, y) -> tuple[np.ndarray, np.ndarray]:
         )
         return mass, ndimage.gaussian_filter(calcium, min(0.2 / (FIELD / size), 1.0))
 
+    # A mass, whose border is rougher where it is spiculated.
     angle = np.arctan2(y - cy, x - cx)
     rough = 0.05 if breast.finding == "mass" else 0.14
     border = breast.radius * (

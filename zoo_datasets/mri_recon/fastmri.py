@@ -157,6 +157,7 @@ def _slices(file: h5py.File, case: Case, config: SourceConfig) -> Examples:
         raise ValueError(
             f"{name}: expected at most {config.coils} coils. Received: {kspace.shape[1]}"
         )
+    # What all slices share.
     largest = np.float32(file.attrs["max"])
     lines_mm, readout_mm = _field(file["ismrmrd_header"][()])
     # One mask a scan, as fastMRI evaluates; it follows from the name.
@@ -174,6 +175,7 @@ def _slices(file: h5py.File, case: Case, config: SourceConfig) -> Examples:
             lines_mm *= rows / full.shape[-2]  # what the crop leaves
             spacing = lines_mm / image.shape[0], readout_mm / image.shape[1]
             lines = config.sampling.lines(coils.shape[-2], rng)
+        # The lines that are measured, a coil's parts as channels.
         measured = np.zeros((config.coils, *coils.shape[1:]), np.complex64)
         measured[: len(coils)] = coils * lines[:, None]
         source = fourier.to_channels(measured)  # [coils, H, W, 2]

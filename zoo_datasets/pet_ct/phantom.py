@@ -96,6 +96,7 @@ class Tracer:
         def ball(x, y, z, r) -> Organ:
             return Organ(rng, x, y, z, r, r * rng.uniform(0.75, 1.1), r * 1.4, rough=0.08)
 
+        # Those that the CT shows anyway.
         for organ, _ in patient.nodules:
             if ill and rng.uniform() < 0.7:
                 lesions.append(_Lesion(organ, avid(), None, "lung"))
@@ -160,6 +161,7 @@ class Tracer:
     def _organs(self, canvas: Canvas, z: float, within: np.ndarray) -> None:
         """Paint the organs that HU do not tell apart, in the order of `Patient`."""
         patient, suv = self.patient, self.suv
+        # Heart and aorta.
         if (heart := patient.heart.at(z)) is not None:
             canvas.blob(heart, suv["blood"], (0, 0.04, 0.05))
             left = Contour(
@@ -175,11 +177,13 @@ class Tracer:
         down = np.clip(z / 260, 0, 1)
         aorta = Contour(24 - 18 * down, patient.spine_y - 16 - 16 * down**2, 12, 12)
         canvas.blob(aorta, suv["blood"], (0, 0.04))
+        # The gut.
         for i, (loop, *_) in enumerate(patient.loops):
             self._wall(canvas, loop.at(z), suv["gut"] * self.hot[i % 64], within)
         for i, colon in enumerate(patient.colon):
             self._wall(canvas, colon.at(z), suv["gut"] * self.hot[-1 - i], within)
         self._wall(canvas, patient.stomach.at(z), suv["stomach"], within)
+        # Solid organs.
         for organ, name in (
             (patient.spleen, "spleen"),
             (patient.left_lobe, "liver"),
@@ -189,6 +193,7 @@ class Tracer:
                 canvas.blob(shape, suv[name], (0, 0.05, 0.08), within)
         if (shape := patient.gallbladder.at(z)) is not None:
             canvas.blob(shape, 0.6, (), within)
+        # Kidneys, with urine in the middle.
         for kidney in patient.kidneys:
             if (shape := kidney.at(z)) is not None:
                 canvas.blob(shape, suv["kidney"], (0, 0.2), within)

@@ -53,6 +53,7 @@ class Patient:
         self.spine_y = self.body[1] - rng.uniform(60, 66)  # the spinous process ends under the skin
         n = rng.normal
         organ = lambda *args, **kw: Organ(rng, *args, **kw)  # noqa: E731
+        # Solid organs.
         self.heart = organ(
             0.14 * ca, -0.22 * cb, 95, 0.44 * ca, 0.42 * cb, 62, tilt=0.5, rough=0.03
         )
@@ -94,6 +95,7 @@ class Patient:
             )
             for side, z in ((-1, rng.uniform(275, 290)), (1, rng.uniform(262, 280)))
         ]
+        # The gut.
         self.colon = [
             organ(side * 0.78 * ca, rng.uniform(-0.1, 0.25) * cb, 310, 23, 25, 75, rough=0.07)
             for side in (-1, 1)
@@ -117,6 +119,7 @@ class Patient:
                     rough=0.07,
                 )
                 self.loops.append((loop, rng.uniform(5, 60), rng.uniform(-0.9, 1.0)))
+        # Lesions of the liver and nodules of the lungs.
         self.lesions = []
         for _ in range(rng.poisson(5)):
             t, phi, z = (
@@ -135,6 +138,7 @@ class Patient:
             self.nodules.append(
                 (organ(x, y, rng.uniform(0, 140), r, r, 2.5 * r, rough=0.12), rng.uniform(-30, 90))
             )
+        # Vessels and airways.
         self.lung_trees, self.air_trees = [], []
         for side in (-1, 1):
             for _ in range(16):
@@ -233,6 +237,7 @@ class Patient:
         where, pleura = canvas.mask(
             cavity.grown(-2.5 - (1 - shrink) * 90, -2.5 - (1 - shrink) * 50)
         )
+        # Cavity without the mediastinum and without what the diaphragm lifts.
         lungs = np.zeros_like(inside)
         lungs[where] = pleura
         lungs *= np.clip((np.abs(x + 2) - half) / 1.0 + 0.5, 0, 1)
@@ -252,6 +257,7 @@ class Patient:
                 lungs[where] *= 1 - mask * np.broadcast_to(keep, lungs.shape)[where]
         if not lungs.any():
             return lungs
+        # Tissue, vessels, nodules and airways.
         whole = (slice(None), slice(None))
         # The dependent lung is denser, and texture stands for what is too fine to draw.
         tissue = self.hu["lung"] + 45 * np.clip(depth, -1, 1)[:, None]
@@ -287,6 +293,7 @@ class Patient:
                             blood + 5,
                             (2,),
                         )
+        # Windpipe and gullet.
         if z < 45:
             canvas.blob(Contour(-2, 12, 11.5, 10.5), 25, (2, 4))
             canvas.blob(Contour(-2, 12, 9.5, 8.5), -985)
@@ -297,6 +304,7 @@ class Patient:
                 anatomy.draw_vessels(canvas, tree[:2], z, -980, None)
         if z < 190:
             canvas.blob(Contour(8 + wave(3), self.spine_y - 34, 8, 6), 38, (3, 4))  # oesophagus
+        # Heart with its chambers.
         heart = self.heart.at(z)
         if heart is not None:
             canvas.blob(heart.grown(4), hu["fat"] + 15, (3, 5))
@@ -335,6 +343,7 @@ class Patient:
 
     def _abdomen(self, canvas, z, within):
         hu, blood = self.hu, self.blood
+        # Behind the gut.
         if z > 205:
             for side in (-1, 1):  # psoas
                 grow = np.clip((z - 205) / 90, 0.25, 1)
@@ -358,6 +367,7 @@ class Patient:
                     (6, 16, 4),
                     within,
                 )
+        # The gut.
         for loop, content, level in self.loops:
             self._hollow(canvas, loop.at(z), within, 45 + 45 * self.contrast, content, level, 2.2)
         for colon in self.colon:
@@ -368,6 +378,7 @@ class Patient:
                 where, mask = canvas.mask(shape.grown(-2.5), 1.5)
                 canvas.paint(where, mask, stool, (0, 0, 60), within)
         self._hollow(canvas, self.stomach.at(z), within, 45 + 40 * self.contrast, 25, -0.25, 4)
+        # Spleen, liver with its vessels and lesions, gall bladder.
         for organ, name in (
             (self.spleen, "spleen"),
             (self.left_lobe, "liver"),
@@ -391,6 +402,7 @@ class Patient:
         if (shape := self.gallbladder.at(z)) is not None:
             canvas.blob(shape, 45 + 30 * self.contrast, (2,), within)
             canvas.blob(shape.grown(-1.8), 8, (2, 2), within)
+        # Kidneys in their fat.
         for kidney in self.kidneys:
             if (shape := kidney.at(z)) is None:
                 continue

@@ -46,6 +46,7 @@ def leaves(
         top, bottom = max(int(y - long) - 2, 0), min(int(y + long) + 3, size)
         if left >= right or top >= bottom:
             continue
+        # How deep each pixel lies in an ellipse or a bar.
         dx = np.arange(left, right, dtype=np.float32) - np.float32(x)
         dy = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(y)
         u = (dx * np.cos(angle) + dy * np.sin(angle)).astype(np.float32)
@@ -55,6 +56,7 @@ def leaves(
         else:
             inside = np.minimum(0.7 * long - np.abs(u), 0.7 * short - np.abs(v))
         cover = np.clip(inside + 0.5, 0, 1)
+        # Its value and grain, over what is there.
         grain = fields[rng.integers(3)][top:bottom, left:right]
         value, strength = rng.choice(values), rng.uniform(0, texture)
         if rough[0] and rng.uniform() < rough[0]:

@@ -11,6 +11,7 @@ def draw(canvas: Canvas, patient, z: float, muscle: Contour, cavity: Contour) ->
     dense, spongy = patient.hu["dense"], patient.hu["spongy"]
     y = patient.spine_y
     level = (z / 27 + patient.phase[0]) % 1.0  # where in a vertebra (below 0.8) or a disc
+    # Vertebra or disc, its arch, the spinal canal.
     body = Contour(
         0,
         y,
@@ -70,6 +71,7 @@ def draw(canvas: Canvas, patient, z: float, muscle: Contour, cavity: Contour) ->
                 canvas.blob(shape.grown(2, -0.5), 105, (5, 12))
             else:
                 canvas.bone(shape, 1.5, dense, spongy)
+    # Sternum.
     if z < 150:
         x, front = cavity.point(FRONT)
         canvas.bone(

@@ -204,6 +204,7 @@ def fetch(
     """
     import tqdm
 
+    # What is not there yet.
     every = select(name)
     wanted = [series for series in every if not (manual / series.folder).is_dir()]
     size = sum(series.megabytes for series in wanted) / 1000
@@ -212,12 +213,14 @@ def fetch(
         say(f"Not at the Imaging Data Commons: {SELECTIONS[name].rest}")
     if wanted:
         get = download or _client()
+    # Room for it.
     manual.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(manual).free < 1.05e6 * sum(series.megabytes for series in wanted):
         raise OSError(
             f"fetch: expected {1.05 * size:.1f} GB of free space at {manual}. "
             f"Received: {shutil.disk_usage(manual).free / 1e9:.1f} GB"
         )
+    # Each series beside its folder first.
     part = manual / ".incomplete"
     with tqdm.tqdm(total=round(size * 1000), unit=" MB", disable=None) as bar:
         for series in wanted:
