@@ -81,3 +81,12 @@ def test_no_data_set_imports_another():
         if data_set(module) and data_set(name) != data_set(module):
             wrong.append(f"{name} imports {module}")
     assert not wrong
+
+
+def test_no_model_imports_another():
+    """What two of them share lies in a module that begins with an underscore, or elsewhere."""
+    wrong = []
+    for name, module in arrows():
+        if re.match(r"zoo\.models\.", name) and re.match(r"zoo\.models\.[^_]", module):
+            wrong.append(f"{name} imports {module}")
+    assert not wrong
