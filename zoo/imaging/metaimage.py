@@ -6,7 +6,6 @@ into memory.
 """
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from zoo.errors import contained
 from zoo.imaging import geometry
-from zoo.imaging.oriented import Oriented
+from zoo.imaging.oriented import Oriented, Output
 from zoo.imaging.voxels import SIZE, Voxels, detached, joined, numbers, one_line, sides
 
 SUFFIXES = (".mha", ".mhd")
@@ -47,15 +46,8 @@ class MetaVolume(Oriented):
         data = path.with_suffix(".zraw" if self.voxels.codec else ".raw")
         return [path, data] if self.companions else [path]
 
-    def _save(
-        self,
-        path: Path,
-        planes: Iterator[np.ndarray],
-        dtype: np.dtype,
-        description: str,
-        anonymous: bool,
-        finer: tuple[int, ...],
-    ) -> None:
+    def _save(self, path: Path, output: Output) -> None:
+        planes, dtype, description, anonymous, finer = output
         fields, _ = _header(self.paths[0])
         matrix, offset = _geometry(fields)
         # what stays true

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +10,7 @@ from nibabel.freesurfer import mghformat
 
 from zoo.errors import contained
 from zoo.imaging import geometry
-from zoo.imaging.oriented import Oriented
+from zoo.imaging.oriented import Oriented, Output
 from zoo.imaging.voxels import Voxels, codec_of, head, in_order, named_codec, save, tail
 
 SUFFIXES = (".mgz", ".mgh", ".mgh.gz")
@@ -27,15 +26,8 @@ class MghVolume(Oriented):
 
     kind: ClassVar[str] = "mgh"
 
-    def _save(
-        self,
-        path: Path,
-        planes: Iterator[np.ndarray],
-        dtype: np.dtype,
-        description: str,
-        anonymous: bool,
-        finer: tuple[int, ...],
-    ) -> None:
+    def _save(self, path: Path, output: Output) -> None:
+        planes, dtype, description, anonymous, finer = output
         header = _header(self.paths[0])
         footer = tail(self.voxels, _LARGEST_FOOTER)
         codes = {np.dtype(stored): code for code, stored in _TYPES.items()}

@@ -8,7 +8,6 @@ import dataclasses
 import itertools
 import re
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from zoo.errors import contained
 from zoo.imaging import geometry
-from zoo.imaging.oriented import Oriented
+from zoo.imaging.oriented import Oriented, Output
 from zoo.imaging.volume import NOT_AN_IMAGE
 from zoo.imaging.voxels import Voxels, codec_of, head, in_order, named_codec, save
 
@@ -43,15 +42,8 @@ class NiftiVolume(Oriented):
         """See `Volume.files`."""
         return [path, path.with_name(_renamed(path, "img"))] if self.companions else [path]
 
-    def _save(
-        self,
-        path: Path,
-        planes: Iterator[np.ndarray],
-        dtype: np.dtype,
-        description: str,
-        anonymous: bool,
-        finer: tuple[int, ...],
-    ) -> None:
+    def _save(self, path: Path, output: Output) -> None:
+        planes, dtype, description, anonymous, finer = output
         header, extensions = _header(self.paths[0])
         header.set_data_dtype(dtype)
         if anonymous:

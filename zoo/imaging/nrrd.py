@@ -5,7 +5,6 @@ Lines of text, and then the voxels, or the name of the file that holds them.
 
 import dataclasses
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from zoo.errors import contained
 from zoo.imaging import geometry
-from zoo.imaging.oriented import Oriented
+from zoo.imaging.oriented import Oriented, Output
 from zoo.imaging.voxels import Voxels, detached, joined, numbers, one_line, sides
 
 SUFFIXES = (".nrrd", ".nhdr")
@@ -69,15 +68,8 @@ class NrrdVolume(Oriented):
         suffix = ".raw.gz" if self.voxels.codec else ".raw"
         return [path, path.with_name(path.name + suffix)] if self.companions else [path]
 
-    def _save(
-        self,
-        path: Path,
-        planes: Iterator[np.ndarray],
-        dtype: np.dtype,
-        description: str,
-        anonymous: bool,
-        finer: tuple[int, ...],
-    ) -> None:
+    def _save(self, path: Path, output: Output) -> None:
+        planes, dtype, description, anonymous, finer = output
         magic, fields, remarks, _ = _header(self.paths[0])
         fields = {key: value for key, value in fields.items() if key not in _DROPPED}
         if anonymous:

@@ -10,7 +10,7 @@ import functools
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar, Self, TypedDict
+from typing import ClassVar, NamedTuple, Self, TypedDict
 
 import nibabel
 import numpy as np
@@ -25,6 +25,22 @@ from zoo.imaging.voxels import SIZE, Voxels, in_order, save
 WIDEST = 1000.0  # mm from pixel to pixel, and from slice to slice; more is a header's mistake
 
 _BLOCK = 1 << 24  # bytes that are turned at once
+
+
+class Output(NamedTuple):
+    """What a file is written with.
+
+    Attributes:
+        planes: `[i, j]` of `dtype`, from the file's first to its last.
+        description, anonymous: see `Oriented.write`.
+        finer: voxels for one of the input, along the file's axes.
+    """
+
+    planes: Iterator[np.ndarray]
+    dtype: np.dtype
+    description: str
+    anonymous: bool
+    finer: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -180,23 +196,11 @@ class Oriented(Volume):
             dtype = np.dtype(self.labels[0] if classes <= 256 else self.labels[1])
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._planes(path.parent, slices, grid, dtype) as planes:
-            self._save(path, planes, dtype, description, anonymous, self._finer(grid))
+            output = Output(planes, dtype, description, anonymous, self._finer(grid))
+            self._save(path, output)
 
-    def _save(
-        self,
-        path: Path,
-        planes: Iterator[np.ndarray],
-        dtype: np.dtype,
-        description: str,
-        anonymous: bool,
-        finer: tuple[int, ...],
-    ) -> None:
-        """Writes header and voxels.
-
-        Args:
-            planes: `[i, j]` of `dtype`, from the file's first to its last.
-            finer: voxels for one of the input, along the file's axes.
-        """
+    def _save(self, path: Path, output: Output) -> None:
+        """Writes header and voxels."""
         raise NotImplementedError
 
     def _save_text(
