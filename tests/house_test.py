@@ -1,4 +1,4 @@
-"""Which module may import which; read from the source alone."""
+"""Which module may import which, and how long a file may be; read from the source alone."""
 
 import ast
 import functools
@@ -23,10 +23,11 @@ def modules() -> dict[str, ast.Module]:
     return found
 
 
-def imported(tree: ast.Module) -> list[tuple[str, str, str]]:
-    """(module, name or "", local name) of all imports of our modules, those in functions too."""
+@functools.cache
+def imported(module: str) -> list[tuple[str, str, str]]:
+    """(module, name or "", local name) of its imports of our modules, those in functions too."""
     found = []
-    for node in ast.walk(tree):
+    for node in ast.walk(modules()[module]):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name in modules():
@@ -42,13 +43,11 @@ def imported(tree: ast.Module) -> list[tuple[str, str, str]]:
     return found
 
 
+@functools.cache
 def arrows() -> list[tuple[str, str]]:
     """(importing module, imported module)."""
     return [
-        (name, module)
-        for name, tree in modules().items()
-        for module, _, _ in imported(tree)
-        if module != name
+        (name, module) for name in modules() for module, _, _ in imported(name) if module != name
     ]
 
 
@@ -90,3 +89,27 @@ def test_no_model_imports_another():
         if re.match(r"zoo\.models\.", name) and re.match(r"zoo\.models\.[^_]", module):
             wrong.append(f"{name} imports {module}")
     assert not wrong
+
+
+def test_private_names_stay_in_their_module():
+    wrong = []
+    for module, tree in modules().items():
+        whole = set()
+        for source, name, local in imported(module):
+            if re.match("_[^_]", name):
+                wrong.append(f"{module}: {source}.{name}")
+            elif not name:
+                whole.add(local)
+        for node in ast.walk(tree):
+            private = isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr)
+            if private and ast.unparse(node.value) in whole:
+                wrong.append(f"{module}: {ast.unparse(node)}")
+    assert not wrong
+
+
+def test_files_are_short():
+    long = []
+    for path in (ROOT / "zoo").rglob("*.py"):
+        if len(path.read_text(encoding="utf-8").splitlines()) > 550:
+            long.append(path.name)
+    assert not long

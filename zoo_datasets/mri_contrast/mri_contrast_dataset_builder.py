@@ -146,21 +146,18 @@ class Builder(SimulatedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
-        if isinstance(config, SimulatedConfig):
-            image = mr_scan.image(config.protocol.size, config.protocol.spacing)
-        else:
-            image = mr_signal.IMAGE
         if isinstance(config, Published):
-            contrasts, labels = config.contrasts, config.label_names
-        elif isinstance(config, Average):
-            contrasts, labels = config.contrasts, atlas.LABELS
+            image, contrasts, labels = mr_signal.IMAGE, config.contrasts, config.label_names
+            others = dict.fromkeys(("source_scale", "target_scale"), np.float32)
         else:
+            image, others = mr_scan.image(config.protocol.size, config.protocol.spacing), {}
             contrasts, labels = ("T1", "T2"), brain.LABELS
-        scales = dict.fromkeys(("source_scale", "target_scale"), np.float32)
+        if isinstance(config, Average):
+            contrasts, labels = config.contrasts, atlas.LABELS
         return features.info(
             self,
             {"source": image, "target": image},
-            scales if isinstance(config, Published) else {},
+            others,
             spacing=isinstance(config, (Published, Average)),
             label_names=labels,
             metadata={"contrasts": list(contrasts)},
