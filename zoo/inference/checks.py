@@ -93,7 +93,7 @@ def reasons(model: Any, volume: Volume, alone: bool) -> list[str]:
     """
     found = _gaps(volume) if model.recipe.slices > 1 and isinstance(volume, Series) else []
     found += guards.plane_reasons(model, volume)
-    if model.trained_on is not None:
+    if getattr(model, "trained_on", None) is not None:
         found += _unlike(model, volume)
     if model.recipe.slices > 1 and alone:
         taken = f"the model takes {model.recipe.slices} neighbouring ones"
