@@ -115,8 +115,7 @@ class Generator(Translator):
     def picture(self, examples: list[dict[str, np.ndarray]]) -> np.ndarray:
         """uint8 `[H, W, 3]` to look at while training: 16 samples, always of the same latents."""
         images, domain = self.generate(16), self.target
-        shown = figures.display_windows(images, domain.unit, domain.window)
-        caption, window = next(iter(shown.items()))
+        caption, window = figures.best_window(images, domain.unit, domain.window)
         return figures.sample_grid(images, window, panel=128, caption=caption)
 
     def test_step(self, batch: dict) -> dict[str, tf.Tensor]:
