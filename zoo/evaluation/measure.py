@@ -170,7 +170,7 @@ def measure(
         seed: of generated images, bootstrap intervals and the choice of example pictures.
 
     Returns:
-        What `metrics.json` is to hold, and the pictures of the report, see `report.page`.
+        What `metrics.json` is to hold, and the pictures of the report, see `report.render`.
 
     Raises:
         ValueError: for no examples, values that are not finite, label maps with values that
@@ -235,7 +235,7 @@ def measure(
 def write(output: Path, results: dict[str, Any], pictures: dict[str, Any]) -> None:
     """Writes what `measure` found as `metrics.json` and `report.html`, once both are made."""
     text = json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False)
-    page = report.page(results, pictures)
+    page = report.render(results, pictures)
     write_atomic(output / "metrics.json", text.encode())
     write_atomic(output / "report.html", page.encode())
 

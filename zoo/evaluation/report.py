@@ -8,20 +8,8 @@ import numpy as np
 
 from zoo import figures
 from zoo.domain import Domain
-from zoo.evaluation import formats, intervals, segmentation_report
+from zoo.evaluation import formats, intervals, page, segmentation_report
 from zoo.evaluation.examples import Example, input_domain
-from zoo.evaluation.page import (
-    LARGEST,
-    by_patient,
-    colour_bar,
-    document,
-    example_title,
-    grey,
-    panels,
-    section,
-    table,
-    tiles,
-)
 from zoo.figures import Window
 
 _BODY = {
@@ -38,7 +26,7 @@ _VOLUMES = {
 _PLOTTED = 300  # images in the plot
 
 
-def page(results: dict[str, Any], pictures: dict[str, Any]) -> str:
+def render(results: dict[str, Any], pictures: dict[str, Any]) -> str:
     """The report as HTML.
 
     Args:
@@ -63,7 +51,7 @@ def page(results: dict[str, Any], pictures: dict[str, Any]) -> str:
         parts += [_memorisation(results, pictures["pairs"], next(iter(windows.values())))]
     parts += [_limits(results)]
     title = f"{results['model']} on {results['dataset']['name']}"
-    return document(title, "\n".join(parts))
+    return page.document(title, "\n".join(parts))
 
 
 def _head(results: dict[str, Any]) -> str:
@@ -116,7 +104,7 @@ def _tiles(results: dict[str, Any]) -> str:
             line += f" {_against(results)}"
         value = formats.number(output["mean"], key, results)
         items.append((formats.label(key), f"{value} <small>{unit}</small>", line))
-    return tiles(items)
+    return page.tiles(items)
 
 
 def _summary(results: dict[str, Any]) -> str:
@@ -138,7 +126,7 @@ def _summary(results: dict[str, Any]) -> str:
         note += " NMSE counts values from air, -1000 HU."
     if results["body"]:
         note += f" The body is {_BODY[results['body']]}."
-    return section("Summary", note, table(head, rows))
+    return page.section("Summary", note, page.table(head, rows))
 
 
 def _volumes(results: dict[str, Any]) -> str:
@@ -153,7 +141,7 @@ def _volumes(results: dict[str, Any]) -> str:
     )
     if volumes["left_out"]:
         note += f" {volumes['left_out']} with a gap, or with too few slices, are left out."
-    return section("Volumes", note, table(head, rows))
+    return page.section("Volumes", note, page.table(head, rows))
 
 
 def _measures(
@@ -192,7 +180,7 @@ def _plot(results: dict[str, Any]) -> str:
     if len(rows) > _PLOTTED:
         note += f" {_PLOTTED} of {len(rows)} images, evenly chosen."
         rows = [rows[i] for i in np.linspace(0, len(rows) - 1, _PLOTTED).round().astype(int)]
-    return section("Image by image", note, _drawing(rows))
+    return page.section("Image by image", note, _drawing(rows))
 
 
 def _drawing(rows: list[dict[str, Any]]) -> str:
@@ -247,19 +235,19 @@ def _examples(results: dict[str, Any], examples: Sequence[tuple[str, Example]]) 
         about = [example["name"], example["patient"] and f"patient {example['patient']}"]
         if aligned:
             about += _scores(example["row"], results)
-        blocks.append(example_title(title, about))
+        blocks.append(page.example_title(title, about))
         # A row of panels for each window.
         for label, window in windows.items():
             shots = [
-                (name, grey(example["input"], own or window)),
-                ("Output", grey(example["output"], window)),
-                ("Target" if aligned else "A real target", grey(example["target"], window)),
+                (name, page.grey(example["input"], own or window)),
+                ("Output", page.grey(example["output"], window)),
+                ("Target" if aligned else "A real target", page.grey(example["target"], window)),
             ]
             if aligned:
-                error = figures.shrink(_error(example, window), LARGEST)
+                error = figures.shrink(_error(example, window), page.LARGEST)
                 shots.append(("Output − target", figures.diverging(error, limits[label])))
             caption = f'<p class="soft">{_text(_capital(label))}</p>' if label else ""
-            blocks.append(caption + panels(shots))
+            blocks.append(caption + page.panels(shots))
     bars = _bars(results, name, source, windows_of, limits)
     note = "Chosen at random. The real target is of another place or patient."
     if aligned:
@@ -267,7 +255,7 @@ def _examples(results: dict[str, Any], examples: Sequence[tuple[str, Example]]) 
         note += "colours."
     if results["dimensions"] == 3:
         note += " Of volumes the middle slice is shown."
-    return section("Examples", note, *blocks, f'<div class="bars">{bars}</div>')
+    return page.section("Examples", note, *blocks, f'<div class="bars">{bars}</div>')
 
 
 def _scores(row: dict[str, Any], results: dict[str, Any]) -> list[str]:
@@ -316,14 +304,14 @@ def _bars(
     together = in_hu or (source.window, source.unit) == (tuple(results["window"]), unit)
     bars = ""
     if not together:
-        bars += colour_bar(name, ramp, source.window, source.unit)
+        bars += page.colour_bar(name, ramp, source.window, source.unit)
     shown = "All images" if together else "Output and target"
     for label, window in {k: v for windows in windows_of for k, v in windows.items()}.items():
-        bars += colour_bar(f"{shown}{_in(label)}", ramp, window, unit)
+        bars += page.colour_bar(f"{shown}{_in(label)}", ramp, window, unit)
     colours = figures.diverging(np.linspace(-1, 1, 17)[None], 1.0)[0]
     errors = [f"rgb({r},{g},{b})" for r, g, b in colours]
     for label, limit in limits.items():
-        bars += colour_bar(f"Output − target{_in(label)}", errors, (-limit, limit), unit)
+        bars += page.colour_bar(f"Output − target{_in(label)}", errors, (-limit, limit), unit)
     return bars
 
 
@@ -350,7 +338,7 @@ def _patients(results: dict[str, Any]) -> str:
             if key in gained:
                 cells.append(formats.number(entry["gain"][key], key, results, sign=True))
         rows.append(cells)
-    return by_patient("Means over each patient's images.", head, rows)
+    return page.by_patient("Means over each patient's images.", head, rows)
 
 
 def _distances(results: dict[str, Any]) -> str:
@@ -389,7 +377,7 @@ def _distances(results: dict[str, Any]) -> str:
             " MS-SSIM of pairs is the mean over random pairs within a set: well above the "
             "held-out images' value, the generator repeats itself."
         )
-    return section("Distance between sets", note, table(head, rows))
+    return page.section("Distance between sets", note, page.table(head, rows))
 
 
 def _sets(sets: dict[str, np.ndarray], windows: dict[str, Window]) -> str:
@@ -399,7 +387,7 @@ def _sets(sets: dict[str, np.ndarray], windows: dict[str, Window]) -> str:
         for key in filter(sets.__contains__, captions):
             caption = ", ".join(filter(None, (captions[key], label)))
             shots.append((caption, figures.sample_grid(sets[key], window, columns=5)))
-    return section("Samples", "Not selected.", panels(shots))
+    return page.section("Samples", "Not selected.", page.panels(shots))
 
 
 def _memorisation(
@@ -410,7 +398,7 @@ def _memorisation(
     found = results["memorisation"]
     title = "Memorisation"
     if found is None:
-        return section(title, "Not checked: no training images were given.")
+        return page.section(title, "Not checked: no training images were given.")
     # The verdict, and what it depends on.
     count, unit = results["images"], formats.image_unit(results)
     verdict = f'<p class="good">None of {count} generated images is flagged.</p>'
@@ -434,13 +422,16 @@ def _memorisation(
     # The pairs to look at.
     blocks = ""
     for generated, nearest, facts in pairs:
-        shots = [("Generated", grey(generated, window)), ("Nearest", grey(nearest, window))]
+        shots = [
+            ("Generated", page.grey(generated, window)),
+            ("Nearest", page.grey(nearest, window)),
+        ]
         mark = ' <span class="alarm">flagged</span>' if facts["copy"] else ""
         ratio = "" if facts["ratio"] is None else f", {facts['ratio']:.2f} of the median"
         text = f"<figcaption>{facts['distance']:.3g} {unit}{ratio}{mark}</figcaption>"
-        blocks += f"<div>{panels(shots)}{text}</div>"
+        blocks += f"<div>{page.panels(shots)}{text}</div>"
     verdict += "<h3>The closest pairs</h3>"
-    return section(title, note, verdict, f'<div class="pairs">{blocks}</div>')
+    return page.section(title, note, verdict, f'<div class="pairs">{blocks}</div>')
 
 
 # What each kind of figure does not tell.
@@ -466,7 +457,7 @@ def _limits(results: dict[str, Any]) -> str:
         text += " Intervals reflect the choice of images and patients, not a repeated training."
         if (results["patients"] or 0) < 10:
             text += " From fewer than ten patients they are too narrow."
-    return section("Limits", text)
+    return page.section("Limits", text)
 
 
 def _against(results: dict[str, Any]) -> str:
