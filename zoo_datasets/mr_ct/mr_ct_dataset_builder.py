@@ -64,7 +64,10 @@ class Builder(SimulatedBuilder):
             shape = (None, None, 1)
             mr = image(shape, np.float32, "MR", "signal", (0.0, 1.5 * synthrad.SCALED))
             ct = image(shape, np.int16, "CT", "HU", features.CT_WINDOW)
-            labels, others = list(synthrad.LABELS), {"scale": np.float32}
+            labels, others = (
+                list(synthrad.LABELS),
+                {"scale": tfds.features.Scalar(dtype=np.float32)},
+            )
         return features.info(
             self,
             {"source": mr, "target": ct},
