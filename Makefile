@@ -58,7 +58,7 @@ lint: install
 learn: install
 	@$(PYTHON) -m pytest -q -s -m learn tests/tools/learn_test.py
 
-# Every model in two processes, against one.
+# Every model in two processes, against one; and one of two that is killed and started again.
 distributed: install
 	@$(PYTHON) -m pytest -q -m "distributed or not distributed" tests/distribution_test.py
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,10 +22,25 @@ def _make_two_cpus() -> None:
         tf.config.set_logical_device_configuration(cpu, two)
 
 
+# Files whose tests wait for other processes or take minutes: begun first, they end with the others.
+_LONG = ("distribution_test.py", "training_test.py", "readme_test.py", "all_models_test.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in _LONG)  # all else keeps its order
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     # Before the first test makes TensorFlow choose its devices, and only where it is imported.
     if "tensorflow" in sys.modules and not session.config.option.collectonly:
         _make_two_cpus()
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory) -> Path:
+    """Where simulated data sets are built once, for all tests and workers that train on them."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "data_of_all"
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
+import harness
+from harness import checkpointed
 from runs import RUNS
+from zoo import registry, training
 
 WORKER = Path(__file__).with_name("train_worker.py")
 TAME = {"pggan": ["batch_size=8"]}  # whose discriminator groups four images of one replica
@@ -22,11 +24,6 @@ MODELS = [
     pytest.param(name, marks=() if name in ALWAYS else pytest.mark.distributed)
     for name in sorted(RUNS)
 ]
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("data")
 
 
 def cluster(workers: int) -> list[str]:
@@ -41,14 +38,13 @@ def cluster(workers: int) -> list[str]:
     ]
 
 
-def start(name: str, workdir: Path, data_dir: Path, fields: list[str], config: str = ""):
+def start(name: str, workdir: Path, data_dir: Path, fields: list[str], config: str):
+    """One worker, a process of its own."""
     dataset, *own = RUNS[name]
-    strategy = "multi_worker" if config else "one"
-    environment = os.environ | ({"TF_CONFIG": config} if config else {})
-    arguments = [sys.executable, WORKER, name, dataset, workdir, data_dir, strategy]
+    arguments = [sys.executable, WORKER, name, dataset, workdir, data_dir]
     return subprocess.Popen(
         [*map(str, arguments), *own, "precision=float32", *fields],
-        env=environment,
+        env=os.environ | {"TF_CONFIG": config},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -59,33 +55,29 @@ def finish(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
     return [(p.communicate(timeout=420)[0], p.returncode)[::-1] for p in processes]
 
 
-def train(name: str, workdir: Path, data_dir: Path, fields: list[str], workers: int = 1) -> None:
-    configs = cluster(workers) if workers > 1 else [""]
-    for code, text in finish([start(name, workdir, data_dir, fields, c) for c in configs]):
+def train(name: str, workdir: Path, data_dir: Path, fields: list[str]) -> None:
+    """Two workers, until both are done."""
+    for code, text in finish([start(name, workdir, data_dir, fields, c) for c in cluster(2)]):
         assert code == 0, text
 
 
-def checkpointed(workdir: Path, name: str = "") -> dict[str, np.ndarray]:
-    reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / name))
-    names = reader.get_variable_to_dtype_map()
-    return {n: reader.get_tensor(n) for n, kind in names.items() if kind != tf.string}
+def train_here(name: str, workdir: Path, data_dir: Path, fields: list[str]) -> None:
+    """The same in this process, whose optimizers the caller has made those of train_worker.py."""
+    dataset, *own = RUNS[name]
+    entry = registry.lookup(name, dataset, "small", None, [*own, "precision=float32", *fields])
+    training.train(entry, workdir, data_dir=data_dir, strategy="one")
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_two_processes_train_what_one_does(name, tmp_path, data_dir):
+def test_two_processes_train_what_one_does(name, tmp_path, data_dir, monkeypatch):
     steps = 6 if name == "pggan" else 4
     fields = ["batch_size=4", f"steps={steps}", "checkpoint_every=1", *TAME.get(name, [])]
-    train(name, tmp_path / "one", data_dir, fields)
-    train(name, tmp_path / "two", data_dir, fields, workers=2)
+    harness.use_sgd(monkeypatch)
+    train_here(name, tmp_path / "one", data_dir, fields)
+    train(name, tmp_path / "two", data_dir, fields)
     one, two = checkpointed(tmp_path / "one"), checkpointed(tmp_path / "two")
     before = checkpointed(tmp_path / "one", f"ckpt-{steps - 1}")
-    assert one.keys() == two.keys()
-    # The optimizers' momenta, sums of gradients: see train_worker.py.
-    sums = [k for k in one if "_optimizer/_variables/" in k and one[k].dtype == np.float32]
-    largest = max(np.abs(one[key]).max() for key in sums)
-    for key in sums:
-        apart, size = np.abs(one[key] - two[key]).max(), np.abs(one[key]).max()
-        assert apart <= 1e-3 * size + 2e-6 * largest, key
+    harness.gradient_sums_agree(one, two)
     for key, value in one.items():
         moved = np.abs(value.astype(float) - before[key]).max()  # in the last step alone
         rounding = 2e-6 * max(1.0, np.abs(value.astype(float)).max())
@@ -97,11 +89,13 @@ def test_two_processes_train_what_one_does(name, tmp_path, data_dir):
     assert [p.name for p in (tmp_path / "two").glob("checkpoints*")] == ["checkpoints"]
 
 
+@pytest.mark.distributed
 def test_a_killed_worker_is_started_again(tmp_path, data_dir):
+    name = "encoder_decoder"  # with batch norm, and the soonest to begin
     fields = ["batch_size=4", "steps=60", "checkpoint_every=5", "norm=batch"]
-    train("pix2pix", tmp_path / "whole", data_dir, fields, workers=2)
+    train(name, tmp_path / "whole", data_dir, fields)
     broken = tmp_path / "broken"
-    workers = [start("pix2pix", broken, data_dir, fields, c) for c in cluster(2)]
+    workers = [start(name, broken, data_dir, fields, c) for c in cluster(2)]
     deadline = time.monotonic() + 300
     while not list(broken.glob("checkpoints/ckpt-*.index")):
         assert time.monotonic() < deadline and workers[1].poll() is None
@@ -112,7 +106,7 @@ def test_a_killed_worker_is_started_again(tmp_path, data_dir):
     assert "a worker of the cluster was lost" in text, text
     before = json.loads((broken / "run.json").read_text())["step"]
     assert 0 < before < 60
-    train("pix2pix", broken, data_dir, fields, workers=2)
+    train(name, broken, data_dir, fields)
     one, two = checkpointed(tmp_path / "whole"), checkpointed(broken)
     different = [key for key in one if not np.array_equal(one[key], two[key])]
     assert not different

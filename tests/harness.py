@@ -205,6 +205,24 @@ def gradient_sums(model) -> list[tuple[str, np.ndarray]]:
     ]
 
 
+def checkpointed(workdir: Path, name: str = "") -> dict[str, np.ndarray]:
+    """All that a run's last checkpoint, or that of a name, holds: weights, optimizers, step."""
+    reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / name))
+    names = reader.get_variable_to_dtype_map()
+    return {n: reader.get_tensor(n) for n, kind in names.items() if kind != tf.string}
+
+
+def gradient_sums_agree(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> None:
+    """Of two runs' checkpoints what the optimizers have added up, after `use_sgd`, within 1e-3."""
+    assert one.keys() == two.keys()
+    sums = [k for k in one if "_optimizer/_variables/" in k and one[k].dtype == np.float32]
+    largest = max(np.abs(one[key]).max() for key in sums)
+    assert largest > 0
+    for key in sums:
+        apart, size = np.abs(one[key] - two[key]).max(), np.abs(one[key]).max()
+        assert apart <= 1e-3 * size + 2e-6 * largest, key
+
+
 def _two_replicas_equal_one(make, batch, monkeypatch, two_replicas) -> None:
     """Of two steps the gradients, the state and the losses; float32 allows 1e-3 of each.
 

@@ -15,7 +15,9 @@ import tensorflow as tf
 
 import harness
 import zoo
-from zoo import devices, loading, training, translator
+from harness import checkpointed
+from zoo import command_line, devices, loading, training, translator
+from zoo.checkpoints import Checkpoints
 from zoo.recipe import Phase
 
 ROOT = Path(__file__).parent.parent
@@ -25,11 +27,6 @@ TINY = {
     "pggan": ["dataset=mammo/phantom_tiny", "resolution=8", "fmap_base=128", "fmap_max=16",
               "latent=16", "batch_size=4", "steps=40"],
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("data")
 
 
 def command(model: str, workdir: Path, data_dir: Path, *more: str) -> list[str]:
@@ -45,6 +42,11 @@ def command(model: str, workdir: Path, data_dir: Path, *more: str) -> list[str]:
 
 def run(*arguments, **options) -> subprocess.CompletedProcess:
     return subprocess.run(arguments[0], capture_output=True, text=True, check=False, **options)
+
+
+def run_here(arguments: list[str]) -> int:
+    """The same command without the seconds that a process of its own takes to start."""
+    return command_line.main(["zoo", *arguments[2:]])
 
 
 def start_until_checkpoint(arguments: list[str], workdir: Path, after: int = 0) -> subprocess.Popen:
@@ -64,17 +66,9 @@ def digest(workdir: Path, model: str) -> str:
     return hashlib.sha256((workdir / "weights" / f"{model}.weights.h5").read_bytes()).hexdigest()
 
 
-def checkpointed(workdir: Path) -> dict[str, np.ndarray]:
-    """All that the last checkpoint holds: weights, optimizers, EMA, level, step."""
-    reader = tf.train.load_checkpoint(str(workdir / "checkpoints"))
-    names = reader.get_variable_to_dtype_map()
-    return {n: reader.get_tensor(n) for n, kind in names.items() if kind != tf.string}
-
-
 @pytest.mark.parametrize("model", list(TINY))
-def test_a_killed_run_ends_as_an_undisturbed_one(model, tmp_path, data_dir):
-    whole = run(command(model, tmp_path / "whole", data_dir))
-    assert whole.returncode == 0, whole.stderr
+def test_a_killed_run_ends_as_an_undisturbed_one(model, tmp_path, data_dir, capsys):
+    assert run_here(command(model, tmp_path / "whole", data_dir)) == 0
     broken = tmp_path / "broken"
     for after in (0, 14) if model == "pix2pix" else (14,):
         process = start_until_checkpoint(command(model, broken, data_dir), broken, after)
@@ -94,9 +88,9 @@ def test_a_killed_run_ends_as_an_undisturbed_one(model, tmp_path, data_dir):
     assert record["step"] == 40
     assert {p.name for p in (broken / "samples").iterdir()} >= {"step_0000040.png"}
 
-    again = run(command(model, broken, data_dir))
-    assert again.returncode == 0
-    assert "nothing left to do" in again.stdout
+    capsys.readouterr()
+    assert run_here(command(model, broken, data_dir)) == 0
+    assert "nothing left to do" in capsys.readouterr().out
 
 
 def test_ctrl_c_leaves_a_run_that_resumes(tmp_path, data_dir):
@@ -184,6 +178,25 @@ def test_a_damaged_checkpoint_costs_steps_and_not_the_run(tmp_path, data_dir, ca
     training.train(entry, run, data_dir=data_dir)
     assert "had come to step 6, starts again at step 0" in capsys.readouterr().out
     assert zoo.load(str(run)).weights_hash == undisturbed
+
+
+def test_a_lost_worker_is_said_and_the_same_command_goes_on(tmp_path, data_dir, monkeypatch):
+    """Of a process that takes itself for one of two; distribution_test.py kills a real one."""
+    entry, workdir, save = lookup(steps=4, checkpoint_every=2), tmp_path / "run", Checkpoints.save
+
+    def lost(checkpoints, step):
+        save(checkpoints, step)
+        raise tf.errors.UnavailableError(None, None, "Collective ops is aborted")
+
+    workers = tf.train.ClusterSpec({"worker": ["127.0.0.1:1", "127.0.0.1:2"]})
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(workers, "", "worker", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tf.distribute.get_strategy()), "cluster_resolver", resolver)
+        patch.setattr(Checkpoints, "save", lost)
+        with pytest.raises(ConnectionError, match="worker of the cluster was lost after step 2.*"):
+            training.train(entry, workdir, data_dir=data_dir, strategy="one")
+    assert not list(workdir.glob("weights/*"))
+    assert training.train(entry, workdir, data_dir=data_dir, resume="must")["step"] == 4
 
 
 def test_two_runs_are_not_in_one_folder(tmp_path, data_dir):
@@ -295,13 +308,12 @@ def test_a_batch_that_replicas_cannot_share_is_refused(
 
 
 def test_the_whole_loop_on_two_replicas_equals_one(tmp_path, data_dir, two_replicas, monkeypatch):
-    import keras
-
-    monkeypatch.setattr(keras.optimizers, "Adam", lambda *_, **__: keras.optimizers.SGD(1e-4))
+    harness.use_sgd(monkeypatch)
     entry = lookup(steps=4, batch_size=4)
     training.train(entry, tmp_path / "one", data_dir=data_dir)
     monkeypatch.setattr(devices, "make_strategy", lambda *_: two_replicas)
     training.train(entry, tmp_path / "two", data_dir=data_dir)
+    harness.gradient_sums_agree(checkpointed(tmp_path / "one"), checkpointed(tmp_path / "two"))
     one, two = zoo.load(str(tmp_path / "one")), zoo.load(str(tmp_path / "two"))
     start = zoo.load("pix2pix", **entry.recipe.to_dict())
     for a, b, s in zip(one.get_weights(), two.get_weights(), start.get_weights(), strict=True):
