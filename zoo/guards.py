@@ -47,7 +47,7 @@ def reasons(
     Returns:
         One text for each reason, such as "noise: trained on 8 to 140 HU. Received: about 310 HU".
     """
-    trained = model.trained_on
+    trained = getattr(model, "trained_on", None)
     if trained is None:
         return []
     found = []

@@ -62,7 +62,8 @@ def test_a_run_s_figures_on_its_test_split_are_kept_with_it(tmp_path):
     fields = {"precision": "float32", "levels": 2, "base_filters": 2}
     entry = registry.lookup("encoder_decoder", "ldct/phantom_tiny", overrides=fields)
     builder = prepare.load_builder(entry.dataset, tmp_path / "data", entry.recipe)
-    source, target = facts.domains(builder, entry.recipe)
+    found = facts.data_facts(builder, entry.recipe)
+    source, target = found.source, found.target
     model = loading.build(entry, source, target)
     with pytest.raises(ValueError, match="a model with weights. Received: encoder_decoder"):
         measure.evaluate(entry)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from zoo import registry
@@ -52,8 +53,8 @@ def _config(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
     # Its images, and what numbers they hold.
     images = {}
     for key, domain in image_domains(features, metadata).items():
-        shape, dtype = list(features[key].shape), features[key].np_dtype.__name__
-        images[key] = {"shape": shape, "dtype": dtype, **domain}
+        shape, dtype = list(features[key].shape), np.dtype(features[key].np_dtype)
+        images[key] = {"shape": shape, "dtype": dtype.name, **domain}
     described = {
         "name": f"{builder.name}/{config.name}",
         "version": str(builder.version),

@@ -10,6 +10,7 @@ import PIL.Image
 
 from zoo.atomic import replacing, write_json
 from zoo.imaging import raster
+from zoo.inference.outputs import precision
 from zoo.inference.slices import require_finite
 from zoo.inference.targets import check_replaceable, check_writable
 
@@ -95,7 +96,7 @@ def generate(
     description = {
         "model": model.name,
         "weights_sha256": model.weights_hash,
-        "precision": model.precision,
+        "precision": precision(model),
         "seed": seed,
         "labels": labels,
         "files": [path.name for path in paths],

@@ -86,7 +86,7 @@ class Writer:
             name=model.name,
             title=getattr(model, "title", model.name),
             weights_hash=model.weights_hash,
-            precision=_precision(model),
+            precision=precision(model),
             description=" ".join([*warnings, self.description]),
             target=model.target,
             same_unit=same_unit(model),
@@ -99,7 +99,7 @@ class Writer:
         """A file that states an affine; of a pair of files both or none."""
         model, anonymous = self.model, self.deidentifier is not None
         # what fits into 79 characters
-        text = f"{model.name[:40]} {model.weights_hash[:16]} {_precision(model)}"
+        text = f"{model.name[:40]} {model.weights_hash[:16]} {precision(model)}"
         text = f"{text}. {self.description}" if self.description else text
         new = [path for path in paths if not os.path.lexists(path)]
         try:
@@ -111,9 +111,10 @@ class Writer:
 
     def _origin(self) -> str:
         model = self.model
-        text = f"{model.name}, weights SHA-256 {model.weights_hash}, {_precision(model)}"
+        text = f"{model.name}, weights SHA-256 {model.weights_hash}, {precision(model)}"
         return f"{text}. {self.description}" if self.description else text
 
 
-def _precision(model: Any) -> str:
+def precision(model: Any) -> str:
+    """What a model computes in."""
     return getattr(model, "precision", "float32")  # a model of somebody's own need not say
