@@ -115,3 +115,10 @@ def test_the_kubernetes_objects_in_the_docs_belong_together():
     (objects,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     service, job = yaml.safe_load_all(objects)
     assert service["metadata"]["name"] == job["spec"]["template"]["spec"]["subdomain"]
+
+
+def test_bazels_light_tests_are_there():
+    build = (ROOT / "tests" / "BUILD").read_text(encoding="utf-8")
+    (light,) = re.findall(r"^LIGHT = \[(.*?)^\]", build, re.DOTALL | re.MULTILINE)
+    names = re.findall(r'"(.+?)"', light)
+    assert names and all((ROOT / "tests" / name).is_file() for name in names), names

@@ -23,7 +23,7 @@ PAGES = [ROOT / "README.md", ROOT / "docs" / "guide.md"]
 TINY = {
     "pix2pix": ["crop=32", "levels=4", "base_filters=4", "discriminator_filters=4"],
     "encoder_decoder": ["crop=32", "levels=3", "base_filters=4"],
-    "pggan": ["resolution=16", "fmap_base=64", "fmap_max=8", "latent=8", "batch_size=4"],
+    "pggan": ["resolution=8", "fmap_base=64", "fmap_max=8", "latent=8", "batch_size=4"],
 }
 
 

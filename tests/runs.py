@@ -7,7 +7,7 @@ RUNS = {
                  "discriminator_filters=4"],
     "dcgan": ["lung_nodule/phantom_tiny", "base_filters=4", "conditional=true"],
     "encoder_decoder": ["brain_seg/phantom_tiny", "crop=32", "levels=3", "base_filters=4"],
-    "pggan": ["mammo/phantom_tiny", "resolution=16", "fmap_base=64", "fmap_max=8", "latent=8"],
+    "pggan": ["mammo/phantom_tiny", "resolution=8", "fmap_base=64", "fmap_max=8", "latent=8"],
     "pix2pix": ["ldct/phantom_tiny", "crop=32", "levels=4", "base_filters=4",
                 "discriminator_filters=4"],
     "srcnn": ["sr/phantom_tiny"],
