@@ -30,8 +30,10 @@ def build(entry: Entry, source: Domain | None = None, target: Domain | None = No
     """
     recipe = entry.recipe
     precision = resolve_precision(recipe.precision)
-    source = entry.source or source or Domain(channels=recipe.slices)
-    target = entry.target or target or Domain()
+    if entry.source is not None and entry.target is not None:
+        source, target = Domain.from_dict(entry.source), Domain.from_dict(entry.target)
+    source = source or Domain(channels=recipe.slices)
+    target = target or Domain()
     keras.utils.set_random_seed(recipe.seed)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")

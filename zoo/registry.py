@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from zoo import run
-from zoo.domain import Domain
 from zoo.errors import contained, reason, short
-from zoo.recipe import Recipe
+from zoo.recipe import DataFacts, Recipe
 
 if TYPE_CHECKING:  # it imports TensorFlow
     from zoo.translator import Translator
@@ -83,9 +82,10 @@ class Entry:
         recipe: the model's `Recipe`, overrides applied.
         weights: file of the served network's weights, or None for a fresh model.
         sha256: what the weights file must hash to; "" where nothing is known.
-        source, target: the stored domains, or None for a fresh model.
+        source, target: the stored `Domain` dictionaries, or None for a fresh model.
         trained_on: of a pretrained model, what its inputs were like (`zoo.guards` compares others
             with it); None where nothing is stated, so of all other models.
+        facts: what the data set is, once the entry was fitted to it (`zoo.data.facts`).
     """
 
     name: str
@@ -95,9 +95,10 @@ class Entry:
     recipe: Any
     weights: Path | str | None = None
     sha256: str = ""
-    source: Domain | None = None
-    target: Domain | None = None
+    source: dict[str, Any] | None = None
+    target: dict[str, Any] | None = None
     trained_on: dict[str, Any] | None = None
+    facts: DataFacts = DataFacts()
 
     @property
     def model_class(self) -> "type[Translator]":
@@ -438,11 +439,10 @@ def lookup(
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: {reason(error)}") from error
         recipe = recipe.changed(**changes)
-    # The domains, of what has weights.
-    domains: dict[str, Domain | None] = {"source": None, "target": None}
-    for side in domains:
+    # The domains, of what has weights, must be such.
+    for side in ("source", "target"):
         if stored.get(side) is not None:
-            domains[side] = run.domain(stored[side], f"{name}: {side}")
+            run.domain(stored[side], f"{name}: {side}")
     wanted, dataset = dataset, dataset or stored.get("dataset") or ""
     # What a run was trained on may be gone; its model still works.
     if dataset and (wanted or dataset.split("/")[0] in index()["datasets"]):
@@ -456,8 +456,8 @@ def lookup(
         recipe=recipe,
         weights=stored.get("weights"),
         sha256=stored.get("sha256", ""),
-        source=domains["source"],
-        target=domains["target"],
+        source=stored.get("source"),
+        target=stored.get("target"),
         trained_on=stored.get("trained_on"),
     )
 

@@ -19,7 +19,7 @@ from zoo import devices, figures, loading, run
 from zoo.checkpoints import Checkpoints, said, steps_in, written
 from zoo.data import batches, prepare
 from zoo.data.augment import noise_lost
-from zoo.data.facts import data_facts, example_count, fit_to_data
+from zoo.data.facts import example_count, fit_to_data
 from zoo.recipe import DataFacts, Phase, Recipe
 from zoo.registry import Entry
 from zoo.translator import Translator
@@ -77,8 +77,7 @@ def train(
     distribution = None if strategy == "auto" else devices.make_strategy(strategy)
     # All that can be refused is refused before anything is downloaded, made or written.
     builder = prepare.load_builder(entry.dataset, data_dir, entry.recipe, input, prepare=False)
-    facts = data_facts(builder, entry.recipe)
-    entry = fit_to_data(entry, facts)
+    entry = fit_to_data(entry, builder)
     phases = entry.recipe.phases()
     distribution = distribution or devices.make_strategy("auto", phases)
     devices.check_batches(phases, distribution.num_replicas_in_sync)
@@ -127,7 +126,7 @@ def train(
             step=step,
             distribution=distribution,
             builder=builder,
-            facts=facts,
+            facts=entry.facts,
             checkpoints=checkpoints,
             workdir=workdir,
             record=record,
@@ -140,7 +139,6 @@ def train(
 
 def _settings(entry: Entry, builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
     """What makes a run what it is, as `run.json` names it."""
-    assert entry.source is not None and entry.target is not None  # of `fit_to_data`
     return {
         "model": entry.model,
         "dataset": entry.dataset,
@@ -149,8 +147,8 @@ def _settings(entry: Entry, builder: tfds.core.DatasetBuilder) -> dict[str, Any]
         "preset": entry.preset,
         "seed": entry.recipe.seed,
         "recipe": entry.recipe.to_dict(),
-        "source": entry.source.to_dict(),
-        "target": entry.target.to_dict(),
+        "source": entry.source,
+        "target": entry.target,
     }
 
 

@@ -123,18 +123,18 @@ def test_metadata_say_what_the_numbers_are(builders):
 
 def test_every_model_of_images_is_told_where_the_images_are(builders):
     from zoo import registry
-    from zoo.data.facts import data_facts, fit_to_data
+    from zoo.data.facts import fit_to_data
 
     builder = builders["phantom_tiny"]
     entry = registry.lookup("automap", "ct_recon/phantom_tiny", "small")
-    recipe = fit_to_data(entry, data_facts(builder, entry.recipe)).recipe
+    recipe = fit_to_data(entry, builder).recipe
     assert (recipe.n, recipe.sensors) == (64, (32, 92))
     for name, row in registry.index()["models"].items():
         if row["owner"] != "zoo" or name == "automap":
             continue
         entry = registry.lookup(name, dataset="ct_recon/phantom_tiny")
         with pytest.raises(ValueError) as caught:
-            fit_to_data(entry, data_facts(builder, entry.recipe))
+            fit_to_data(entry, builder)
         message = str(caught.value)
         assert message.endswith(f"Received: {name} on ct_recon/phantom_tiny")
         if row["data"] == "single":

@@ -1,6 +1,7 @@
 """What a data set is: kind, domains, keys, shapes, names; and whether a model can learn from it."""
 
 import dataclasses
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -85,13 +86,14 @@ def example_count(builder: tfds.core.DatasetBuilder, split: str) -> int:
     return splits[split].num_examples
 
 
-def fit_to_data(entry: Entry, facts: DataFacts) -> Entry:
-    """The entry with the data set's domains, refused where model and data do not suit.
+def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
+    """The entry with the data set's facts and domains, refused where model and data do not suit.
 
     Raises:
         ValueError: naming what the model takes and what the data set has.
     """
     cls, recipe = entry.model_class, entry.recipe
+    facts = data_facts(builder, recipe)
     _check_kind(entry, facts)
     source, target = _windows(entry, facts)
     # What the source may be, and what the target.
@@ -124,7 +126,9 @@ def fit_to_data(entry: Entry, facts: DataFacts) -> Entry:
             f"{name}: {entry.model} with this recipe takes sides that are multiples of "
             f"{recipe.size_multiple}; set crop to one. Received: {'x'.join(map(str, sides))}"
         )
-    return dataclasses.replace(entry, recipe=recipe, source=source, target=target)
+    return dataclasses.replace(
+        entry, recipe=recipe, source=source.to_dict(), target=target.to_dict(), facts=facts
+    )
 
 
 def _check_kind(entry: Entry, facts: DataFacts) -> None:
@@ -180,17 +184,17 @@ def _windows(entry: Entry, facts: DataFacts) -> tuple[Domain, Domain]:
 
 
 def _kept_window(
-    domain: Domain, stored: Domain, given: tuple[float, float] | None, field: str
+    domain: Domain, stored: dict[str, Any], given: tuple[float, float] | None, field: str
 ) -> Domain:
     """The data's domain with the window that stored weights were trained in.
 
     Raises:
         ValueError: where the data are of another unit, whose numbers the weights never saw.
     """
-    if domain.unit != stored.unit:
+    if domain.unit != stored["unit"]:
         raise ValueError(
-            f"init: its weights take {stored.unit}, and a window in it; "
-            f"`--set {field}={stored.unit}` says that your own files hold it. "
+            f"init: its weights take {stored['unit']}, and a window in it; "
+            f"`--set {field}={stored['unit']}` says that your own files hold it. "
             f"Received: data in {domain.unit}"
         )
-    return domain if given else dataclasses.replace(domain, window=stored.window)
+    return domain if given else dataclasses.replace(domain, window=tuple(stored["window"]))
