@@ -68,7 +68,9 @@ def digest(workdir: Path, model: str) -> str:
 
 @pytest.mark.parametrize("model", list(TINY))
 def test_a_killed_run_ends_as_an_undisturbed_one(model, tmp_path, data_dir, capsys):
-    assert run_here(command(model, tmp_path / "whole", data_dir)) == 0
+    # In a process of its own, as the others: what a process built before is in its graphs' names,
+    # and TensorFlow may fuse operations by them, which rounds differently.
+    assert run(command(model, tmp_path / "whole", data_dir)).returncode == 0
     broken = tmp_path / "broken"
     for after in (0, 14) if model == "pix2pix" else (14,):
         process = start_until_checkpoint(command(model, broken, data_dir), broken, after)
