@@ -3,7 +3,7 @@
 # Model: a data set that suits, and the recipe fields that make a run of seconds.
 RUNS = {
     "automap": ["mri_recon/phantom_tiny"],
-    "cyclegan": ["cbct_ct/phantom_tiny", "crop=32", "base_filters=4", "blocks=2",
+    "cyclegan": ["cbct_ct/phantom_tiny", "crop=32", "base_filters=4", "blocks=1",
                  "discriminator_filters=4"],
     "dcgan": ["lung_nodule/phantom_tiny", "base_filters=4", "conditional=true"],
     "encoder_decoder": ["brain_seg/phantom_tiny", "crop=32", "levels=3", "base_filters=4"],
