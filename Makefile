@@ -53,6 +53,7 @@ $(LOWEST)/.installed: pyproject.toml | install
 lint: install
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check -q .
+	@$(PYTHON) -m mypy
 
 # Every model trains until it beats a baseline; writes docs/results.md and its pictures.
 learn: install

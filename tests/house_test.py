@@ -1,4 +1,7 @@
-"""Which module may import which, and how long a file may be; read from the source alone."""
+"""Which module may import which, how long a file and how dense a statement may be.
+
+Read from the source alone.
+"""
 
 import ast
 import functools
@@ -12,15 +15,21 @@ ROOT = Path(__file__).parents[1]
 
 
 @functools.cache
-def modules() -> dict[str, ast.Module]:
-    """The modules of the two packages by their dotted names, as syntax trees."""
+def sources() -> dict[str, str]:
+    """The texts of the two packages' modules by their dotted names."""
     found = {}
     for package in ("zoo", "zoo_datasets"):
         for path in sorted((ROOT / package).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
             name = ".".join(parts).removesuffix(".__init__")
-            found[name] = ast.parse(path.read_text(encoding="utf-8"))
+            found[name] = path.read_text(encoding="utf-8")
     return found
+
+
+@functools.cache
+def modules() -> dict[str, ast.Module]:
+    """The modules as syntax trees."""
+    return {name: ast.parse(text) for name, text in sources().items()}
 
 
 @functools.cache
@@ -109,7 +118,51 @@ def test_private_names_stay_in_their_module():
 
 def test_files_are_short():
     long = []
-    for path in (ROOT / "zoo").rglob("*.py"):
-        if len(path.read_text(encoding="utf-8").splitlines()) > 550:
-            long.append(path.name)
+    for name, text in sources().items():
+        if name.split(".")[0] == "zoo" and len(text.splitlines()) > 550:
+            long.append(name)
     assert not long
+
+
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def expressions(statement: ast.stmt) -> list[ast.AST]:
+    """All nodes of a statement that belong to no statement inside it."""
+    found, left = [], list(ast.iter_child_nodes(statement))
+    while left:
+        node = left.pop()
+        if not isinstance(node, ast.stmt | ast.ExceptHandler | ast.match_case):
+            found.append(node)
+            left += ast.iter_child_nodes(node)
+    return found
+
+
+def test_a_statement_has_one_comprehension_and_one_ternary_at_most():
+    dense = []
+    for module, tree in modules().items():
+        for statement in ast.walk(tree):
+            if not isinstance(statement, ast.stmt) or hasattr(statement, "decorator_list"):
+                continue
+            nodes = expressions(statement)
+            loops = sum(isinstance(node, COMPREHENSIONS) for node in nodes)
+            choices = sum(isinstance(node, ast.IfExp) for node in nodes)
+            if loops > 1 or choices > 1:
+                dense.append(f"{module}:{statement.lineno}")
+    assert not dense
+
+
+def test_a_long_function_says_its_steps():
+    silent = []
+    for module, tree in modules().items():
+        lines = sources()[module].splitlines()
+        for function in ast.walk(tree):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            body = function.body[1:] if ast.get_docstring(function) else function.body
+            if not body or function.end_lineno - body[0].lineno < 30:
+                continue
+            inside = lines[body[0].lineno - 2 : function.end_lineno]
+            if sum(bool(re.search(r"(^|\s)# ", line)) for line in inside) < 2:
+                silent.append(f"{module}:{function.lineno} {function.name}")
+    assert not silent

@@ -168,7 +168,7 @@ class _Loop:
     chief: bool
     stop: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.recipe: Recipe = self.model.recipe
         self.total = sum(phase.steps for phase in self.phases)
 

@@ -1,8 +1,6 @@
 """Every model by its name, from training to export; and what no model may be given."""
 
-import importlib.util
 import json
-import re
 from pathlib import Path
 
 import keras
@@ -92,14 +90,6 @@ def test_trains_measures_translates_and_exports(name, tmp_path, data_dir, capsys
     contract = json.loads(contract.read_text())
     assert contract["model"] == name
     assert contract["target"]["unit"] == model.target.unit
-
-
-@pytest.mark.parametrize("name", zoo.names())
-def test_no_model_imports_another(name):
-    module = zoo.registry.find(name)[1]["module"]
-    code = Path(importlib.util.find_spec(module).origin).read_text(encoding="utf-8")
-    imported = re.findall(r"^(?:from|import) zoo\.models(?:\.(\w+)| import (\w+))", code, re.M)
-    assert all(name.startswith("_") for names in imported for name in names if name)
 
 
 UNROUNDED = [(name, RUNS[name][1:]) for name in zoo.names() if name not in ("automap", "srcnn")]

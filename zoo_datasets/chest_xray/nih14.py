@@ -86,6 +86,7 @@ def find(root: Path) -> dict[str, list[Case]]:
 
 def _cases(table: Path, images: dict[str, Path]) -> Iterator[Case]:
     with open(table, newline="", encoding="utf-8-sig") as lines:
+        # The head says whether it is NIH's table.
         rows = csv.reader(lines)
         head = next(rows, [])
         if head[:2] != ["Image Index", "Finding Labels"] or len(head) < _Y + 1:
@@ -93,6 +94,7 @@ def _cases(table: Path, images: dict[str, Path]) -> Iterator[Case]:
                 f"{table.name}: expected the columns Image Index, Finding Labels … "
                 f"OriginalImagePixelSpacing[x,y]. Received: {', '.join(head) or 'no rows'}"
             )
+        # A row an image.
         for row in rows:
             if not row:
                 continue

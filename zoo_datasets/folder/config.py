@@ -160,11 +160,13 @@ def _match_grids(found: Layout, config: FolderConfig) -> None:
     for items in found.domains[0].values():
         for number, item in enumerate(items):
             source, target = item.volumes
+            # Label maps are numbers of classes from here on.
             if config.classes:
                 target = _label_map(target)
                 items[number] = item._replace(volumes=(source, target))
             if grids.other_pixels(source, target, config.scale):
                 others.append(f"{source.name} and {target.name}")
+            # Where the target lies: large ones must only cover their sources.
             try:
                 if config.scale > 1:
                     grids.check_extent(source, target, grid)

@@ -200,10 +200,10 @@ def _by_patient(both: list[list[Volume]], roots: list[Path]) -> list[tuple[Volum
 
     Time points, echoes and the like of one DICOM series pair in their order.
     """
-    sources, targets = ({(v.patient, number_of(v)): v for v in side} for side in both)
-    patients = {patient for patient, _ in sources}, {patient for patient, _ in targets}
-    known = "" not in patients[0] | patients[1]
-    if known and not patients[0] & patients[1]:
+    sources, targets = map(_by_place, both)
+    first, second = map(_patients, both)
+    known = "" not in first | second
+    if known and not first & second:
         return []
     unique = len(sources) == len(both[0]) and len(targets) == len(both[1])
     if not (known and unique and sources.keys() == targets.keys()):
@@ -213,6 +213,14 @@ def _by_patient(both: list[list[Volume]], roots: list[Path]) -> list[tuple[Volum
             f"Received: {some(_names(both, roots))}"
         )
     return [(volume, targets[place]) for place, volume in sources.items()]
+
+
+def _by_place(volumes: list[Volume]) -> dict[tuple[str, int], Volume]:
+    return {(volume.patient, number_of(volume)): volume for volume in volumes}
+
+
+def _patients(volumes: list[Volume]) -> set[str]:
+    return {volume.patient for volume in volumes}
 
 
 def _names(both: list[list[Volume]], roots: list[Path]) -> list[str]:

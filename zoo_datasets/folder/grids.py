@@ -77,6 +77,7 @@ def on_source(source: Volume, target: Volume, labels: bool = False) -> tuple[Vol
     here, there = source.affine, target.affine
     if here is None or there is None:
         return target, 1.0
+    # On the same grid but for rounding?
     sides = (*source.shape, source.length)
     step = np.linalg.norm(here[:3, :3], axis=0).min()
     if sides == (*target.shape, target.length) and _gap(here, there, sides) < _SAME * step:

@@ -52,7 +52,10 @@ class Layout:
         domain, place = self.domains[0], number
         if self.kind == "unpaired":
             domain, place = self.domains[number], 0
-        return {split: [item.volumes[place] for item in items] for split, items in domain.items()}
+        found = {}
+        for split, items in domain.items():
+            found[split] = [item.volumes[place] for item in items]
+        return found
 
     @property
     def unknown(self) -> int:

@@ -42,6 +42,7 @@ def from_list(path: Path, dimensions: int) -> Layout:
     domain: dict[str, list[Item]] = defaultdict(list)
     problems = []
     for row in rows:
+        # What is at the paths of a line.
         where = f"{path.name}, line {row.line}"
         try:
             found = [find(p, dimensions) for p in row.paths]
@@ -60,6 +61,7 @@ def from_list(path: Path, dimensions: int) -> Layout:
                 f"{where}: expected one file or series under each path. "
                 f"Received: {' and '.join(map(str, counts))} volumes"
             )
+        # An item each, whose patient the line, the pair or the file names.
         for volumes in zip(*parts, strict=True):
             if row.patient:
                 item = Item(volumes, f"list:{row.patient}", True)

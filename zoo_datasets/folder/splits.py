@@ -25,8 +25,10 @@ def carve(domains: list[dict[str, list[Item]]]) -> None:
     given = set().union(*domains)
     if "test" in given:
         return
-    pools = [domain.pop("", []) + domain.pop("train", []) for domain in domains]
-    patients = [{item.patient for item in pool} for pool in pools]
+    pools, patients = [], []
+    for domain in domains:
+        pools.append(domain.pop("", []) + domain.pop("train", []))
+        patients.append({item.patient for item in pools[-1]})
     # Patients of both domains, and of each alone, are divided apart: each part serves both.
     groups = defaultdict(list)
     for patient in sorted(set().union(*patients)):

@@ -126,6 +126,7 @@ class Tracer:
 
         Both are noise-free and sharp.
         """
+        # The CT, and what of its cavity is no lung.
         patient = self.patient
         hu = Canvas(patient.size, patient.spacing, patient.fields[0])
         hu.hu = patient.slice(z)
@@ -135,6 +136,7 @@ class Tracer:
         within[where] = inside
         lung = within * np.clip((-350 - gaussian_filter(hu.hu, 2.0 / patient.spacing)) / 150, 0, 1)
         within -= lung
+        # Lesions in the CT.
         seen = np.zeros(hu.hu.shape, bool)
         regions = {"lung": None, "inside": within, "bone": None}
         shapes = []
@@ -144,7 +146,7 @@ class Tracer:
         for lesion, shape in shapes:
             if lesion.hu is not None:
                 hu.blob(shape, lesion.hu, (4, 8), regions[lesion.place], edge=2.0)
-
+        # The PET: uptake by tissue, by organ, and of lesions.
         canvas = Canvas(patient.size, patient.spacing, patient.fields[1])
         where, mask = canvas.mask(body)
         canvas.hu = np.zeros_like(hu.hu)

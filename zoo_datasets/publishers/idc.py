@@ -128,6 +128,7 @@ def select(name: str, index: Iterable[Row] | None = None) -> list[Series]:
     """
     if name not in SELECTIONS:
         raise ValueError(f"idc: expected one of {', '.join(SELECTIONS)}. Received: {name}")
+    # Those that are wanted, of patients who have all of them.
     selection = SELECTIONS[name]
     rows = read_index(selection.collection) if index is None else index
     rows = [r for r in rows if r["collection_id"] == selection.collection and selection.wanted(r)]
@@ -138,6 +139,7 @@ def select(name: str, index: Iterable[Row] | None = None) -> list[Series]:
         rows = [r for r in rows if kinds[r["PatientID"]] == set(selection.together)]
     if not rows:
         raise ValueError(f"idc: expected series of {selection.collection}. Received: none")
+    # Where each of them goes.
     found = []
     for row in rows:
         uid = row["SeriesInstanceUID"]

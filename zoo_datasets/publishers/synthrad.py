@@ -78,6 +78,7 @@ def read(case: Case, config: SourceConfig) -> Examples:
         ValueError: for volumes that are not on one grid, a CT without air, an MR with negative
             values as a CT has them, and a mask that is not one of 0 and 1, or empty.
     """
+    # Two scans and a mask of one grid.
     ct, mask = _scan(case, "ct"), _scan(case, "mask")
     name = "mr" if "mr" in case.files else "cbct"
     source = _scan(case, name)
@@ -92,6 +93,7 @@ def read(case: Case, config: SourceConfig) -> Examples:
             f"{case.key}/mask.nii.gz: expected 0 outside and 1 inside the body. "
             f"Received: {mask.values.min():g} to {mask.values.max():g}"
         )
+    # Their values, as they are stored.
     body = mask.values > 0
     facts: dict[str, Any] = {"spacing": ct.spacing[1:]}
     if name == "mr":
