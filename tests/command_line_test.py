@@ -64,6 +64,7 @@ def test_help_is_short_and_leads_with_examples(capsys):
         (["list", "--modality=ct"], "There are: CT, DX"),
         (["evaluate", "--model=pix2pix_ldct", "--split=tset"], "validation or test"),
         (["describe"], "needs a name"),
+        (["describe", "pix2pix", "--dataset=ldct"], "Received: pix2pix and ldct"),
         (
             ["--model=pix2pix", "--dataset=ldct", "--set", "lerning_rate=1", "train"],
             "learning_rate?",

@@ -68,6 +68,7 @@ def test_bad_assignments_name_the_field(assignment, message):
     "bad",
     [
         {"slices": 2},
+        {"source_unit": None},
         {"source_window": (9.0, 9.0)},
         {"target_window": (1.0, -1.0)},
     ],

@@ -213,6 +213,11 @@ def _list() -> int:
 
 
 def _describe() -> int:
+    if FLAGS.model and FLAGS.dataset:
+        raise UsageError(
+            "describe: expected one name, a model's or a data set's. "
+            f"Received: {FLAGS.model} and {FLAGS.dataset}"
+        )
     name = FLAGS.model or FLAGS.dataset
     if not name:
         raise UsageError("describe needs a name, such as `describe pix2pix`.")

@@ -307,6 +307,8 @@ def _convert(value: Any, kind: Any) -> Any:
         return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
     if isinstance(value, bool) or (kind is int and isinstance(value, float) and value % 1):
         raise ValueError
+    if kind is str and not isinstance(value, str):  # None is no text "None"
+        raise ValueError
     if kind is float and not math.isfinite(float(value)):
         raise ValueError
     return kind(value)
