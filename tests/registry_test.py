@@ -51,6 +51,15 @@ def test_a_data_set_is_no_model():
         zoo.load("ldct")
 
 
+def test_a_name_is_a_text_or_a_path(tmp_path):
+    with pytest.raises(ValueError, match=r"name: expected a name.* Received: None"):
+        zoo.load(None)
+    with pytest.raises(FileNotFoundError, match="run.json. Received: .*nothing"):
+        zoo.load(tmp_path / "nothing")
+    with pytest.raises(ValueError, match=r"source: expected a zoo.Domain. Received: 'CT'"):
+        zoo.load("srcnn", source="CT")
+
+
 def test_unknown_config_offers_the_nearest():
     with pytest.raises(zoo.UnknownName, match="Did you mean phantom"):
         zoo.lookup("pix2pix", dataset="ldct/fantom")

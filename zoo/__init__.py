@@ -7,6 +7,8 @@ model = zoo.load("pix2pix_ldct")          # a Keras model; HU in, HU out
 denoised = model.translate(slices_in_hu)  # NumPy [H, W], [N, H, W] or [N, H, W, C]
 """
 
+import os
+
 from zoo.recipe import Phase, Recipe
 from zoo.registry import UnknownName, describe, index, lookup, names, register
 
@@ -26,7 +28,7 @@ __all__ = [
 ]
 
 
-def load(name: str, **overrides):
+def load(name: str | os.PathLike[str], **overrides):
     """A Keras model by name: fresh, or with weights for a pretrained name or a run folder.
 
     Args:

@@ -28,6 +28,9 @@ def build(entry: Entry, source: Domain | None = None, target: Domain | None = No
         OSError: for weights that are not there and cannot be downloaded.
         ValueError: for weights whose sha256 is not the registered one.
     """
+    for side, domain in (("source", source), ("target", target)):
+        if not isinstance(domain, Domain | None):
+            raise ValueError(f"{side}: expected a zoo.Domain. Received: {domain!r}")
     recipe = entry.recipe
     precision = resolve_precision(recipe.precision)
     if entry.source is not None and entry.target is not None:

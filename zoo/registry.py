@@ -404,7 +404,7 @@ def model_class(name: str) -> "type[Translator]":
 
 
 def lookup(
-    name: str,
+    name: str | os.PathLike[str],
     dataset: str = "",
     preset: str = "paper",
     overrides: dict[str, Any] | None = None,
@@ -424,8 +424,9 @@ def lookup(
         ValueError: for an unknown recipe field or a bad value, or a damaged `run.json`.
         FileNotFoundError: for a path without a `run.json`.
     """
-    if name.startswith("~"):
-        name = os.path.expanduser(name)
+    if not isinstance(name, str | os.PathLike):
+        raise ValueError(f"name: expected a name, or a run folder. Received: {name!r}")
+    name = os.path.expanduser(name)
     stored = _stored(name)
     # The recipe: a preset or the stored one, and what the caller changes.
     recipe_class = _recipe_class(name, stored["model"])

@@ -76,11 +76,11 @@ def test_a_run_s_figures_on_its_test_split_are_kept_with_it(tmp_path):
     }
     record |= {"source": source.to_dict(), "target": target.to_dict()}
     run.write(folder, record | {"weights": {"file": "a.weights.h5", "sha256": sha256}})
-    trained = registry.lookup(str(folder))
+    trained = registry.lookup(folder)
     with pytest.raises(ValueError, match="split: .*Received: tset"):
         measure.evaluate(trained, split="tset")
     options = {"data_dir": tmp_path / "data"}
-    measure.evaluate(trained, tmp_path / "part", limit=1, **options)
+    measure.evaluate(trained, str(tmp_path / "part"), limit=1, **options)
     measure.evaluate(trained, tmp_path / "other", split="validation", limit=1, **options)
     assert "metrics" not in run.read(folder)
     results = measure.evaluate(trained, **options)

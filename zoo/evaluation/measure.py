@@ -6,6 +6,7 @@ import importlib.metadata
 import itertools
 import json
 import operator
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class DataSet:
 
 def evaluate(
     entry: Entry,
-    output: Path | None = None,
+    output: Path | str | None = None,
     *,
     data_dir: Path | None = None,
     input: Path | None = None,
@@ -106,7 +107,7 @@ def evaluate(
         seed=entry.recipe.seed,
     )
     # The files, and what a run keeps.
-    write(output or default_output(entry), results, pictures)
+    write(Path(os.path.expanduser(output or default_output(entry))), results, pictures)
     if run.exists(Path(entry.name)) and split == "test" and limit is None:
         record = {"metrics": {}} | run.read(Path(entry.name))
         record["metrics"]["test"] = {key: results[key] for key in _RECORDED if key in results}
