@@ -15,19 +15,17 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from zoo.physics import noise
 from zoo_datasets.phantoms import anatomy
 from zoo_datasets.phantoms.body import Patient
-from zoo_datasets.phantoms.ct_scan import Scan, Scanner
+from zoo_datasets.phantoms.ct_scan import Protocol, Scanner
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write, new or empty.", required=True)
 _SLICES = flags.DEFINE_integer("slices", 24, "How many slices, spread over the body.", 2)
 _SIZE = flags.DEFINE_integer("size", 384, "Rows and columns of a slice.", 32)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the patient and of the noise.", 0)
 
-# As in `ldct/phantom`, with four times the photons: the images of a diagnostic scan.
-_PROTOCOL = {"photons": 9.6e4, "electronic": 14.0}
 _CHUNK = 4  # slices simulated at a time
 
 
-def header(scan: Scan) -> pydicom.Dataset:
+def header(protocol: Protocol) -> pydicom.Dataset:
     """What all slices of the series say."""
     file = pydicom.Dataset()
     file.file_meta = pydicom.dataset.FileMetaDataset()
@@ -44,9 +42,9 @@ def header(scan: Scan) -> pydicom.Dataset:
     file.SeriesNumber, file.AcquisitionNumber, file.KVP = 1, 1, "120"
     file.BodyPartExamined = "CHEST"
     file.PatientPosition, file.PositionReferenceIndicator = "HFS", ""
-    file.PixelSpacing = [f"{scan.spacing:.6f}"] * 2
+    file.PixelSpacing = [f"{protocol.spacing:.6f}"] * 2
     file.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    file.Rows = file.Columns = scan.size
+    file.Rows = file.Columns = protocol.size
     file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
     file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 16, 16, 15, 1
     file.RescaleSlope, file.RescaleIntercept, file.RescaleType = 1, 0, "HU"
@@ -64,18 +62,21 @@ def main(argv):
 
     # The patient, and the heights of the slices, in mm from the top.
     rng = np.random.default_rng(_SEED.value)
-    scan = Scan(size=_SIZE.value, **_PROTOCOL)
-    scanner, body = Scanner(scan), Patient(rng, 2 * scan.size, scan.spacing / 2)
+    # As in `ldct/phantom`, with four times the photons: the images of a diagnostic scan.
+    protocol = Protocol(size=_SIZE.value, photons=9.6e4, electronic=14.0)
+    scanner, body = Scanner(protocol), Patient(rng, 2 * protocol.size, protocol.spacing / 2)
     step = 0.9 * anatomy.LENGTH / _SLICES.value
     heights = 0.05 * anatomy.LENGTH + step * np.arange(_SLICES.value)
 
-    file = header(scan)
-    corner = -(scan.size - 1) / 2 * scan.spacing
+    file = header(protocol)
+    corner = -(protocol.size - 1) / 2 * protocol.spacing
     for first in range(0, len(heights), _CHUNK):
         chunk = heights[first : first + _CHUNK]
         rays = scanner.project(np.stack([body.slice(height) for height in chunk]))
-        photons = noise.tube_current(rays, scan.photons)
-        images = scanner.reconstruct(noise.low_dose_sinogram(rays, photons, scan.electronic, rng))
+        photons = noise.tube_current(rays, protocol.photons)
+        images = scanner.reconstruct(
+            noise.low_dose_sinogram(rays, photons, protocol.electronic, rng)
+        )
         for number, (height, hu) in enumerate(zip(chunk, images, strict=True), first + 1):
             file.SOPInstanceUID = file.file_meta.MediaStorageSOPInstanceUID = generate_uid()
             file.InstanceNumber = number
@@ -83,7 +84,7 @@ def main(argv):
             file.SliceThickness, file.SliceLocation = f"{step:.3f}", f"{-height:.3f}"
             file.PixelData = hu.astype("<i2").tobytes()
             file.save_as(output / f"{number:04d}.dcm", enforce_file_format=True)
-    print(f"{len(heights)} slices of {scan.size} x {scan.size} pixels in {output}.")
+    print(f"{len(heights)} slices of {protocol.size} x {protocol.size} pixels in {output}.")
 
 
 if __name__ == "__main__":
