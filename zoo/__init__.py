@@ -9,6 +9,7 @@ denoised = model.translate(slices_in_hu)  # NumPy [H, W], [N, H, W] or [N, H, W,
 
 import os
 
+from zoo.domain import Domain
 from zoo.recipe import Phase, Recipe
 from zoo.registry import UnknownName, describe, index, lookup, names, register
 
@@ -61,8 +62,4 @@ def __getattr__(name: str):
         from zoo.translator import Translator
 
         return Translator
-    if name == "Domain":
-        from zoo.domain import Domain
-
-        return Domain
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")

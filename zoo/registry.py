@@ -440,10 +440,6 @@ def lookup(
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: {reason(error)}") from error
         recipe = recipe.changed(**changes)
-    # The domains, of what has weights, must be such.
-    for side in ("source", "target"):
-        if stored.get(side) is not None:
-            run.domain(stored[side], f"{name}: {side}")
     wanted, dataset = dataset, dataset or stored.get("dataset") or ""
     # What a run was trained on may be gone; its model still works.
     if dataset and (wanted or dataset.split("/")[0] in index()["datasets"]):
@@ -478,6 +474,9 @@ def _stored(name: str) -> dict[str, Any]:
     section, fields = find(name)
     if section != "pretrained":
         raise UnknownName(name, names("models") + names("pretrained"), "model")
+    for side in ("source", "target"):  # a run's are checked as they are read
+        if fields.get(side) is not None:
+            run.domain(fields[side], f"{name}: {side}")
     weights = fields["weights"]
     if "://" not in weights:
         weights = run.inside(fields["folder"], weights)

@@ -15,7 +15,6 @@ import tensorflow_datasets as tfds
 
 from zoo.data.augment import augment
 from zoo.data.facts import data_facts, example_count, image_keys
-from zoo.domain import MEASUREMENTS
 from zoo.recipe import DataFacts, Recipe
 
 # A split smaller than this is shuffled as a whole; of a larger one, this much is held at a time.
@@ -206,7 +205,7 @@ def _augmented(
     """The images of a group, all changed in the same way; numbers among the features are left."""
     images = [feature for feature in group if features[feature.key].shape.rank]
     pixels = [features[feature.key] for feature in images]
-    if facts.source.unit in MEASUREMENTS:
+    if facts.source.measured:
         # Each sample of a measurement has its place, and a size of its own.
         changed = [tf.cast(each, tf.float32) for each in pixels]
     else:
