@@ -3,7 +3,6 @@
 import hashlib
 import tempfile
 import types
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zoo import figures, guards
+from zoo import figures, guards, tiled
 from zoo.cache import file_sha256
 from zoo.domain import Domain
-from zoo.imaging import tiling
 from zoo.layers import enlarge, pad_to_multiple
 from zoo.physics import fourier
 from zoo.recipe import Phase, Recipe
@@ -265,60 +263,7 @@ class Translator(keras.Model):
             ValueError: for another rank, other channels, images without pixels, or values that are
                 not finite.
         """
-        array = np.asarray(array)
-        channels, rank = self.source.channels, self.dimensions
-        given = array.shape[-1] if array.ndim == rank + 2 else 1
-        if array.ndim - rank not in (0, 1, 2) or given != channels:
-            axes = "H, W" if rank == 2 else "D, H, W"
-            raise ValueError(
-                f"array: expected [{axes}], [N, {axes}] (for one channel) or "
-                f"[N, {axes}, {channels}]. Received: shape {array.shape}"
-            )
-        if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
-            raise ValueError(
-                f"array: expected finite numbers. Received: dtype {array.dtype} with "
-                "NaN, infinity or no numbers at all"
-            )
-        images = array.astype("float32")
-        if array.ndim < rank + 2:
-            images = images[..., None]
-        if array.ndim == rank:
-            images = images[None]
-        if len(images) and not images.size:
-            raise ValueError(f"array: expected images with pixels. Received: shape {array.shape}")
-        result = self._translated_images(images, batch_size)
-        if array.ndim < rank + 2:
-            result = result[..., 0]
-        return result[0] if array.ndim == rank else result
-
-    def _translated_images(self, images: np.ndarray, batch_size: int) -> np.ndarray:
-        """float32 `[N, H', W', C']` of float32 `[N, H, W, C]`, volumes likewise."""
-        if not len(images):
-            sides = [side * self.scale for side in images.shape[1:-1]]
-            sides = sides if self.tiles else self.network.output_shape[1:-1]
-            return np.zeros([0, *sides, self.target.channels], np.float32)
-        for unlike in guards.reasons(self, images):
-            warnings.warn(unlike, guards.UntrainedInput, stacklevel=3)
-        multiple = self.size_multiple
-        margin = -(-self.tile_margin // multiple) * multiple
-        tile = max(self.recipe.tile, 6 * margin) // multiple * multiple
-        if max(images.shape[1:-1]) <= tile or not self.tiles:
-            starts = range(0, len(images), batch_size)
-            result = np.concatenate([self._serve(images[i : i + batch_size]) for i in starts])
-        else:
-            result = tiling.tiled(
-                self._serve,
-                images,
-                tile=tile,
-                overlap=2 * margin + multiple * -(-32 // multiple),
-                margin=margin,
-                multiple=multiple,
-                batch_size=batch_size,
-                scale=self.scale,
-            )
-        if self.classes:  # labels cannot be blended where tiles overlap: probabilities can
-            result = result.argmax(-1)[..., None].astype("float32")
-        return result
+        return tiled.translated(self, array, batch_size)
 
     def generate(self, n: int, seed: int = 0, first: int = 0) -> np.ndarray:
         """New images `[n, H, W, C]` in the target's unit; only generators have them.
@@ -330,7 +275,8 @@ class Translator(keras.Model):
         """
         raise TypeError(f"{self.name} translates images and does not generate them from nothing.")
 
-    def _serve(self, images: np.ndarray) -> np.ndarray:
+    def serve(self, images: np.ndarray) -> np.ndarray:
+        """A batch through the network: what `call` gives, of a classifier `probabilities`."""
         if self._served is None:
             serve = self.probabilities if self.classes else self
             self._served = tf.function(lambda x: serve(x, training=False), reduce_retracing=True)

@@ -1,0 +1,77 @@
+"""From NumPy arrays through a model to NumPy arrays, in tiles where they are large."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from zoo import guards
+from zoo.imaging import tiling
+
+
+def translated(model: Any, array: np.ndarray, batch_size: int = 1) -> np.ndarray:
+    """What `Translator.translate` gives, whose documentation says the rest.
+
+    Args:
+        model: a `zoo.Translator`.
+        array: an image, a stack or a batch.
+        batch_size: tiles or images that go through the network at once.
+    """
+    # The array as a batch of images with channels.
+    array = np.asarray(array)
+    channels, rank = model.source.channels, model.dimensions
+    given = array.shape[-1] if array.ndim == rank + 2 else 1
+    if array.ndim - rank not in (0, 1, 2) or given != channels:
+        axes = "H, W" if rank == 2 else "D, H, W"
+        raise ValueError(
+            f"array: expected [{axes}], [N, {axes}] (for one channel) or "
+            f"[N, {axes}, {channels}]. Received: shape {array.shape}"
+        )
+    if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
+        raise ValueError(
+            f"array: expected finite numbers. Received: dtype {array.dtype} with "
+            "NaN, infinity or no numbers at all"
+        )
+    images = array.astype("float32")
+    if array.ndim < rank + 2:
+        images = images[..., None]
+    if array.ndim == rank:
+        images = images[None]
+    if len(images) and not images.size:
+        raise ValueError(f"array: expected images with pixels. Received: shape {array.shape}")
+    # Through the network, and back to the rank that was given.
+    if len(images):
+        for unlike in guards.reasons(model, images):
+            warnings.warn(unlike, guards.UntrainedInput, stacklevel=3)
+        result = _images(model, images, batch_size)
+    else:
+        sides = [side * model.scale for side in images.shape[1:-1]]
+        sides = sides if model.tiles else model.network.output_shape[1:-1]
+        result = np.zeros([0, *sides, model.target.channels], np.float32)
+    if array.ndim < rank + 2:
+        result = result[..., 0]
+    return result[0] if array.ndim == rank else result
+
+
+def _images(model: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """float32 `[N, H', W', C']` of float32 `[N, H, W, C]`, volumes likewise."""
+    multiple = model.size_multiple
+    margin = -(-model.tile_margin // multiple) * multiple
+    tile = max(model.recipe.tile, 6 * margin) // multiple * multiple
+    if max(images.shape[1:-1]) <= tile or not model.tiles:
+        starts = range(0, len(images), batch_size)
+        result = np.concatenate([model.serve(images[i : i + batch_size]) for i in starts])
+    else:
+        result = tiling.tiled(
+            model.serve,
+            images,
+            tile=tile,
+            overlap=2 * margin + multiple * -(-32 // multiple),
+            margin=margin,
+            multiple=multiple,
+            batch_size=batch_size,
+            scale=model.scale,
+        )
+    if model.classes:  # labels cannot be blended where tiles overlap: probabilities can
+        result = result.argmax(-1)[..., None].astype("float32")
+    return result
