@@ -15,6 +15,7 @@ from zoo.registry import UnknownName, describe, index, lookup, names, register
 
 __version__ = "0.1.0"
 __all__ = [
+    "Average",
     "Domain",
     "Phase",
     "Recipe",
@@ -62,4 +63,8 @@ def __getattr__(name: str):
         from zoo.translator import Translator
 
         return Translator
+    if name == "Average":
+        from zoo.averaging import Average
+
+        return Average
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")

@@ -163,6 +163,28 @@ def _trained() -> registry.Entry:
     return entry
 
 
+def _members() -> list[registry.Entry]:
+    """The entries of --ensemble, or the one of --model."""
+    if not FLAGS.ensemble:
+        return [_trained()]
+    if FLAGS.model or FLAGS.workdir:
+        raise UsageError(
+            "ensemble: expected its models in place of --model and --workdir. "
+            f"Received: --ensemble={FLAGS.ensemble} and {FLAGS.model or FLAGS.workdir}"
+        )
+    names = [name for name in FLAGS.ensemble.split(",") if name]
+    if len(names) < 2:
+        raise UsageError(f"ensemble: expected two names or more. Received: {FLAGS.ensemble}")
+    entries = [_lookup(name) for name in names]
+    for entry in entries:
+        if entry.weights is None:
+            raise UsageError(
+                "ensemble: expected pretrained models, or runs that came to an end. "
+                f"Received: {entry.name}"
+            )
+    return entries
+
+
 def _run_of(model: str) -> Path:
     """The folder of the run that --workdir or --dataset names, else of the only one there is."""
     if FLAGS.workdir or FLAGS.dataset:
@@ -178,10 +200,10 @@ def _run_of(model: str) -> Path:
     )
 
 
-def _model(entry: registry.Entry):
-    from zoo import loading
+def _model(*entries: registry.Entry):
+    from zoo import averaging
 
-    return loading.build(entry)
+    return averaging.build(entries, FLAGS.tta)
 
 
 _OWN = ("folder", "name")  # fields that the registry adds to what a `registry.yaml` says
@@ -351,12 +373,12 @@ def _initial_weights() -> Path | None:
 
 
 def _evaluate() -> int:
-    entry = _trained()
+    entry, *others = _members()
     from zoo.evaluation import measure, summary
 
     if FLAGS.split not in measure.SPLITS:
         raise UsageError(f"split: expected train, validation or test. Received: {FLAGS.split}")
-    output = _path("output") or measure.default_output(entry)
+    output = _path("output") or measure.default_output(entry, others, FLAGS.tta)
     results = measure.evaluate(
         entry,
         output,
@@ -364,6 +386,8 @@ def _evaluate() -> int:
         input=_path("input"),
         split=FLAGS.split,
         limit=FLAGS.limit,
+        ensemble=others,
+        tta=FLAGS.tta,
     )
     print("\n".join(summary.lines(results)))
     note = results["dataset"]["description"]
@@ -375,17 +399,23 @@ def _evaluate() -> int:
 
 def _predict() -> int:
     source, output = _need("input", "output")
-    entry = _trained()
+    entries = _members()
     from zoo.inference import predict
 
+    # The files, by the model or by a mean.
+    model = _model(*entries)
+    if FLAGS.tta or len(entries) > 1:
+        seen = f": each image {model.ways}" if FLAGS.tta else ""
+        print(f"{model.note.capitalize()}{seen}.")
     report = predict.translate(
-        _model(entry),
+        model,
         Path(source).expanduser(),
         Path(output).expanduser(),
         deidentify=FLAGS.deidentify,
         overwrite=FLAGS.overwrite,
         batch_size=FLAGS.batch_size or 1,
     )
+    # What there is to say of them.
     for word, problems in (("warning", report.warnings), ("skipped", report.skipped)):
         for path, text in problems:
             print(printable(f"{word}: {path}: {text}"), file=sys.stderr)

@@ -6,6 +6,7 @@ teaches people to ignore the right ones. Imports no TensorFlow.
 """
 
 import contextlib
+import itertools
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -39,7 +40,7 @@ def reasons(
 
     Args:
         model: a `zoo.Translator`; without a `trained_on`, as one that was trained here, anything
-            goes.
+            goes. Of a `zoo.Average` each member.
         images: `[H, W]` or `[..., H, W, C]` in the source's unit.
         spacing: pixel spacing (row, column) in mm, where it is known.
         stored_bits: of a pixel in the file, where it is known.
@@ -47,6 +48,9 @@ def reasons(
     Returns:
         One text for each reason, such as "noise: trained on 8 to 140 HU. Received: about 310 HU".
     """
+    if hasattr(model, "members"):
+        said = [reasons(member, images, spacing, stored_bits) for member in model.members]
+        return list(dict.fromkeys(itertools.chain.from_iterable(said)))
     trained = getattr(model, "trained_on", None)
     if trained is None:
         return []

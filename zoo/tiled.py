@@ -1,6 +1,7 @@
 """From NumPy arrays through a model to NumPy arrays, in tiles where they are large."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,19 @@ from zoo import guards
 from zoo.imaging import tiling
 
 
-def translated(model: Any, array: np.ndarray, batch_size: int = 1) -> np.ndarray:
+def translated(
+    model: Any,
+    array: np.ndarray,
+    batch_size: int = 1,
+    answers: Callable[[np.ndarray, int], np.ndarray] | None = None,
+) -> np.ndarray:
     """What `Translator.translate` gives, whose documentation says the rest.
 
     Args:
-        model: a `zoo.Translator`.
+        model: a `zoo.Translator`, or what has its domains and sizes.
         array: an image, a stack or a batch.
         batch_size: tiles or images that go through the network at once.
+        answers: what gives those of a batch; None: `answered` by the model.
     """
     # The array as a batch of images with channels.
     array = np.asarray(array)
@@ -43,7 +50,9 @@ def translated(model: Any, array: np.ndarray, batch_size: int = 1) -> np.ndarray
     if len(images):
         for unlike in guards.reasons(model, images):
             warnings.warn(unlike, guards.UntrainedInput, stacklevel=3)
-        result = _images(model, images, batch_size)
+        answer = answers(images, batch_size) if answers else answered(model, images, batch_size)
+        # Labels have no mean, where tiles overlap or models differ: the probabilities had.
+        result = answer.argmax(-1)[..., None].astype("float32") if model.classes else answer
     else:
         sides = [side * model.scale for side in images.shape[1:-1]]
         sides = sides if model.tiles else model.network.output_shape[1:-1]
@@ -53,25 +62,24 @@ def translated(model: Any, array: np.ndarray, batch_size: int = 1) -> np.ndarray
     return result[0] if array.ndim == rank else result
 
 
-def _images(model: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """float32 `[N, H', W', C']` of float32 `[N, H, W, C]`, volumes likewise."""
+def answered(model: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """float32 `[N, H', W', C']` of float32 `[N, H, W, C]`, volumes likewise.
+
+    Of a classifier the probabilities `[N, H, W, classes]`.
+    """
     multiple = model.size_multiple
     margin = -(-model.tile_margin // multiple) * multiple
     tile = max(model.recipe.tile, 6 * margin) // multiple * multiple
     if max(images.shape[1:-1]) <= tile or not model.tiles:
         starts = range(0, len(images), batch_size)
-        result = np.concatenate([model.serve(images[i : i + batch_size]) for i in starts])
-    else:
-        result = tiling.tiled(
-            model.serve,
-            images,
-            tile=tile,
-            overlap=2 * margin + multiple * -(-32 // multiple),
-            margin=margin,
-            multiple=multiple,
-            batch_size=batch_size,
-            scale=model.scale,
-        )
-    if model.classes:  # labels cannot be blended where tiles overlap: probabilities can
-        result = result.argmax(-1)[..., None].astype("float32")
-    return result
+        return np.concatenate([model.serve(images[i : i + batch_size]) for i in starts])
+    return tiling.tiled(
+        model.serve,
+        images,
+        tile=tile,
+        overlap=2 * margin + multiple * -(-32 // multiple),
+        margin=margin,
+        multiple=multiple,
+        batch_size=batch_size,
+        scale=model.scale,
+    )

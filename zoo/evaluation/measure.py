@@ -7,7 +7,7 @@ import itertools
 import json
 import operator
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,16 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
-from zoo import loading, run
+from zoo import averaging, run
 from zoo.atomic import write_atomic
+from zoo.averaging import Average
 from zoo.data import batches, prepare
 from zoo.data.facts import data_facts
 from zoo.evaluation import generation, report, segmentation, translation
 from zoo.evaluation.examples import Example, checked
 from zoo.recipe import Recipe
 from zoo.registry import Entry
+from zoo.translator import Translator
 
 SPLITS = ("train", "validation", "test")
 # What a run's `run.json` keeps of its evaluation on the test split.
@@ -58,6 +60,8 @@ def evaluate(
     input: Path | None = None,
     split: str = "test",
     limit: int | None = None,
+    ensemble: Sequence[Entry] = (),
+    tta: bool = False,
 ) -> dict[str, Any]:
     """Measure an entry's model on its data set; writes `metrics.json` and `report.html`.
 
@@ -70,22 +74,26 @@ def evaluate(
         input: the user's files, for the data set `folder`.
         split: one of `SPLITS`.
         limit: take the first so many examples.
+        ensemble: entries of other models; the mean of all is measured on the data set of `entry`.
+        tta: average over mirror images and turns, as `zoo.Average` does.
 
     Returns:
         What `metrics.json` holds.
 
     Raises:
-        ValueError: for an entry without weights, an unknown split, or as `measure`.
+        ValueError: for an entry without weights, an unknown split, or as `measure` or `Average`.
     """
-    if entry.weights is None:
-        raise ValueError(f"entry: expected a model with weights. Received: {entry.name}")
+    members = [entry, *ensemble]
+    for member in members:
+        if member.weights is None:
+            raise ValueError(f"entry: expected a model with weights. Received: {member.name}")
     if split not in SPLITS:
         raise ValueError(f"split: expected train, validation or test. Received: {split}")
     # The data, and the model with its weights.
     builder = prepare.load_builder(entry.dataset, data_dir, entry.recipe, input, prepare=False)
     builder = prepare.prepare_builder(builder)
     facts = data_facts(builder, entry.recipe)
-    model = loading.build(entry)
+    model = averaging.build(members, tta)
     # A network that grew sees images of the size that it ended with.
     size = model.recipe.phases()[-1].size
     training_images = None
@@ -101,27 +109,38 @@ def evaluate(
             description=facts.note,
             aligned=facts.aligned,
         ),
-        name=Path(entry.name).name,
+        name=Path(_joined(members)).name,
         training_images=training_images,
         limit=limit,
         seed=entry.recipe.seed,
     )
     # The files, and what a run keeps.
-    write(Path(os.path.expanduser(output or default_output(entry))), results, pictures)
-    if run.exists(Path(entry.name)) and split == "test" and limit is None:
+    output = output or default_output(entry, ensemble, tta)
+    write(Path(os.path.expanduser(output)), results, pictures)
+    own = isinstance(model, Translator)  # and no mean's
+    if run.exists(Path(entry.name)) and own and split == "test" and limit is None:
         record = {"metrics": {}} | run.read(Path(entry.name))
         record["metrics"]["test"] = {key: results[key] for key in _RECORDED if key in results}
         run.write(Path(entry.name), record)
     return results
 
 
-def default_output(entry: Entry) -> Path:
-    """Where an evaluation goes: of a run into its folder, else into `evaluation/`."""
-    return (
-        Path(entry.name) / "evaluation"
-        if run.exists(Path(entry.name))
-        else Path("evaluation") / entry.name
-    )
+def default_output(entry: Entry, ensemble: Sequence[Entry] = (), tta: bool = False) -> Path:
+    """Where an evaluation goes: of a run into its folder, else into `evaluation/`.
+
+    A mean's has a folder of its own.
+    """
+    end = "-tta" if tta else ""
+    if run.exists(Path(entry.name)) and not ensemble:
+        return Path(entry.name) / f"evaluation{end}"
+    return Path("evaluation") / f"{_joined([entry, *ensemble])}{end}"
+
+
+def _joined(entries: Sequence[Entry]) -> str:
+    """Names of models as one; of a run its folder's."""
+    if len(entries) == 1:
+        return entries[0].name
+    return "+".join(Path(entry.name).name for entry in entries)
 
 
 def _examples(
@@ -230,6 +249,8 @@ def measure(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": run.versions() | {"scikit-image": importlib.metadata.version("scikit-image")},
     }
+    if isinstance(model, Average):
+        about |= {"average": model.note, "members": [m.weights_hash for m in model.members]}
     return _finite(about | measured), pictures
 
 

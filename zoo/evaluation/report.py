@@ -69,6 +69,7 @@ def _head(results: dict[str, Any]) -> str:
     made = [f"{name} {version}" for name, version in results["versions"].items() if version]
     facts = {
         "Model": results["model"],
+        "Averaged": results.get("average", ""),
         "Weights": results["weights"][:16] and f"sha256 {results['weights'][:16]}…",
         "Data set": " ".join(filter(None, (data["name"], data["version"]))) + f", {data['split']}",
         "": data["description"],

@@ -31,6 +31,8 @@ def lines(results: dict[str, Any]) -> list[str]:
     patients = f" of {results['patients']} patients" if results["patients"] else ""
     images = "volumes" if results["dimensions"] == 3 else "images"
     found = [f"{data['name']}, {data['split']} split: {results['images']} {images}{patients}"]
+    if results.get("average"):
+        found.append(f"  {results['average']}")
     for part in (results, results.get("volumes") or {}):
         found += _measures(part.get("summary", {}), results)
     for name, distances in results.get("sliced_wasserstein", {}).items():

@@ -47,7 +47,13 @@ class Writer:
         self.numbers = numbers(model, volumes)
 
     def write(
-        self, volume: Volume, paths: list[Path], slices: Slices, reasons: list[str], skip: Skip
+        self,
+        volume: Volume,
+        paths: list[Path],
+        slices: Slices,
+        reasons: list[str],
+        skip: Skip,
+        note: str = "",
     ) -> tuple[list[Path], list[str]]:
         """Writes a volume's slices, as they come, in its own format.
 
@@ -57,6 +63,7 @@ class Writer:
             slices: what is written.
             reasons: what was warned of, for the header.
             skip: reports slices that cannot be written.
+            note: for the header, on how they were made.
 
         Returns:
             The files written, and what there is to say of them.
@@ -64,20 +71,20 @@ class Writer:
         for folder in {path.parent for path in paths}:
             folder.mkdir(parents=True, exist_ok=True)
         if isinstance(volume, Series):
-            derivation = self._derivation(volume, reasons)
+            derivation = self._derivation(volume, reasons, note)
             return write.write(
                 volume, paths, slices, derivation, skip, self.deidentifier, self.grid
             )
         if isinstance(volume, Oriented):
-            self._write_oriented(volume, paths, slices)
+            self._write_oriented(volume, paths, slices, note)
         else:
             with replacing(paths[0]) as temporary:
                 raster.write(
-                    volume, temporary, slices, self.grid, self.model.classes, self._origin()
+                    volume, temporary, slices, self.grid, self.model.classes, self._origin(note)
                 )
         return paths, []
 
-    def _derivation(self, series: Series, reasons: list[str]) -> Derivation:
+    def _derivation(self, series: Series, reasons: list[str], note: str) -> Derivation:
         """What the headers of a DICOM series say of where it is from."""
         model = self.model
         warnings = [f"Warning: {text}." for text in reasons]
@@ -87,7 +94,7 @@ class Writer:
             title=getattr(model, "title", model.name),
             weights_hash=model.weights_hash,
             precision=precision(model),
-            description=" ".join([*warnings, self.description]),
+            description=" ".join([*warnings, ". ".join(self._said(note))]),
             target=model.target,
             same_unit=same_unit(model),
             moment=None if self.deidentifier else datetime.datetime.now(),
@@ -95,12 +102,14 @@ class Writer:
             series=tuple((self.uids[each], self.numbers[each]) for each in identities),
         )
 
-    def _write_oriented(self, volume: Oriented, paths: list[Path], slices: Slices) -> None:
+    def _write_oriented(
+        self, volume: Oriented, paths: list[Path], slices: Slices, note: str
+    ) -> None:
         """A file that states an affine; of a pair of files both or none."""
         model, anonymous = self.model, self.deidentifier is not None
         # what fits into 79 characters
         text = f"{model.name[:40]} {model.weights_hash[:16]} {precision(model)}"
-        text = f"{text}. {self.description}" if self.description else text
+        text = ". ".join([text, *self._said(note)])
         new = [path for path in paths if not os.path.lexists(path)]
         try:
             volume.write(paths[0], slices, text, anonymous, self.grid, model.classes)
@@ -109,10 +118,14 @@ class Writer:
                 path.unlink(missing_ok=True)
             raise
 
-    def _origin(self) -> str:
+    def _said(self, note: str) -> list[str]:
+        """What stands in a header on how it was made, and the user's own text."""
+        return [text for text in (note, self.description) if text]
+
+    def _origin(self, note: str) -> str:
         model = self.model
         text = f"{model.name}, weights SHA-256 {model.weights_hash}, {precision(model)}"
-        return f"{text}. {self.description}" if self.description else text
+        return ". ".join([text, *self._said(note)])
 
 
 def precision(model: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 
 import tqdm
 
+from zoo.averaging import Average
 from zoo.errors import contained, reason
 from zoo.imaging.dicom.deidentify import Deidentifier
 from zoo.imaging.dicom.series import Series
@@ -94,7 +95,7 @@ def translate(
     DerivationDescription of DICOM output. A file appears under its name only when it is complete.
 
     Args:
-        model: a `zoo.Translator`.
+        model: a `zoo.Translator`, or a `zoo.Average`, whose `note` the headers have.
         input: a file or a folder.
         output: a folder (made as needed), or a file name where `input` is a file that is. DICOM
             slices between those of the input get numbers behind the name of the nearest one.
@@ -168,7 +169,11 @@ def _single(volume: Volume) -> TypeGuard[Series]:
 
 def _translate_one(run: _Run, volume: Volume, paths: list[Path]) -> None:
     """Translates one volume and adds it to the report; of a failure it leaves no file behind."""
-    model = run.model
+    model, note = run.model, ""
+    if isinstance(model, Average):
+        # what is resampled gets square pixels
+        model = model.for_spacing(None if model.recipe.spacing else volume.spacing)
+        note = model.note
     checks.require_suited(model, volume)
     volume = checks.in_unit(model, volume)
     reasons = checks.reasons(model, volume, _single(volume) and identity(volume) in run.alone)
@@ -179,7 +184,7 @@ def _translate_one(run: _Run, volume: Volume, paths: list[Path]) -> None:
     else:
         made = slices.one_by_one(model, volume, run.grid, run.batch_size, skip, run.bar.update)
     with contained("output"):
-        written, notes = run.writer.write(volume, paths, made, reasons, skip)
+        written, notes = run.writer.write(volume, paths, made, reasons, skip, note)
     # what was left out is known once all slices have gone through
     report = run.report
     report.skipped += skipped
