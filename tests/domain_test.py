@@ -1,7 +1,10 @@
 """zoo.domain: what the numbers of an image mean."""
 
+import json
+
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from zoo.domain import Domain
 
@@ -31,3 +34,62 @@ def test_the_window_is_what_a_network_sees_from_minus_one_to_one():
 def test_what_a_domain_cannot_be(fields):
     with pytest.raises(ValueError, match=f"{next(iter(fields))}: expected .*Received: "):
         Domain(**fields)
+
+
+PET = Domain(modality="PT", unit="SUV", window=(0, 20), name="PET", spacing=(2.0, 2.0))
+MR = Domain(modality="MR", unit="signal", window=(-100, 300), channels=3, name="MR")
+
+
+def test_several_inputs_are_encoded_channel_by_channel():
+    both = Domain(inputs=(PET, MR))
+    assert (both.channels, both.modality, both.unit, both.spacing) == (4, "OT", "mixed", (2.0, 2.0))
+    assert both.names == "PET, MR"
+    images = np.random.default_rng(0).uniform(-300, 500, (2, 5, 6, 4)).astype("float32")
+    # Each channel by NumPy alone, by the window of its own.
+    expected = np.empty_like(images)
+    for channel, (low, high) in enumerate([(0, 20), *[(-100, 300)] * 3]):
+        clipped = np.minimum(np.maximum(images[..., channel], low), high)
+        expected[..., channel] = 2 * (clipped - low) / (high - low) - 1
+    np.testing.assert_allclose(both.encode(images), expected, atol=1e-5)
+    np.testing.assert_allclose(both.encode(tf.constant(images)).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(both.decode(both.scale(images)), images, atol=1e-3)
+    parts = {name: images[..., at].shape[-1] for name, (_, at) in both.parts.items()}
+    assert parts == {"PET": 1, "MR": 3}
+    assert both.encode(images).dtype == np.float32
+
+
+def test_inputs_are_stored_and_read_again():
+    both = Domain(inputs=(PET, MR))
+    assert Domain.from_dict(json.loads(json.dumps(both.to_dict()))) == both
+    # What has no inputs is stored as it always was.
+    keys = ["modality", "unit", "window", "channels", "spacing", "plane"]
+    assert list(Domain(unit="HU").to_dict()) == keys
+
+
+def test_the_input_that_is_like_the_target():
+    both = Domain(inputs=(PET, MR))
+    target = Domain(modality="MR", unit="signal", window=(0, 1))
+    assert both.like(target) == (MR, slice(1, 4))
+    assert both.like(Domain(modality="CT", unit="HU")) is None
+    assert MR.like(target) == (MR, slice(None))
+
+
+def test_windows_of_several_inputs():
+    both = Domain(inputs=(PET, MR)).within((1, 2, 3, 4))
+    assert [part.window for part, _ in both.parts.values()] == [(1, 2), (3, 4)]
+    assert MR.within((1, 2)).window == (1, 2)
+    with pytest.raises(ValueError, match="window: expected LOW,HIGH of each of PET, MR in turn. R"):
+        both.within((1, 2))
+    with pytest.raises(ValueError, match="window: expected LOW,HIGH. Received: 1,2,3,4"):
+        MR.within((1, 2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [(PET,), (PET, PET), (PET, Domain()), (PET, Domain(name="a,b")), (PET, Domain(name="a=b")),
+     (PET, Domain(name="target")),
+     (PET, Domain(name="k", unit="k-space"))],
+)  # fmt: skip
+def test_what_inputs_cannot_be(inputs):
+    with pytest.raises(ValueError, match="inputs: expected .*Received: "):
+        Domain(inputs=inputs)

@@ -43,3 +43,4 @@ Rate = Annotated[float, Range(0, below=1000)]  # of learning
 Weight = Annotated[float, Range(0, below=10**9)]  # of a loss
 Fraction = Annotated[float, Range(0, below=1)]
 Level = Annotated[float, Range(-(10**9), 10**9)]  # an intensity, in its unit
+PAIRS = "pairs"  # of a tuple: LOW, HIGH, and perhaps further pairs

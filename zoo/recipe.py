@@ -94,12 +94,14 @@ class Recipe:
         zoom: greatest random change of scale, as a fraction (0.1: 0.9 to 1.1). It interpolates as
             `rotation` does.
         noise: standard deviation of Gaussian noise on the source, in its own unit.
-        source_window: intensity window of the source (or only) domain; None: the data set's own.
+        source_window: intensity window of the source (or only) domain, LOW,HIGH, of several inputs
+            that of each in turn; None: the data set's own.
         target_window: intensity window of the target domain; None: the data set's own.
         spacing: resample the user's files to this pixel spacing, in mm; 0 keeps their own.
         slices: neighbouring slices given as channels, an odd number (`folder` only).
         source_unit, target_unit: what NIfTI, PNG, TIFF, NPY and other files hold that name no unit,
-            such as HU or SUV; source_unit is that of single images (`folder` only).
+            such as HU or SUV; source_unit is that of single images, and of several inputs one for
+            all or one for each in turn, as HU,SUV (`folder` only).
         tile: side of the tiles in which larger images are translated, in pixels.
         allow_shared_patients: permit one patient in both training and test (`folder` only).
         image_every: optimisation steps between image grids.
@@ -119,7 +121,7 @@ class Recipe:
     rotation: Annotated[float, ranges.Range(0, 360)] = 0.0
     zoom: ranges.Fraction = 0.0
     noise: Annotated[float, ranges.Range(0, below=10**9)] = 0.0
-    source_window: tuple[ranges.Level, ranges.Level] | None = None
+    source_window: Annotated[tuple[ranges.Level, ...], ranges.PAIRS] | None = None
     target_window: tuple[ranges.Level, ranges.Level] | None = None
     spacing: Annotated[float, ranges.Range(0, below=1000)] = 0.0
     slices: Annotated[int, ranges.Range(1, 1023)] = 1
@@ -137,8 +139,9 @@ class Recipe:
         for name, kind in self.hints().items():
             object.__setattr__(self, name, _checked(name, getattr(self, name), kind))
         for name in ("source_window", "target_window"):
-            window = getattr(self, name)
-            if window is not None and not window[0] < window[1]:
+            window = getattr(self, name) or ()
+            pairs = zip(window[::2], window[1::2], strict=True)
+            if any(low >= high for low, high in pairs):
                 raise ValueError(f"{name}: expected LOW,HIGH, LOW < HIGH. Received: {window}")
         if getattr(self, "classes", 0) == 1:
             raise ValueError("classes: expected 0 (no label maps), or 2 or more. Received: 1")
@@ -269,6 +272,8 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
 def _described(kind: Any) -> str:
     """A type as an error names it; of numbers without their range."""
     arguments = typing.get_args(kind)
+    if ranges.PAIRS in arguments:
+        return "tuple[float, float]"
     if typing.get_origin(kind) is Annotated:
         return _described(arguments[0])
     if typing.get_origin(kind) is Literal:
@@ -284,6 +289,8 @@ def _convert(value: Any, kind: Any) -> Any:
     arguments = typing.get_args(kind)
     if typing.get_origin(kind) is Annotated:
         number = _convert(value, arguments[0])
+        if ranges.PAIRS in arguments and (not number or len(number) % 2):
+            raise ValueError
         for limits in arguments[1:]:
             if isinstance(limits, ranges.Range) and number not in limits:
                 raise _Outside(f"{limits}. Received: {number}")

@@ -30,9 +30,10 @@ def translated(
     given = array.shape[-1] if array.ndim == rank + 2 else 1
     if array.ndim - rank not in (0, 1, 2) or given != channels:
         axes = "H, W" if rank == 2 else "D, H, W"
+        named = f" with the channels {model.source.names}" if model.source.inputs else ""
         raise ValueError(
             f"array: expected [{axes}], [N, {axes}] (for one channel) or "
-            f"[N, {axes}, {channels}]. Received: shape {array.shape}"
+            f"[N, {axes}, {channels}]{named}. Received: shape {array.shape}"
         )
     if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
         raise ValueError(

@@ -99,7 +99,7 @@ class Translator(keras.Model):
         Raises:
             ValueError: for a residual between domains whose numbers mean different things.
         """
-        output, fields = self.recipe.output, ("modality", "unit", "window")
+        output, fields = self.recipe.output, ("modality", "unit", "window", "inputs")
         shared = all(getattr(self.source, f) == getattr(self.target, f) for f in fields)
         if output == "residual" and not shared:
             raise ValueError(
@@ -131,15 +131,17 @@ class Translator(keras.Model):
         for example in examples:
             with guards.silent():
                 output = self.translate(example["source"][None])[0]
-            row = {"source": example["source"], "output": output, "target": example["target"]}
+            row = {k: example["source"][..., at] for k, (_, at) in self.source.parts.items()}
+            row |= {"output": output, "target": example["target"]}
             baseline, _ = self.baseline(example["source"])
-            if baseline is not None:
+            if baseline is not None and not self.source.inputs:
                 row["source"] = baseline
             if self.dimensions == 3:  # the middle slice
                 row = {key: volume[len(volume) // 2] for key, volume in row.items()}
             rows.append(row)
         shown = self.target if self.source.unit == "k-space" else self.source
-        domains = {"source": shown, "output": self.target, "target": self.target}
+        domains = {name: part for name, (part, _) in shown.parts.items()}
+        domains |= {"output": self.target, "target": self.target}
         windows = {name: domain.window for name, domain in domains.items()}
         ct = [name for name, domain in domains.items() if domain.unit == "HU"]
         unit = self.target.unit
@@ -148,8 +150,9 @@ class Translator(keras.Model):
     def baseline(self, source: np.ndarray) -> tuple[np.ndarray | None, str]:
         """What there is without a model: an estimate of the target, and what it is called.
 
-        The input itself (of neighbouring slices the middle one), enlarged by bicubic interpolation
-        to the target's size, or the inverse Fourier transform of k-space whose gaps are zero.
+        The input itself (of several the first of the target's modality and unit, of neighbouring
+        slices the middle one), enlarged by bicubic interpolation to the target's size, or the
+        inverse Fourier transform of k-space whose gaps are zero.
 
         Args:
             source: `[H, W, C]`, or `[D, H, W, C]` for a model of volumes, in the source's unit.
@@ -159,15 +162,17 @@ class Translator(keras.Model):
         """
         if self.source.unit == "k-space":
             return fourier.zero_filled(source).astype("float32"), "zero-filled"
-        if self.source.unit != self.target.unit or self.classes:
+        given = self.source.like(self.target)
+        if given is None or given[0].unit != self.target.unit or self.classes:
             return None, ""
+        source, name = source[..., given[1]], f"input {given[0].name}".strip()
         if source.shape[-1] != self.target.channels:
             if source.shape[-1] % 2 == 0 or self.target.channels != 1:
                 return None, ""
             source = source[..., source.shape[-1] // 2, None]
         if self.scale == 1:
-            return source, "input"
-        return enlarge(tf.constant(source[None]), self.scale).numpy()[0], "input, bicubic"
+            return source, name
+        return enlarge(tf.constant(source[None]), self.scale).numpy()[0], f"{name}, bicubic"
 
     # What is served.
 

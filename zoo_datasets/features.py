@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from zoo.domain import Domain
+
 # HU of a chest, an abdomen or a head with their noise (80 HU at a quarter of the dose): scanners
 # store nothing below -1024, and only dense cortical bone and metal exceed 1500.
 CT_WINDOW = (-1024.0, 1500.0)
@@ -23,6 +25,7 @@ class Image:
         spacing: mm, of each side; None where it differs or nobody knows it.
         plane: volumes are hung as axial slices by `publishers.volumes`; radiographs and
             measurements have no plane.
+        inputs: names of several images of this kind, whose channels the shape counts together.
     """
 
     shape: tuple[int | None, ...]
@@ -32,6 +35,7 @@ class Image:
     window: tuple[float, float]
     spacing: tuple[float, ...] | None = None
     plane: str | None = "axial"
+    inputs: tuple[str, ...] = ()
 
 
 def info(
@@ -63,14 +67,12 @@ def info(
     facts: dict[str, Any] = {"kind": "single"} if single else {"kind": "paired", "aligned": True}
     # The domain of each image.
     for name, image in images.items():
-        facts[name] = domain(
-            image.modality,
-            image.unit,
-            image.window,
-            image.spacing,
-            image.shape[-1],
-            image.plane,
-        )
+        count = (image.shape[-1] or 1) // (len(image.inputs) or 1)
+        means = (image.modality, image.unit, image.window, image.spacing, count, image.plane)
+        facts[name] = domain(*means)
+        if image.inputs:
+            parts = [Domain.from_dict(domain(*means) | {"name": each}) for each in image.inputs]
+            facts[name] = Domain(inputs=tuple(parts)).to_dict()
     # What some data sets have besides.
     if spacing:
         features["spacing"] = tfds.features.Tensor(shape=(2,), dtype=np.float32)

@@ -94,8 +94,8 @@ def test_signals_are_those_of_the_sequences():
 
 def test_flair_nulls_fluid():
     t1, t2, pd = brain.TISSUES["fluid"][1:4]
-    nulled = atlas.inversion_recovery(pd, t1, t2, *atlas.FLAIR)
-    grey = atlas.inversion_recovery(*[brain.TISSUES["cortex"][i] for i in (3, 1, 2)], *atlas.FLAIR)
+    nulled = brain.inversion_recovery(pd, t1, t2, *brain.FLAIR)
+    grey = brain.inversion_recovery(*[brain.TISSUES["cortex"][i] for i in (3, 1, 2)], *brain.FLAIR)
     assert nulled < 0.15 * grey
 
 

@@ -59,7 +59,7 @@ def test_signal_is_the_spin_echo_of_the_tissues():
     signal = b.signal_of(fractions, 0.0, "T1")
     assert signal.mean() == pytest.approx(expected, rel=0.02)
     assert 0.01 < signal.std() / signal.mean() < 0.04  # the texture of 2.5 %
-    with pytest.raises(ValueError, match="contrast: expected T1, T2, PD. Received: 'T3'"):
+    with pytest.raises(ValueError, match="contrast: expected T1, T2, PD, FLAIR. Received: 'T3'"):
         b.signal_of(fractions, 0.0, "T3")
 
 
@@ -134,6 +134,37 @@ def test_mri_contrast_builder(tmp_path):
         assert (domain.modality, domain.unit, domain.window) == ("MR", "signal", (0.0, 4095.0))
         assert domain.spacing == (3.5, 3.5)
         assert all(1000 < e[image].max() <= 4095 for e in splits["train"])
+
+
+def test_two_contrasts_are_the_channels_of_a_source(tmp_path):
+    from zoo_datasets.mri_contrast.mri_contrast_dataset_builder import Builder, phantom_config
+
+    protocol = mr_scan.Protocol(size=64, slices=2, contrasts=("T1", "T2", "FLAIR"))
+    config = phantom_config("two", "Two in.", protocol=protocol, patients=(2, 1, 1))
+    builder = Builder(config=config, data_dir=tmp_path)
+    images = {"source": ((64, 64, 2), np.uint16), "target": ((64, 64, 1), np.uint16)}
+    splits = check_simulated(builder, (2, 1, 1), images, each=2)
+    source = Domain.from_dict(builder.info.metadata["source"])
+    assert source.names == "T1, T2" and (source.modality, source.unit) == ("MR", "signal")
+    assert [part.window for part in source.inputs] == [(0.0, 4095.0)] * 2
+    assert "inputs" not in builder.info.metadata["target"]
+    # The heads are those of two contrasts: T1 is the same to the bit, being measured first.
+    first = next(e for e in splits["train"] if e["name"] in ("P000-0", b"P000-0"))
+    known = mr_scan.patient(mr_scan.Protocol(size=64, slices=2), 0, 0)
+    np.testing.assert_array_equal(first["source"][..., 0], known["T1"][0])
+    assert {"phantom_t1_t2_flair", "phantom_t1_flair", "phantom_t2_flair"} <= set(
+        Builder.builder_configs
+    )
+
+
+def test_flair_nulls_fluid_and_shows_lesions():
+    protocol = mr_scan.Protocol(contrasts=("T1", "T2", "FLAIR"))
+    images = mr_scan.patient(protocol, 0, 3)
+    flair = {k: np.median(images["FLAIR"][images["labels"] == k]) for k in (CSF, GREY, WHITE, 6)}
+    assert flair[CSF] < 0.3 * flair[WHITE] < 0.3 * flair[6]
+    t2 = [np.median(images["T2"][images["labels"] == k]) for k in (CSF, GREY)]
+    assert t2[0] > 1.3 * t2[1]
+    assert images["FLAIR"].max() < mr_scan.MAXIMUM
 
 
 def test_brain_seg_builder(tmp_path):

@@ -113,6 +113,8 @@ def _config_lines(config: dict[str, Any]) -> list[str]:
     lines = [f"{config['name']} {config['version']}{default}", f"  {config['description']}"]
     for key, image in config["images"].items():
         lines.append(f"  {key:<12}{_image(image)}")
+        for each in image.get("inputs", ()):
+            lines.append(f"  {'':<12}{each['name']}: {_meaning(each)}")
     if config["aligned"] is not None:
         lines.append(f"  {'aligned':<12}{'yes' if config['aligned'] else 'no'}")
     if config["label_names"]:
@@ -125,7 +127,6 @@ def _config_lines(config: dict[str, Any]) -> list[str]:
 
 
 def _image(image: dict[str, Any]) -> str:
-    low, high = image["window"]
     shape = ", ".join("?" if side is None else str(side) for side in image["shape"])
     spacing = image["spacing"]
     place = f"{' x '.join(f'{mm:g}' for mm in spacing)} mm" if spacing else "spacing varies"
@@ -133,11 +134,16 @@ def _image(image: dict[str, Any]) -> str:
         place = ""
     parts = [
         f"[{shape}] {image['dtype']}",
-        image["modality"],
-        f"{image['unit']} from {low:g} to {high:g}",
+        f"{len(image['inputs'])} inputs" if image.get("inputs") else _meaning(image),
         place,
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _meaning(domain: dict[str, Any]) -> str:
+    """Modality, unit and window."""
+    low, high = domain["window"]
+    return f"{domain['modality']}, {domain['unit']} from {low:g} to {high:g}"
 
 
 def _splits(config: dict[str, Any]) -> str:

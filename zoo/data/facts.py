@@ -30,7 +30,7 @@ def data_facts(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> DataFacts:
     domains = []
     for key, window in zip(keys, (recipe.source_window, recipe.target_window), strict=False):
         domain = Domain.from_dict(metadata[key])
-        domains.append(dataclasses.replace(domain, window=window) if window else domain)
+        domains.append(domain.within(window) if window else domain)
     return DataFacts(
         kind=metadata["kind"],
         keys=keys,
@@ -107,6 +107,15 @@ def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
     if getattr(recipe, "classes", 0):
         window = (0.0, recipe.classes - 1.0)
         target = dataclasses.replace(target, modality="SEG", unit="class", window=window)
+    if source.inputs and cls.data == "unpaired":
+        raise _unsuited(
+            entry, f"{entry.model} translates both ways, and the sources are {source.names}"
+        )
+    if source.inputs and recipe.noise:
+        raise ValueError(
+            "noise: expected 0 with several inputs, which have units of their own. "
+            f"Received: noise={recipe.noise:g} with {source.names}"
+        )
     if target.classes and not cls.classifies:
         raise _unsuited(entry, f"{entry.model} learns intensities, and the targets are classes")
     missing = [name for name in recipe.extra_features if name not in facts.features]
@@ -184,17 +193,28 @@ def _windows(entry: Entry, facts: DataFacts) -> tuple[Domain, Domain]:
 
 
 def _kept_window(
-    domain: Domain, stored: dict[str, Any], given: tuple[float, float] | None, field: str
+    domain: Domain, stored: dict[str, Any], given: tuple[float, ...] | None, field: str
 ) -> Domain:
     """The data's domain with the window that stored weights were trained in.
 
     Raises:
-        ValueError: where the data are of another unit, whose numbers the weights never saw.
+        ValueError: where the data are of another unit, whose numbers the weights never saw, or of
+            other inputs.
     """
-    if domain.unit != stored["unit"]:
+    known = Domain.from_dict(stored)
+    if domain.names != known.names:
         raise ValueError(
-            f"init: its weights take {stored['unit']}, and a window in it; "
-            f"`--set {field}={stored['unit']}` says that your own files hold it. "
-            f"Received: data in {domain.unit}"
+            f"init: its weights take {known.names or 'one image'}, in this order. "
+            f"Received: data of {domain.names or 'one image'}"
         )
-    return domain if given else dataclasses.replace(domain, window=tuple(stored["window"]))
+    units = [part.unit for part, _ in domain.parts.values()]
+    wanted = [part.unit for part, _ in known.parts.values()]
+    if units != wanted:
+        raise ValueError(
+            f"init: its weights take {','.join(wanted)}, and a window in it; "
+            f"`--set {field}={','.join(wanted)}` says that your own files hold it. "
+            f"Received: data in {','.join(units)}"
+        )
+    if given:
+        return domain
+    return domain.within(tuple(v for part, _ in known.parts.values() for v in part.window))

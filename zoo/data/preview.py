@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from zoo import figures
 from zoo.atomic import write_atomic
 from zoo.data import card, facts
+from zoo.domain import Domain
 
 _ROWS, _SINGLE = 4, 16  # examples shown: with several images each, and with one
 _SEARCHED = 256  # examples among which those of different patients are looked for
@@ -32,6 +33,11 @@ def save(builder: tfds.core.DatasetBuilder, path: Path) -> int:
     """
     features, metadata = builder.info.features, dict((builder.info.metadata or {}).items())
     domains = card.image_domains(features, metadata)
+    source = Domain.from_dict(domains.get("source", {}))
+    if source.inputs:  # a panel each
+        del domains["source"]
+        parts = {f"source {name}": part.to_dict() for name, (part, _) in source.parts.items()}
+        domains = parts | domains
     names = metadata.get("label_names")
     classes = getattr(features["label"], "names", None) if "label" in features else None
     labels = [key for key in features if key.endswith("_label")] if names else []
@@ -40,6 +46,9 @@ def save(builder: tfds.core.DatasetBuilder, path: Path) -> int:
     examples = _examples(builder, _SINGLE if alone else _ROWS)
     panels = []
     for example in examples:
+        if source.inputs:
+            for name, (_, channels) in source.parts.items():
+                example[f"source {name}"] = example["source"][..., channels]
         keys = (*domains, *labels)
         panels.append([_panel(example, key, domains, names, classes) for key in keys])
     if alone:

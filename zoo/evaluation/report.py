@@ -227,8 +227,6 @@ def _examples(results: dict[str, Any], examples: Sequence[tuple[str, Example]]) 
     name = _capital(results.get("baseline") or "input")
     target = Domain.from_dict(results["target"])
     source = input_domain(Domain.from_dict(results["source"]), target)
-    # Another unit than HU in both looks alike in all windows of CT, and is shown in its own.
-    own = None if source.unit == target.unit == "HU" else source.window
     windows_of = [_windows(example, target, aligned) for _, example in examples]
     limits = _limits_of([example for _, example in examples], windows_of) if aligned else {}
     blocks = []
@@ -240,7 +238,7 @@ def _examples(results: dict[str, Any], examples: Sequence[tuple[str, Example]]) 
         # A row of panels for each window.
         for label, window in windows.items():
             shots = [
-                (name, page.grey(example["input"], own or window)),
+                *_inputs(example, name, source, target, window),
                 ("Output", page.grey(example["output"], window)),
                 ("Target" if aligned else "A real target", page.grey(example["target"], window)),
             ]
@@ -257,6 +255,19 @@ def _examples(results: dict[str, Any], examples: Sequence[tuple[str, Example]]) 
     if results["dimensions"] == 3:
         note += " Of volumes the middle slice is shown."
     return page.section("Examples", note, *blocks, f'<div class="bars">{bars}</div>')
+
+
+def _inputs(
+    example: Example, name: str, source: Domain, target: Domain, window: Window
+) -> list[tuple[str, np.ndarray]]:
+    """The panels of what went in: one, or one for each of several inputs."""
+    shots = []
+    for title, (part, channels) in source.parts.items():
+        # Another unit than HU in both looks alike in all windows of CT, and is shown in its own.
+        own = None if part.unit == target.unit == "HU" else part.window
+        image = example["source"][..., channels] if source.inputs else example["input"]
+        shots.append((title if source.inputs else name, page.grey(image, own or window)))
+    return shots
 
 
 def _scores(row: dict[str, Any], results: dict[str, Any]) -> list[str]:
@@ -301,12 +312,12 @@ def _bars(
 ) -> str:
     """The scales of the examples: grey levels, and colours of the errors."""
     ramp, unit = ("#000", "#fff"), results["unit"]
-    in_hu = source.unit == unit == "HU"
-    together = in_hu or (source.window, source.unit) == (tuple(results["window"]), unit)
     bars = ""
-    if not together:
-        bars += page.colour_bar(name, ramp, source.window, source.unit)
-    shown = "All images" if together else "Output and target"
+    for title, (part, _) in source.parts.items():
+        in_hu = part.unit == unit == "HU"
+        if not in_hu and (part.window, part.unit) != (tuple(results["window"]), unit):
+            bars += page.colour_bar(title if source.inputs else name, ramp, part.window, part.unit)
+    shown = "Output and target" if bars else "All images"
     for label, window in {k: v for windows in windows_of for k, v in windows.items()}.items():
         bars += page.colour_bar(f"{shown}{_in(label)}", ramp, window, unit)
     colours = figures.diverging(np.linspace(-1, 1, 17)[None], 1.0)[0]
@@ -466,6 +477,8 @@ def _against(results: dict[str, Any]) -> str:
 
 
 def _domain(domain: dict[str, Any]) -> str:
+    if domain.get("inputs"):
+        return "; ".join(f"{each['name']}: {_domain(each)}" for each in domain["inputs"])
     low, high = domain["window"]
     if domain["unit"] == "class":
         return f"label map, classes {low:g} to {high:g}"

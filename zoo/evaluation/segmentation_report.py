@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from zoo import figures
+from zoo.domain import Domain
 from zoo.evaluation import formats, intervals, page
 
 _TILES = ("dice", "accuracy")
@@ -94,10 +95,15 @@ def _examples(results: dict[str, Any], examples: Sequence[tuple[str, dict[str, A
 
 def _panels(results: dict[str, Any], example: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
     """Source, and output and target in colour over it."""
-    image, source = example["input"], results["source"]
+    source = Domain.from_dict(results["source"])
+    panels: list[tuple[str, np.ndarray]] = []
     # Of CT the window that fits best: the labels hide what others would show.
-    caption, window = figures.best_window([image], source["unit"], tuple(source["window"]))
-    panels = [(", ".join(filter(None, ("Source", caption))), page.grey(image, window))]
+    for name, (part, channels) in reversed(source.parts.items()):
+        image = example["source"][..., channels] if source.inputs else example["input"]
+        caption, window = figures.best_window([image], part.unit, part.window)
+        title = name if source.inputs else "Source"
+        panels.insert(0, (", ".join(filter(None, (title, caption))), page.grey(image, window)))
+    # Over the first of several inputs.
     for title in ("Output", "Target"):
         labels = example[title.lower()]
         coloured = figures.overlay(image, labels, window, len(results["label_names"]))

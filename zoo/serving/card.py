@@ -60,7 +60,7 @@ for images like those it was trained on: same modality, body part, protocol and 
 ## Numbers in and out
 
 - Input: {given.numbers}
-- Output: {output}
+{_channels(contract["source"])}- Output: {output}
 - Pixel spacing it was trained on: {_spacing(contract["source"])}.
 - Slices it was trained on: {_plane(contract["source"])}.
 - Sizes: {given.sizes}
@@ -136,6 +136,8 @@ def _images(contract: dict[str, Any], memory: int) -> _Given:
         f"{_unit(source)}, as they are, unscaled; the network sees what lies between "
         f"{low:g} and {high:g}."
     )
+    if source.get("inputs"):
+        numbers = "several images of one grid as channels, unscaled, in this order:"
     if source["unit"] == "k-space":
         numbers = f"Channels are the real and the imaginary part. {numbers}"
     example = [1, *shape[1:]]
@@ -143,6 +145,9 @@ def _images(contract: dict[str, Any], memory: int) -> _Given:
         sides = [64, 64] if contract["dimensions"] == 2 else [16, 16, 16]
         example = [1, *sides, shape[-1]]
     made = f'np.full({example}, {low}, "float32")'
+    if source.get("inputs"):
+        lows = [each["window"][0] for each in source["inputs"] for _ in range(each["channels"])]
+        made = f'np.full({example}, {lows}, "float32")'
     return _Given(makes, numbers, _sizes(contract, memory), {contract["input"]["name"]: made})
 
 
@@ -177,7 +182,25 @@ def _numbered(names: Sequence[str]) -> str:
     return ", ".join(f"{number} {name}" for number, name in enumerate(names))
 
 
+def _channels(source: dict[str, Any]) -> str:
+    """The inputs of a model of several, a line each."""
+    lines, first = [], 0
+    for each in source.get("inputs", ()):
+        last = first + each["channels"] - 1
+        place = f"channel {first}" if last == first else f"channels {first} to {last}"
+        low, high = each["window"]
+        lines.append(
+            f"  - {place}: {each['name']}, {each['modality']}, {_unit(each)}; the network sees "
+            f"what lies between {low:g} and {high:g}\n"
+        )
+        first = last + 1
+    return "".join(lines)
+
+
 def _in_words(domain: dict[str, Any]) -> str:
+    if domain.get("inputs"):
+        named = [f"{each['name']} ({each['modality']})" for each in domain["inputs"]]
+        return f"{', '.join(named)} images, {domain['channels']} channels"
     if domain["unit"] == "class":
         return "label maps"
     if domain["unit"] == "k-space":

@@ -127,6 +127,8 @@ def _questions(model: Translator, specs: Mapping[str, tf.TensorSpec]) -> dict[st
     for i, size in enumerate(sizes):
         shape = (2 if i == 0 else 1, *size, model.source.channels)
         images = draw.uniform(low - margin, high + margin, shape).astype("float32")
+        if model.source.inputs:  # each by a window of its own
+            images = model.source.decode(draw.uniform(-1.2, 1.2, shape)).astype("float32")
         questions[str(i)] = {"images": images}
     return questions
 

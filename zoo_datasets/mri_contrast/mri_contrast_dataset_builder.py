@@ -39,10 +39,12 @@ class Published(SourceConfig):
 
 
 def _pairs(
-    case: Case, images: dict[str, np.ndarray], contrasts: tuple[str, str], **same
+    case: Case, images: dict[str, np.ndarray], contrasts: tuple[str, ...], **same
 ) -> Examples:
+    *sources, target = (images[contrast] for contrast in contrasts)
+    source = np.stack(sources, axis=-1) if len(sources) > 1 else sources[0]
     stacks = dict.fromkeys(("source_label", "target_label"), images["labels"])
-    stacks |= {"source": images[contrasts[0]], "target": images[contrasts[1]]}
+    stacks |= {"source": source, "target": target}
     yield from slices(case, stacks, **same)
 
 
@@ -56,7 +58,7 @@ def average(case: Case, config: Average) -> Examples:
 def phantom(case: Case, config: SimulatedConfig[mr_scan.Protocol]) -> Examples:
     """The slices of a simulated head."""
     images = mr_scan.patient(config.protocol, config.seed, case.facts["number"])
-    yield from _pairs(case, images, ("T1", "T2"))
+    yield from _pairs(case, images, config.protocol.contrasts)
 
 
 def phantom_config(name: str, description: str, **fields: Any) -> SimulatedConfig[mr_scan.Protocol]:
@@ -115,7 +117,10 @@ def brats_config(name: str, source: str = "t1", target: str = "t2") -> Published
 
 
 class Builder(SimulatedBuilder):
-    """Pairs `source` and `target`, signal `[H, W, 1]`, most with label maps."""
+    """Pairs `source` and `target`, signal `[H, W, 1]`, most with label maps.
+
+    Where a config has two source contrasts, they are the channels of a source `[H, W, 2]`.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}
@@ -137,6 +142,14 @@ class Builder(SimulatedBuilder):
             seed=2,
         ),
         mni152_config("mni152_flair", "T2", "FLAIR", patients=(120, 15, 25), seed=40),
+        *(
+            phantom_config(
+                f"phantom_{'_'.join(contrasts).lower()}",
+                f"{' and '.join(contrasts[:-1])} to FLAIR of the brains of `phantom`.",
+                protocol=mr_scan.Protocol(contrasts=contrasts),
+            )
+            for contrasts in (("T1", "T2", "FLAIR"), ("T1", "FLAIR"), ("T2", "FLAIR"))
+        ),
         ixi_config("ixi"),
         ixi_config("ixi_pd", "T2", "PD"),
         brats_config("brats"),
@@ -151,12 +164,17 @@ class Builder(SimulatedBuilder):
             others = dict.fromkeys(("source_scale", "target_scale"), np.float32)
         else:
             image, others = mr_scan.image(config.protocol.size, config.protocol.spacing), {}
-            contrasts, labels = ("T1", "T2"), brain.LABELS
+            contrasts, labels = config.protocol.contrasts, brain.LABELS
         if isinstance(config, Average):
             contrasts, labels = config.contrasts, atlas.LABELS
+        inputs = contrasts[:-1]
+        source = image
+        if len(inputs) > 1:
+            shape = (*image.shape[:-1], len(inputs))
+            source = dataclasses.replace(image, shape=shape, inputs=inputs)
         return features.info(
             self,
-            {"source": image, "target": image},
+            {"source": source, "target": image},
             others,
             spacing=isinstance(config, (Published, Average)),
             label_names=labels,

@@ -8,9 +8,9 @@ the T1-weighted image's mask. A subject is a random smooth deformation of that a
 
     S = sum over tissues of p(tissue) S(PD, T1, T2)
 
-with S the signal equation of the sequence: a spin echo (`brain.spin_echo`), or `inversion_recovery`
-for FLAIR. Lesions, a coil's sensitivity and Rician noise are added to all. No TensorFlow is
-imported.
+with S the signal equation of the sequence: a spin echo (`brain.spin_echo`), or
+`brain.inversion_recovery` for FLAIR. Lesions, a coil's sensitivity and Rician noise are added to
+all. No TensorFlow is imported.
 """
 
 import dataclasses
@@ -31,8 +31,6 @@ EXTENT = (-42.0, 62.0)  # mm, MNI: from the cerebellum to the centrum semiovale
 LABELS = ("background", "csf", "grey", "white", "lesion")
 TISSUES = ("fluid", "cortex", "white", "oedema", "tumour", "necrosis")  # of `brain.TISSUES`
 SPIN_ECHOES = {"T2": (4000.0, 100.0), "PD": (4000.0, 15.0)}  # TR, TE in ms
-# TR, TE, TI in ms. TI nulls fluid of T1 2569 ms, BrainWeb's; a real patient's needs a longer one.
-FLAIR = (9000.0, 120.0, 1700.0)
 # Stored value of signal 1; of T1, of the average's brightest value. Fluid and coil just fit.
 GAIN = {"T1": 2800.0, "T2": 5000.0, "PD": 3900.0, "FLAIR": 12000.0}
 CONTRASTS = tuple(GAIN)
@@ -87,14 +85,6 @@ def subject(protocol: Protocol, seed: int, number: int) -> dict[str, np.ndarray]
             stored = np.rint(brain.rician(signal, sigma, rng)).clip(0, MAXIMUM)
             images[contrast].append(stored.astype(np.uint16))
     return {name: np.stack(slices) for name, slices in images.items()}
-
-
-def inversion_recovery(pd, t1, t2, tr: float, te: float, ti: float):
-    """Magnitude of an inversion-recovery spin echo; times in ms, in units of `pd`.
-
-    S = PD |1 - 2 exp(-TI / T1) + exp(-TR / T1)| exp(-TE / T2)
-    """
-    return pd * np.abs(1 - 2 * np.exp(-ti / t1) + np.exp(-tr / t1)) * np.exp(-te / t2)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -186,7 +176,7 @@ class Subject:
     @staticmethod
     def _equation(contrast: str, t1: float, t2: float, pd: float) -> float:
         if contrast == "FLAIR":
-            return inversion_recovery(pd, t1, t2, *FLAIR)
+            return brain.inversion_recovery(pd, t1, t2, *brain.FLAIR)
         return brain.spin_echo(pd, t1, t2, *SPIN_ECHOES[contrast])
 
     def _t1_levels(self) -> np.ndarray:

@@ -22,6 +22,8 @@ FIELD_MM = 224.0  # a field of view that holds every head
 EXTENT = (-12.0, 58.0)  # mm: between these heights slices look like a head's
 LABELS = ("background", "scalp", "skull", "csf", "grey", "white", "lesion")
 PROTOCOLS = {"T1": (500.0, 15.0), "T2": (4000.0, 100.0), "PD": (4000.0, 15.0)}  # TR, TE in ms
+# TR, TE, TI in ms. TI nulls fluid of T1 2569 ms, BrainWeb's; a real patient's needs a longer one.
+FLAIR = (9000.0, 120.0, 1700.0)
 
 # name: label, T1 ms, T2 ms, proton density, relative spread between patients. Brain, fluid, fat
 # and muscle are near the values of BrainWeb at 1.5 T (Kwan, Evans and Pike, 1999).
@@ -83,6 +85,14 @@ def draw_hu(rng: np.random.Generator) -> np.ndarray:
 def spin_echo(pd, t1, t2, tr: float, te: float):
     """Signal of a spin echo; times in ms, in units of the proton density `pd`."""
     return pd * (1.0 - np.exp(-tr / t1)) * np.exp(-te / t2)
+
+
+def inversion_recovery(pd, t1, t2, tr: float, te: float, ti: float):
+    """Magnitude of an inversion-recovery spin echo; times in ms, in units of `pd`.
+
+    S = PD |1 - 2 exp(-TI / T1) + exp(-TR / T1)| exp(-TE / T2)
+    """
+    return pd * np.abs(1 - 2 * np.exp(-ti / t1) + np.exp(-tr / t1)) * np.exp(-te / t2)
 
 
 def rician(signal: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
@@ -209,12 +219,16 @@ class Brain:
         """Signal of the `fractions` at z: contrasts of one slice can share them.
 
         Raises:
-            ValueError: for a contrast that is not in `PROTOCOLS`.
+            ValueError: for a contrast that is neither in `PROTOCOLS` nor FLAIR.
         """
-        if contrast not in PROTOCOLS:
-            raise ValueError(f"contrast: expected {', '.join(PROTOCOLS)}. Received: {contrast!r}")
         tissues = self.tissues.values()
-        signals = [spin_echo(pd, t1, t2, *PROTOCOLS[contrast]) for t1, t2, pd in tissues]
+        if contrast == "FLAIR":
+            signals = [inversion_recovery(pd, t1, t2, *FLAIR) for t1, t2, pd in tissues]
+        elif contrast in PROTOCOLS:
+            signals = [spin_echo(pd, t1, t2, *PROTOCOLS[contrast]) for t1, t2, pd in tissues]
+        else:
+            known = ", ".join([*PROTOCOLS, "FLAIR"])
+            raise ValueError(f"contrast: expected {known}. Received: {contrast!r}")
         # Proton density varies by 2.5 % within a tissue, alike for all contrasts.
         texture = 1 + np.float32(0.025) * self.texture.grid(self.axis, self.axis, z)
         return np.tensordot(np.array(signals, np.float32), fractions, 1) * texture

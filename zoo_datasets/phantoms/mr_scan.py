@@ -15,17 +15,23 @@ from zoo_datasets.phantoms.slices import heights
 
 MAXIMUM = 4095  # 12 bits
 WINDOW = (0.0, float(MAXIMUM))
-GAIN = {"T1": 5000.0, "T2": 5000.0}  # stored value of signal 1; fat and fluid just fit
+# Stored value of signal 1; fat, fluid and oedema just fit.
+GAIN = {"T1": 5000.0, "T2": 5000.0, "FLAIR": 12000.0}
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """A protocol: `slices` images of `size` x `size` pixels a patient, `thickness` mm thick."""
+    """A protocol: `slices` images of `size` x `size` pixels a patient, `thickness` mm thick.
+
+    `contrasts` are measured one after the other, each with noise of its own, of one level as it
+    is stored.
+    """
 
     size: int = 128
     slices: int = 6
     thickness: float = 4.0
-    noise: tuple[float, float] = (0.006, 0.014)  # standard deviation, of signal 1; by patient
+    noise: tuple[float, float] = (0.006, 0.014)  # standard deviation, of T1's signal 1; by patient
+    contrasts: tuple[str, ...] = ("T1", "T2")
 
     @property
     def spacing(self) -> float:
@@ -44,7 +50,7 @@ def image(size: int, spacing: float) -> Image:
 
 
 def patient(protocol: Protocol, seed: int, number: int) -> dict[str, np.ndarray]:
-    """Patient `number`: "T1" and "T2" uint16 signal, "labels" uint8, each `[slices, n, n]`.
+    """Patient `number`: uint16 signal by contrast, and "labels" uint8, each `[slices, n, n]`.
 
     Everything follows from (seed, number). The labels are indices of `brain.LABELS`.
     """
@@ -53,11 +59,12 @@ def patient(protocol: Protocol, seed: int, number: int) -> dict[str, np.ndarray]
     zs = heights(rng, protocol.slices, brain.EXTENT)
     coil = brain.bias_field(rng, protocol.size, protocol.spacing)
     sigma = rng.uniform(*protocol.noise)
-    images: dict[str, list[np.ndarray]] = {"T1": [], "T2": [], "labels": []}
+    images: dict[str, list[np.ndarray]] = {name: [] for name in (*protocol.contrasts, "labels")}
     for z in zs.tolist():
         fractions = head.fractions(z, protocol.thickness)
         images["labels"].append(brain.labels_of(fractions))
-        for contrast in GAIN:
-            signal = brain.rician(coil * head.signal_of(fractions, z, contrast), sigma, rng)
+        for contrast in protocol.contrasts:
+            signal = coil * head.signal_of(fractions, z, contrast)
+            signal = brain.rician(signal, sigma * GAIN["T1"] / GAIN[contrast], rng)
             images[contrast].append(stored(signal, contrast))
     return {name: np.stack(slices) for name, slices in images.items()}
