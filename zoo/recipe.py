@@ -102,6 +102,9 @@ class Recipe:
         source_unit, target_unit: what NIfTI, PNG, TIFF, NPY and other files hold that name no unit,
             such as HU or SUV; source_unit is that of single images, and of several inputs one for
             all or one for each in turn, as HU,SUV (`folder` only).
+        source_series, target_series: patterns of SeriesDescription that pick the series of a DICOM
+            study, as source_series=T1=*T1*,T2=*T2* and target_series=FLAIR=*FLAIR*; the model keeps
+            them for `predict` (`folder` only).
         tile: side of the tiles in which larger images are translated, in pixels.
         allow_shared_patients: permit one patient in both training and test (`folder` only).
         image_every: optimisation steps between image grids.
@@ -127,6 +130,8 @@ class Recipe:
     slices: Annotated[int, ranges.Range(1, 1023)] = 1
     source_unit: str = ""
     target_unit: str = ""
+    source_series: str = ""
+    target_series: str = ""
     tile: ranges.Positive = 512
     allow_shared_patients: bool = False
     image_every: ranges.Count = 1000

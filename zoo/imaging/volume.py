@@ -92,6 +92,11 @@ class Volume:
         return None
 
     @property
+    def parts(self) -> tuple["Volume", ...]:
+        """The volumes whose images are its channels, of which the first says how they lie."""
+        return (self,)
+
+    @property
     def plane(self) -> str | None:
         """The plane that its slices are nearest to: "axial", "coronal" or "sagittal"."""
         affine = self.affine

@@ -6,17 +6,19 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
-from zoo.imaging import files, geometry
+from zoo.imaging import files, geometry, grids
 from zoo.imaging.dicom.read import Series
+from zoo.imaging.lists import is_list
+from zoo.imaging.several import on_one_grid, together
 from zoo.imaging.volume import Problem, Volume
 from zoo.recipe import Recipe
-from zoo_datasets.folder import grids, layout, lists
+from zoo_datasets.folder import layout, lists
 from zoo_datasets.folder.items import Layout, some
 
 _UNITS = ("HU", "SUV", "signal", "line integral", "1")  # known ones, whose spelling matters
@@ -35,6 +37,8 @@ class FolderConfig(tfds.core.BuilderConfig):
         dimensions: 3 makes each file or series one example, a volume.
         classes: of targets that are label maps; they are never interpolated.
         source_unit, target_unit: of the values in files that name none; "" leaves them without.
+            Of several inputs one for all, or one for each in turn between commas.
+        source_series, target_series: patterns that pick the series of DICOM studies.
     """
 
     path: Path | None = None
@@ -46,17 +50,40 @@ class FolderConfig(tfds.core.BuilderConfig):
     classes: int = 0
     source_unit: str = ""
     target_unit: str = ""
+    source_series: str = ""
+    target_series: str = ""
 
     @functools.cached_property
     def layout(self) -> Layout:
         """What is in the folder, targets on their sources' grids; reads every header, once."""
         assert self.path is not None, "`configure` gives one"
-        found = layout.read(self.path, self.allow_shared_patients, self.dimensions)
-        _convert_units(found, self.source_unit, self.target_unit)
+        found = layout.read(
+            self.path,
+            self.allow_shared_patients,
+            self.dimensions,
+            self.source_series,
+            self.target_series,
+        )
+        _convert_units(found, self)
         layout.present(found)
         if found.kind == "paired":
+            _match_inputs(found)
             _match_grids(found, self)
         return found
+
+    def units(self, key: str, inputs: Sequence[str]) -> list[str]:
+        """The unit that is given for an image, or for each of several inputs; "" where none is.
+
+        Raises:
+            ValueError: for another number of units than inputs.
+        """
+        if key == "target":
+            return [self.target_unit]
+        units, count = self.source_unit.split(","), max(len(inputs), 1)
+        if len(units) not in (1, count):
+            wanted = f"one for all, or one for each of {', '.join(inputs)}" if inputs else "one"
+            raise ValueError(f"source_unit: expected {wanted}. Received: {self.source_unit}")
+        return units * (count // len(units))
 
 
 def configure(input: Path | None, recipe: Recipe) -> FolderConfig:
@@ -81,15 +108,17 @@ def configure(input: Path | None, recipe: Recipe) -> FolderConfig:
         "scale": recipe.scale,
         "dimensions": recipe.dimensions,
         "classes": getattr(recipe, "classes", 0),
-        "source_unit": _unit("source_unit", recipe.source_unit),
+        "source_unit": ",".join(_unit("source_unit", u) for u in recipe.source_unit.split(",")),
         "target_unit": _unit("target_unit", recipe.target_unit),
+        "source_series": recipe.source_series,
+        "target_series": recipe.target_series,
     }
     if recipe.dimensions == 3 and (recipe.spacing or recipe.slices > 1):
         raise ValueError(
             "spacing, slices: volumes are taken as they are. "
             f"Received: spacing={recipe.spacing}, slices={recipe.slices}"
         )
-    roots = [path, *(lists.listed_paths(path) if lists.is_list(path) else [])]
+    roots = [path, *(lists.listed_paths(path) if is_list(path) else [])]
     content = json.dumps([os.fspath(path), options, sorted(set(_stamps(roots)))])
     digest = hashlib.sha256(content.encode()).hexdigest()[:16]
     return FolderConfig(name=f"files-{digest}", path=path, **options)
@@ -116,7 +145,7 @@ def _stamps(roots: list[Path]) -> Iterator[tuple[str, int, int]]:
                 yield os.fspath(path), status.st_size, status.st_mtime_ns
 
 
-def _convert_units(found: Layout, source: str, target: str) -> None:
+def _convert_units(found: Layout, config: FolderConfig) -> None:
     """Turns PET series in Bq/ml or counts into the unit that is asked for, in place.
 
     Raises:
@@ -124,7 +153,8 @@ def _convert_units(found: Layout, source: str, target: str) -> None:
     """
     for place, domain in enumerate(found.domains):
         # two domains, or one of images or of pairs
-        units = (source, target)[place:] if found.kind == "unpaired" else (source, target)
+        units = [config.units(key, found.inputs) for key in ("source", "target")]
+        units = units[place:] if found.kind == "unpaired" else units
         for split, items in domain.items():
             kept = []
             for item in items:
@@ -142,11 +172,42 @@ def _convert_units(found: Layout, source: str, target: str) -> None:
             )
 
 
-def _in_unit(volume: Volume, unit: str) -> Volume:
-    """A PET series in another unit; what else names another unit is refused later."""
-    if isinstance(volume, Series) and volume.modality == "PT" and unit:
-        return volume.in_unit(unit)
-    return volume
+def _in_unit(volume: Volume, units: list[str]) -> Volume:
+    """PET series in other units; what else names another unit is refused later."""
+    parts = []
+    for part, unit in zip(volume.parts, units, strict=True):
+        is_pet = isinstance(part, Series) and part.modality == "PT"
+        parts.append(part.in_unit(unit) if is_pet and unit else part)
+    return together(parts, getattr(volume, "names", ()))
+
+
+def _match_inputs(found: Layout) -> None:
+    """Puts the inputs of each case onto the grid of its first.
+
+    Raises:
+        ValueError: naming the cases of which nobody knows how they lie, or that lie apart.
+    """
+    wrong, shares = [], []
+    for items in found.domains[0].values():
+        for number, item in enumerate(items):
+            try:
+                source, covered = on_one_grid(item.volumes[0])
+            except ValueError as error:
+                wrong.append(f"{item.volumes[0].name}: {error}")
+                continue
+            items[number] = item._replace(volumes=(source, *item.volumes[1:]))
+            shares += covered.values()
+    if wrong:
+        raise ValueError(
+            "input: expected cases whose images show one part of one patient. "
+            f"Received: {some(wrong)}"
+        )
+    if shares:
+        found.notes.append(
+            f"{len(shares)} inputs are resampled onto the grid of the first of their case, of "
+            f"which they cover {min(shares):.0%} or more; the rest is filled with the low end of "
+            "the window"
+        )
 
 
 def _match_grids(found: Layout, config: FolderConfig) -> None:

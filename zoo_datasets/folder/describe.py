@@ -6,10 +6,10 @@ import numpy as np
 
 from zoo.domain import Domain
 from zoo.errors import contained
+from zoo.imaging import grids
 from zoo.imaging.raster import RasterVolume
 from zoo.imaging.volume import Volume
 from zoo_datasets.features import CT_WINDOW
-from zoo_datasets.folder import grids
 from zoo_datasets.folder.config import FolderConfig
 from zoo_datasets.folder.items import Layout, some
 
@@ -40,21 +40,35 @@ def describe(config: FolderConfig, keys: tuple[str, ...]) -> dict[str, Any]:
     images = [sum(found.images(number).values(), []) for number in range(len(keys))]
     pairs = sum(images, []) if found.kind == "paired" else []
     for key, volumes in zip(keys, images, strict=True):
-        metadata[key], metadata["windows"][key] = _domain(config, key, volumes, pairs)
+        inputs = found.inputs if key == "source" else ()
+        if not inputs:
+            same = [] if found.inputs else pairs  # sides that share a window
+            metadata[key], metadata["windows"][key] = _domain(config, key, volumes, same)
+            continue
+        # Each of several inputs has a meaning of its own.
+        parts, hows = [], []
+        for number, name in enumerate(inputs):
+            own = [volume.parts[number] for volume in volumes]
+            fields, how = _domain(config, key, own, [], number)
+            parts.append(Domain.from_dict(fields | {"name": name}))
+            hows.append(f"{name}: {how}")
+        metadata[key] = Domain(inputs=tuple(parts)).to_dict()
+        metadata["windows"][key] = "; ".join(hows)
     if pairs:
         _check_shapes(config)
     return metadata
 
 
 def _domain(
-    config: FolderConfig, key: str, volumes: list[Volume], pairs: list[Volume]
+    config: FolderConfig, key: str, volumes: list[Volume], pairs: list[Volume], number: int = 0
 ) -> tuple[dict, str]:
     """What the numbers of an image mean, and where its window comes from.
 
     Args:
         key: of the image.
         volumes: all that are such images.
-        pairs: all sources and targets of paired data.
+        pairs: all sources and targets of paired data, each of one image.
+        number: of the input among several.
     """
     # Channels: one, or neighbouring slices, or colours.
     channels = {v.channels for v in volumes}
@@ -79,13 +93,14 @@ def _domain(
             _resampled(volume, config.spacing)
         spacing = (config.spacing / _scale(config, key),) * 2
     # What the numbers mean.
-    unit, modalities = _common_unit(config, key, volumes), {v.modality for v in volumes}
+    given = config.units(key, config.layout.inputs)[number]
+    unit, modalities = _common_unit(given, key, volumes), {v.modality for v in volumes}
     if key == "target" and config.classes:
         unit, modalities = "class", {"SEG"}
     modality = modalities.pop() if len(modalities) == 1 else "OT"
     if (modality, unit) == ("OT", "HU"):
         modality = "CT"
-    window, how = _window(config, key, unit, volumes, pairs)
+    window, how = _window(config, key, unit, volumes, pairs, number)
     domain = Domain(
         modality=modality,
         unit=unit,
@@ -97,14 +112,13 @@ def _domain(
     return domain.to_dict(), how
 
 
-def _common_unit(config: FolderConfig, key: str, volumes: list[Volume]) -> str:
+def _common_unit(given: str, key: str, volumes: list[Volume]) -> str:
     """The unit of all values: what the files say, or else the recipe.
 
     Raises:
         ValueError: for files that say different things, or another thing than the recipe.
     """
     field = FIELDS[key].replace("window", "unit")
-    given = getattr(config, field)
     stated = {v.unit: v for v in volumes if _states_unit(v)}
     silent = [v for v in volumes if not _states_unit(v)]
     for unit, volume in stated.items():
@@ -127,14 +141,19 @@ def _common_unit(config: FolderConfig, key: str, volumes: list[Volume]) -> str:
 
 
 def _window(
-    config: FolderConfig, key: str, unit: str, volumes: list[Volume], pairs: list[Volume]
+    config: FolderConfig,
+    key: str,
+    unit: str,
+    volumes: list[Volume],
+    pairs: list[Volume],
+    number: int,
 ) -> tuple[tuple[float, float], str]:
     """An intensity window where the recipe names none, and where it comes from."""
     if unit == "class":
         return (0.0, float(config.classes - 1)), "the classes"
     if unit == "HU":
         return CT_WINDOW, "the default for HU"
-    values = _sample(config, key)
+    values = _sample(config, key, number)
     types = {stored_type(v) for v in volumes}
     if types in ({"uint8"}, {"uint16"}):
         if pairs and {stored_type(v) for v in pairs} == types:  # one window for both sides
@@ -145,13 +164,14 @@ def _window(
     return (low, high if high > low else low + 1.0), "percentiles 0.5 to 99.5 of training"
 
 
-def _sample(config: FolderConfig, key: str) -> np.ndarray:
+def _sample(config: FolderConfig, key: str, number: int = 0) -> np.ndarray:
     """Some values of some training images.
 
     Raises:
         ValueError: where none of these images can be read.
     """
-    volumes = config.layout.images(keys_of(config.layout).index(key))["train"]
+    whole = config.layout.images(keys_of(config.layout).index(key))["train"]
+    volumes = [volume.parts[number] for volume in whole]
     volumes = [v.target if isinstance(v, grids.OnGrid) else v for v in volumes]
     planes = [(volume, index) for volume in volumes for index in range(volume.length)]
     values = []

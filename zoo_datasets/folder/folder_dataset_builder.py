@@ -12,11 +12,12 @@ import skimage.transform
 import tensorflow_datasets as tfds
 
 from zoo.atomic import write_json
+from zoo.domain import Domain
 from zoo.errors import contained, printable
+from zoo.imaging import grids
 from zoo.imaging.volume import Volume
 from zoo_datasets.cases import SPLITS
 from zoo_datasets.features import image_feature
-from zoo_datasets.folder import grids
 from zoo_datasets.folder.config import FolderConfig, configure
 from zoo_datasets.folder.describe import FIELDS, caveats, describe, keys_of, shape_of, stored_type
 from zoo_datasets.folder.items import Layout
@@ -97,7 +98,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         for key in keys_of(config.layout):
             domain = self.info.metadata[key]
             how = self.info.metadata["windows"][key]
-            self._say(f"{key}: {domain['modality']}, window {domain['window']} ({how})")
+            windows = [each["window"] for each in domain.get("inputs", [domain])]
+            shown = ", ".join(map(str, windows))
+            self._say(f"{key}: {domain['modality']}, window {shown} ({how})")
         # Count what cannot be read.
         self._key = patient_key(Path(self.data_dir_root))
         self._bad: list[dict[str, str]] = []
@@ -199,15 +202,19 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         image = image if image.ndim == rank else image[..., None]
         # check
         labels = key == "target" and config.classes
-        low, high = self.info.metadata[key]["window"]
-        if isinstance(volume, grids.OnGrid):
-            image = np.where(np.isnan(image), np.float32(0 if labels else low), image)
+        domain = Domain.from_dict(self.info.metadata[key])
+        for part, (meaning, at) in zip(volume.parts, domain.parts.values(), strict=True):
+            if isinstance(part, grids.OnGrid):
+                low = 0 if labels else meaning.window[0]
+                image[..., at] = np.nan_to_num(
+                    image[..., at], nan=low, posinf=np.inf, neginf=-np.inf
+                )
+            if not labels and stored_type(part) in ("uint8", "uint16"):
+                self._note_above(key, part, image[..., at].max(), meaning.window[1])
         if not np.isfinite(image).all():
             raise ValueError(f"{volume.name}: expected finite values. Received: NaN or infinity")
         if labels:
             image = _checked_labels(image, config.classes)
-        elif stored_type(volume) in ("uint8", "uint16") and image.max() > high:
-            self._above[key] = max(self._above.get(key, (0.0, "")), (image.max(), volume.name))
         # resample
         shape = shape_of(config, key, volume)
         if config.dimensions == 2 and shape != tuple(image.shape[:2]):
@@ -220,6 +227,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 preserve_range=True,
             )
         return np.ascontiguousarray(image, np.float32)
+
+    def _note_above(self, key: str, volume: Volume, most: float, high: float) -> None:
+        if most > high:
+            self._above[key] = max(self._above.get(key, (0.0, "")), (most, volume.name))
 
     def _say(self, text: str) -> None:
         print(printable(f"folder: {text}"), file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ class Item(NamedTuple):
     """A volume, or the pair of volumes (source, target), of one patient.
 
     Attributes:
-        volumes: one or two volumes.
+        volumes: one or two volumes; of several inputs the source is a `Several`.
         patient: who it is, as files or list say; never written as it is.
         known: False where no file and no list says who it is: then each item is a patient.
     """
@@ -36,6 +36,7 @@ class Layout:
         problems: files that cannot be read and are left out; harmless ones too.
         notes: what else the user should know, a line each.
         shared_patients: whether a patient is in more than one split.
+        inputs: names of the sources of a case, where there are several.
         plane: that volumes which state an affine are presented in; None where no training image
             says how it lies.
     """
@@ -46,6 +47,7 @@ class Layout:
     shared_patients: bool = False
     notes: list[str] = dataclasses.field(default_factory=list)
     plane: str | None = None
+    inputs: tuple[str, ...] = ()
 
     def images(self, number: int) -> dict[str, list[Volume]]:
         """By split, the volumes that are source (0, or single image) or target (1)."""
@@ -95,11 +97,11 @@ def paired_items(pairs: list[tuple[Volume, Volume]], salt: str) -> list[Item]:
     Raises:
         ValueError: for files that name two patients in a pair.
     """
-    wrong = [
-        f"{source.name} and {target.name}"
-        for source, target in pairs
-        if source.patient and target.patient and source.patient != target.patient
-    ]
+    wrong = []
+    for source, target in pairs:
+        images = (*source.parts, target)
+        if len({volume.patient for volume in images} - {""}) > 1:
+            wrong.append(" and ".join(volume.name for volume in images))
     if wrong:
         raise ValueError(
             "input: expected source and target of one patient; where the files name different "

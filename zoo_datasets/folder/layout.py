@@ -1,28 +1,43 @@
 """What a folder, or a list, of images says: pairs, two domains or single images, and splits."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+from zoo.imaging.lists import is_list
+from zoo.imaging.volume import Volume
 from zoo_datasets.folder import folders as of_splits
-from zoo_datasets.folder import lists, splits
-from zoo_datasets.folder.items import Layout, find, single_items, some
+from zoo_datasets.folder import lists, nnunet, splits, studies
+from zoo_datasets.folder.items import Item, Layout, find, single_items, some
 
 
-def read(path: Path, allow_shared_patients: bool = False, dimensions: int = 2) -> Layout:
+def read(
+    path: Path,
+    allow_shared_patients: bool = False,
+    dimensions: int = 2,
+    source_series: str = "",
+    target_series: str = "",
+) -> Layout:
     """Find out what the user's folder or list holds.
 
     Args:
-        path: a folder with trainA, trainB, ... or with train, test, ... or with images; a file
-            of images; or a .tsv list with the columns source and target (or image) and possibly
-            split and patient.
+        path: a folder with trainA, trainB, ... or with train, test, ... or with images, or with
+            imagesTr as nnU-Net has it; a file of images; or a .tsv list with the columns source
+            (or source1, source2 ...) and target (or image) and possibly split and patient.
         allow_shared_patients: permit one patient in several splits.
         dimensions: 3 takes whole volumes, and leaves out series whose slices are not evenly spaced.
+        source_series, target_series: patterns of SeriesDescription, by which the series of each
+            DICOM study are picked. A list, and nnU-Net's folders, say it by themselves.
 
     Raises:
         FileNotFoundError: for files that are not there.
         ValueError: for files that do not pair, a patient in several splits, or no image at all.
     """
-    if lists.is_list(path):
+    if is_list(path):
         layout = lists.from_list(path, dimensions)
+    elif (path / nnunet.TRAINING).is_dir():
+        layout = nnunet.read(path, dimensions)
+    elif source_series:
+        layout = studies.read(path, dimensions, source_series, target_series)
     elif folders := of_splits.split_folders(path):
         is_paired = "" not in {letter for _, letter in folders}
         read_folders = of_splits.two_domains if is_paired else of_splits.splits
@@ -53,7 +68,7 @@ def present(found: Layout) -> None:
     A pair of which one file does not say how it lies stays as both are stored.
     """
     training = [item for domain in found.domains for item in domain["train"]]
-    planes = {volume.acquired for item in training for volume in item.volumes} - {None}
+    planes = {part.acquired for item in training for part in _parts(item)} - {None}
     if not planes:
         return
     found.plane = planes.pop() if len(planes) == 1 else "axial"
@@ -66,7 +81,7 @@ def present(found: Layout) -> None:
     for domain in found.domains:
         for items in domain.values():
             for number, item in enumerate(items):
-                if any(v.kind != "dicom" and v.affine is None for v in item.volumes):
+                if any(v.kind != "dicom" and v.affine is None for v in _parts(item)):
                     kept += 1
                     continue
                 volumes = tuple(volume.presented(found.plane) for volume in item.volumes)
@@ -75,3 +90,9 @@ def present(found: Layout) -> None:
         found.notes.append(
             f"{kept} images or pairs are taken as they are stored: a file does not say how it lies"
         )
+
+
+def _parts(item: Item) -> Iterator[Volume]:
+    """All images of an item."""
+    for volume in item.volumes:
+        yield from volume.parts

@@ -1,13 +1,11 @@
 """Lists: tab-separated lines that name images, and perhaps their split and patient."""
 
-import csv
-import os
-import re
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from zoo.imaging import lists
+from zoo.imaging.several import together
 from zoo_datasets.folder.items import (
     SPLITS,
     Item,
@@ -17,13 +15,6 @@ from zoo_datasets.folder.items import (
     paired_items,
     single_items,
 )
-
-_LONGEST = 4096  # characters of a path in a list
-
-
-def is_list(path: Path) -> bool:
-    """Whether the input is a .tsv list."""
-    return path.suffix.lower() == ".tsv" and not path.is_dir()
 
 
 def listed_paths(path: Path) -> list[Path]:
@@ -39,6 +30,7 @@ def from_list(path: Path, dimensions: int) -> Layout:
         ValueError: for what is no list, and lines that name more than a file or series.
     """
     keys, rows = _rows(path)
+    inputs = tuple(lists.inputs(keys))
     domain: dict[str, list[Item]] = defaultdict(list)
     problems = []
     for row in rows:
@@ -63,6 +55,8 @@ def from_list(path: Path, dimensions: int) -> Layout:
             )
         # An item each, whose patient the line, the pair or the file names.
         for volumes in zip(*parts, strict=True):
+            if len(inputs) > 1:
+                volumes = (together(volumes[:-1], inputs), volumes[-1])
             if row.patient:
                 item = Item(volumes, f"list:{row.patient}", True)
             elif len(volumes) == 2:
@@ -70,11 +64,12 @@ def from_list(path: Path, dimensions: int) -> Layout:
             else:
                 item = single_items(list(volumes), f"{row.paths[0]}")[0]
             domain[row.split].append(item)
-    return Layout("paired" if len(keys) == 2 else "single", [dict(domain)], problems)
+    kind = "paired" if "target" in keys else "single"
+    return Layout(kind, [dict(domain)], problems, inputs=inputs)
 
 
 class _Row(NamedTuple):
-    """A line of a list: its number in the file, its image or source and target, and what else."""
+    """A line of a list: its number in the file, its image or sources and target, and what else."""
 
     line: int
     paths: list[Path]
@@ -88,35 +83,32 @@ def _rows(path: Path) -> tuple[list[str], list[_Row]]:
     Raises:
         ValueError: for what is no such list; names the line.
     """
-    table = list(_fields(path))
+    table = list(lists.lines(path))
     # The header.
-    columns = [name.strip() for name in table[0][1]] if table else []
+    columns = lists.columns(path, table)
+    sources = list(lists.inputs(columns).values())
     keys = ["source", "target"] if "source" in columns else ["image"]
+    if sources:
+        keys = [*sources, "target"]
     allowed = {*keys, "split", "patient"}
-    if not set(keys) <= set(columns) or not set(columns) <= allowed:
+    if not set(keys) <= set(columns) or not set(columns) <= allowed or len(sources) == 1:
         raise ValueError(
-            f"{path.name}: expected a tab-separated header with source and target (or image), and "
-            f"possibly split and patient, and one line an example. Received: {columns}"
+            f"{path.name}: expected a tab-separated header with source and target (or image; of "
+            "several inputs source1, source2 …, or source_T1 and the like), and possibly split and "
+            f"patient, and one line an example. Received: {columns}"
         )
-    if len(set(columns)) < len(columns):
-        raise ValueError(f"{path.name}: expected each column once. Received: {columns}")
     # The lines.
     rows: list[_Row] = []
     seen: dict[Path, _Row] = {}
     for line, fields in table[1:]:
         where = f"{path.name}, line {line}"
-        if len(fields) != len(columns):
-            raise ValueError(
-                f"{where}: expected {len(columns)} fields, {', '.join(columns)}. "
-                f"Received: {len(fields)}"
-            )
-        row = dict(zip(columns, map(str.strip, fields), strict=True))
+        row = lists.row(where, columns, fields)
         split = row.get("split", "").lower()
         if split not in SPLITS and "split" in columns:
             raise ValueError(
                 f"{where}: split: expected train, validation or test. Received: {split[:40]!r}"
             )
-        paths = [_resolve(path.parent.resolve(), row[key], f"{where}: {key}") for key in keys]
+        paths = [lists.resolve(path.parent.resolve(), row[key], f"{where}: {key}") for key in keys]
         read = _Row(line, paths, SPLITS.get(split, ""), row.get("patient", ""))
         for file in paths:
             before = seen.setdefault(file, read)
@@ -127,47 +119,3 @@ def _rows(path: Path) -> tuple[list[str], list[_Row]]:
                 )
         rows.append(read)
     return keys, rows
-
-
-def _fields(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a tab-separated file that are not empty: number, and fields."""
-    content = path.read_bytes()
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ValueError(f"{path.name}: expected text in UTF-8. Received: UTF-16")
-    for number, line in enumerate(re.split(rb"\r\n|\r|\n", content), 1):
-        where = f"{path.name}, line {number}"
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{where}: expected text in UTF-8. Received: byte {line[error.start]:#04x}"
-            ) from error
-        if "\0" in text:
-            raise ValueError(f"{where}: expected text. Received: a NUL byte")
-        if not text.strip():
-            continue
-        # Line by line: a stray quotation mark would swallow the following ones.
-        try:
-            yield number, next(csv.reader([text], delimiter="\t", strict=True))
-        except csv.Error as error:
-            raise ValueError(
-                f"{where}: expected fields between tabs, quoted as a whole or not at all. "
-                f"Received: {error}"
-            ) from error
-
-
-def _resolve(folder: Path, text: str, where: str) -> Path:
-    """The path that a field of a list in `folder` names."""
-    if not text or len(text) > _LONGEST:
-        raise ValueError(f"{where}: expected a path. Received: {len(text)} characters")
-    try:
-        named = Path(text).expanduser()
-    except RuntimeError as error:  # no such user
-        raise ValueError(f"{where}: expected a path. Received: {text} ({error})") from error
-    path = Path(os.path.normpath(folder / named))
-    if not named.is_absolute() and not path.is_relative_to(folder):
-        raise ValueError(
-            f"{where}: expected a path inside the list's folder, or an absolute one. "
-            f"Received: {text}"
-        )
-    return path

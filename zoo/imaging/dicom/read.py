@@ -121,6 +121,8 @@ def _series(parts: list[list[Slice]], name: str, number: int = 0) -> Series:
     with headers.quiet():  # what is asked of the first file only
         patient, thickness = _patient(first.header), _thickness(first.measures)
         frame_of_reference = headers.text(first.header, "FrameOfReferenceUID")
+        study = headers.text(first.header, "StudyInstanceUID") or str(first.frame.path.parent)
+        description = headers.text(first.header, "SeriesDescription")
     return Series(
         name=name,
         uid=first.uid,
@@ -137,6 +139,8 @@ def _series(parts: list[list[Slice]], name: str, number: int = 0) -> Series:
         frames=tuple(frames),
         orientation=orientation,
         thickness=thickness,
+        study=study,
+        description=description,
     )
 
 

@@ -57,6 +57,8 @@ class Series(Volume):
         frames: one for each slice.
         orientation: ImageOrientationPatient of every slice; None where unknown or they differ.
         thickness: SliceThickness in mm, 1 where unknown.
+        study: StudyInstanceUID, or where there is none the folder; to be compared alone.
+        description: SeriesDescription, which may say more than it should: never written.
     """
 
     kind: ClassVar[str] = "dicom"
@@ -66,6 +68,8 @@ class Series(Volume):
     frames: tuple[Frame, ...]
     orientation: tuple[float, ...] | None = None
     thickness: float = 1.0
+    study: str = dataclasses.field(default="", repr=False)
+    description: str = dataclasses.field(default="", repr=False)
 
     @property
     def affine(self) -> np.ndarray | None:

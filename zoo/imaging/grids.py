@@ -1,8 +1,12 @@
-"""Pairs whose pixels lie elsewhere in the patient: the target is read on its source's grid."""
+"""Images of one patient whose pixels lie elsewhere: the target is read on its source's grid.
+
+Of several inputs the first is the source here, and the others are targets.
+"""
 
 import dataclasses
 import functools
 import itertools
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -24,16 +28,20 @@ class OnGrid(Volume):
     """A target resampled onto the grid of its source; NaN where the target does not reach.
 
     Attributes:
+        onto: the source's files.
         target: what is resampled: linearly, or label maps by the nearest voxel.
         to_target: affine `[4, 4]`, indices (row, column, slice) of the source to the target's.
         labels: whether it is a label map.
+        fill: what is read in place of NaN.
     """
 
     kind: ClassVar[str] = "resampled"
 
+    onto: tuple[Path, ...]
     target: Volume
     to_target: np.ndarray
     labels: bool = False
+    fill: float = np.nan
 
     def read(self, index: int) -> np.ndarray:
         """See `Volume.read`.
@@ -47,14 +55,31 @@ class OnGrid(Volume):
         points = np.stack([rows.ravel(), columns.ravel(), np.full(rows.size, index)])
         places, inside = _places(self.to_target, points, self.target)
         image = ndimage.map_coordinates(values, places, order=0 if self.labels else 1)
-        image[~inside] = np.nan
+        image[~inside] = self.fill
         return image.reshape(self.shape)
 
+    def nearest(self, index: int) -> int:
+        """The target's slice that is nearest to the middle of slice `index`."""
+        rows, columns = self.shape
+        middle = self.to_target @ np.array([(rows - 1) / 2, (columns - 1) / 2, index, 1.0])
+        return int(np.clip(np.rint(middle[2]), 0, self.target.length - 1))
 
-@functools.lru_cache(maxsize=1)  # slices are read one after another
+
+@functools.lru_cache(maxsize=1)  # slices are read one after another, of all images of a case
+def _held(onto: tuple[Path, ...]) -> dict[OnGrid, np.ndarray]:
+    """The values of the volumes on the grid of a source that have been read."""
+    return {}
+
+
 def _voxels(volume: OnGrid) -> np.ndarray:
     """A target's values, float32 [H, W, slices]."""
-    target = volume.target
+    held = _held(volume.onto)
+    if volume not in held:
+        held[volume] = _all_values(volume.target)
+    return held[volume]
+
+
+def _all_values(target: Volume) -> np.ndarray:
     values = np.empty((*target.shape, target.length), np.float32)
     for index in range(target.length):
         values[..., index] = target.read(index)
@@ -96,6 +121,7 @@ def on_source(source: Volume, target: Volume, labels: bool = False) -> tuple[Vol
     if share < _LEAST:
         raise ValueError(f"lie apart: the target covers {share:.0%} of its source")
     resampled = OnGrid(
+        onto=source.paths,
         name=target.name,
         paths=target.paths,
         length=source.length,
