@@ -12,7 +12,7 @@ from zoo.registry import Entry
 from zoo.translator import Translator
 
 # What members must agree in: of their domains, and beside them. Windows may differ.
-_OF_DOMAINS = ("modality", "unit", "channels", "plane")
+_OF_DOMAINS = ("modality", "unit", "channels", "plane", "names")
 _BESIDE = ("dimensions", "scale", "classes", "label_names")
 _OF_RECIPES = ("slices", "spacing")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.domain import Domain
 from zoo.imaging.oriented import Oriented
 from zoo.imaging.volume import Volume
 
@@ -21,6 +22,8 @@ PADDING = -1500.0  # HU below this were never measured
 POSSIBLE = (-10_000.0, 40_000.0)  # HU: paddings and metal on extended scales lie within
 BLOCK = 9  # pixels along a block whose noise is measured
 MARGIN = {"spacing": 1.1, "level": 1.5, "noise": 2.0}  # factors beyond the range that are let pass
+_ENDS = (0.5, 99.5)  # percentiles that the span of an input's values lies between
+_EXCHANGED = 2 * np.log(2)  # of two inputs: each fits twice as well in the other's place
 
 
 class UntrainedInput(UserWarning):
@@ -40,18 +43,65 @@ def reasons(
 
     Args:
         model: a `zoo.Translator`; without a `trained_on`, as one that was trained here, anything
-            goes. Of a `zoo.Average` each member.
+            goes, but for inputs that look like each other. Of a `zoo.Average` each member.
         images: `[H, W]` or `[..., H, W, C]` in the source's unit.
         spacing: pixel spacing (row, column) in mm, where it is known.
         stored_bits: of a pixel in the file, where it is known.
 
     Returns:
-        One text for each reason, such as "noise: trained on 8 to 140 HU. Received: about 310 HU".
+        One text for each reason, such as "noise: trained on 8 to 140 HU. Received: about 310 HU";
+        of several inputs behind the name of the one.
     """
     if hasattr(model, "members"):
         said = [reasons(member, images, spacing, stored_bits) for member in model.members]
         return list(dict.fromkeys(itertools.chain.from_iterable(said)))
-    trained = getattr(model, "trained_on", None)
+    trained, source = getattr(model, "trained_on", None), model.source
+    if not source.inputs:
+        return _reasons(source, trained, images, spacing, stored_bits)
+    found = _exchanged(source, images)
+    for name, (domain, channels) in source.parts.items():
+        own = (trained or {}).get(name)
+        said = _reasons(domain, own, images[..., channels], spacing, stored_bits)
+        found += [f"{name}: {reason}" for reason in said]
+    return found
+
+
+def _exchanged(source: Domain, images: np.ndarray) -> list[str]:
+    """Pairs of inputs each of which looks like the other, by the span of its values.
+
+    Spans are compared by their ratio to a window's: so images that are all darker or brighter
+    than usual look alike in either order.
+    """
+    spans = {}
+    for name, (_, channels) in source.parts.items():
+        values = _planes(images[..., channels])
+        low, high = np.percentile(values[np.isfinite(values)], _ENDS) if values.size else (0, 0)
+        spans[name] = high - low
+
+    def off(name: str, window: str) -> float:
+        return abs(np.log(spans[name] / source.parts[window][0].span))
+
+    found = []
+    for one, other in itertools.combinations(source.parts, 2):
+        if not (spans[one] > 0 and spans[other] > 0):
+            continue
+        as_given = off(one, one) + off(other, other)
+        if as_given - off(one, other) - off(other, one) > _EXCHANGED:
+            found.append(
+                f"inputs: {one} looks like {other}, and {other} like {one}; are they exchanged? "
+                f"Received: values that span {_number(spans[one])} and {_number(spans[other])}"
+            )
+    return found
+
+
+def _reasons(
+    source: Domain,
+    trained: Any,
+    images: np.ndarray,
+    spacing: tuple[float, ...] | None,
+    stored_bits: int | None,
+) -> list[str]:
+    """`reasons` of one input."""
     if trained is None:
         return []
     found = []
@@ -60,20 +110,20 @@ def reasons(
         received = " x ".join(f"{value:.3g}" for value in dict.fromkeys(spacing))
         found.append(f"spacing: trained on {low:g} to {high:g} mm. Received: {received} mm")
     planes = _planes(images)
-    if model.source.measured or planes.min() == planes.max():
+    if source.measured or planes.min() == planes.max():
         return found
     if not np.isfinite(planes).all():  # `translate` refuses it
         return found
-    if model.source.unit == "HU":
+    if source.unit == "HU":
         wrong = _not_hu(planes, trained.get("air", True), stored_bits)
     else:
-        wrong = _not_signal(planes, model.source, trained, stored_bits)
+        wrong = _not_signal(planes, source, trained, stored_bits)
     if wrong:
         return [*found, wrong]  # the noise of what is no such image has no meaning
-    noise = noise_level(planes, model.source.unit) if "noise" in trained else None
+    noise = noise_level(planes, source.unit) if "noise" in trained else None
     if noise is not None and _outside("noise", [noise], trained):
         low, high = trained["noise"]
-        unit = " HU" if model.source.unit == "HU" else ""
+        unit = " HU" if source.unit == "HU" else ""
         found.append(
             f"noise: trained on {low:g} to {high:g}{unit}. Received: about {_rounded(noise)}{unit}"
         )

@@ -190,6 +190,10 @@ def _check_entry(section: str, name: Any, fields: Any) -> None:
 def _check_trained_on(trained: Any, place: str) -> None:
     if trained is None:
         return
+    if isinstance(trained, dict) and trained and all(type(v) is dict for v in trained.values()):
+        for name, own in trained.items():  # of several inputs each
+            _check_trained_on(own, f"{place}: {name}")
+        return
     if not isinstance(trained, dict) or set(trained) - _TRAINED_ON:
         raise ValueError(
             f"{place}: expected a mapping with {', '.join(sorted(_TRAINED_ON))} or some of them. "

@@ -2,45 +2,70 @@
 
 import collections
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from zoo import guards
+from zoo.domain import Domain
 from zoo.errors import contained
-from zoo.imaging import geometry
+from zoo.imaging import geometry, several
 from zoo.imaging.dicom.series import Series
+from zoo.imaging.several import together
 from zoo.imaging.volume import Volume
 
 
 def require_suited(model: Any, volume: Volume) -> None:
-    """A ValueError where modality, unit, channels or slices are not what the model takes."""
-    known = {model.source.modality, volume.modality} - {"OT", ""}
-    if len(known) > 1:
-        raise ValueError(
-            f"modality: the model takes {model.source.modality} images. Received: {volume.modality}"
-        )
-    _require_kind(model, volume)
-    _require_channels(model, volume)
+    """A ValueError where modality, unit, channels or slices are not what the model takes.
+
+    Of several inputs it names the one.
+    """
+    for domain, part, of_input in _of_inputs(model, volume):
+        with of_input:
+            known = {domain.modality, part.modality} - {"OT", ""}
+            if len(known) > 1:
+                raise ValueError(
+                    f"modality: the model takes {domain.modality} images. Received: {part.modality}"
+                )
+            _require_kind(domain, part)
+            _require_channels(model, domain, part)
     if model.dimensions == 3:
-        _require_slices(model, volume)
+        _require_slices(model, volume.parts[0])
 
 
-def _require_kind(model: Any, volume: Volume) -> None:
+def _of_inputs(
+    model: Any, volume: Volume
+) -> Iterator[tuple[Domain, Volume, contextlib.AbstractContextManager]]:
+    """Each input's domain and volume, and a context that puts its name before an error."""
+    found = zip(model.source.parts.items(), volume.parts, strict=True)
+    for (name, (domain, _)), part in found:
+        yield domain, part, _naming(f"{name}: " if model.source.inputs else "")
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}{error}") from error
+
+
+def _require_kind(domain: Domain, volume: Volume) -> None:
     """Images where the model takes images, and measurements where it takes these."""
-    if (model.source.unit == "k-space") != (volume.unit == "k-space"):
+    if (domain.unit == "k-space") != (volume.unit == "k-space"):
         takes = "images" if volume.unit == "k-space" else "k-space, complex NPY files"
         received = "k-space" if volume.unit == "k-space" else "an image of real numbers"
         raise ValueError(f"unit: the model takes {takes}. Received: {received}")
-    if model.source.unit == "line integral" and volume.kind != "array":
+    if domain.unit == "line integral" and volume.kind != "array":
         raise ValueError(
             "unit: the model takes sinograms, NPY files [views, detectors] of line integrals. "
             f"Received: a {volume.kind} image"
         )
 
 
-def _require_channels(model: Any, volume: Volume) -> None:
-    expected = 1 if model.recipe.slices > 1 else model.source.channels
+def _require_channels(model: Any, domain: Domain, volume: Volume) -> None:
+    expected = 1 if model.recipe.slices > 1 else domain.channels
     if volume.channels != expected:
         kind = "colour (RGB)" if volume.channels == 3 else f"{volume.channels}-channel"
         raise ValueError(f"channels: the model takes {expected}. Received: a {kind} image")
@@ -72,12 +97,37 @@ def in_unit(model: Any, volume: Volume) -> Volume:
     Raises:
         ValueError: for values in another unit.
     """
-    wanted = model.source.unit
+    converted = []
+    for domain, part, of_input in _of_inputs(model, volume):
+        with of_input:
+            converted.append(_in_unit(domain.unit, part))
+    return together(converted, tuple(model.source.parts))
+
+
+def _in_unit(wanted: str, volume: Volume) -> Volume:
     if not isinstance(volume, Series) or wanted in ("1", volume.unit):
         return volume
     if wanted == "signal" and volume.unit == "1":  # neither has a scale
         return volume
     return volume.in_unit(wanted)
+
+
+def on_one_grid(model: Any, volume: Volume) -> tuple[Volume, list[str]]:
+    """Several inputs on the grid of the first, and what there is to say of it.
+
+    What an input does not reach is read as the low end of its window.
+
+    Raises:
+        ValueError: as `several.on_one_grid`.
+    """
+    fills = [domain.window[0] for domain, _ in model.source.parts.values()]
+    matched, shares = several.on_one_grid(volume, fills)
+    first = next(iter(model.source.parts))
+    notes = [
+        f"{name}: resampled onto the grid of {first}, of which it covers {share:.0%}"
+        for name, share in shares.items()
+    ]
+    return matched, notes
 
 
 def reasons(model: Any, volume: Volume, alone: bool) -> list[str]:
@@ -91,9 +141,10 @@ def reasons(model: Any, volume: Volume, alone: bool) -> list[str]:
         volume: in its unit.
         alone: whether this is one of several slices of one view whose neighbours are not known.
     """
-    found = _gaps(volume) if model.recipe.slices > 1 and isinstance(volume, Series) else []
-    found += guards.plane_reasons(model, volume)
-    if getattr(model, "trained_on", None) is not None:
+    first = volume.parts[0]
+    found = _gaps(first) if model.recipe.slices > 1 and isinstance(first, Series) else []
+    found += guards.plane_reasons(model, first)
+    if getattr(model, "trained_on", None) is not None or model.source.inputs:
         found += _unlike(model, volume)
     if model.recipe.slices > 1 and alone:
         taken = f"the model takes {model.recipe.slices} neighbouring ones"
@@ -121,13 +172,11 @@ def _unlike(model: Any, volume: Volume) -> list[str]:
     for index in sorted({0, volume.length // 2, volume.length - 1}):
         # the translation itself will come to what cannot be read
         with contextlib.suppress(ValueError), contained("unreadable"):
-            images.append(volume.read(index))
+            images.append(volume.stack(index, 1))
     if not images:
         return []
-    stack = np.stack(images)
-    if volume.channels == 1:
-        stack = stack[..., None]
-    bits = 8 if getattr(volume, "dtype", "") == "uint8" else None
-    if isinstance(volume, Series):
-        bits = volume.frames[0].encoding.bits
-    return guards.reasons(model, stack, volume.spacing, bits)
+    first = volume.parts[0]
+    bits = 8 if getattr(first, "dtype", "") == "uint8" else None
+    if isinstance(first, Series):
+        bits = first.frames[0].encoding.bits
+    return guards.reasons(model, np.stack(images), volume.spacing, bits)

@@ -58,7 +58,7 @@ class Writer:
         """Writes a volume's slices, as they come, in its own format.
 
         Args:
-            volume: the input.
+            volume: the input; of several the first is the one that is written anew.
             paths: from `targets`.
             slices: what is written.
             reasons: what was warned of, for the header.
@@ -70,8 +70,9 @@ class Writer:
         """
         for folder in {path.parent for path in paths}:
             folder.mkdir(parents=True, exist_ok=True)
+        others, volume = volume.parts[1:], volume.parts[0]
         if isinstance(volume, Series):
-            derivation = self._derivation(volume, reasons, note)
+            derivation = self._derivation(volume, reasons, note, others)
             return write.write(
                 volume, paths, slices, derivation, skip, self.deidentifier, self.grid
             )
@@ -84,7 +85,9 @@ class Writer:
                 )
         return paths, []
 
-    def _derivation(self, series: Series, reasons: list[str], note: str) -> Derivation:
+    def _derivation(
+        self, series: Series, reasons: list[str], note: str, others: tuple[Volume, ...]
+    ) -> Derivation:
         """What the headers of a DICOM series say of where it is from."""
         model = self.model
         warnings = [f"Warning: {text}." for text in reasons]
@@ -100,6 +103,7 @@ class Writer:
             moment=None if self.deidentifier else datetime.datetime.now(),
             labels=tuple(getattr(model, "label_names", ())),
             series=tuple((self.uids[each], self.numbers[each]) for each in identities),
+            others=others,
         )
 
     def _write_oriented(

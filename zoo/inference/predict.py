@@ -12,10 +12,9 @@ from zoo.averaging import Average
 from zoo.errors import contained, reason
 from zoo.imaging.dicom.deidentify import Deidentifier
 from zoo.imaging.dicom.series import Series
-from zoo.imaging.files import find
 from zoo.imaging.geometry import Grid
 from zoo.imaging.volume import Problem, Volume
-from zoo.inference import checks, slices
+from zoo.inference import checks, inputs, slices
 from zoo.inference.outputs import Writer
 from zoo.inference.series import identity
 from zoo.inference.targets import check_paths, check_writable, targets
@@ -85,6 +84,9 @@ def translate(
     same field of view; a model of volumes also s times the slices. A model of classes writes
     their numbers, as integers.
 
+    The inputs of a model of several are brought onto the grid of the first, whose header and format
+    the output has, and a case that lacks one is reported and left out.
+
     Slices are resampled to the recipe's spacing, and the result to s times the input's own grid;
     an image without a known spacing is taken as it is. Of a volume all three axes are resampled.
     A file that states an affine, such as NIfTI, is presented to a model that knows the plane of its
@@ -96,7 +98,7 @@ def translate(
 
     Args:
         model: a `zoo.Translator`, or a `zoo.Average`, whose `note` the headers have.
-        input: a file or a folder.
+        input: a file or a folder; of a model of several inputs as `inputs.find` says.
         output: a folder (made as needed), or a file name where `input` is a file that is. DICOM
             slices between those of the input get numbers behind the name of the nearest one.
         deidentify: apply the PS3.15 Basic Profile to DICOM headers, drop free text from the
@@ -116,7 +118,7 @@ def translate(
     # what there is
     input, output = Path(input), Path(output)
     deidentifier = Deidentifier() if deidentify else None
-    found = find(input, exclude=output)
+    found = inputs.find(model, input, output)
     report = Report()
     for problem in found.problems:
         (report.ignored if problem.harmless else report.skipped).append(problem)
@@ -129,11 +131,12 @@ def translate(
     grid = Grid(scale=model.scale, depth=model.scale if model.dimensions == 3 else 1)
     volumes = [volume.presented(model.source.plane) for volume in found.volumes]
     places, root = targets(
-        model, volumes, grid, input, output, deidentify=deidentify, overwrite=overwrite
+        model, volumes, grid, found.place, output, deidentify=deidentify, overwrite=overwrite
     )
     check_writable(root)
     # one volume after the other, each within a boundary of its own
     total = sum(volume.length for volume in volumes)
+    firsts = [volume.parts[0] for volume in volumes]  # of several inputs
     claimed: set[Path] = set()
     # None: no bar where stderr is no terminal
     with tqdm.tqdm(total=total, unit="slice", disable=None if progress else True) as bar:
@@ -141,8 +144,8 @@ def translate(
             model=model,
             grid=grid,
             batch_size=batch_size,
-            writer=Writer(model, volumes, grid, deidentifier, description),
-            alone={identity(each) for each in volumes if _single(each) and each.number > 0},
+            writer=Writer(model, firsts, grid, deidentifier, description),
+            alone={identity(each) for each in firsts if _single(each) and each.number > 0},
             series=set(),
             bar=bar,
             report=report,
@@ -175,8 +178,9 @@ def _translate_one(run: _Run, volume: Volume, paths: list[Path]) -> None:
         model = model.for_spacing(None if model.recipe.spacing else volume.spacing)
         note = model.note
     checks.require_suited(model, volume)
-    volume = checks.in_unit(model, volume)
-    reasons = checks.reasons(model, volume, _single(volume) and identity(volume) in run.alone)
+    volume, resampled = checks.on_one_grid(model, checks.in_unit(model, volume))
+    first = volume.parts[0]
+    reasons = checks.reasons(model, volume, _single(first) and identity(first) in run.alone)
     skipped: list[Problem] = []
     skip = functools.partial(_skip, skipped=skipped)
     if model.dimensions == 3:
@@ -192,11 +196,12 @@ def _translate_one(run: _Run, volume: Volume, paths: list[Path]) -> None:
     if not written:
         return
     report.slices += volume.length - len(skipped)
-    report.warnings += [Problem(volume.paths[0], note) for note in [*reasons, *notes]]
-    if not isinstance(volume, Series):
+    said = [*reasons, *resampled, *notes]
+    report.warnings += [Problem(volume.paths[0], note) for note in said]
+    if not isinstance(first, Series):
         report.done += 1
-    elif identity(volume) not in run.series:  # time points or echoes are volumes of one series
-        run.series.add(identity(volume))
+    elif identity(first) not in run.series:  # time points or echoes are volumes of one series
+        run.series.add(identity(first))
         report.done += 1
         report.series += 1
 

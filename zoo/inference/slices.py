@@ -44,7 +44,7 @@ def whole(model: Any, volume: Volume, grid: Grid, batch_size: int) -> Slices:
 
     with contained("resampling"):
         images = forward(np.stack([read(index) for index in range(volume.length)]))[None]
-    if volume.channels == 1:
+    if images.ndim == 4:
         images = images[..., None]
     result = _answer(model, images, batch_size)[0]
     yield from enumerate(back(result))
@@ -91,14 +91,15 @@ def one_by_one(
     batch: dict[int, np.ndarray] = {}
     for index in range(volume.length):
         centre = get(index)
-        if centre is not None and volume.channels == 1:
+        if centre is not None and (volume.channels == 1 or len(volume.parts) > 1):
             # neighbours as channels, from the centre outwards
             stack = {0: centre}
             for sign in (-1, 1):
                 for step in range(1, reach + 1):
                     found = get(volume.neighbour(index, sign * step))
                     stack[sign * step] = stack[sign * (step - 1)] if found is None else found
-            batch[index] = np.stack([stack[step] for step in sorted(stack)], axis=-1)
+            channels = np.stack([stack[step] for step in sorted(stack)], axis=-1)
+            batch[index] = channels.reshape(*channels.shape[:2], -1)  # of each input all slices
         elif centre is not None:
             batch[index] = centre
         window.pop(index - reach, None)

@@ -26,10 +26,13 @@ def targets(
 ) -> tuple[list[list[Path]], Path]:
     """The files that each volume is written to, and the folder that all of them lie in.
 
+    Of several inputs the first says where.
+
     Raises:
         FileExistsError: where one of them exists and `overwrite` is False.
         ValueError: where one would replace an input, or `output` names a file of another kind.
     """
+    inputs, volumes = volumes, [volume.parts[0] for volume in volumes]
     counts = [_file_count(model, volume, grid) for volume in volumes]
     suffixes = _suffixes(volumes, bool(model.classes))
     alone = input.is_file() and counts == [1]
@@ -49,7 +52,7 @@ def targets(
     for place, (volume, paths) in enumerate(zip(volumes, found, strict=True)):
         if len(paths) == 1:
             found[place] = volume.files(paths[0])
-    _check_free(volumes, found, overwrite)
+    _check_free(inputs, found, overwrite)
     return found, root
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 import pydicom
@@ -10,6 +11,7 @@ import pydicom.uid
 from zoo import __version__
 from zoo.domain import Domain
 from zoo.imaging.dicom import headers, iods
+from zoo.imaging.volume import Volume
 
 _LOSSY = {  # transfer syntaxes that lose information, and the method's name
     pydicom.uid.JPEGBaseline8Bit: "ISO_10918_1",
@@ -44,6 +46,7 @@ class Derivation:
         target: the meaning of the new values.
         same_unit: whether they mean the same as the input's.
         moment: when; None leaves the input's dates.
+        others: what it was made of besides, on the grid of the first input.
         labels: of a label map, the names of the classes 0, 1, ... where they are known.
         series: SeriesInstanceUID and SeriesNumber of the new series, for each part of the input.
     """
@@ -58,6 +61,7 @@ class Derivation:
     moment: datetime.datetime | None
     series: tuple[tuple[str, int], ...]
     labels: tuple[str, ...] = ()
+    others: tuple[Volume, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -81,6 +85,7 @@ def derive(
     derivation: Derivation,
     source: pydicom.Dataset | None,
     part: int = 0,
+    others: Sequence[pydicom.Dataset] = (),
 ) -> None:
     """Makes a header that of a new instance, in place.
 
@@ -89,6 +94,7 @@ def derive(
         derivation: what was done.
         source: the reference to the instance that it was made from, where it has an identity.
         part: of the input, to which the instance belongs.
+        others: references to further instances that it was made from.
     """
     # what the image is, and what was done to which other
     primary = header.SOPClassUID in iods.PRIMARY_ONLY
@@ -105,7 +111,7 @@ def derive(
         DerivationDescription=text.replace("\\", "/")[:1024], DerivationCodeSequence=[method]
     )
     if source is not None:
-        image.SourceImageSequence = [source]
+        image.SourceImageSequence = [source, *others]
     if header.SOPClassUID in iods.ENHANCED and source is not None:
         _derive_enhanced(header, source, image)
     else:

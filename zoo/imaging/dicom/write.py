@@ -23,6 +23,7 @@ from zoo.imaging.dicom import enlarge, headers, iods, pet, provenance
 from zoo.imaging.dicom.encoding import Encoding, decimal
 from zoo.imaging.dicom.provenance import Derivation
 from zoo.imaging.dicom.series import Series
+from zoo.imaging.grids import OnGrid
 
 _PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 # true of the input's bytes or stored values only
@@ -326,7 +327,7 @@ def _header(
             parts = [frame.part for frame in series.frames]
             count, first = parts.count(part), parts.index(part)
             iods.convert(header, derivation.target, count, number - first)
-        provenance.derive(header, derivation, origin, part)
+        provenance.derive(header, derivation, origin, part, _other_origins(task, number))
         as_suv = series.modality == "PT" and pet.unit(header) != series.unit
         if not derivation.same_unit or as_suv:
             header.remove_private_tags()  # they may hold scales of the old values
@@ -338,6 +339,21 @@ def _header(
         if grid.scale > 1:
             enlarge.enlarge(header, grid.scale)
     return header
+
+
+def _other_origins(task: _Task, number: int) -> list[pydicom.Dataset]:
+    """References to what slice `number` was made of besides, where that is DICOM."""
+    found = []
+    for other in task.derivation.others:
+        series, index = other, number
+        if isinstance(other, OnGrid):
+            series, index = other.target, other.nearest(number)
+        if isinstance(series, Series):
+            whole = task.has_frames and not task.changes  # one header for all slices
+            paths = series.paths if whole else (series.path(index),)
+            origins = [provenance.reference(_source(task, path)) for path in paths]
+            found += [origin for origin in origins if origin is not None]
+    return found
 
 
 def _remove_empty_overlays(header: pydicom.Dataset) -> None:
