@@ -5,8 +5,6 @@ import functools
 import re
 from typing import Any
 
-import numpy as np
-
 # Units of what is not an image yet, and what it is called.
 MEASUREMENTS = {"k-space": "k-space", "line integral": "sinograms"}
 
@@ -143,6 +141,8 @@ class Domain:
         """The window's ends: numbers, or of several inputs float32 `[C]`, those of each channel."""
         if not self.inputs:
             return self.window
+        import numpy as np  # `list` answers without it
+
         ends = [[each.window] * each.channels for each in self.inputs]
         low, high = np.concatenate(ends).astype(np.float32).T
         return low, high

@@ -53,8 +53,8 @@ def reasons(
         of several inputs behind the name of the one.
     """
     if hasattr(model, "members"):
-        said = [reasons(member, images, spacing, stored_bits) for member in model.members]
-        return list(dict.fromkeys(itertools.chain.from_iterable(said)))
+        of_each = [reasons(member, images, spacing, stored_bits) for member in model.members]
+        return list(dict.fromkeys(itertools.chain.from_iterable(of_each)))
     trained, source = getattr(model, "trained_on", None), model.source
     if not source.inputs:
         return _reasons(source, trained, images, spacing, stored_bits)

@@ -223,6 +223,7 @@ def _drawing(rows: list[dict[str, Any]]) -> str:
 
 def _examples(results: dict[str, Any], examples: Sequence[tuple[str, Example]]) -> str:
     """Each example with its errors, in every window that shows what is in it."""
+    # What the images mean, and the windows and scales that all examples share.
     aligned = results["kind"] == "translation"
     name = _capital(results.get("baseline") or "input")
     target = Domain.from_dict(results["target"])

@@ -1,5 +1,6 @@
 """`export`: a model as a SavedModel that TF Serving takes, with its card and intensity contract."""
 
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -33,7 +34,8 @@ def export(
     The signature `serving_default` takes and gives float32 images in physical units: "images"
     `[N, H, W, C]` to "images" `[N, H', W', C']`, padding and intensity windows in the graph. A
     model of volumes has `[N, D, H, W, C]`; a classifier gives class numbers; a generator takes
-    "latents" `[N, latent]` and, where it is conditional, "labels" int64 `[N]`. Another rank, other
+    "latents" `[N, latent]` and, where it is conditional, "labels" int64 `[N]`. Several inputs are
+    the channels of "images", in the order that the card says. Another rank, other
     channels and labels that no class has are errors; no images give none. `assets.extra/` holds
     `model_card.md` for people and `intensity.json`, the intensity contract, for clients.
 
@@ -185,6 +187,9 @@ def _contract(
             "keras": keras.__version__,
         },
     }
+    if model.source.inputs:
+        names = [[each.name] * each.channels for each in model.source.inputs]
+        inputs[0]["channels"] = list(itertools.chain.from_iterable(names))
     # What the numbers of classes mean, that are asked for or given.
     names = list(class_names(model))
     if "labels" in specs:

@@ -176,8 +176,9 @@ def _in_unit(volume: Volume, units: list[str]) -> Volume:
     """PET series in other units; what else names another unit is refused later."""
     parts = []
     for part, unit in zip(volume.parts, units, strict=True):
-        is_pet = isinstance(part, Series) and part.modality == "PT"
-        parts.append(part.in_unit(unit) if is_pet and unit else part)
+        if isinstance(part, Series) and part.modality == "PT" and unit:
+            part = part.in_unit(unit)
+        parts.append(part)
     return together(parts, getattr(volume, "names", ()))
 
 
@@ -187,7 +188,8 @@ def _match_inputs(found: Layout) -> None:
     Raises:
         ValueError: naming the cases of which nobody knows how they lie, or that lie apart.
     """
-    wrong, shares = [], []
+    wrong: list[str] = []
+    shares: list[float] = []
     for items in found.domains[0].values():
         for number, item in enumerate(items):
             try:

@@ -20,6 +20,7 @@ def read(path: Path, dimensions: int, source_series: str, target_series: str) ->
     Raises:
         ValueError: for patterns that are none, or folders of pairs.
     """
+    # What is looked for.
     sources = inputs.patterns("source_series", source_series)
     targets = inputs.patterns("target_series", target_series)
     if len(targets) != 1 or set(sources) & set(targets) - {""}:
@@ -49,6 +50,7 @@ def read(path: Path, dimensions: int, source_series: str, target_series: str) ->
             pairs.append((together(of_source, list(sources)), of_target))
         unused += len(found.volumes) - len(lost) - len(wanted) * len(pairs)
         domain[split] = paired_items(pairs, split)
+    # What the user should know.
     notes = [f"{unused} series of these studies match no pattern"] if unused > 0 else []
     names = tuple(sources) if len(sources) > 1 else ()
     return Layout("paired", [domain], problems, notes=notes, inputs=names)

@@ -108,6 +108,7 @@ def _without_odd(group: list[Slice]) -> tuple[list[Slice], list[Problem]]:
 
 def _series(parts: list[list[Slice]], name: str, number: int = 0) -> Series:
     """One series of the parts of a file, or of one part of several files."""
+    # the frames, and what all of them say alike
     first = parts[0][0]
     frames: list[Frame] = []
     for number_of_part, part in enumerate(parts):
