@@ -110,9 +110,10 @@ def configure(input: Path | None, recipe: Recipe) -> FolderConfig:
         "classes": getattr(recipe, "classes", 0),
         "source_unit": ",".join(_unit("source_unit", u) for u in recipe.source_unit.split(",")),
         "target_unit": _unit("target_unit", recipe.target_unit),
-        "source_series": recipe.source_series,
-        "target_series": recipe.target_series,
     }
+    # Only where they are given: so a data set keeps the name that it had before there were such.
+    series = {"source_series": recipe.source_series, "target_series": recipe.target_series}
+    options |= {field: pattern for field, pattern in series.items() if pattern}
     if recipe.dimensions == 3 and (recipe.spacing or recipe.slices > 1):
         raise ValueError(
             "spacing, slices: volumes are taken as they are. "
