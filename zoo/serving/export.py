@@ -188,8 +188,8 @@ def _contract(
         },
     }
     if model.source.inputs:
-        names = [[each.name] * each.channels for each in model.source.inputs]
-        inputs[0]["channels"] = list(itertools.chain.from_iterable(names))
+        of_each = [[each.name] * each.channels for each in model.source.inputs]
+        inputs[0]["channels"] = list(itertools.chain.from_iterable(of_each))
     # What the numbers of classes mean, that are asked for or given.
     names = list(class_names(model))
     if "labels" in specs:
