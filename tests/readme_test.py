@@ -92,7 +92,9 @@ def test_training_leaves_what_the_readme_says(workspace):
         folder = workspace / "runs" / run
         record = json.loads((folder / "run.json").read_text())
         assert record["state"] == "done"
-        assert record["preset"] == "small"
+        planned = run.endswith("-folder")  # of the user's own files
+        assert record["preset"] == ("plan" if planned else "small")
+        assert (folder / "plan.json").exists() == planned
         assert {"recipe", "versions", "seed", "metrics", "dataset_version"} <= set(record)
         for name in ("samples", "tensorboard", "checkpoints", "weights"):
             assert list((folder / name).iterdir())

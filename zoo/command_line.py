@@ -325,15 +325,11 @@ def _train() -> int:
     dataset = _need("dataset" if FLAGS.init else "model", "dataset")[-1]
     registry.dataset_fields(dataset)
     name = _architecture()
-    preset = FLAGS.preset
-    if preset == "auto":
-        import tensorflow as tf
-
-        accelerated = any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
-        preset = "paper" if accelerated else "small"
-    entry = _lookup(name, preset)
-    if preset != FLAGS.preset and preset == "small" and entry.weights is None:
-        print("No accelerator here: the small recipe is used (--preset=paper for the paper's).")
+    own = dataset.split("/")[0] == "folder" and FLAGS.input and not FLAGS.init
+    if FLAGS.preset == "auto" and own:
+        entry, plan = _planned(name, dataset)
+    else:
+        entry, plan = _of_preset(name), None
     from zoo import training
 
     training.train(
@@ -344,6 +340,64 @@ def _train() -> int:
         strategy=FLAGS.strategy,
         resume=FLAGS.resume,
         init=_initial_weights(),
+        plan=plan,
+    )
+    return 0
+
+
+def _of_preset(name: str) -> registry.Entry:
+    """The entry to train by --preset; auto takes what suits the device."""
+    preset = FLAGS.preset
+    if preset == "auto":
+        import tensorflow as tf
+
+        accelerated = any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
+        preset = "paper" if accelerated else "small"
+    entry = _lookup(name, preset)
+    if preset != FLAGS.preset and preset == "small" and entry.weights is None:
+        print("No accelerator here: the small recipe is used (--preset=paper for the paper's).")
+    return entry
+
+
+def _planned(name: str, dataset: str) -> tuple[registry.Entry, dict[str, Any] | None]:
+    """The entry to train on the files of --input, and the plan that its recipe comes from."""
+    from zoo.plan import following
+
+    try:
+        return following.entry(
+            name,
+            dataset,
+            _workdir(name, dataset),
+            Path(FLAGS.input).expanduser(),
+            anew=FLAGS.resume == "never",
+            minutes=FLAGS.minutes or 0,
+            overrides=_overrides(),
+            assignments=FLAGS.set,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _plan() -> int:
+    (source,) = _need("input")
+    from zoo.atomic import write_json
+    from zoo.plan import following
+
+    model, models = FLAGS.model or "", registry.index()["models"]
+    if model and model not in models:
+        raise registry.UnknownName(model, sorted(models), "model")
+    if model:
+        _lookup(model, "small")  # refuses fields that it does not have
+    output = _path("output") or Path("plan.json")
+    if output.suffix.lower() != ".json":
+        raise UsageError(f"output: expected a file name that ends in .json. Received: {output}")
+    path = Path(source).expanduser()
+    plan = following.shown(path, model, FLAGS.minutes or 0, _overrides(), FLAGS.set)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_json(output, plan.to_dict())
+    print(
+        f"Wrote {output}. `train --model={plan.model.value} --dataset=folder --input={source}` "
+        "makes such a plan and follows it."
     )
     return 0
 
@@ -471,6 +525,7 @@ _COMMANDS = {
     "list": _list,
     "describe": _describe,
     "prepare": _prepare,
+    "plan": _plan,
     "preview": _preview,
     "train": _train,
     "evaluate": _evaluate,

@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from zoo import devices, figures, loading, run
+from zoo.atomic import write_json
 from zoo.checkpoints import Checkpoints, said, steps_in, written
 from zoo.data import batches, prepare
 from zoo.data.augment import noise_lost
@@ -42,6 +43,7 @@ def train(
     strategy: str = "auto",
     resume: str = "auto",
     init: Path | None = None,
+    plan: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train an entry's model on its data set.
 
@@ -58,6 +60,7 @@ def train(
         resume: "auto" goes on where there is something to go on from, "must" insists on it,
             "never" starts anew and moves the old run folder aside.
         init: weights of the served network to begin from.
+        plan: what the recipe was made from (`zoo.plan`), kept as `plan.json` in the run folder.
 
     Returns:
         The content of `run.json`.
@@ -90,6 +93,8 @@ def train(
             held.enter_context(run.claimed(workdir))
         resumable = bool(steps_in(workdir / "checkpoints"))
         record = run.begin(workdir, _settings(entry, builder), resume, resumable)
+        if chief and plan is not None:
+            write_json(workdir / "plan.json", plan)
         weights = (record.get("weights") or {}).get("file")
         if record["state"] == "done" and weights and (workdir / weights).exists():
             print(f"{workdir}: finished at step {record['step']}; nothing left to do.")

@@ -55,6 +55,17 @@ def load_builder(
     return builder
 
 
+def layout(input: Path, recipe: Any) -> Any:
+    """What the data set `folder` finds in a user's folder or list: its `Layout`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_builder`.
+    """
+    fields, _ = registry.dataset_fields("folder")
+    module = importlib.import_module(f"{fields['module']}.folder_dataset_builder")
+    return module.configure(input, recipe).layout
+
+
 def warn_of_bad_files(builder: tfds.core.DatasetBuilder) -> None:
     """Says on stderr how many files a prepared data set is without."""
     left_out = bad_files(builder)

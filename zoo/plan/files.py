@@ -1,0 +1,179 @@
+"""Which images a folder holds, as training would find them, and what their headers say."""
+
+import dataclasses
+import os
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+
+from zoo.data import prepare
+from zoo.errors import contained
+from zoo.imaging.dicom import headers
+from zoo.imaging.volume import Volume
+from zoo.recipe import Recipe
+
+SPLITS = ("train", "validation", "test")
+# Fields of a recipe that say what the files are.
+OPTIONS = ("source_unit", "target_unit", "source_series", "target_series")
+SCALES = (2, 4, 8)  # sides of a target over its source's, in super-resolution
+_TOLERANCE = 0.1  # spacings that differ by more of themselves are others
+
+
+@dataclasses.dataclass(eq=False)
+class Found:
+    """The images of a folder.
+
+    Attributes:
+        layout: what the data set `folder` makes of it; patients in several splits included.
+        scale: sides of the targets over those of their sources.
+        units: of source and target, or of single images, as their files say or the user does; ""
+            where files say different things or nothing.
+    """
+
+    layout: Any
+    scale: int
+    units: list[str]
+
+    @property
+    def sides(self) -> list[str]:
+        """What the images are called."""
+        return ["image"] if self.layout.kind == "single" else ["source", "target"]
+
+    def items(self, split: str) -> list[Any]:
+        """Of a split; of two unpaired domains, one after another."""
+        return [item for domain in self.layout.domains for item in domain.get(split, [])]
+
+    def volumes(self, place: int, split: str = "train") -> list[Volume]:
+        """The sources or single images (0), of several inputs the first; or the targets (1)."""
+        domain, number = self.layout.domains[0], place
+        if self.layout.kind == "unpaired":
+            domain, number = self.layout.domains[place], 0
+        return [item.volumes[number].parts[0] for item in domain.get(split, [])]
+
+    @property
+    def inputs(self) -> int:
+        """How many images a source is of."""
+        return max(1, len(self.layout.inputs))
+
+    def patients(self) -> dict[str, int]:
+        """How many patients a split has, where it has any."""
+        counts = {}
+        for split in SPLITS:
+            patients = {item.patient for item in self.items(split)}
+            if patients:
+                counts[split] = len(patients)
+        return counts
+
+    def shared(self) -> dict[str, list[str]]:
+        """Files of patients who are in several splits: names by split, and no patient's name."""
+        splits: dict[str, set[str]] = defaultdict(set)
+        for split in SPLITS:
+            for item in self.items(split):
+                splits[item.patient].add(split)
+        names = {}
+        for split in SPLITS:
+            several = [item for item in self.items(split) if len(splits[item.patient]) > 1]
+            names[split] = [item.volumes[0].name for item in several]
+        return {split: found for split, found in names.items() if found}
+
+
+def find(path: Path, recipe: Recipe) -> Found:
+    """What is in a folder, or in a list.
+
+    Args:
+        path: of the folder or the .tsv list.
+        recipe: of which the `OPTIONS` count.
+
+    Raises:
+        FileNotFoundError, ValueError: as the data set `folder`, and for k-space.
+    """
+    layout = _read(path, recipe, 1)
+    scale = _scale(layout)
+    if scale > 1:
+        layout = _read(path, recipe, scale)
+    found = Found(layout, scale, [])
+    given = [recipe.source_unit, recipe.target_unit][: len(found.sides)]
+    for place, unit in enumerate(given):
+        volumes = found.volumes(place)
+        if "k-space" in {volume.unit for volume in volumes}:
+            raise ValueError(
+                f"input: expected images, for which a plan can be made. Received: k-space in {path}"
+            )
+        units = {stated(volume) for volume in volumes} - {""}
+        found.units.append(unit or (units.pop() if len(units) == 1 else ""))
+    return found
+
+
+def stored(volume: Volume) -> Volume:
+    """The volume as it is in its file, where it is resampled onto the grid of another."""
+    return getattr(volume, "target", volume)
+
+
+def stated(volume: Volume) -> str:
+    """The unit that a file itself states, as DICOM does; "" where it does not."""
+    return volume.unit if stored(volume).kind == "dicom" and volume.unit != "1" else ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Options(Recipe):
+    """What the data set `folder` asks of a recipe."""
+
+    scale: int = 1
+
+
+def _read(path: Path, recipe: Recipe, scale: int) -> Any:
+    stated = {name: getattr(recipe, name) for name in OPTIONS}
+    # Patients in several splits are warned of.
+    return prepare.layout(path, _Options(scale=scale, allow_shared_patients=True, **stated))
+
+
+def _scale(layout: Any) -> int:
+    """How many times as large as their sources all targets of pairs are, as they are stored."""
+    if layout.kind != "paired":
+        return 1
+    factors = set()
+    for item in layout.domains[0]["train"]:
+        source, target = item.volumes[0], item.volumes[-1]
+        factors.add(tuple(np.divide(stored(target).shape, source.shape)))
+    same = factors.pop() if len(factors) == 1 else (1.0, 1.0)
+    return int(same[0]) if same[0] == same[1] and same[0] in SCALES else 1
+
+
+def spacings(volumes: list[Volume]) -> np.ndarray:
+    """Pixel spacings (row, column) in mm of the volumes that state them, `[n, 2]`."""
+    return np.array([v.spacing for v in volumes if v.spacing is not None]).reshape(-1, 2)
+
+
+def varied(values: np.ndarray) -> bool:
+    """Whether spacings are further from their median than images of one protocol are."""
+    if not len(values):
+        return False
+    return bool((np.abs(values / np.median(values) - 1) > _TOLERANCE).any())
+
+
+def protocols(volumes: list[Volume]) -> dict[tuple[str, str], list[str]]:
+    """Names of DICOM series by what their headers say of the contrast.
+
+    Keys are the description of the series and its echo time, and of no use but to be told apart:
+    a description may hold anything.
+    """
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for volume in volumes:
+        if volume.kind != "dicom":
+            continue
+        keywords = ["SeriesDescription", "EchoTime"]
+        with headers.quiet(), contained(volume.name):
+            header = pydicom.dcmread(
+                volume.path(0), stop_before_pixels=True, specific_tags=keywords
+            )
+            description, echo = (headers.text(header, keyword) for keyword in keywords)
+        groups[" ".join(description.lower().split()), echo].append(volume.name)
+    return dict(groups)
+
+
+def real(volume: Volume) -> str:
+    """The file of a volume, links followed."""
+    return os.path.realpath(volume.path(0))
