@@ -9,6 +9,8 @@ import numpy as np
 import pydicom
 import pytest
 
+from zoo.physics import radon
+
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
@@ -42,3 +44,23 @@ def test_brains(tmp_path):
     first, last = "patient00.nii.gz", "patient01.nii.gz"
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")}
     assert files == {f"trainA/{first}", f"trainB/{first}", f"testA/{last}", f"testB/{last}"}
+
+
+def test_sinograms_become_pairs_of_independent_noise(tmp_path):
+    beam = radon.ParallelBeam(32, 5.0, 128)
+    axis = np.arange(32) - 15.5
+    image = radon.hu_to_attenuation(np.where(np.hypot(axis, axis[:, None]) < 12, 0.0, -1000.0))
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    noisy = beam.forward(image) + rng.normal(0, 0.1, (2, 128, beam.detectors))
+    np.save(tmp_path / "in" / "a.npy", noisy.astype("float32"))
+    out = tmp_path / "out"
+    where = f"--input={tmp_path / 'in'}", f"--output={out}"
+    run("split_sinograms.py", *where, "--size=32", "--spacing=5")
+    source, target, whole = (np.load(out / f / "a.npy") for f in ("trainA", "trainB", "whole"))
+    assert source.shape == target.shape == (8, 32, 32) and whole.shape == (2, 32, 32)
+    clean = radon.attenuation_to_hu(beam.fbp(beam.forward(image), "hann"))
+    np.testing.assert_allclose(whole, radon.attenuation_to_hu(beam.fbp(noisy, "hann")), atol=0.5)
+    inner = np.s_[:, 8:-8, 8:-8]
+    apart = [(stack - clean)[inner].ravel() for stack in (source, target)]
+    assert abs(np.corrcoef(*apart)[0, 1]) < 0.15 and apart[1].std() > 1.4 * apart[0].std()

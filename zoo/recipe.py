@@ -105,6 +105,9 @@ class Recipe:
         source_series, target_series: patterns of SeriesDescription that pick the series of a DICOM
             study, as source_series=T1=*T1*,T2=*T2* and target_series=FLAIR=*FLAIR*; the model keeps
             them for `predict` (`folder` only).
+        target: what a training image is compared with: the data set's own "image"; the "neighbour",
+            the slice before or after it in its noisy series where the two agree (`folder` only); or
+            the "copy" of pairs that are two noisy copies, either of which may be the source.
         tile: side of the tiles in which larger images are translated, in pixels.
         allow_shared_patients: permit one patient in both training and test (`folder` only).
         image_every: optimisation steps between image grids.
@@ -132,6 +135,7 @@ class Recipe:
     target_unit: str = ""
     source_series: str = ""
     target_series: str = ""
+    target: Literal["image", "neighbour", "copy"] = "image"
     tile: ranges.Positive = 512
     allow_shared_patients: bool = False
     image_every: ranges.Count = 1000
@@ -152,6 +156,11 @@ class Recipe:
             raise ValueError("classes: expected 0 (no label maps), or 2 or more. Received: 1")
         if self.slices % 2 == 0:
             raise ValueError(f"slices: expected an odd number. Received: {self.slices}")
+        if self.target == "neighbour" and self.slices > 1:
+            raise ValueError(
+                "slices: expected 1 with target=neighbour, whose target would be among the "
+                f"channels of its source. Received: {self.slices}"
+            )
 
     # What a plugin's recipe may answer in another way. A field of that name does it too.
 

@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from source_harness import check_repeatable, check_simulated
 from zoo.physics import radon
+from zoo_datasets.cases import SPLITS
 from zoo_datasets.ct_recon import phantom
 
 SMALL = phantom.Protocol(size=64, views=32, photons=1.2e4, electronic=5.0, slices=2)
@@ -159,3 +160,31 @@ def test_models_of_images_train_on_the_back_projection(name, builders, tmp_path)
     folder = builders["phantom_fbp_tiny"].data_dir_root
     record = training.train(entry, tmp_path / "run", data_dir=folder)
     assert record["state"] == "done" and record["source"]["unit"] == "HU"
+
+
+def test_split_views_are_pairs_of_independent_noise_without_a_clean_image(tmp_path):
+    """Training sees noisy parts alone; validation and test have the truth beside all views."""
+    builder = builder_of("phantom_split_tiny", tmp_path)
+    builder.download_and_prepare()
+    read = {split: list(builder.as_dataset(split=split).as_numpy_iterator()) for split in SPLITS}
+    train, test = ([example["target"][..., 0] for example in read[s]] for s in ("train", "test"))
+    assert len(train) == 8 * 4 * 4 and len(test) == 4 * 4
+    config = builder.builder_config
+    truths = [phantom.patient(config.protocol, config.seed, number) for number in range(14)]
+    truth = np.concatenate([each["image"] for each in truths])
+    clean = {int(image.astype(int).sum()) for image in truth}
+    assert not any(int(target.astype(int).sum()) in clean for target in train)
+    assert all(int(target.astype(int).sum()) in clean for target in test)
+    # A pair is one set of views and the mean of the three others.
+    beam = radon.ParallelBeam(64, config.protocol.spacing, config.protocol.views)
+    whole = radon.attenuation_to_hu(beam.fbp(truths[0]["sinogram"], "hann"))
+    names = {example["name"].decode(): example for example in read["train"]}
+    parts = [names[f"P000-{i}"] for i in range(16)]
+    source, target = (
+        np.stack([part[key][..., 0] for part in parts]).astype(float)
+        for key in ("source", "target")
+    )
+    np.testing.assert_allclose(3 * source + target, 4 * whole.repeat(4, 0), atol=3)
+    assert len({part["target"].tobytes() for part in parts}) == 16
+    # Air keeps its mean, which clipping at -1024 HU would raise.
+    assert abs(np.median(target[:, :4]) + 1000) < 60 and target[:, :4].min() < -1030

@@ -7,7 +7,7 @@ from scipy import ndimage
 from source_harness import check_repeatable, check_simulated
 from zoo.domain import Domain
 from zoo_datasets.mr_ct import phantom
-from zoo_datasets.phantoms import brain
+from zoo_datasets.phantoms import brain, displaced
 
 SMALL = phantom.Protocol(size=64, slices=3)
 LABEL = {name: i for i, name in enumerate(brain.LABELS)}
@@ -90,3 +90,45 @@ def test_builder(tmp_path):
     overrides = {"steps": 1, "batch_size": 2, "levels": 2, "base_filters": 4, "crop": 32}
     entry = registry.lookup("encoder_decoder", "mr_ct/phantom_tiny", overrides=overrides)
     assert training.train(entry, tmp_path / "run", data_dir=tmp_path)["state"] == "done"
+
+
+def test_displacements_are_as_long_as_is_said_and_have_no_direction():
+    fields = [displaced.field(np.random.default_rng(n), 128, (3, 8)) for n in range(100)]
+    longest = np.array([np.hypot(*u).max() for u in fields])
+    assert 3 <= longest.min() < 3.5 and 7.5 < longest.max() <= 8.001
+    means = np.array([u.mean((1, 2)) for u in fields])
+    assert np.abs(means.mean(0)).max() < 3 * means.std() / np.sqrt(100)
+    # smooth: neighbours move alike, and no pixel overtakes another
+    assert all(np.abs(np.diff(u, axis=axis)).max() < 0.9 for u in fields for axis in (1, 2))
+
+
+def test_moved_pixels_come_from_their_displaced_places():
+    image = np.random.default_rng(0).integers(-900, 900, (20, 20)).astype(np.int16)
+    u = np.stack([np.full((20, 20), 2.0), np.full((20, 20), -3.0)])
+    for labels in (False, True):
+        moved = displaced.moved(image, u, labels)
+        np.testing.assert_array_equal(moved[:-2, 3:], image[2:, :-3])
+        assert moved.dtype == image.dtype
+
+
+def test_only_training_targets_are_misaligned(tmp_path):
+    """The patients are those of the aligned config; all but training targets are the same."""
+    from zoo_datasets.mr_ct.mr_ct_dataset_builder import Builder
+
+    sets = []
+    for name in ("phantom_tiny", "phantom_misaligned_tiny"):
+        builder = Builder(config=name, data_dir=tmp_path)
+        builder.download_and_prepare()
+        sets.append({s: {e["name"]: e for e in builder.as_dataset(split=s).as_numpy_iterator()}
+                     for s in ("train", "validation", "test")})  # fmt: skip
+    aligned, moved = sets
+    for split in ("validation", "test"):
+        for name, e in aligned[split].items():
+            np.testing.assert_array_equal(moved[split][name]["target"], e["target"])
+    for name, e in aligned["train"].items():
+        other = moved["train"][name]
+        np.testing.assert_array_equal(other["source"], e["source"])
+        np.testing.assert_array_equal(other["source_label"], e["source_label"])
+        assert (other["target"] != e["target"]).mean() > 0.2
+        share = (other["target_label"] != e["target_label"]).mean()
+        assert 0 < share < 0.3

@@ -137,3 +137,22 @@ def test_bad_input():
         beam.forward(np.zeros((16, 15)))
     with pytest.raises(ValueError, match="filter: expected ramp or hann"):
         beam.fbp(np.zeros((8, beam.detectors)), "cosine")
+
+
+def test_parts_of_the_views_add_up_to_all():
+    beam = ParallelBeam(24, 1.0, 48)
+    sinograms = np.random.default_rng(0).standard_normal((2, 48, beam.detectors), np.float32)
+    parts = beam.split_fbp(sinograms, 3, "hann")
+    assert parts.shape == (2, 3, 24, 24)
+    np.testing.assert_allclose(parts.mean(1), beam.fbp(sinograms, "hann"), atol=1e-4)
+    # A set knows its own views alone.
+    others = sinograms.copy()
+    others[:, np.arange(48) % 3 != 1] = 7
+    np.testing.assert_array_equal(beam.split_fbp(others, 3, "hann")[:, 1], parts[:, 1])
+
+
+@pytest.mark.parametrize("parts", [1, 5])
+def test_parts_that_do_not_divide_the_views_are_refused(parts):
+    beam = ParallelBeam(8, 1.0, 16)
+    with pytest.raises(ValueError, match=f"parts: expected 2 or more.*Received: {parts}"):
+        beam.split_fbp(np.zeros((16, beam.detectors)), parts)

@@ -21,7 +21,7 @@ from zoo.recipe import DataFacts, Recipe
 _SHUFFLE_BYTES = 2**30
 _READERS = 16  # files of one split read in turn, `_READERS` records from each
 _LAST_EPOCH = 2**31
-_NOISE = 2  # beside the streams 0 and 1: what a seed folded into the example's is for
+_NOISE, _SWAP = 2, 4  # beside the streams 0 and 1: what a seed folded into the example's is for
 
 
 def eval_dataset(
@@ -153,6 +153,11 @@ def train_dataset(
             source = example["source"]
             noise = tf.random.stateless_normal(tf.shape(source), seed, stddev=recipe.noise)
             example["source"] = source + noise
+        if recipe.target == "copy":
+            seed = tf.random.experimental.stateless_fold_in(example["seed"], _SWAP)
+            pair = tf.stack([example["source"], example["target"]])
+            first = tf.random.stateless_uniform((), seed, maxval=2, dtype=tf.int32)
+            example |= {"source": pair[first], "target": pair[1 - first]}
         return example
 
     # Each example with its number, from which all that is random in it follows.

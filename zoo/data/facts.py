@@ -124,6 +124,12 @@ def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
     # The sizes of pairs.
     if cls.data == "paired" and not source.measured:
         _check_shapes(entry, facts)
+    # Two noisy images of one thing.
+    if recipe.target != "image" and (cls.data != "paired" or source != target or recipe.scale > 1):
+        raise ValueError(
+            f"target: expected a model of pairs, and two images that mean the same, with target="
+            f"{recipe.target}. Received: {entry.model} on {source} and {target}"
+        )
     # What the recipe left open.
     if target.classes and not recipe.label_names:
         recipe = dataclasses.replace(recipe, label_names=facts.label_names)

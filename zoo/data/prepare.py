@@ -29,8 +29,8 @@ def load_builder(
     Args:
         dataset: registered name, or "name/config"; the default config works offline.
         data_dir: where prepared data sets live; None: `$TFDS_DATA_DIR` or ~/tensorflow_datasets.
-        recipe: `spacing`, `slices`, `source_unit`, `target_unit`, `source_series`, `target_series`
-            and `allow_shared_patients` say how `folder` is prepared.
+        recipe: `spacing`, `slices`, `source_unit`, `target_unit`, `source_series`, `target_series`,
+            `target` and `allow_shared_patients` say how `folder` is prepared.
         input: the user's own folder or list of images, for the data set `folder` only.
         prepare: False only describes the data; `prepare_builder` then makes them ready.
 
@@ -158,6 +158,7 @@ def _refuse_folder_options(name: str, recipe: Recipe, input: Path | None) -> Non
         "target_series": recipe.target_series or None,
         "allow_shared_patients": recipe.allow_shared_patients or None,
     }
+    given["target"] = recipe.target if recipe.target == "neighbour" else None
     for option, value in given.items():
         if value is not None:
             raise ValueError(

@@ -38,9 +38,10 @@ import zoo
 from zoo import losses, ranges
 from zoo.domain import Domain
 from zoo.layers import LinearDecay
+from zoo.models import _registration
 from zoo.models._unet import unet
 from zoo.recipe import Recipe
-from zoo.step import descend, unscaled
+from zoo.step import adam, descend, unscaled
 from zoo.translator import Translator
 
 PIXEL_LOSSES = {
@@ -77,6 +78,10 @@ class EncoderDecoderRecipe(Recipe):
         label_names: of the classes; the data's own where this is left empty.
         focal_gamma: exponent of the focal cross-entropy of classes; 0 is cross-entropy.
         lambda_dice: weight of the soft Dice loss of classes.
+        registration: let a small network predict how each target is displaced from the output, and
+            compare them there (RegGAN, Kong et al. 2021, arXiv:2110.06465): for pairs that do not
+            lie quite on each other. It is thrown away after training.
+        lambda_smooth: weight of the smoothness of these displacements.
         output: "image", or "residual": the network's output is a correction to its input; "auto"
             takes the residual where source and target share modality, unit and window.
     """
@@ -102,6 +107,8 @@ class EncoderDecoderRecipe(Recipe):
     label_names: tuple[str, ...] = ()
     focal_gamma: Annotated[float, ranges.Range(0, 100)] = 2.0
     lambda_dice: ranges.Weight = 1.0
+    registration: bool = False
+    lambda_smooth: ranges.Weight = 0.1
     output: Literal["image", "residual", "auto"] = "image"
 
     SMALL: ClassVar[dict[str, Any]] = {
@@ -151,6 +158,8 @@ class EncoderDecoder(Translator):
             equivariant=recipe.equivariant,
             residual_blocks=recipe.residual_blocks,
         )
+        if recipe.registration:
+            self.registration = _registration.network(self)
 
     @property
     def tile_margin(self) -> int:
@@ -165,6 +174,9 @@ class EncoderDecoder(Translator):
         self.network_optimizer = self.optimizer
         self.network_optimizer.build(self.network.trainable_variables)
         recipe = self.recipe
+        if recipe.registration:
+            rate = LinearDecay(recipe.learning_rate, recipe.steps)
+            self.registration_optimizer = adam(self.registration.trainable_variables, rate)
         if self.classes:
             self.terms = losses.classification(recipe.focal_gamma, recipe.lambda_dice)
         else:
@@ -178,6 +190,9 @@ class EncoderDecoder(Translator):
         target = self.target_values(batch["target"])
         with tf.GradientTape() as tape:
             values = self.values(batch["source"], training=True)
+            if self.recipe.registration:
+                learner, weight = self.registration_optimizer, self.recipe.lambda_smooth
+                values = _registration.register(self.registration, learner, weight, values, target)
             compared = target, values
             if self.recipe.relative:
                 error = losses.input_error(self.source.encode(batch["source"]), target)

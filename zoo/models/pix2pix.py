@@ -48,6 +48,7 @@ import zoo
 from zoo import losses, ranges
 from zoo.domain import Domain
 from zoo.layers import LinearDecay, patch_gan, step_seeds
+from zoo.models import _registration
 from zoo.models._unet import strided_unet
 from zoo.recipe import Phase, Recipe
 from zoo.step import adam, descend, example_seeds, forward_flops, scaled, unscaled
@@ -91,6 +92,10 @@ class Pix2PixRecipe(Recipe):
         label_names: of the classes; the data's own where this is left empty.
         focal_gamma: exponent of the focal cross-entropy of classes; 0 is cross-entropy.
         lambda_dice: weight of the soft Dice loss of classes.
+        registration: let a small network predict how each target is displaced from the output, and
+            compare them there (RegGAN, Kong et al. 2021, arXiv:2110.06465): for pairs that do not
+            lie quite on each other. It is thrown away after training.
+        lambda_smooth: weight of the smoothness of these displacements.
         output: "image", or "residual": the network's tanh is a correction to its input; "auto"
             takes the residual where source and target share modality, unit and window.
         test_statistics: batch normalisation outside training.
@@ -122,6 +127,8 @@ class Pix2PixRecipe(Recipe):
     label_names: tuple[str, ...] = ()
     focal_gamma: Annotated[float, ranges.Range(0, 100)] = 2.0
     lambda_dice: ranges.Weight = 1.0
+    registration: bool = False
+    lambda_smooth: ranges.Weight = 0.1
     output: Literal["image", "residual", "auto"] = "image"
     test_statistics: Literal["moving", "image"] = "image"
     test_dropout: bool = False
@@ -197,6 +204,8 @@ class Pix2Pix(Translator):
             norm=recipe.discriminator_norm,
             spectral_norm=recipe.spectral_norm,
         )
+        if recipe.registration:
+            self.registration = _registration.network(self)
 
     @property
     def tile_margin(self) -> int:
@@ -211,6 +220,8 @@ class Pix2Pix(Translator):
         judging = LinearDecay(recipe.discriminator_rate or recipe.learning_rate, recipe.steps)
         self.generator_optimizer = adam(self.network.trainable_variables, rate)
         self.discriminator_optimizer = adam(self.discriminator.trainable_variables, judging)
+        if recipe.registration:
+            self.registration_optimizer = adam(self.registration.trainable_variables, rate)
         self.adversarial = losses.adversarial(recipe.adversarial)
         if self.classes:
             terms = losses.classification(recipe.focal_gamma, recipe.lambda_dice)
@@ -242,6 +253,9 @@ class Pix2Pix(Translator):
         with tf.GradientTape() as g_tape:
             with step_seeds(seeds):
                 output = self.values(batch["source"], training=True)
+            if recipe.registration:  # what the discriminator sees lies where the target does
+                learner, weight = self.registration_optimizer, recipe.lambda_smooth
+                output = _registration.register(self.registration, learner, weight, output, real)
             fake = tf.nn.softmax(output) if self.classes else output
             # The discriminator.
             still = tf.stop_gradient(fake)

@@ -137,6 +137,23 @@ def simulate_low_dose(
     return np.where(hu < _PADDING, hu, hu + noise)
 
 
+def noise2inverse(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs to learn from without a clean image: the mean of all parts but one, and that one.
+
+    Hendriksen, Pelt and Batenburg 2020 (arXiv:2001.11801), the strategy X:1. The noise of the two
+    is independent, so that the best guess of the target is the image without noise.
+
+    Args:
+        parts: images that K sets of views give (`ParallelBeam.split_fbp`), `[N, K, H, W]`, K > 1.
+
+    Returns:
+        Sources and targets, `[N * K, H, W]` each.
+    """
+    shape = (-1, *parts.shape[2:])
+    others = (parts.sum(1, keepdims=True) - parts) / (parts.shape[1] - 1)
+    return others.reshape(shape), parts.reshape(shape)
+
+
 def _floor(electronic: float) -> float:
     return max(1.0, float(electronic))
 

@@ -132,6 +132,32 @@ class ParallelBeam:
         images = _sum_quarter_images(columns, self.size)
         return images.reshape(*sinogram.shape[:-2], self.size, self.size)
 
+    def split_fbp(self, sinogram: np.ndarray, parts: int, filter: str = "ramp") -> np.ndarray:
+        """`fbp` of each of so many interleaved sets of views.
+
+        Set k has the views k, k + parts, k + 2 parts …. Noise of different sets is independent, and
+        the mean of all is what all views give together.
+
+        Args:
+            sinogram: `[..., views, detectors]`.
+            parts: sets, which divide the views.
+            filter: as of `fbp`.
+
+        Returns:
+            `[..., parts, size, size]`, attenuation in 1/mm.
+
+        Raises:
+            ValueError: for less than 2 parts, or parts that do not divide the views.
+        """
+        if parts < 2 or self.views % parts:
+            raise ValueError(
+                f"parts: expected 2 or more that divide {self.views} views. Received: {parts}"
+            )
+        sinogram = self._checked("sinogram", sinogram, (self.views, self.detectors))
+        chosen = np.arange(self.views) % parts == np.arange(parts)[:, None]
+        # The other views count as zero, and those that are there for them.
+        return self.fbp(sinogram[..., None, :, :] * np.float32(parts) * chosen[..., None], filter)
+
     def _filter(self, name: str) -> tuple[np.ndarray, int]:
         """The filter's response [length // 2 + 1, 1] in 1/mm, and the padded length."""
         length = scipy.fft.next_fast_len(2 * self.detectors, real=True)

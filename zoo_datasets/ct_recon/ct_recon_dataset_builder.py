@@ -24,10 +24,13 @@ class _Form:
 
     Attributes:
         fbp: whether it is the sinogram's filtered back-projection, an image.
+        split: with `fbp`, for training alone, into how many sets of views a sinogram is divided:
+            the source is the image of all sets but one and the target that of this one; 0: none.
         images: for a config whose sources are sinograms, the one that has them as images.
     """
 
     fbp: bool = False
+    split: int = 0
     images: str = ""
 
 
@@ -92,6 +95,24 @@ class Builder(SimulatedBuilder):
             "The patients of `phantom_tiny`; the source is the image, in HU.",
             fbp=True,
             **_TINY,
+        ),
+        _phantom(
+            "phantom_split",
+            "Other patients at a quarter of the dose, 512 views in four sets: no clean image is "
+            "needed to train.",
+            fbp=True,
+            split=4,
+            protocol=phantom.Protocol(views=512, photons=6e3),
+            seed=62,
+        ),
+        _phantom(
+            "phantom_split_tiny",
+            "A few other patients, 64 x 64, 128 views in four sets, for trying out.",
+            fbp=True,
+            split=4,
+            protocol=phantom.Protocol(size=64, views=128, photons=1.5e3, electronic=2.0),
+            patients=(8, 2, 4),
+            seed=63,
         ),
         _lodopab(
             "lodopab",

@@ -3,7 +3,8 @@
 A slice is painted on a grid twice as fine as the image and projected from there onto detectors
 twice as fine, whose pairs are averaged, at an eighth of the views that the image needs. The
 measurement is y = A x + e with e the noise of few photons; the target is what was painted, averaged
-over the four fine pixels of each pixel: no reconstruction's noise or blur is in it.
+over the four fine pixels of each pixel: no reconstruction's noise or blur is in it. Where a config
+splits the views, training sees reconstructions of their parts alone.
 
 Sinogram and image belong together by `zoo.physics.radon.ParallelBeam(size, spacing, views)`:
 
@@ -95,9 +96,21 @@ def patient(protocol: Protocol, seed: int, number: int) -> dict[str, np.ndarray]
 
 
 def read(case: Case, config: Any) -> Examples:
-    """The slices of a simulated patient; `config.fbp` says what the source is."""
-    images = patient(config.protocol, config.seed, case.facts["number"])
+    """The slices of a simulated patient; `config.fbp` and `config.split` say what the source is."""
+    number, scans = case.facts["number"], scanner(config.protocol)
+    images = patient(config.protocol, config.seed, number)
     sources = images["sinogram"]
-    if config.fbp:
-        sources = scanner(config.protocol).reconstruct(sources)
+    if config.split:  # not clipped as scanners do: noise must keep its mean, in air too
+        parts = radon.attenuation_to_hu(scans.beam.split_fbp(sources, config.split, "hann"))
+        if number < config.patients[0]:  # of the split "train"
+            source, target = map(_rounded, noise.noise2inverse(parts))
+            yield from slices(case, {"source": source, "target": target})
+            return
+        sources = _rounded(parts.mean(1))
+    elif config.fbp:
+        sources = scans.reconstruct(sources)
     yield from slices(case, {"source": sources, "target": images["image"]})
+
+
+def _rounded(hu: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(hu), -(2**15), 2**15 - 1).astype(np.int16)

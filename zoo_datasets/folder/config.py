@@ -18,7 +18,7 @@ from zoo.imaging.lists import is_list
 from zoo.imaging.several import on_one_grid, together
 from zoo.imaging.volume import Problem, Volume
 from zoo.recipe import Recipe
-from zoo_datasets.folder import layout, lists
+from zoo_datasets.folder import layout, lists, neighbours
 from zoo_datasets.folder.items import Layout, some
 
 _UNITS = ("HU", "SUV", "signal", "line integral", "1")  # known ones, whose spelling matters
@@ -39,6 +39,7 @@ class FolderConfig(tfds.core.BuilderConfig):
         source_unit, target_unit: of the values in files that name none; "" leaves them without.
             Of several inputs one for all, or one for each in turn between commas.
         source_series, target_series: patterns that pick the series of DICOM studies.
+        target: "neighbour" makes the neighbouring slices of a source its training targets.
     """
 
     path: Path | None = None
@@ -52,6 +53,7 @@ class FolderConfig(tfds.core.BuilderConfig):
     target_unit: str = ""
     source_series: str = ""
     target_series: str = ""
+    target: str = "image"
 
     @functools.cached_property
     def layout(self) -> Layout:
@@ -66,6 +68,8 @@ class FolderConfig(tfds.core.BuilderConfig):
         )
         _convert_units(found, self)
         layout.present(found)
+        if self.target == "neighbour":
+            neighbours.pair(found)
         if found.kind == "paired":
             _match_inputs(found)
             _match_grids(found, self)
@@ -119,6 +123,9 @@ def configure(input: Path | None, recipe: Recipe) -> FolderConfig:
             "spacing, slices: volumes are taken as they are. "
             f"Received: spacing={recipe.spacing}, slices={recipe.slices}"
         )
+    if recipe.target == "neighbour":  # what others have prepared keeps its name
+        neighbours.check(recipe)
+        options["target"] = recipe.target
     roots = [path, *(lists.listed_paths(path) if is_list(path) else [])]
     content = json.dumps([os.fspath(path), options, sorted(set(_stamps(roots)))])
     digest = hashlib.sha256(content.encode()).hexdigest()[:16]

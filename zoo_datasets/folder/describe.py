@@ -12,6 +12,7 @@ from zoo.imaging.volume import Volume
 from zoo_datasets.features import CT_WINDOW
 from zoo_datasets.folder.config import FolderConfig
 from zoo_datasets.folder.items import Layout, some
+from zoo_datasets.folder.neighbours import Chosen
 
 _PERCENTILES = (0.5, 99.5)
 _SAMPLED = 64  # training images that a window is measured on
@@ -173,6 +174,7 @@ def _sample(config: FolderConfig, key: str, number: int = 0) -> np.ndarray:
     whole = config.layout.images(keys_of(config.layout).index(key))["train"]
     volumes = [volume.parts[number] for volume in whole]
     volumes = [v.target if isinstance(v, grids.OnGrid) else v for v in volumes]
+    volumes = [v.volume if isinstance(v, Chosen) else v for v in volumes]
     planes = [(volume, index) for volume in volumes for index in range(volume.length)]
     values = []
     for place in np.unique(np.linspace(0, len(planes) - 1, _SAMPLED).astype(int)):
@@ -232,6 +234,10 @@ def caveats(found: Layout) -> list[str]:
         told.append(f"Of {found.unknown} files nobody says whose they are: each is a patient.")
     if found.shared_patients:
         told.append("Patients are in several splits, so that results flatter.")
+    if found.kind == "paired" and any(
+        isinstance(v, Chosen) for v in found.images(1).get("test", [])
+    ):
+        told.append("Targets are neighbouring slices with noise of their own.")
     return told
 
 

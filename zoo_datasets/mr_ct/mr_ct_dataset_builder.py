@@ -47,6 +47,22 @@ class Builder(SimulatedBuilder):
             patients=(6, 2, 2),
             seed=41,
         ),
+        SimulatedConfig(
+            name="phantom_misaligned",
+            description="`phantom` with the training patients' CT displaced by 3 to 8 pixels.",
+            read=phantom.read,
+            protocol=phantom.Protocol(misaligned=(3.0, 8.0)),
+            patients=(60, 8, 12),
+            seed=40,
+        ),
+        SimulatedConfig(
+            name="phantom_misaligned_tiny",
+            description="`phantom_tiny` with the training patients' CT displaced by 1 to 2 pixels.",
+            read=phantom.read,
+            protocol=phantom.Protocol(size=64, slices=4, misaligned=(1.0, 2.0)),
+            patients=(6, 2, 2),
+            seed=41,
+        ),
         _synthrad("brain"),
         _synthrad("pelvis"),
     ]

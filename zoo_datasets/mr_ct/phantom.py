@@ -8,6 +8,9 @@ Both scanners see the same tissue fractions of a slice, so a pair is aligned exa
 
 Bone, air and fluid are alike dark in the MR and far apart in HU: what a network has to learn
 is where in a head it is.
+
+With `misaligned` the CT of a training patient is displaced, smoothly and in each slice at random;
+those that a model is chosen and judged on stay aligned.
 """
 
 import dataclasses
@@ -16,7 +19,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from zoo_datasets.cases import Case, Examples
-from zoo_datasets.phantoms import brain, ct_scan, mr_scan
+from zoo_datasets.phantoms import brain, ct_scan, displaced, mr_scan
 from zoo_datasets.phantoms.noise import correlated
 from zoo_datasets.phantoms.slices import heights
 from zoo_datasets.simulated import SimulatedConfig, slices
@@ -24,13 +27,17 @@ from zoo_datasets.simulated import SimulatedConfig, slices
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """Both protocols: `slices` images of `size` x `size` pixels a patient."""
+    """Both protocols: `slices` images of `size` x `size` pixels a patient.
+
+    `misaligned` is how far training targets are displaced at most, drawn for each slice, in pixels.
+    """
 
     size: int = 256
     slices: int = 6
     mr_noise: tuple[float, float] = (0.006, 0.014)  # standard deviation, of signal 1; by patient
     ct_noise: tuple[float, float] = (3.0, 6.0)  # HU, by patient
     blur: float = 0.45  # of the CT: standard deviation in mm
+    misaligned: tuple[float, float] | None = None
 
     @property
     def spacing(self) -> float:
@@ -69,6 +76,18 @@ def patient(protocol: Protocol, seed: int, number: int) -> dict[str, np.ndarray]
 
 def read(case: Case, config: SimulatedConfig[Protocol]) -> Examples:
     """The slices of a simulated patient."""
-    images = patient(config.protocol, config.seed, case.facts["number"])
-    labels = dict.fromkeys(("source_label", "target_label"), images["labels"])
+    number = case.facts["number"]
+    images = patient(config.protocol, config.seed, number)
+    labels = {"source_label": images["labels"], "target_label": images["labels"]}
+    if config.protocol.misaligned and number < config.patients[0]:  # of the split "train"
+        rng = np.random.default_rng([config.seed, number, 1])
+        reach = config.protocol.misaligned
+        fields = [displaced.field(rng, config.protocol.size, reach) for _ in images["ct"]]
+        images["ct"] = _moved(images["ct"], fields)
+        labels["target_label"] = _moved(images["labels"], fields, labels=True)
     yield from slices(case, {"source": images["mr"], "target": images["ct"]} | labels)
+
+
+def _moved(stack: np.ndarray, fields: list[np.ndarray], labels: bool = False) -> np.ndarray:
+    pairs = zip(stack, fields, strict=True)
+    return np.stack([displaced.moved(image, field, labels) for image, field in pairs])

@@ -1,0 +1,184 @@
+"""zoo.models._registration: the warp, what R finds, and models that train with it."""
+
+import functools
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import ndimage
+from skimage.registration import phase_cross_correlation
+
+import harness
+from zoo import command_line, domain, loading
+from zoo.models import _registration
+from zoo.step import adam
+from zoo_datasets.phantoms import displaced
+
+TINY = {"base_filters": 4, "levels": 3, "crop": 32, "registration": True}
+GAN = TINY | {"levels": 4, "discriminator_filters": 4}
+
+
+def blobs(count: int, size: int, seed: int = 0) -> np.ndarray:
+    """Smooth random images in [-1, 1], float32 `[count, size, size]`."""
+    white = np.random.default_rng(seed).standard_normal((count, size, size))
+    smooth = ndimage.gaussian_filter(white, (0, 2.5, 2.5), mode="nearest")
+    return (smooth / np.abs(smooth).max((1, 2), keepdims=True)).astype("float32")
+
+
+def test_warp_is_scipys_interpolation():
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((2, 13, 17, 3)).astype("float32")
+    field = rng.uniform(-6, 6, (2, 13, 17, 2)).astype("float32")
+    field[0, 0, 0] = (100, -100)  # far outside
+    field[1] = np.rint(field[1])  # exact pixels
+    moved = _registration.warp(images, field).numpy()
+    for i in range(2):
+        place = np.indices((13, 17)) + field[i].transpose(2, 0, 1)
+        for channel in range(3):
+            expected = ndimage.map_coordinates(
+                images[i, ..., channel], place, order=1, mode="nearest"
+            )
+            np.testing.assert_allclose(moved[i, ..., channel], expected, atol=1e-5)
+
+
+def test_nothing_moves_where_the_field_is_zero():
+    images = tf.constant(blobs(1, 9)[..., None])
+    np.testing.assert_array_equal(_registration.warp(images, tf.zeros([1, 9, 9, 2])), images)
+    half = _registration.warp(tf.cast(images, tf.bfloat16), tf.zeros([1, 9, 9, 2], tf.bfloat16))
+    assert half.dtype == tf.float32
+
+
+def test_gradients_of_the_warp_are_those_of_differences():
+    rng = np.random.default_rng(1)
+    images = tf.constant(rng.standard_normal((1, 6, 7, 1)), tf.float32)
+    # Within pixels: bilinear interpolation has kinks between them.
+    field = tf.constant(
+        rng.integers(-1, 2, (1, 6, 7, 2)) + rng.uniform(0.2, 0.8, (1, 6, 7, 2)), tf.float32
+    )
+    weights = tf.constant(rng.standard_normal((1, 6, 7, 1)), tf.float32)
+
+    def value(images, field):
+        return tf.reduce_sum(weights * _registration.warp(images, field))
+
+    with tf.GradientTape() as tape:
+        tape.watch([images, field])
+        result = value(images, field)
+    for number, gradient in enumerate(tape.gradient(result, [images, field])):
+        way = tf.constant(rng.standard_normal(gradient.shape), tf.float32)
+        ends = []
+        for sign in (-1, 1):
+            arguments = [images, field]
+            arguments[number] = arguments[number] + sign * 1e-2 * way
+            ends.append(float(value(*arguments)))
+        expected = (ends[1] - ends[0]) / 2e-2
+        assert float(tf.reduce_sum(gradient * way)) == pytest.approx(expected, abs=2e-2, rel=1e-2)
+
+
+def test_a_field_that_turns_costs_more_than_a_shift():
+    shift = tf.ones([1, 8, 8, 2])
+    slope = tf.cast(tf.range(8), tf.float32)[None, :, None, None] * tf.ones([1, 8, 8, 2]) - 3.5
+    assert float(_registration.roughness(shift)[0]) == pytest.approx(0.01)
+    size = float(tf.reduce_mean(tf.square(slope)))
+    assert float(_registration.roughness(slope)[0]) == pytest.approx(1 + 0.01 * size)
+
+
+def test_registration_finds_known_displacements():
+    """Of a smooth deformation of up to 3 pixels, to half a pixel where the image tells."""
+    fixed_at = np.stack([displaced.field(np.random.default_rng(n), 48, (3, 3)) for n in range(4)])
+    moving = blobs(4, 48)
+    fixed = np.stack([displaced.moved(*each) for each in zip(moving, fixed_at, strict=True)])
+    model = harness.build("encoder_decoder", TINY)
+    model.compile()
+    network = model.registration
+    optimizer = adam(network.trainable_variables, 2e-3)
+    pair = tf.constant(moving[..., None]), tf.constant(fixed[..., None])
+    step = tf.function(lambda: _registration.register(network, optimizer, 0.02, *pair))
+    before = np.abs(fixed - moving).mean()
+    for _ in range(200):
+        output = step()
+    assert np.abs(output.numpy()[..., 0] - fixed).mean() < 0.2 * before
+    found = _registration.displacement(network, *pair).numpy().transpose(0, 3, 1, 2)
+    inner = np.s_[:, :, 8:-8, 8:-8]
+    error = np.hypot(*(found - fixed_at)[inner].swapaxes(0, 1))
+    assert np.hypot(*fixed_at[inner].swapaxes(0, 1)).mean() > 1.2
+    assert np.median(error) < 0.5
+
+
+@pytest.mark.parametrize(("name", "options"), [("encoder_decoder", TINY), ("pix2pix", GAN)])
+def test_contract(name, options, tmp_path, monkeypatch, two_replicas):
+    batch = functools.partial(harness.batch_of, 32)
+    more = {"norm": "none", "output": "image"}
+    harness.run_translator_test(name, options | more, batch, tmp_path, monkeypatch, two_replicas)
+
+
+@pytest.mark.parametrize(("name", "options"), [("encoder_decoder", TINY), ("pix2pix", GAN)])
+def test_what_is_served_does_not_know_of_it(name, options, tmp_path):
+    plain = harness.build(name, options | {"registration": False})
+    model = harness.build(name, options)
+    assert len(model.variables) > len(plain.variables)
+    plain.save_network(tmp_path / "plain.weights.h5")
+    loading.load_network(model, tmp_path / "plain.weights.h5", "")
+    model.save_network(tmp_path / "network.weights.h5")
+    loading.load_network(plain, tmp_path / "network.weights.h5", "")
+    assert model.weights_hash == plain.weights_hash
+    assert not hasattr(plain, "registration")
+
+
+def test_classes_are_refused():
+    classes = domain.Domain(modality="SEG", unit="class", window=(0, 2))
+    with pytest.raises(ValueError, match="registration: expected images of intensities"):
+        harness.build("encoder_decoder", TINY, target=classes)
+
+
+def test_output_stays_on_its_source():
+    """Targets that are displaced at random: what is learned is sharp, and lies on the source."""
+    model = harness.build(
+        "encoder_decoder",
+        TINY | {"base_filters": 8, "learning_rate": 3e-3, "output": "image", "steps": 250},
+    )
+    model.compile()
+    step = tf.function(model.train_step)
+    rng = np.random.default_rng(0)
+    images = 800 * blobs(64, 40)
+    fields = [displaced.field(rng, 40, (2, 4)) for _ in images]
+    targets = np.stack([displaced.moved(*each) for each in zip(-images, fields, strict=True)])
+    for _ in range(250):
+        chosen = rng.integers(0, 64, 8)
+        arrays = {"source": images[chosen, ..., None], "target": targets[chosen, ..., None]}
+        step(harness.tensors(arrays, 0))
+    held_out = 800 * blobs(8, 40, seed=9)
+    output = model.translate(held_out)
+    shifts = [
+        phase_cross_correlation(-out[4:-4, 4:-4], truth[4:-4, 4:-4], upsample_factor=50)[0]
+        for out, truth in zip(output, held_out, strict=True)
+    ]
+    assert np.abs(np.mean(shifts, 0)).max() < 0.3
+    assert np.abs(output + held_out).mean() < 0.35 * np.abs(held_out).mean()
+
+
+def test_a_run_goes_on_with_its_registration(tmp_path, data_dir):
+    """Stopped after a checkpoint and resumed, R and its optimizer included."""
+    options = [
+        *("--model=encoder_decoder", "--dataset=mr_ct/phantom_misaligned_tiny", "--steps=4"),
+        *(f"--set={k}={v}" for k, v in TINY.items()),
+        *(
+            "--set=checkpoint_every=2",
+            "--set=batch_size=2",
+            "--set=precision=float32",
+            f"--data_dir={data_dir}",
+        ),
+    ]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert command_line.main(["zoo", "train", *options, f"--workdir={whole}"]) == 0
+    shutil.copytree(whole, broken)
+    for path in (broken / "checkpoints").glob("ckpt-4.*"):
+        path.unlink()
+    (weights,) = (broken / "weights").iterdir()
+    weights.unlink()
+    assert command_line.main(["zoo", "train", *options, f"--workdir={broken}"]) == 0
+    one, two = harness.checkpointed(whole, "ckpt-4"), harness.checkpointed(broken, "ckpt-4")
+    held = [key for key in one if key.startswith("model/registration_optimizer/")]
+    assert sum("_trainable_variables/" in key for key in held) > 20  # R's weights
+    for key, value in one.items():
+        np.testing.assert_array_equal(value, two[key], key)
