@@ -46,7 +46,7 @@ def dicom_series(
     study: str = "",
     **changes,
 ) -> Path:
-    """A DICOM series of slices [D, H, W], 1 mm apart, of stored values."""
+    """A DICOM series of slices [D, H, W], 1 mm apart, of stored values; None removes a field."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def uid(*texts: str) -> str:
@@ -66,7 +66,10 @@ def dicom_series(
         dataset.PixelData = np.ascontiguousarray(image, "<i2").tobytes()
         dataset["PixelData"].VR = "OW"
         for keyword, value in changes.items():
-            setattr(dataset, keyword, value)
+            if value is None:
+                dataset.pop(keyword, None)
+            else:
+                setattr(dataset, keyword, value)
         dataset.save_as(folder / f"{description.replace(' ', '_')}-{number}.dcm")
     return folder
 
@@ -78,3 +81,24 @@ def study(folder: Path, number: int) -> dict[str, np.ndarray]:
         dicom_series(folder, f"Ax {name} tse", values, patient=f"P{number}")
     dicom_series(folder, "localizer", case["T1"][:1], patient=f"P{number}")
     return case
+
+
+def whole_body(folder: Path, patient: str, number: int) -> dict[str, np.ndarray]:
+    """A study with PET in Bq/ml on pixels of 2 mm, MR and CT of 1 mm; in SUV, signal and HU."""
+    ramp = np.add.outer(np.arange(16), np.zeros(16, int)) * np.ones((3, 1, 1), int)
+    stored = 100 * (np.arange(8)[:, None] + number) * np.ones((3, 8, 8), int)
+    drug = pydicom.Dataset()
+    drug.RadionuclideTotalDose, drug.RadionuclideHalfLife = 370e6, 6586.2
+    drug.RadiopharmaceuticalStartTime = "110000"
+    dicom_series(
+        folder, "pet wb", stored, patient=patient, base="CT_small", Modality="PT", Units="BQML",
+        SOPClassUID=pydicom.uid.PositronEmissionTomographyImageStorage, PatientWeight=70,
+        DecayCorrection="START", CorrectedImage=["ATTN", "DECY"], RescaleSlope=200,
+        RescaleIntercept=0, RescaleType=None, SeriesDate="20200102", SeriesTime="120000",
+        AcquisitionDate="20200102", AcquisitionTime="120500", PixelPaddingValue=None,
+        RadiopharmaceuticalInformationSequence=[drug], PixelSpacing=[2, 2],
+    )  # fmt: skip
+    for name, base in (("MR T1", "MR_small"), ("CT low dose", "CT_small")):
+        dicom_series(folder, name, 10 * ramp + 1000, patient=patient, base=base)
+    suv = 200 * stored * 70_000 / (370e6 * 0.5 ** (3600 / 6586.2))
+    return {"PET": suv, "MR": 10.0 * ramp + 1000, "CT": 10.0 * ramp + 1000 - 1024}

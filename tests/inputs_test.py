@@ -6,13 +6,15 @@ from pathlib import Path
 import keras
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import tensorflow as tf
 
 import zoo
-from inputs_files import cases, images
+from dicom_files import dciodvfy
+from inputs_files import cases, images, whole_body
 from zoo import command_line, guards, training
-from zoo.data import facts, prepare, preview
+from zoo.data import batches, facts, prepare, preview
 from zoo.domain import Domain
 from zoo.recipe import Recipe
 
@@ -213,3 +215,48 @@ def test_training_is_resumed_with_the_same_inputs(trained):
         input=trained / "in",
     )
     assert record["state"] == "done" and record["step"] == 2
+
+
+def test_pet_and_mr_become_ct(tmp_path, capsys):
+    """Three units, two grids: Bq/ml becomes SUV, and MR and CT lie on the pixels of the PET."""
+    for number, patient in enumerate("ABC"):
+        known = whole_body(tmp_path / "in" / patient, patient, number)
+    run, data = tmp_path / "run", tmp_path / "data"
+    code = command_line.main(
+        ["zoo", "train", "--model=pix2pix", "--dataset=folder", f"--input={tmp_path / 'in'}",
+         f"--data_dir={data}", f"--workdir={run}", "--steps=1", "--preset=small", "--batch_size=1",
+         "--set=source_series=PET=pet*,MR=mr*", "--set=target_series=CT=ct*", "--set=crop=8",
+         "--set=source_unit=SUV,", "--set=levels=2", "--set=base_filters=2",
+         "--set=discriminator_layers=0"]
+    )  # fmt: skip
+    assert code == 0, capsys.readouterr().err
+    record = json.loads((run / "run.json").read_text())
+    told = [(each["name"], each["modality"], each["unit"]) for each in record["source"]["inputs"]]
+    assert told == [("PET", "PT", "SUV"), ("MR", "MR", "signal")]
+    assert (record["target"]["modality"], record["target"]["unit"]) == ("CT", "HU")
+    # Records are in physical units, on the grid of the PET: pixel k lies at 2 k mm.
+    entry = zoo.lookup(str(run), "folder")
+    builder = prepare.load_builder("folder", data, entry.recipe, tmp_path / "in")
+    found = [list(batches.eval_dataset(builder, split)) for split in builder.info.splits]
+    for example in sum(found, []):
+        assert example["source"].shape == (8, 8, 2)
+        np.testing.assert_allclose(example["source"][..., 1], known["MR"][0, ::2, ::2], rtol=1e-5)
+        np.testing.assert_allclose(example["target"][..., 0], known["CT"][0, ::2, ::2], rtol=1e-5)
+    assert any(np.allclose(e["source"][..., 0], known["PET"][0], rtol=1e-4) for e in sum(found, []))
+    # A study comes out as CT in the place of its PET.
+    out = tmp_path / "out"
+    capsys.readouterr()
+    arguments = [f"--model={run}", f"--input={tmp_path / 'in' / 'C'}", f"--output={out}"]
+    assert command_line.main(["zoo", "predict", *arguments]) == 0
+    said = capsys.readouterr()
+    assert "MR: resampled onto the grid of PET, of which it covers" in said.err
+    assert "modality: PT became CT" in said.err and "1 series, 3 slices" in said.out
+    stack = np.stack([known["PET"], known["MR"][:, ::2, ::2]], axis=-1).astype("float32")
+    wanted = zoo.load(run).translate(stack)[..., 0]
+    for number, file in enumerate(sorted(out.rglob("*.dcm"))):
+        header = pydicom.dcmread(file)
+        assert (header.Modality, list(header.PixelSpacing)) == ("CT", [2, 2])
+        assert len(header.SourceImageSequence) == 2
+        values = header.pixel_array * float(header.RescaleSlope) + float(header.RescaleIntercept)
+        np.testing.assert_allclose(values, wanted[number], atol=0.6)
+        assert not dciodvfy(file)

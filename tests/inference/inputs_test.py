@@ -98,6 +98,9 @@ def test_a_list(columns, tmp_path):
     rows.append("imagesTr/case0_0000.nii.gz\timagesTr/none.nii.gz\t-")
     (root / "list.tsv").write_text("\n".join(rows))
     report, skipped = translated(Ninth(), root / "list.tsv", tmp_path / "out")
+    (root / "other.tsv").write_text("source_T1c\tsource_T2\n")
+    with pytest.raises(ValueError, match="other.tsv: expected the columns source_T1, source_T2. R"):
+        translate(Ninth(), root / "other.tsv", tmp_path / "other")
     np.testing.assert_allclose(
         values(tmp_path / "out/case1_0000.nii.gz"), images(1)["FLAIR"], rtol=1e-4
     )

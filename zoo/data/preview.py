@@ -33,23 +33,23 @@ def save(builder: tfds.core.DatasetBuilder, path: Path) -> int:
     """
     features, metadata = builder.info.features, dict((builder.info.metadata or {}).items())
     domains = card.image_domains(features, metadata)
-    source = Domain.from_dict(domains.get("source", {}))
+    shown, source = list(domains), Domain.from_dict(domains.get("source", {}))
     if source.inputs:  # a panel each
-        del domains["source"]
         parts = {f"source {name}": part.to_dict() for name, (part, _) in source.parts.items()}
-        domains = parts | domains
+        shown = [*parts, *(key for key in shown if key != "source")]
+        domains |= parts
     names = metadata.get("label_names")
     classes = getattr(features["label"], "names", None) if "label" in features else None
     labels = [key for key in features if key.endswith("_label")] if names else []
     # A row for each example; of single images four in a row.
-    alone = len(domains) == 1 and not labels
+    alone = len(shown) == 1 and not labels
     examples = _examples(builder, _SINGLE if alone else _ROWS)
     panels = []
     for example in examples:
         if source.inputs:
             for name, (_, channels) in source.parts.items():
                 example[f"source {name}"] = example["source"][..., channels]
-        keys = (*domains, *labels)
+        keys = (*shown, *labels)
         panels.append([_panel(example, key, domains, names, classes) for key in keys])
     if alone:
         single = [row[0] for row in panels]

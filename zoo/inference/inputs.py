@@ -45,7 +45,7 @@ def find(model: Any, input: Path, output: Path) -> Found:
     source = model.source
     if not source.inputs:
         return Found(*files.find(input, exclude=output), input)
-    if not input.exists() and "=" in str(input):
+    if str(input).partition("=")[0] in source.parts and "=" in str(input):
         return _named(source, str(input))
     if lists.is_list(input) and input.is_file():
         return _listed(source, input)
@@ -79,7 +79,7 @@ def _in_folder(model: Any, folder: Path, output: Path) -> Found:
 
 def _named(source: Domain, text: str) -> Found:
     """One case, of files or folders named as `T1=FILE,T2=FILE`."""
-    given = dict(part.partition("=")[::2] for part in text.split(","))
+    given = dict(part.partition("=")[::2] for part in text.split(",") if "=" in part)
     if set(given) != set(source.parts):
         missing = [name for name in source.parts if name not in given]
         example = ",".join(f"{name}=FILE" for name in source.parts)
@@ -95,8 +95,9 @@ def _listed(source: Domain, path: Path) -> Found:
     columns = lists.columns(path, table)
     named = lists.inputs(columns)
     if not set(source.parts) <= set(named):
-        numbered = [column for column in columns if column in named]
-        if len(numbered) != len(source.inputs):
+        # Plain numbers stand for the inputs in their order, other names for no other.
+        numbered = sorted(named.keys() & set(columns), key=lambda name: int(name[6:]))
+        if len(numbered) != len(source.inputs) or len(numbered) < len(named):
             wanted = ", ".join(f"source_{name}" for name in source.parts)
             raise ValueError(f"{path.name}: expected the columns {wanted}. Received: {columns}")
         named = dict(zip(source.parts, numbered, strict=True))

@@ -31,8 +31,9 @@ def changes(model: Any, series: Series) -> bool:
 
 
 def same_unit(model: Any) -> bool:
-    """Whether the model's output means what its input does."""
-    source, target = model.source, model.target
+    """Whether the model's output means what its input does, of several the first."""
+    (source, _), *_ = model.source.parts.values()
+    target = model.target
     return (source.unit, source.modality) == (target.unit, target.modality)
 
 
