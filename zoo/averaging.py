@@ -1,12 +1,14 @@
 """Means of several answers: of one image seen in several ways, and of several models."""
 
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from zoo import loading, tiled
+from zoo.imaging import tiling
 from zoo.recipe import Recipe
 from zoo.registry import Entry
 from zoo.translator import Translator
@@ -185,6 +187,25 @@ class Average:
         """As `Translator.translate`: the same arrays, checks, warnings and result."""
         return tiled.translated(self, array, batch_size, self.answers)
 
+    def translate_slices(
+        self, read: tiling.Read, shape: Sequence[int], batch_size: int = 1
+    ) -> Iterator[np.ndarray]:
+        """As `Translator.translate_slices`; what is held of a volume is held for each answer."""
+
+        depth, *sides = shape
+        streams, shares = [], []
+        for member, seen in zip(self.members, self.views, strict=True):
+            for view in seen:
+                turned = (depth, *(reversed(sides) if view.quarters % 2 else sides))
+                reads = functools.partial(_read, view, read)
+                streams.append(tiled.answered_slices(member, reads, turned, batch_size))
+                shares.append((view, np.float32(1 / (len(self.members) * len(seen)))))
+        for parts in zip(*streams, strict=True):
+            total: Any = 0.0
+            for part, (view, share) in zip(parts, shares, strict=True):
+                total += view.back(part) * share
+            yield tiled.decided(self, total)
+
     def answers(self, images: np.ndarray, batch_size: int = 1) -> np.ndarray:
         """The mean of what the members answer, as `tiled.answered` of one."""
         total: Any = 0.0
@@ -194,6 +215,10 @@ class Average:
                 answer = tiled.answered(member, np.ascontiguousarray(view.of(images)), batch_size)
                 total += view.back(answer) * share
         return total
+
+
+def _read(view: View, read: tiling.Read, start: int, stop: int) -> np.ndarray:
+    return view.of(read(start, stop))
 
 
 def build(entries: Sequence[Entry], tta: bool = False) -> Translator | Average:

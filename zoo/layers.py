@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import keras
@@ -223,9 +223,8 @@ class ReflectionPadding(keras.layers.Layer):
         return super().get_config() | {"n": self.n}
 
 
-@keras.saving.register_keras_serializable(package="zoo")
-class ZeroMeanConv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D` without bias, its kernels less their mean: a constant gives 0.
+class _ZeroMeanConvolution(keras.layers.Layer):
+    """Over a Keras convolution: no bias, and kernels less their mean, so that a constant gives 0.
 
     Unpadded, and in float32: it takes a level away that bfloat16 would round small changes to.
     """
@@ -234,14 +233,26 @@ class ZeroMeanConv2D(keras.layers.Conv2D):
         super().__init__(filters, kernel_size, **kwargs | {"use_bias": False, "dtype": "float32"})
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        mean = tf.reduce_mean(kernel, axis=(0, 1), keepdims=True)
+        space = list(range(kernel.shape.rank - 2))
+        mean = tf.reduce_mean(kernel, axis=space, keepdims=True)
         return super().convolution_op(inputs, kernel - mean)
 
 
+@keras.saving.register_keras_serializable(package="zoo")
+class ZeroMeanConv2D(_ZeroMeanConvolution, keras.layers.Conv2D):
+    """`keras.layers.Conv2D` without bias, its kernels less their mean."""
+
+
+@keras.saving.register_keras_serializable(package="zoo")
+class ZeroMeanConv3D(_ZeroMeanConvolution, keras.layers.Conv3D):
+    """`keras.layers.Conv3D` without bias, its kernels less their mean."""
+
+
 def without_level(x: tf.Tensor, filters: int) -> tf.Tensor:
-    """Features `[N, H, W, filters]` of an image that no constant added to it changes."""
+    """Features `[N, H, W, filters]`, or of a volume, that no constant added to `x` changes."""
     x = ReflectionPadding(1, dtype="float32")(x)
-    return ZeroMeanConv2D(filters, 3, kernel_initializer="he_normal")(x)
+    layer = ZeroMeanConv2D if len(x.shape) == 4 else ZeroMeanConv3D
+    return layer(filters, 3, kernel_initializer="he_normal")(x)
 
 
 # Spectral normalisation.
@@ -333,6 +344,11 @@ class SpectralDense(_SpectralConvolution, keras.layers.Dense):
         return keras.ops.matmul(inputs, kernel)
 
 
+def ranked(name: str, rank: int) -> type[keras.layers.Layer]:
+    """Keras's layer for images (`rank` 2) or volumes (3): `ranked("MaxPooling{}D", 3)`."""
+    return getattr(keras.layers, name.format(rank))
+
+
 def convolution(
     filters: int,
     size: int,
@@ -355,11 +371,10 @@ def convolution(
     """
     if rank not in (2, 3):
         raise ValueError(f"rank: expected 2 or 3. Received: {rank}")
-    plain, spectral = {
-        2: (keras.layers.Conv2D, SpectralConv2D),
-        3: (keras.layers.Conv3D, SpectralConv3D),
-    }[rank]
-    return (spectral if spectral_norm else plain)(filters, size, stride, **kwargs)
+    layer = ranked("Conv{}D", rank)
+    if spectral_norm:
+        layer = {2: SpectralConv2D, 3: SpectralConv3D}[rank]
+    return layer(filters, size, stride, **kwargs)
 
 
 def dense(units: int, spectral_norm: bool = False, **kwargs: Any) -> keras.layers.Layer:
@@ -372,6 +387,7 @@ def patch_gan(
     filters: int,
     depth: int,
     *,
+    rank: int = 2,
     norm: Literal["batch", "instance", "none"] = "batch",
     spectral_norm: bool = False,
 ) -> keras.Model:
@@ -384,12 +400,14 @@ def patch_gan(
         channels: of the images judged, those of the condition included.
         filters: channels of the first layer; doubled up to 8 times that.
         depth: stride-2 layers.
+        rank: 2 for images, 3 for volumes, with cubes for patches.
         norm: normalisation of all layers but the first and last. Without it the kernels start
             from He's distribution: the papers' N(0, 0.02²) would let hardly anything through.
         spectral_norm: normalise every kernel by `SpectralNorm`.
 
     Returns:
-        `[N, H, W, channels]` to float32 scores (logits), one for each patch (30×30 at 256²).
+        `[N, H, W, channels]`, or volumes, to float32 scores (logits), one for each patch (30×30 at
+        256²).
     """
     init = keras.initializers.RandomNormal(0.0, 0.02)
     if norm == "none":
@@ -397,11 +415,12 @@ def patch_gan(
     biased = norm != "batch"  # batch normalisation's offset makes a bias useless
 
     def layer(x, filters, stride, bias, **options):
-        x = keras.layers.ZeroPadding2D(1)(x)  # "same" would give 32×32 and shift the patches
+        # "same" would give 32×32 and shift the patches.
+        x = ranked("ZeroPadding{}D", rank)(1)(x)
         options |= dict(spectral_norm=spectral_norm, use_bias=bias, kernel_initializer=init)
-        return convolution(filters, 4, stride, **options)(x)
+        return convolution(filters, 4, stride, rank=rank, **options)(x)
 
-    inputs = keras.Input((None, None, channels))
+    inputs = keras.Input((None,) * rank + (channels,))
     x = keras.layers.LeakyReLU(0.2)(layer(inputs, filters, 2, True))
     for level in range(1, depth + 1):
         x = layer(x, filters * min(2**level, 8), 2 if level < depth else 1, biased)
@@ -409,6 +428,23 @@ def patch_gan(
         x = keras.layers.LeakyReLU(0.2)(x)
     x = layer(x, 1, 1, True, dtype="float32")
     return keras.Model(inputs, x, name="discriminator")
+
+
+def require_patches(sides: Sequence[int], depth: int, shrink: int = 1) -> None:
+    """A ValueError where images are too small for `patch_gan` to give a score.
+
+    Args:
+        sides: of the images that are trained on.
+        depth: the discriminator's.
+        shrink: pixels of an image along one of what is judged.
+    """
+    least = 3 * 2**depth * shrink
+    if any(side < least for side in sides):
+        raise ValueError(
+            f"crop: expected {least} or more along each axis, which a discriminator of {depth} "
+            "stride-2 layers needs; take a larger crop or fewer discriminator_layers. "
+            f"Received: {','.join(map(str, sides))}"
+        )
 
 
 @keras.saving.register_keras_serializable(package="zoo")
@@ -427,7 +463,7 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def pad_to_multiple(images: tf.Tensor, multiple: int) -> tf.Tensor:
-    """Reflect `[N, H, W, C]` at its far edges until H and W are multiples."""
+    """Reflect `[N, H, W, C]`, or volumes, at its far edges until its sides are multiples."""
     if multiple == 1:
         return images
 
@@ -435,8 +471,9 @@ def pad_to_multiple(images: tf.Tensor, multiple: int) -> tf.Tensor:
         index = tf.range(size + (-size) % multiple) % (2 * size)
         return tf.minimum(index, 2 * size - 1 - index)
 
-    rows, columns = reflected(tf.shape(images)[1]), reflected(tf.shape(images)[2])
-    return tf.gather(tf.gather(images, rows, axis=1), columns, axis=2)
+    for axis in range(1, images.shape.rank - 1):
+        images = tf.gather(images, reflected(tf.shape(images)[axis]), axis=axis)
+    return images
 
 
 def enlarge(images: tf.Tensor, factor: int) -> tf.Tensor:

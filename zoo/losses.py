@@ -148,10 +148,11 @@ def mean_gradient_penalty(
 
     Args:
         judge: the discriminator, images to scores.
-        real, fake: `[N, H, W, C]`.
+        real, fake: `[N, H, W, C]`, or volumes.
         seeds, purpose: of the place between the two, as `zoo.step.random_uniform` takes them.
     """
-    mixed = real + (fake - real) * random_uniform(seeds, (1, 1, 1), purpose)
+    one = (1,) * (real.shape.rank - 1)
+    mixed = real + (fake - real) * random_uniform(seeds, one, purpose)
     return tf.reduce_mean(gradient_penalty(judge, mixed))
 
 
@@ -167,11 +168,12 @@ class L1(keras.losses.Loss):
 
 
 def input_error(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-    """Mean |source - target| of each pair of images, `[N, 1, 1, 1]`, and a ten-thousandth.
+    """Mean |source - target| of each pair, `[N, 1, 1, 1]` (of volumes `[N, 1, 1, 1, 1]`) + 1e-4.
 
     The unit in which a restoration's errors count alike, however strong its input's noise.
     """
-    return tf.reduce_mean(tf.abs(source - target), [1, 2, 3], keepdims=True) + 1e-4
+    axes = list(range(1, len(source.shape)))
+    return tf.reduce_mean(tf.abs(source - target), axes, keepdims=True) + 1e-4
 
 
 @_serialisable
@@ -516,7 +518,8 @@ class Perceptual(keras.losses.Loss):
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         n = tf.shape(y_pred)[0]
         if y_pred.shape.rank == 5:
-            y_true, y_pred = (tf.reshape(x, [-1, *x.shape[2:]]) for x in (y_true, y_pred))
+            space = tf.concat([[-1], tf.shape(y_pred)[2:]], 0)
+            y_true, y_pred = (tf.reshape(x, space) for x in (y_true, y_pred))
         extract = self._extractor()
         true, pred = (tf.cast(extract(x, training=False), tf.float32) for x in (y_true, y_pred))
         error = tf.square((pred - true) / self.scale)

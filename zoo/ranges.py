@@ -39,6 +39,9 @@ Layers = Annotated[int, Range(0, 16)]  # that halve the resolution
 Classes = Annotated[int, Range(0, 65536)]  # of a label map
 Blocks = Annotated[int, Range(0, 1024)]
 Pixels = Annotated[int, Range(0, below=10**6)]
+# Sides in pixels: one number for all axes, or one for each, (H, W) or (D, H, W).
+Sides = Pixels | tuple[Positive, ...]
+Tile = Positive | tuple[Positive, ...]
 Rate = Annotated[float, Range(0, below=1000)]  # of learning
 Weight = Annotated[float, Range(0, below=10**9)]  # of a loss
 Fraction = Annotated[float, Range(0, below=1)]

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import types
 import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -84,10 +85,11 @@ class Recipe:
         learning_rate: the optimizer's initial learning rate.
         seed: seeds weights, data order, augmentation and all noise inside a step.
         precision: "auto" takes bfloat16 where the hardware is fast at it.
-        crop: sides of the training patch, in pixels of the target; 0 takes whole images.
+        crop: sides of the training patch, in pixels of the target: one number, or one for each
+            axis, `96,128` (H, W) or `16,128,128` (D, H, W); 0 takes whole images.
         flip: mirror left to right at random; like the next three it moves pixels as they are.
         flip_up_down: mirror top to bottom at random.
-        turn: turn square images or patches by 0, 90, 180 or 270 degrees at random.
+        turn: turn images or patches of square slices by 0, 90, 180 or 270 degrees at random.
         shift: greatest random shift, in pixels; each shift is of whole pixels.
         rotation: greatest random rotation, in degrees. It interpolates linearly, which takes a
             third of the noise away (the standard deviation of white noise): not for denoising.
@@ -108,7 +110,8 @@ class Recipe:
         target: what a training image is compared with: the data set's own "image"; the "neighbour",
             the slice before or after it in its noisy series where the two agree (`folder` only); or
             the "copy" of pairs that are two noisy copies, either of which may be the source.
-        tile: side of the tiles in which larger images are translated, in pixels.
+        tile: sides of the tiles in which larger images are translated, in pixels: one number, or
+            one for each axis. Of volumes a number above 160 stands for 160.
         allow_shared_patients: permit one patient in both training and test (`folder` only).
         image_every: optimisation steps between image grids.
         checkpoint_every: optimisation steps between checkpoints.
@@ -119,7 +122,7 @@ class Recipe:
     learning_rate: ranges.Rate = 2e-4
     seed: Annotated[int, ranges.Range(0, 2**31 - 1)] = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    crop: ranges.Pixels = 0
+    crop: ranges.Sides = 0
     flip: bool = False
     flip_up_down: bool = False
     turn: bool = False
@@ -136,7 +139,7 @@ class Recipe:
     source_series: str = ""
     target_series: str = ""
     target: Literal["image", "neighbour", "copy"] = "image"
-    tile: ranges.Positive = 512
+    tile: ranges.Tile = 512
     allow_shared_patients: bool = False
     image_every: ranges.Count = 1000
     checkpoint_every: ranges.Count = 1000
@@ -147,6 +150,8 @@ class Recipe:
     def __post_init__(self):
         for name, kind in self.hints().items():
             object.__setattr__(self, name, _checked(name, getattr(self, name), kind))
+        for name in ("crop", "tile"):
+            object.__setattr__(self, name, self._sides(name))
         for name in ("source_window", "target_window"):
             window = getattr(self, name) or ()
             pairs = zip(window[::2], window[1::2], strict=True)
@@ -161,6 +166,24 @@ class Recipe:
                 "slices: expected 1 with target=neighbour, whose target would be among the "
                 f"channels of its source. Received: {self.slices}"
             )
+
+    def _sides(self, name: str) -> int | tuple[int, ...]:
+        """A field's sides, as one number where all are equal; refused where an axis has none."""
+        given = getattr(self, name)
+        if isinstance(given, int):
+            return given
+        if len(given) != self.dimensions:
+            axes = {2: "H,W", 3: "D,H,W"}[self.dimensions]
+            raise ValueError(
+                f"{name}: expected one number, or {axes} with dimensions={self.dimensions}. "
+                f"Received: {','.join(map(str, given))}"
+            )
+        return given[0] if len(set(given)) == 1 else given
+
+    @property
+    def crop_sides(self) -> tuple[int, ...]:
+        """Sides of the training patch, (H, W) or (D, H, W); () where whole images are taken."""
+        return per_axis(self.crop, self.dimensions) if self.crop else ()
 
     # What a plugin's recipe may answer in another way. A field of that name does it too.
 
@@ -269,6 +292,11 @@ class Recipe:
         return cls.preset("paper", **fields)
 
 
+def per_axis(sides: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
+    """Sides along each of `axes` axes, of which a recipe gives one number or all."""
+    return sides if isinstance(sides, tuple) else (sides,) * axes
+
+
 class _Outside(Exception):
     """A number that its field's range does not hold."""
 
@@ -311,6 +339,10 @@ def _convert(value: Any, kind: Any) -> Any:
         return number
     if typing.get_origin(kind) is Literal:
         return {str(choice): choice for choice in arguments}[str(value)]
+    if typing.get_origin(kind) in (typing.Union, types.UnionType) and kind != (kind | None):
+        single, several = arguments  # sides: one number, or one for each axis
+        listed = isinstance(value, tuple | list) or (isinstance(value, str) and "," in value)
+        return _convert(value, several if listed else single)
     if type(None) in arguments:  # an optional field
         if value is None or (isinstance(value, str) and value.lower() in ("none", "")):
             return None

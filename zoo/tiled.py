@@ -1,13 +1,16 @@
 """From NumPy arrays through a model to NumPy arrays, in tiles where they are large."""
 
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from zoo import guards
 from zoo.imaging import tiling
+from zoo.recipe import per_axis
+
+LARGEST_CUBE = 160  # voxels along a tile of volumes, of a recipe that gives one number
 
 
 def translated(
@@ -52,8 +55,7 @@ def translated(
         for unlike in guards.reasons(model, images):
             warnings.warn(unlike, guards.UntrainedInput, stacklevel=3)
         answer = answers(images, batch_size) if answers else answered(model, images, batch_size)
-        # Labels have no mean, where tiles overlap or models differ: the probabilities had.
-        result = answer.argmax(-1)[..., None].astype("float32") if model.classes else answer
+        result = decided(model, answer)
     else:
         sides = [side * model.scale for side in images.shape[1:-1]]
         sides = sides if model.tiles else model.network.output_shape[1:-1]
@@ -68,19 +70,88 @@ def answered(model: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
 
     Of a classifier the probabilities `[N, H, W, classes]`.
     """
-    multiple = model.size_multiple
-    margin = -(-model.tile_margin // multiple) * multiple
-    tile = max(model.recipe.tile, 6 * margin) // multiple * multiple
-    if max(images.shape[1:-1]) <= tile or not model.tiles:
+    cut = Cut.of(model)
+    if not model.tiles or cut.takes(images.shape[1:-1]):
         starts = range(0, len(images), batch_size)
         return np.concatenate([model.serve(images[i : i + batch_size]) for i in starts])
-    return tiling.tiled(
-        model.serve,
-        images,
-        tile=tile,
-        overlap=2 * margin + multiple * -(-32 // multiple),
-        margin=margin,
-        multiple=multiple,
-        batch_size=batch_size,
-        scale=model.scale,
-    )
+    options: Any = cut._asdict()
+    return tiling.tiled(model.serve, images, batch_size=batch_size, **options)
+
+
+def answered_slices(
+    model: Any, read: tiling.Read, shape: Sequence[int], batch_size: int = 1
+) -> Iterator[np.ndarray]:
+    """The slices of what `answered` gives for one volume, as they are finished.
+
+    Args:
+        model: a `zoo.Translator` of volumes.
+        read, shape, batch_size: as `Translator.translate_slices` takes them.
+    """
+
+    def finite(start: int, stop: int) -> np.ndarray:
+        images = np.asarray(read(start, stop), np.float32)
+        expected = (stop - start, *shape[1:], model.source.channels)
+        if images.shape != expected or not np.isfinite(images).all():
+            raise ValueError(
+                f"read: expected finite numbers of shape {expected} from slice {start} on. "
+                f"Received: shape {images.shape}, or NaN or infinity"
+            )
+        return images
+
+    cut = Cut.of(model)
+    if not model.tiles or cut.takes(shape):
+        yield from model.serve(finite(0, shape[0])[None])[0]
+        return
+    options: Any = cut._asdict()
+    for slab in tiling.slabs(model.serve, finite, shape, batch_size=batch_size, **options):
+        yield from slab
+
+
+def decided(model: Any, answer: np.ndarray) -> np.ndarray:
+    """An answer; of a classifier's probabilities the likeliest class.
+
+    Labels have no mean, where tiles overlap or models differ: the probabilities had.
+    """
+    return answer.argmax(-1)[..., None].astype("float32") if model.classes else answer
+
+
+class Cut(NamedTuple):
+    """How a model's images are cut into tiles: the arguments of `zoo.imaging.tiling.tiled`.
+
+    Attributes:
+        tile, overlap, margin: one number for each axis of an image.
+        multiple, scale: the model's.
+    """
+
+    tile: tuple[int, ...]
+    overlap: tuple[int, ...]
+    margin: tuple[int, ...]
+    multiple: int
+    scale: int
+
+    @classmethod
+    def of(cls, model: Any) -> "Cut":
+        """From the recipe's `tile`, and from how far the network sees.
+
+        Tiles of images are at least so large that margins cost little, and equal the whole. Of
+        volumes the recipe's tile is kept, because memory is what limits it: where it is too small
+        for the margins, half of it is shared with the next one, and blended.
+        """
+        multiple, given = model.size_multiple, model.recipe.tile
+        reach = -(-model.tile_margin // multiple) * multiple
+        sides = per_axis(given, model.dimensions)
+        if model.dimensions == 2:
+            tile = tuple(max(side, 6 * reach) // multiple * multiple for side in sides)
+            shared = 2 * reach + multiple * -(-32 // multiple)
+            return cls(tile, (shared,) * 2, (reach,) * 2, multiple, model.scale)
+        if isinstance(given, int):
+            sides = (min(given, LARGEST_CUBE),) * 3
+        tile = tuple(max(side // multiple, 2) * multiple for side in sides)
+        wanted = 2 * reach + multiple * -(-16 // multiple)
+        overlap = tuple(min(wanted, side // 2 // multiple * multiple) for side in tile)
+        margin = tuple(reach if shared == wanted else shared // 4 for shared in overlap)
+        return cls(tile, overlap, margin, multiple, model.scale)
+
+    def takes(self, shape: Sequence[int]) -> bool:
+        """Whether an image of these sides is no larger than a tile."""
+        return all(size <= side for size, side in zip(shape, self.tile, strict=True))

@@ -194,12 +194,14 @@ class _Loop:
 
     def _estimate(self, done: int) -> float:
         speed = devices.device_speed(self.record["precision"]) * self.record["replicas"]
-        whole = max(self.facts.target_shape or [256])
+        axes = self.recipe.dimensions
+        taken = self.recipe.crop_sides or self.facts.target_shape or (256,) * axes
         seconds, first = 0.0, 0
         for phase in self.phases:
             left = min(phase.steps, max(0, first + phase.steps - done))
             if left:
-                flops = self.model.training_flops(phase, phase.size or self.recipe.crop or whole)
+                sides = (phase.size,) * axes if phase.size else taken
+                flops = self.model.training_flops(phase, sides)
                 seconds += left * (flops / speed + _OVERHEAD) + _COMPILATION
             first += phase.steps
         return seconds

@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import tensorflow as tf
 from zoo import figures, guards, tiled
 from zoo.cache import file_sha256
 from zoo.domain import Domain
+from zoo.imaging import tiling
 from zoo.layers import enlarge, pad_to_multiple
 from zoo.physics import fourier
 from zoo.recipe import Phase, Recipe
@@ -54,7 +55,7 @@ class Translator(keras.Model):
 
     @property
     def size_multiple(self) -> int:
-        """H and W of what the network takes are multiples of this; `call` pads to it."""
+        """The sides of what the network takes are multiples of this; `call` pads to it."""
         return self.recipe.size_multiple
 
     @property
@@ -120,9 +121,14 @@ class Translator(keras.Model):
         Only where that is another network, whose moving average `network` is.
         """
 
-    def training_flops(self, phase: Phase, size: int) -> float:
-        """Floating-point operations of one step, roughly: forward and backward of the network."""
-        shape = (size // self.scale,) * self.dimensions + (self.source.channels,)
+    def training_flops(self, phase: Phase, sides: tuple[int, ...]) -> float:
+        """Floating-point operations of one step, roughly: forward and backward of the network.
+
+        Args:
+            phase: whose batch size it is.
+            sides: of the target's patches, (H, W) or (D, H, W).
+        """
+        shape = (*(side // self.scale for side in sides), self.source.channels)
         return 3.0 * phase.batch_size * forward_flops(self.network, shape)
 
     def picture(self, examples: list[dict[str, np.ndarray]]) -> np.ndarray:
@@ -201,9 +207,10 @@ class Translator(keras.Model):
     def _cropped_values(self, images: tf.Tensor, training: bool) -> tf.Tensor:
         if self.size_multiple == 1:
             return self.values(images, training)
-        height, width = (tf.shape(images)[axis] * self.scale for axis in (1, 2))
+        axes = range(1, self.dimensions + 1)
+        inside = [slice(tf.shape(images)[axis] * self.scale) for axis in axes]
         padded = pad_to_multiple(images, self.size_multiple)
-        return self.values(padded, training)[:, :height, :width]
+        return self.values(padded, training)[(slice(None), *inside)]
 
     def values(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """What the network makes of physical images, as values of the target's scale."""
@@ -269,6 +276,33 @@ class Translator(keras.Model):
                 not finite.
         """
         return tiled.translated(self, array, batch_size)
+
+    def translate_slices(
+        self, read: tiling.Read, shape: Sequence[int], batch_size: int = 1
+    ) -> Iterator[np.ndarray]:
+        """Translate a volume that need not fit into memory: what `translate` gives, slice by slice.
+
+        No more is held than the slices of two rows of tiles (the recipe's `tile`) and their
+        results, however many slices there are. It does not warn of untrained inputs.
+
+        Args:
+            read: start and stop to float32 `[stop - start, H, W, C]` in the source's unit. It is
+                asked in order, but for slices that tiles share.
+            shape: the volume's (D, H, W).
+            batch_size: tiles that go through the network at once.
+
+        Yields:
+            float32 `[H', W', C']` in the target's unit, from the first slice to the last.
+
+        Raises:
+            ValueError: for a model of images, and for slices of another shape or not finite.
+        """
+        if self.dimensions != 3:
+            raise ValueError(
+                f"dimensions: expected a model of volumes. Received: {self.name} of images"
+            )
+        answers = tiled.answered_slices(self, read, shape, batch_size)
+        return (tiled.decided(self, answer) for answer in answers)
 
     def generate(self, n: int, seed: int = 0, first: int = 0) -> np.ndarray:
         """New images `[n, H, W, C]` in the target's unit; only generators have them.

@@ -84,11 +84,12 @@ def slices(case: Case, stacks: dict[str, Any], **same: Any) -> Examples:
 
     Args:
         case: the patient.
-        stacks: as many images `[H, W, C]`, or `[H, W]` of one channel, under each feature's name.
+        stacks: as many images `[H, W, C]`, or `[H, W]` of one channel, or volumes `[D, H, W, C]`,
+            under each feature's name.
         same: features that all examples share.
     """
     for i, images in enumerate(zip(*stacks.values(), strict=True)):
-        whole = (image if image.ndim == 3 else image[..., None] for image in images)
+        whole = (image if image.ndim > 2 else image[..., None] for image in images)
         features = dict(zip(stacks, whole, strict=True))
         yield case.example(f"{case.key}-{i}", **features, **same)
 

@@ -132,3 +132,28 @@ def test_only_training_targets_are_misaligned(tmp_path):
         assert (other["target"] != e["target"]).mean() > 0.2
         share = (other["target_label"] != e["target_label"]).mean()
         assert 0 < share < 0.3
+
+
+def test_volumes_are_stacks_of_neighbouring_slices(tmp_path):
+    from zoo_datasets.cases import Case
+    from zoo_datasets.mr_ct.mr_ct_dataset_builder import Builder
+    from zoo_datasets.simulated import SimulatedConfig
+
+    config = SimulatedConfig(
+        name="small",
+        read=phantom.read,
+        protocol=phantom.Protocol(size=32, depth=8),
+        patients=(1, 0, 0),
+        seed=0,
+    )
+    case = Case(key="P000", patient="P000", facts={"number": 0})
+    ((_, example),) = phantom.read(case, config)
+    volume = example["target"]
+    assert volume.shape == example["source"].shape == (8, 32, 32, 1)
+    # Neighbours, 7 mm apart, are more alike than slices of half a head.
+    near, far = (np.abs(volume[i:].astype(float) - volume[:-i]).mean() for i in (1, 5))
+    assert near < 0.7 * far
+    builder = Builder(config="phantom_3d", data_dir=tmp_path)
+    assert builder.info.features["source"].shape == (24, 64, 64, 1)
+    assert builder.info.metadata["dimensions"] == 3
+    assert builder.info.metadata["target"]["spacing"] == [3.5, 3.5, 3.5]

@@ -259,7 +259,7 @@ def test_resolve_fills_in_the_crop_and_the_classes():
     assert (resolved.crop, resolved.shape_classes) == (64, 3)
     assert resolved.extra_features == ("source_label", "target_label")
     assert CycleGANRecipe().extra_features == ()
-    with pytest.raises(ValueError, match="holds squares of one size"):
+    with pytest.raises(ValueError, match="holds images of one size"):
         recipe.resolve(dataclasses.replace(facts, source_shape=(64, 32)))
     with pytest.raises(ValueError, match="no label_names"):
         recipe.resolve(dataclasses.replace(facts, label_names=()))

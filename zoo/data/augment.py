@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from zoo import registry
-from zoo.recipe import DataFacts, Recipe
+from zoo.recipe import DataFacts, Recipe, per_axis
 
 _EXACT = 3  # folded into a stream's seed: for flips up-down and turns
 
@@ -44,8 +44,10 @@ def augment(
     axes = images[0].shape.rank - 1
     draws = tf.random.stateless_uniform((8,), seed, -1.0, 1.0)
     whole = tf.shape(images[0])[:axes]
+    # Sides of the window on the coarsest image.
+    sides = tuple(side // max(factors) for side in per_axis(recipe.crop, axes))
     if recipe.crop:
-        window = tf.fill([axes], recipe.crop // max(factors))
+        window = tf.constant(sides)
         room = whole - window
         place = tf.concat([draws[7:], draws[:2]], 0)[-axes:]
         place = (place + 1.0) / 2.0 * tf.cast(room + 1, tf.float32)
@@ -65,14 +67,14 @@ def augment(
     quarters, upside_down = turned[0], turned[1] < 2
 
     def change(image: tf.Tensor, factor: int, label: bool) -> tf.Tensor:
-        cropped = recipe.crop // max(factors) * factor
-        shape = [cropped or side for side in image.shape[:-1]] + [image.shape[-1]]
-        first, sides = start * factor, window * factor
+        cropped = [side * factor for side in sides]
+        shape = [*(cropped if recipe.crop else image.shape[:-1]), image.shape[-1]]
+        first, extent = start * factor, window * factor
         if recipe.rotation or recipe.zoom:
-            image = affine(image, first, sides, angle, scale, mirror, nearest=label)
+            image = affine(image, first, extent, angle, scale, mirror, nearest=label)
         else:
             if recipe.crop or recipe.shift or size:
-                image = _take(image, first, sides)
+                image = _take(image, first, extent)
             if recipe.flip:  # `image[:, ::-1]` and `tf.where` are several times slower
                 image = tf.cond(mirror, lambda: tf.reverse(image, [axes - 1]), lambda: image)
             if not label:

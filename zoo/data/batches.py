@@ -258,13 +258,18 @@ def _check_sizes(
     batch_size: int,
 ) -> None:
     """Refuses images that a batch cannot hold."""
-    crop = recipe.crop
+    crop = recipe.crop_sides
     # What the recipe itself says.
-    if 0 < crop < size:
-        raise ValueError(f"crop: expected {size} or more, or 0. Received: {crop}")
-    if crop % recipe.scale:
+    if any(side < size for side in crop):
+        raise ValueError(f"crop: expected {size} or more, or 0. Received: {recipe.crop}")
+    if any(side % recipe.scale for side in crop):
         raise ValueError(
-            f"crop: expected a multiple of the scale {recipe.scale}, or 0. Received: {crop}"
+            f"crop: expected a multiple of the scale {recipe.scale}, or 0. Received: {recipe.crop}"
+        )
+    if recipe.turn and crop and crop[-1] != crop[-2]:
+        raise ValueError(
+            "turn: expected a crop as wide as high, which a quarter turn leaves as it is. "
+            f"Received: crop={','.join(map(str, crop))}"
         )
     if recipe.dimensions == 3 and (recipe.shift or recipe.rotation or recipe.zoom):
         raise ValueError(

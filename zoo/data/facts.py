@@ -134,16 +134,22 @@ def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
     if target.classes and not recipe.label_names:
         recipe = dataclasses.replace(recipe, label_names=facts.label_names)
     recipe = recipe.resolve(facts)
-    sides = (recipe.crop // recipe.scale,) if recipe.crop else facts.source_shape or ()
+    cropped = tuple(side // recipe.scale for side in recipe.crop_sides)
+    sides = cropped or facts.source_shape or ()
     if any(side % recipe.size_multiple for side in sides):
         name = "crop" if recipe.crop else "dataset"
         raise ValueError(
             f"{name}: {entry.model} with this recipe takes sides that are multiples of "
-            f"{recipe.size_multiple}; set crop to one. Received: {'x'.join(map(str, sides))}"
+            f"{recipe.size_multiple}; set crop to one. Received: {_shown(sides)}"
         )
     return dataclasses.replace(
         entry, recipe=recipe, source=source.to_dict(), target=target.to_dict(), facts=facts
     )
+
+
+def _shown(sides: tuple[int, ...]) -> str:
+    """Sides as a recipe gives them: one number where all are equal."""
+    return "x".join(map(str, sides if len(set(sides)) > 1 else sides[:1]))
 
 
 def _check_kind(entry: Entry, facts: DataFacts) -> None:

@@ -184,7 +184,7 @@ def _translate_one(run: _Run, volume: Volume, paths: list[Path]) -> None:
     skipped: list[Problem] = []
     skip = functools.partial(_skip, skipped=skipped)
     if model.dimensions == 3:
-        made = slices.whole(model, volume, run.grid, run.batch_size)
+        made = slices.whole(model, volume, run.grid, run.batch_size, run.bar.update)
     else:
         made = slices.one_by_one(model, volume, run.grid, run.batch_size, skip, run.bar.update)
     with contained("output"):

@@ -9,30 +9,34 @@ import numpy as np
 from zoo import guards
 from zoo.errors import contained
 from zoo.imaging.geometry import Grid
-from zoo.imaging.resampling import resampling
+from zoo.imaging.resampling import Regridded, resampling
 from zoo.imaging.volume import Volume
 
 Skip = Callable[[Path, ValueError], None]  # reports a file that is left out, and why
 Slices = Iterator[tuple[int, np.ndarray]]  # index and pixels on the output's grid, ascending
 
 
-def whole(model: Any, volume: Volume, grid: Grid, batch_size: int) -> Slices:
-    """The slices of a volume that goes through the model at once.
+def whole(
+    model: Any, volume: Volume, grid: Grid, batch_size: int, done: Callable[[], Any] = lambda: None
+) -> Slices:
+    """The slices of a volume that goes through a model of volumes, in tiles where it is large.
+
+    Of the volume no more is held than the slices of two rows of tiles, unless the model knows no
+    `translate_slices`.
 
     Args:
         model: a `zoo.Translator` of volumes.
         volume: in its unit.
         grid: how much finer the output's grid is.
         batch_size: tiles that the model gets at once.
+        done: called after each slice of the volume.
 
     Raises:
         ValueError: where a slice cannot be read: a volume has no holes.
     """
-    forward, back = resampling(
-        volume, model.recipe.spacing, grid, whole=True, nearest=bool(model.classes)
-    )
 
-    def read(index: int) -> np.ndarray:
+    # from the file
+    def get(index: int) -> np.ndarray:
         try:
             with contained("unreadable"):
                 return volume.read(index)
@@ -42,12 +46,30 @@ def whole(model: Any, volume: Volume, grid: Grid, batch_size: int) -> Slices:
                 f"slice {index}: {error}"
             ) from error
 
-    with contained("resampling"):
-        images = forward(np.stack([read(index) for index in range(volume.length)]))[None]
-    if images.ndim == 4:
-        images = images[..., None]
-    result = _answer(model, images, batch_size)[0]
-    yield from enumerate(back(result))
+    # to the network's grid
+    spacing, nearest = model.recipe.spacing, bool(model.classes)
+    regridded = Regridded(volume, get, spacing, grid, nearest=nearest)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        with contained("resampling"):
+            images = regridded.read(start, stop)
+        return images[..., None] if images.ndim == 3 else images
+
+    # through the network
+    def results() -> Iterator[np.ndarray]:
+        if not hasattr(model, "translate_slices"):
+            yield from _answer(model, read(0, regridded.shape[0])[None], batch_size)[0]
+            return
+        with contained("model"):
+            for result in model.translate_slices(read, regridded.shape, batch_size):
+                require_finite(result)
+                yield result[..., 0] if model.target.channels == 1 else result
+
+    # and back, as the slices come
+    for index, result in enumerate(regridded.back(results())):
+        yield index, result
+        if index % grid.depth == 0:
+            done()
 
 
 def one_by_one(

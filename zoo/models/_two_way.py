@@ -53,7 +53,7 @@ class TwoWay(keras.Model):
     """The encoders and decoders of A and B, saved together.
 
     Args:
-        encoder_a, encoder_b: `[N, H, W, C]` in [-1, 1] to a code `[N, H/4, W/4, K]`.
+        encoder_a, encoder_b: `[N, H, W, C]`, or volumes, in [-1, 1] to a code `[N, H/4, W/4, K]`.
         decoder_a, decoder_b: a code to float32 `[N, H, W, C]` in [-1, 1].
         served: what a call does, "AtoB" or "BtoA".
     """
@@ -158,9 +158,9 @@ class TwoWayTranslator(Translator):
         """How often a step runs an encoder and a decoder."""
         return 5
 
-    def training_flops(self, phase: Phase, size: int) -> float:
-        generator = forward_flops(self.network, (size, size, self.source.channels))
-        judge = forward_flops(self.discriminator_b, (size, size, self.domain_b.channels))
+    def training_flops(self, phase: Phase, sides: tuple[int, ...]) -> float:
+        generator = forward_flops(self.network, (*sides, self.source.channels))
+        judge = forward_flops(self.discriminator_b, (*sides, self.domain_b.channels))
         return phase.batch_size * (3 * self.generator_passes * generator + 2 * 8 * judge)
 
     def test_step(self, batch: dict) -> dict[str, tf.Tensor]:
@@ -183,7 +183,7 @@ class TwoWayTranslator(Translator):
 
     def _there_and_back(self, here: str, image: np.ndarray) -> list[tuple[str, Domain, np.ndarray]]:
         """A domain's image, its translation, and what that is translated back into; their names."""
-        there, height, width = OTHER[here], *image.shape[:2]
+        there = OTHER[here]
         a, b = here.upper(), there.upper()
         values = self.domain(here).scale(tf.constant(image[None]))
         values = pad_to_multiple(values, self.size_multiple)
@@ -195,7 +195,10 @@ class TwoWayTranslator(Translator):
             (f"{a} to {b}", self.domain(there), translated),
             (f"{a} to {b} to {a}", self.domain(here), back),
         ):
-            found.append((name, domain, domain.decode(shown)[0, :height, :width].numpy()))
+            whole = domain.decode(shown)[0].numpy()
+            whole = whole[tuple(slice(side) for side in image.shape[:-1])]
+            # Of a volume the middle slice.
+            found.append((name, domain, whole if whole.ndim == 3 else whole[len(whole) // 2]))
         return found
 
     def _translated(self, here: str, values: tf.Tensor) -> tf.Tensor:

@@ -448,7 +448,7 @@ class Automap(Translator):
                 f"was made. Received: shape {tuple(shape)}"
             )
 
-    def training_flops(self, phase: Phase, size: int) -> float:
+    def training_flops(self, phase: Phase, sides: tuple[int, ...]) -> float:
         flops = 3.0 * forward_flops(self.network, self.network.input_shape[1:])
         if self.recipe.variant == "pix2pix":
             flops += 8.0 * forward_flops(self.discriminator, self.network.output_shape[1:])

@@ -46,7 +46,15 @@ from keras import layers
 import zoo
 from zoo import losses, ranges
 from zoo.domain import Domain
-from zoo.layers import LinearDecay, Norm, ReflectionPadding, patch_gan
+from zoo.layers import (
+    LinearDecay,
+    Norm,
+    ReflectionPadding,
+    convolution,
+    patch_gan,
+    ranked,
+    require_patches,
+)
 from zoo.models._two_way import OTHER, TwoWay, TwoWayRecipe, TwoWayTranslator
 from zoo.models._unet import unet
 from zoo.recipe import DataFacts
@@ -59,6 +67,7 @@ class CycleGANRecipe(TwoWayRecipe):
 
     Attributes:
         steps: the paper trains 200 epochs; the second half decays the rate linearly to zero.
+        dimensions: 2 for images, 3 for volumes.
         base_filters: channels of the generators' first layer.
         blocks: residual blocks; 9, or 6 for 128×128 pixels.
         norm: normalisation in the generators.
@@ -88,8 +97,9 @@ class CycleGANRecipe(TwoWayRecipe):
     """
 
     steps: ranges.Count = 200_000
-    crop: ranges.Pixels = 256
+    crop: ranges.Sides = 256
     flip: bool = True
+    dimensions: Literal[2, 3] = 2
     base_filters: ranges.Filters = 64
     blocks: ranges.Blocks = 9
     norm: Literal["instance", "none"] = "instance"
@@ -135,23 +145,33 @@ class CycleGANRecipe(TwoWayRecipe):
     def extra_features(self) -> tuple[str, ...]:
         return ("source_label", "target_label") if self.lambda_shape else ()
 
+    @property
+    def size_multiple(self) -> int:
+        # A quarter of the slices of a thin volume must be two, or there is nothing to reflect.
+        return 8 if self.dimensions == 3 else 4
+
     def resolve(self, facts: DataFacts) -> Self:
         """The recipe with the size of the buffer's images and the number of label classes.
 
         Raises:
-            ValueError: for a buffer of images of several sizes, and for `lambda_shape` on data
+            ValueError: for a buffer of images of several sizes, for images that a discriminator is
+                too deep for, and for `lambda_shape` on data
                 without label names.
         """
         recipe = self
         if recipe.buffer and not recipe.crop:
-            sides = {*(facts.source_shape or (0,)), *(facts.target_shape or (0,))}
-            if len(sides) > 1 or 0 in sides:
+            shape = facts.source_shape
+            if shape is None or shape != facts.target_shape:
                 raise ValueError(
-                    "crop: the image buffer holds squares of one size; set crop, or buffer=0. "
+                    "crop: the image buffer holds images of one size; set crop, or buffer=0. "
                     f"Received: crop=0 with sources {facts.source_shape} and targets "
                     f"{facts.target_shape}"
                 )
-            recipe = dataclasses.replace(recipe, crop=sides.pop())
+            recipe = dataclasses.replace(recipe, crop=shape)
+        sides = recipe.crop_sides or facts.target_shape or ()
+        require_patches(sides, recipe.discriminator_layers)
+        if recipe.lambda_latent:
+            require_patches(sides, 1, shrink=4)
         if recipe.lambda_shape and not recipe.shape_classes:
             if not facts.label_names:
                 raise ValueError(
@@ -167,11 +187,11 @@ class CycleGANRecipe(TwoWayRecipe):
 
 def encoder(channels: int, recipe: CycleGANRecipe) -> keras.Model:
     """A generator's first half, with the greater half of the residual blocks."""
-    block = _Block(recipe)
-    inputs = keras.Input((None, None, channels))
+    block, rank = _Block(recipe), recipe.dimensions
+    inputs = keras.Input((None,) * rank + (channels,))
     x = block.relu(block.convolution(ReflectionPadding(3)(inputs), recipe.base_filters, 7))
     for level in (1, 2):
-        x = layers.ZeroPadding2D(1)(x)  # "same" would pad at the far edges only
+        x = ranked("ZeroPadding{}D", rank)(1)(x)  # "same" would pad at the far edges only
         x = block.relu(block.convolution(x, recipe.base_filters * 2**level, 3, 2))
     for _ in range((recipe.blocks + 1) // 2):
         x = block.residual(x)
@@ -180,20 +200,20 @@ def encoder(channels: int, recipe: CycleGANRecipe) -> keras.Model:
 
 def decoder(outputs: int, recipe: CycleGANRecipe) -> keras.Model:
     """A generator's second half."""
-    block = _Block(recipe)
-    inputs = keras.Input((None, None, 4 * recipe.base_filters))
+    block, rank = _Block(recipe), recipe.dimensions
+    inputs = keras.Input((None,) * rank + (4 * recipe.base_filters,))
     x = inputs
     for _ in range(recipe.blocks // 2):
         x = block.residual(x)
     for level in (1, 0):
-        x = layers.Conv2DTranspose(
-            recipe.base_filters * 2**level, 3, 2, kernel_initializer=block.init
-        )(x)
+        filters = recipe.base_filters * 2**level
+        x = ranked("Conv{}DTranspose", rank)(filters, 3, 2, kernel_initializer=block.init)(x)
         # The adjoint of the encoder's padding: pixels stay where they were.
-        x = block.relu(layers.Cropping2D(((1, 0), (1, 0)))(x))
+        x = block.relu(ranked("Cropping{}D", rank)(((1, 0),) * rank)(x))
     # Without norm x is larger: the first images, or corrections, should be nearly 0.
     last = _normal(0.02 if recipe.norm == "instance" else 0.002)
-    layer = layers.Conv2D(outputs, 7, activation="tanh", kernel_initializer=last, dtype="float32")
+    options = {"activation": "tanh", "kernel_initializer": last, "dtype": "float32"}
+    layer = convolution(outputs, 7, rank=rank, **options)
     return keras.Model(inputs, layer(ReflectionPadding(3)(x)))
 
 
@@ -205,12 +225,12 @@ class _Block:
     """Pieces of a generator. Biases stay, though instance norm takes them out again."""
 
     def __init__(self, recipe: CycleGANRecipe):
-        self.norm = recipe.norm
+        self.norm, self.rank = recipe.norm, recipe.dimensions
         # Without norm the paper's small weights would let hardly anything through.
         self.init = _normal() if recipe.norm == "instance" else keras.initializers.HeNormal()
 
     def convolution(self, x, filters, size, stride=1):
-        return layers.Conv2D(filters, size, stride, kernel_initializer=self.init)(x)
+        return convolution(filters, size, stride, rank=self.rank, kernel_initializer=self.init)(x)
 
     def normal(self, x):
         return x if self.norm == "none" else Norm(self.norm)(x)
@@ -234,7 +254,7 @@ class ImageBuffer(keras.layers.Layer):
 
     Args:
         size: images kept.
-        shape: of an image, `(H, W, C)`.
+        shape: of an image, `(H, W, C)`, or of a volume.
     """
 
     def __init__(self, size: int, shape: tuple[int, ...], **kwargs: Any):
@@ -303,6 +323,7 @@ class CycleGAN(TwoWayTranslator):
         judge = functools.partial(
             patch_gan,
             filters=recipe.discriminator_filters,
+            rank=recipe.dimensions,
             norm=recipe.discriminator_norm,
             spectral_norm=recipe.spectral_norm,
         )
@@ -312,12 +333,12 @@ class CycleGAN(TwoWayTranslator):
             self.discriminator_z = judge(4 * recipe.base_filters, depth=1)
         if recipe.lambda_shape:
             filters, classes = max(recipe.base_filters // 4, 8), max(recipe.shape_classes, 2)
-            self.segmentor_a = unet(channels[0], classes, base_filters=filters, levels=3)
-            self.segmentor_b = unet(channels[1], classes, base_filters=filters, levels=3)
+            options: Any = dict(base_filters=filters, levels=3, dimensions=recipe.dimensions)
+            self.segmentor_a = unet(channels[0], classes, **options)
+            self.segmentor_b = unet(channels[1], classes, **options)
         if recipe.buffer and recipe.crop:
-            size = recipe.crop, recipe.crop
-            self.buffer_a = ImageBuffer(recipe.buffer, (*size, channels[0]))
-            self.buffer_b = ImageBuffer(recipe.buffer, (*size, channels[1]))
+            self.buffer_a = ImageBuffer(recipe.buffer, (*recipe.crop_sides, channels[0]))
+            self.buffer_b = ImageBuffer(recipe.buffer, (*recipe.crop_sides, channels[1]))
         self.adversarial = losses.adversarial(recipe.adversarial)
 
     def generators(self) -> TwoWay:

@@ -309,7 +309,7 @@ class DCGAN(Generator):
         given = self._with_labels(tf.cast(latents, tf.float32), labels)
         return self.images(self.network(given, training=training))
 
-    def training_flops(self, phase: Phase, size: int) -> float:
+    def training_flops(self, phase: Phase, sides: tuple[int, ...]) -> float:
         make = forward_flops(self.generator, self.generator.input_shape[1:])
         judge = forward_flops(self.discriminator, self.discriminator.input_shape[1:])
         return phase.batch_size * (3.0 * make + 8.0 * judge)

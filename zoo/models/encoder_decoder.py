@@ -10,7 +10,8 @@ Kida 2019, figure 1, with 32 filters and not 64).
 
 Input and output `[N, H, W, C]` in physical units; the intensity windows map them to [-1, 1].
 H and W are free: images are padded to a multiple of 2^(levels-1) and cropped back. Where the
-target holds classes the output is a label map: the class of each pixel.
+target holds classes the output is a label map: the class of each pixel. With `dimensions=3` all
+of it has a third axis, `[N, D, H, W, C]`, as in the 3D U-Net (Çiçek et al. 2016, arXiv:1606.06650).
 
     python cli.py --model=encoder_decoder --dataset=ldct train
     python cli.py --model=encoder_decoder --dataset=brain_seg train
@@ -57,6 +58,7 @@ class EncoderDecoderRecipe(Recipe):
     """Defaults are the original U-Net's; the rate and the crop are ours.
 
     Attributes:
+        dimensions: 2 for images, 3 for volumes.
         base_filters: channels of the first level; each level doubles them.
         levels: resolutions, the bottleneck included.
         skips: how the encoder's features reach the decoder; "conv" adds them after a 1×1.
@@ -89,8 +91,9 @@ class EncoderDecoderRecipe(Recipe):
     steps: ranges.Count = 100_000
     batch_size: ranges.Batch = 4
     learning_rate: ranges.Rate = 1e-4
-    crop: ranges.Pixels = 256
+    crop: ranges.Sides = 256
     flip: bool = True
+    dimensions: Literal[2, 3] = 2
     base_filters: ranges.Filters = 64
     levels: ranges.Levels = 5
     skips: Literal["concat", "add", "conv", "none"] = "concat"
@@ -151,6 +154,7 @@ class EncoderDecoder(Translator):
             self.classes or target.channels,
             base_filters=recipe.base_filters,
             levels=recipe.levels,
+            dimensions=recipe.dimensions,
             skips=recipe.skips,
             downsampling=recipe.downsampling,
             upsampling=recipe.upsampling,

@@ -480,7 +480,9 @@ class PGGAN(Generator):
         """
         return self.images(self.network(tf.cast(latents, tf.float32)))
 
-    def training_flops(self, phase: Growth, size: int) -> float:  # type: ignore[override]
+    def training_flops(  # type: ignore[override]
+        self, phase: Growth, sides: tuple[int, ...]
+    ) -> float:
         """Operations of one step: four generator passes, and 14 of the critic per critic update.
 
         A backward pass counts as two forward ones; the penalty's second derivative doubles them.

@@ -10,7 +10,8 @@ CVPR 2017, arXiv:1611.07004.
 Input and output `[N, H, W, C]` in physical units; the intensity windows map them to [-1, 1].
 H and W are free: images are padded to a multiple of 2^levels and cropped back. Where the target
 holds classes the generator gives each pixel's logits, the discriminator sees their softmax, and
-focal cross-entropy and Dice stand for L1; the output is a label map.
+focal cross-entropy and Dice stand for L1; the output is a label map. With `dimensions=3` all of it
+has a third axis, `[N, D, H, W, C]`.
 
     python cli.py --model=pix2pix --dataset=ldct train
 
@@ -40,17 +41,17 @@ What differs from the paper, and why:
 """
 
 import dataclasses
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import tensorflow as tf
 
 import zoo
 from zoo import losses, ranges
 from zoo.domain import Domain
-from zoo.layers import LinearDecay, patch_gan, step_seeds
+from zoo.layers import LinearDecay, patch_gan, require_patches, step_seeds
 from zoo.models import _registration
 from zoo.models._unet import strided_unet
-from zoo.recipe import Phase, Recipe
+from zoo.recipe import DataFacts, Phase, Recipe
 from zoo.step import adam, descend, example_seeds, forward_flops, scaled, unscaled
 from zoo.translator import Translator
 
@@ -65,6 +66,7 @@ class Pix2PixRecipe(Recipe):
 
     Attributes:
         steps: the paper trains 200 epochs; here the second half takes the rate linearly to zero.
+        dimensions: 2 for images, 3 for volumes.
         base_filters: channels of the generator's first layer; doubled up to 8 times that.
         levels: stride-2 layers of the generator; 8 reach 1×1 at 256².
         refine: channels of two 3×3 convolutions at full resolution before the output, on the
@@ -103,8 +105,9 @@ class Pix2PixRecipe(Recipe):
     """
 
     steps: ranges.Count = 200_000
-    crop: ranges.Pixels = 256
+    crop: ranges.Sides = 256
     flip: bool = True
+    dimensions: Literal[2, 3] = 2
     base_filters: ranges.Filters = 64
     levels: ranges.Levels = 8
     refine: Annotated[int, ranges.Range(0, 8192)] = 0
@@ -163,6 +166,11 @@ class Pix2PixRecipe(Recipe):
     def size_multiple(self) -> int:
         return 2**self.levels
 
+    def resolve(self, facts: DataFacts) -> Self:
+        """The recipe itself; a ValueError for images that the discriminator is too deep for."""
+        require_patches(self.crop_sides or facts.target_shape or (), self.discriminator_layers)
+        return self
+
 
 @zoo.register("pix2pix")
 class Pix2Pix(Translator):
@@ -189,6 +197,7 @@ class Pix2Pix(Translator):
             outputs,
             base_filters=recipe.base_filters,
             levels=recipe.levels,
+            dimensions=recipe.dimensions,
             activation="linear" if self.classes else "tanh",
             refine=recipe.refine,
             norm=recipe.norm,
@@ -201,6 +210,7 @@ class Pix2Pix(Translator):
             source.channels + outputs,
             recipe.discriminator_filters,
             recipe.discriminator_layers,
+            rank=recipe.dimensions,
             norm=recipe.discriminator_norm,
             spectral_norm=recipe.spectral_norm,
         )
@@ -243,7 +253,7 @@ class Pix2Pix(Translator):
         real = self.target_values(batch["target"])
         level, error = 0.0, 1.0  # what is subtracted before the losses, and then divided by
         if recipe.relative:
-            level = tf.reduce_mean(source, [1, 2, 3], keepdims=True)
+            level = tf.reduce_mean(source, list(range(1, len(source.shape))), keepdims=True)
             error = losses.input_error(source, real)
 
         def judge(values):
@@ -276,9 +286,9 @@ class Pix2Pix(Translator):
         logs = {"d_loss": unscaled(d_loss), "g_gan": unscaled(g_gan)}
         return logs | self.pixel_logs(output, real)
 
-    def training_flops(self, phase: Phase, size: int) -> float:
+    def training_flops(self, phase: Phase, sides: tuple[int, ...]) -> float:
         channels = self.source.channels, self.target.channels
-        generator = forward_flops(self.network, (size, size, channels[0]))
+        generator = forward_flops(self.network, (*sides, channels[0]))
         judged = channels[0] + (self.classes or channels[1])
-        discriminator = forward_flops(self.discriminator, (size, size, judged))
+        discriminator = forward_flops(self.discriminator, (*sides, judged))
         return phase.batch_size * (3 * generator + 8 * discriminator)

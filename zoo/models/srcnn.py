@@ -87,7 +87,7 @@ class SrcnnRecipe(Recipe):
     batch_size: ranges.Batch = 128
     learning_rate: ranges.Rate = 1e-4
     last_rate: ranges.Rate = 1e-5
-    crop: ranges.Pixels = 40
+    crop: ranges.Sides = 40
     scale: Literal[2, 3, 4, 8] = 2
     filters1: ranges.Filters = 64
     filters2: ranges.Filters = 32
@@ -125,7 +125,7 @@ class SrcnnRecipe(Recipe):
         """
         least = 2 * (self.border + _REACH * self.scale) + 1
         shape = facts.target_shape or (least,)
-        if min(shape) < least or 0 < self.crop < least:
+        if min(*shape, *self.crop_sides) < least:
             raise ValueError(
                 f"crop: expected crops and images of {least} pixels or more at scale "
                 f"{self.scale}. Received: crop {self.crop}, images of {'x'.join(map(str, shape))}"
@@ -230,9 +230,9 @@ class SRCNN(Translator):
         self.last_optimizer.apply(last, weights["last"])
         return {"mse": unscaled(mse)} | self.pixel_logs(output, target)
 
-    def training_flops(self, phase: Phase, size: int) -> float:
-        side = size - 2 * _REACH * self.scale
-        shape = (side, side, self.source.channels)
+    def training_flops(self, phase: Phase, sides: tuple[int, ...]) -> float:
+        edge = 2 * _REACH * self.scale
+        shape = (*(side - edge for side in sides), self.source.channels)
         return 3.0 * phase.batch_size * forward_flops(self.network, shape)
 
 

@@ -77,7 +77,7 @@ class SrganRecipe(Recipe):
         fine_rate: of the second half of the second phase.
         decay: "constant" as above; "linear" takes the rate of each phase to zero over its
             second half, and leaves `fine_rate` unused.
-        crop: sides of the discriminator's images, a multiple of 16 and of the scale.
+        crop: sides of the discriminator's images, multiples of 16 and of the scale.
         scale: output pixels along one input pixel: 2, 4 or 8.
         dimensions: 2 for images, 3 for volumes.
         base_filters: channels of the generator's residual blocks.
@@ -107,7 +107,7 @@ class SrganRecipe(Recipe):
     learning_rate: ranges.Rate = 1e-4
     fine_rate: ranges.Rate = 1e-5
     decay: Literal["constant", "linear"] = "constant"
-    crop: ranges.Pixels = 96
+    crop: ranges.Sides = 96
     scale: Literal[2, 4, 8] = 4
     dimensions: Literal[2, 3] = 2
     base_filters: ranges.Filters = 64
@@ -147,7 +147,7 @@ class SrganRecipe(Recipe):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.crop or self.crop % 2**_LEVELS:
+        if not self.crop or any(side % 2**_LEVELS for side in self.crop_sides):
             raise ValueError(
                 f"crop: expected a multiple of {2**_LEVELS}, because the discriminator takes "
                 f"images of one size and halves it {_LEVELS} times. Received: {self.crop}"
@@ -168,10 +168,11 @@ class SrganRecipe(Recipe):
 
     def resolve(self, facts: DataFacts) -> Self:
         """The recipe itself; a ValueError for images smaller than its crop."""
-        shape = facts.target_shape or (self.crop,)
-        if min(shape) < self.crop:
+        shape = facts.target_shape or self.crop_sides
+        if any(side < taken for side, taken in zip(shape, self.crop_sides, strict=True)):
+            most = min(shape) if isinstance(self.crop, int) else "that along each axis"
             raise ValueError(
-                f"crop: expected at most {min(shape)}, because the images have "
+                f"crop: expected at most {most}, because the images have "
                 f"{'x'.join(map(str, shape))} pixels. Received: {self.crop}"
             )
         return self
@@ -217,7 +218,7 @@ def srresnet(channels: int, outputs: int, recipe: SrganRecipe) -> keras.Model:
 def discriminator(channels: int, recipe: SrganRecipe) -> keras.Model:
     """Images or volumes with sides of `recipe.crop`, `[N, ..., channels]`, to scores `[N, 1]`."""
     rank, spectral = recipe.dimensions, recipe.spectral_norm
-    inputs = x = keras.Input((recipe.crop,) * rank + (channels,))
+    inputs = x = keras.Input((*recipe.crop_sides, channels))
     for level in range(_LEVELS):
         for stride in (1, 2):
             plain = spectral or x is inputs
@@ -325,8 +326,8 @@ class SRGAN(Translator):
         descend(self.generator_optimizer, g_tape, g_loss, self.network.trainable_variables)
         return {"d_loss": d_loss, "g_gan": g_gan, "content": content}, output
 
-    def training_flops(self, phase: Phase, size: int) -> float:
-        flops = super().training_flops(phase, size)
+    def training_flops(self, phase: Phase, sides: tuple[int, ...]) -> float:
+        flops = super().training_flops(phase, sides)
         if phase.name == "SRGAN":
             shape = self.discriminator.input_shape[1:]
             flops += 9.0 * phase.batch_size * forward_flops(self.discriminator, shape)

@@ -80,7 +80,7 @@ class UnitRecipe(TwoWayRecipe):
 
     steps: ranges.Count = 1_000_000
     learning_rate: ranges.Rate = 1e-4
-    crop: ranges.Pixels = 256
+    crop: ranges.Sides = 256
     flip: bool = True
     halve_every: ranges.Count = 100_000
     weight_decay: ranges.Weight = 1e-4
@@ -120,7 +120,7 @@ class UnitRecipe(TwoWayRecipe):
         super().__post_init__()
         # The smallest scale's last stride-2 layer reflects one pixel, and so needs two.
         least = 2 ** (self.discriminator_layers + self.discriminator_scales - 1)
-        if 0 < self.crop < least:
+        if any(side < least for side in self.crop_sides):
             raise ValueError(
                 f"crop: {self.discriminator_scales} discriminators of {self.discriminator_layers} "
                 f"layers need {least} or more. Received: {self.crop}"

@@ -237,8 +237,9 @@ def _fit_memory(entry: Any, choose: Any, free: int, of_what: str, accelerated: b
     """
     while True:
         now = entry()
-        crop = now.recipe.crop
-        most = device.largest_batch(build(now), (crop // now.recipe.scale,) * 2, free)
+        sides, crop = now.recipe.crop_sides, min(now.recipe.crop_sides)
+        taken = tuple(side // now.recipe.scale for side in sides)
+        most = device.largest_batch(build(now), taken, free)
         if most:
             break
         if crop // 2 < _LEAST_CROP:
@@ -254,8 +255,9 @@ def _fit_memory(entry: Any, choose: Any, free: int, of_what: str, accelerated: b
 
 
 def _seconds(entry: Entry, measured: Measured) -> float:
-    side = entry.recipe.crop or entry.recipe.phases()[-1].size or measured.side
-    return device.seconds_a_step(entry, (side,) * entry.recipe.dimensions)
+    side = entry.recipe.phases()[-1].size or measured.side
+    sides = entry.recipe.crop_sides or (side,) * entry.recipe.dimensions
+    return device.seconds_a_step(entry, sides)
 
 
 def _told(measured: Measured) -> dict[str, Any]:

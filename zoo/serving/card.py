@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zoo.domain import HANGS
+from zoo.recipe import per_axis
 
 # Side of the largest volume that an export is tried with: a whole tile may take minutes.
 LARGEST_CUBE = 32
@@ -160,18 +161,27 @@ def _sizes(contract: dict[str, Any], memory: int) -> str:
     finer = f" Every side of the output is {scale} times the input's." if scale > 1 else ""
     if None not in sides:
         return f"Images of {_by(sides)} pixels, and no others.{finer}"
-    tile, took = contract["tile"], ""
+    took = ""
+    # Exports of other versions have one number for all axes.
+    tile, overlap = (
+        list(per_axis(_tuple(contract["tile"][key]), len(sides))) for key in ("size", "overlap")
+    )
     if memory:
-        tried = [min(tile["size"], LARGEST_CUBE)] * 3 if volumes else [tile["size"]] * 2
+        tried = [min(side, LARGEST_CUBE) for side in tile] if volumes else tile
         used = max(1, round(memory / 2**20))
         took = f"One {kind} of {_by(tried)} took about {used} MiB on a CPU, besides the model. "
     return (
         f"Any {free}; the graph pads to a multiple of "
         f"{contract['size_multiple']} and crops again. It does not tile: each {kind} goes through "
         f"whole, and memory grows with {axes}. {took}"
-        f"Cut larger {kind}s into tiles of {_by([tile['size']] * len(sides))} pixels which overlap "
-        f"by {tile['overlap']}, and blend them where they overlap.{finer}"
+        f"Cut larger {kind}s into tiles of {_by(tile)} pixels which overlap "
+        f"by {_by(overlap if len(set(overlap)) > 1 else overlap[:1])}, and blend them where they "
+        f"overlap.{finer}"
     )
+
+
+def _tuple(sides: Any) -> Any:
+    return tuple(sides) if isinstance(sides, list) else sides
 
 
 def _by(sides: Sequence[int | str]) -> str:

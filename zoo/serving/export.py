@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 import zoo
-from zoo import registry
+from zoo import registry, tiled
 from zoo.atomic import write_json
 from zoo.checkpoints import written
 from zoo.serving import card as model_card
@@ -113,6 +113,14 @@ def serving_specs(model: Translator) -> dict[str, tf.TensorSpec]:
     return {"images": tf.TensorSpec(shape, tf.float32, name="images")}
 
 
+def _tile(model: Translator) -> dict[str, Any]:
+    """How large images are to be cut: one number, or of volumes one for each axis."""
+    if isinstance(model.recipe.tile, int) and model.dimensions == 2:
+        return {"size": model.recipe.tile, "overlap": 2 * model.tile_margin}
+    cut = tiled.Cut.of(model)
+    return {"size": list(cut.tile), "overlap": list(cut.overlap)}
+
+
 def card_fields(entry: registry.Entry) -> dict[str, Any]:
     """The card's fields that a registry entry knows; give them to `export` as its `card`."""
     fields: dict[str, Any] = {"name": Path(entry.name).name}
@@ -176,7 +184,7 @@ def _contract(
         "source": model.source.to_dict(),
         "target": model.target.to_dict(),
         "size_multiple": model.size_multiple,
-        "tile": {"size": model.recipe.tile, "overlap": 2 * model.tile_margin},
+        "tile": _tile(model),
         "precision": model.precision,
         "weights_sha256": model.weights_hash,
         "dataset": fields.get("dataset"),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from zoo.recipe import per_axis
 from zoo.serving import card
 from zoo.translator import Translator
 
@@ -119,9 +120,10 @@ def _questions(model: Translator, specs: Mapping[str, tf.TensorSpec]) -> dict[st
     if None not in sides:
         sizes = [sides]
     elif len(sides) == 3:
-        sizes = [(5, 9, 12), (8, 8, 8), [min(model.recipe.tile, card.LARGEST_CUBE)] * 3]
+        tile = per_axis(model.recipe.tile, 3)
+        sizes = [(5, 9, 12), (8, 8, 8), [min(side, card.LARGEST_CUBE) for side in tile]]
     else:
-        sizes = [(37, 51), (64, 64), [model.recipe.tile] * 2]
+        sizes = [(37, 51), (64, 64), per_axis(model.recipe.tile, 2)]
     # Somewhat beyond the window, as real images are.
     (low, high), margin = model.source.window, 0.1 * model.source.span
     for i, size in enumerate(sizes):

@@ -1,5 +1,6 @@
 """mr_ct: MR and CT of the same patient, simulated (`phantom`) or SynthRAD2023 (Task 1)."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -26,7 +27,10 @@ def _synthrad(region: str) -> SourceConfig:
 
 
 class Builder(SimulatedBuilder):
-    """Pairs `source` (MR, signal) and `target` (CT, int16 HU), `[H, W, 1]`, with label maps."""
+    """Pairs `source` (MR, signal) and `target` (CT, int16 HU), `[H, W, 1]`, with label maps.
+
+    Volumes are `[D, H, W, 1]`.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}
@@ -63,6 +67,14 @@ class Builder(SimulatedBuilder):
             patients=(6, 2, 2),
             seed=41,
         ),
+        SimulatedConfig(
+            name="phantom_3d",
+            description="Simulated heads as volumes, 24 x 64 x 64 at 3.5 mm.",
+            read=phantom.read,
+            protocol=phantom.Protocol(size=64, depth=24),
+            patients=(30, 8, 8),
+            seed=42,
+        ),
         _synthrad("brain"),
         _synthrad("pelvis"),
     ]
@@ -71,13 +83,18 @@ class Builder(SimulatedBuilder):
         config = self.builder_config
         image = features.Image
         if isinstance(config, SimulatedConfig):
-            size, spacing = config.protocol.size, (config.protocol.spacing,) * 2
-            shape = (size, size, 1)
-            mr = mr_scan.image(size, config.protocol.spacing)
+            protocol, facts = config.protocol, {}
+            shape: tuple[int | None, ...] = (protocol.size, protocol.size, 1)
+            if protocol.depth:
+                shape, facts = (protocol.depth, *shape), {"dimensions": 3}
+            spacing = (protocol.spacing,) * (len(shape) - 1)
+            mr = dataclasses.replace(
+                mr_scan.image(protocol.size, protocol.spacing), shape=shape, spacing=spacing
+            )
             ct = image(shape, np.int16, "CT", "HU", features.CT_WINDOW, spacing)
             labels, others = list(brain.LABELS), {}
         else:
-            shape = (None, None, 1)
+            shape, facts = (None, None, 1), {}
             mr = image(shape, np.float32, "MR", "signal", (0.0, 1.5 * synthrad.SCALED))
             ct = image(shape, np.int16, "CT", "HU", features.CT_WINDOW)
             labels, others = (
@@ -90,5 +107,6 @@ class Builder(SimulatedBuilder):
             others,
             spacing=bool(others),
             label_names=labels,
+            metadata=facts,
             homepage=synthrad.HOMEPAGE,
         )

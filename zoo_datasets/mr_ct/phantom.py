@@ -24,10 +24,12 @@ from zoo_datasets.phantoms.noise import correlated
 from zoo_datasets.phantoms.slices import heights
 from zoo_datasets.simulated import SimulatedConfig, slices
 
+_BOTTOM = -14.0  # mm, lower end of a volume
+
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """Both protocols: `slices` images of `size` x `size` pixels a patient.
+    """Both protocols: `slices` images of `size` x `size` pixels a patient, or one volume.
 
     `misaligned` is how far training targets are displaced at most, drawn for each slice, in pixels.
     """
@@ -38,11 +40,18 @@ class Protocol:
     ct_noise: tuple[float, float] = (3.0, 6.0)  # HU, by patient
     blur: float = 0.45  # of the CT: standard deviation in mm
     misaligned: tuple[float, float] | None = None
+    depth: int = 0  # slices of a volume, a pixel apart from the temporal lobes up; 0: no volume
 
     @property
     def spacing(self) -> float:
         """Pixel pitch in mm."""
         return brain.FIELD_MM / self.size
+
+    def heights(self, rng: np.random.Generator) -> np.ndarray:
+        """Of a patient's slices, in mm."""
+        if self.depth:
+            return _BOTTOM + (np.arange(self.depth) + 0.5) * self.spacing
+        return heights(rng, self.slices, brain.EXTENT)
 
 
 def patient(protocol: Protocol, seed: int, number: int) -> dict[str, np.ndarray]:
@@ -52,7 +61,7 @@ def patient(protocol: Protocol, seed: int, number: int) -> dict[str, np.ndarray]
     """
     rng = np.random.default_rng([seed, number])
     head = brain.Brain(rng, protocol.size, protocol.spacing)
-    zs = heights(rng, protocol.slices, brain.EXTENT)
+    zs = protocol.heights(rng)
     coil = brain.bias_field(rng, protocol.size, protocol.spacing)
     sigma, noise = rng.uniform(*protocol.mr_noise), rng.uniform(*protocol.ct_noise)
     values = brain.draw_hu(rng)
@@ -75,7 +84,7 @@ def patient(protocol: Protocol, seed: int, number: int) -> dict[str, np.ndarray]
 
 
 def read(case: Case, config: SimulatedConfig[Protocol]) -> Examples:
-    """The slices of a simulated patient."""
+    """The slices of a simulated patient, or the volume."""
     number = case.facts["number"]
     images = patient(config.protocol, config.seed, number)
     labels = {"source_label": images["labels"], "target_label": images["labels"]}
@@ -85,7 +94,10 @@ def read(case: Case, config: SimulatedConfig[Protocol]) -> Examples:
         fields = [displaced.field(rng, config.protocol.size, reach) for _ in images["ct"]]
         images["ct"] = _moved(images["ct"], fields)
         labels["target_label"] = _moved(images["labels"], fields, labels=True)
-    yield from slices(case, {"source": images["mr"], "target": images["ct"]} | labels)
+    stacks = {"source": images["mr"], "target": images["ct"]} | labels
+    if config.protocol.depth:
+        stacks = {name: stack[None, ..., None] for name, stack in stacks.items()}
+    yield from slices(case, stacks)
 
 
 def _moved(stack: np.ndarray, fields: list[np.ndarray], labels: bool = False) -> np.ndarray:
