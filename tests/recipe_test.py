@@ -56,7 +56,10 @@ def test_set_is_typed_by_the_fields():
         ("flip=perhaps", "flip: expected bool"),
         ("learning_rate=nan", "learning_rate: expected float"),
         ("source_window=1", r"source_window: expected tuple\[float, float\] or none"),
-        ("precision=float8", "precision: expected one of auto, float32, bfloat16. Rec.*'float8'"),
+        (
+            "precision=float8",
+            "precision: expected one of auto, float32, bfloat16, float16. Rec.*'float8'",
+        ),
     ],
 )
 def test_bad_assignments_name_the_field(assignment, message):

@@ -1,5 +1,6 @@
 """The devices of this machine: strategies, precision, speed."""
 
+import contextlib
 import math
 import os
 import time
@@ -10,9 +11,29 @@ import tensorflow as tf
 
 from zoo.recipe import Phase
 
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+def prepare() -> None:
+    """Settings of TensorFlow, for the whole process; before it first uses a GPU.
+
+    GPU memory is taken as it is needed, so that a second process fits beside. TensorFloat-32 is
+    off: what a network computes in float32, such as its last layer, would otherwise be multiplied
+    with 10 bits on newer GPUs.
+    """
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        # Where a program used the GPU before, its own choice stands.
+        with contextlib.suppress(RuntimeError, ValueError):
+            tf.config.experimental.set_memory_growth(gpu, True)
+
 
 def resolve_precision(precision: str) -> str:
-    """ "auto" to bfloat16 where the hardware multiplies it natively, float32 elsewhere."""
+    """ "auto" to what the hardware multiplies fast: bfloat16, float16 or else float32.
+
+    GPUs of compute capability 8 and above take bfloat16, those of 7 float16; of several GPUs the
+    oldest decides.
+    """
     if precision != "auto":
         return precision
     if tf.config.list_logical_devices("TPU"):
@@ -20,8 +41,10 @@ def resolve_precision(precision: str) -> str:
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-        fast = all(d.get("compute_capability", (0, 0)) >= (8, 0) for d in details)
-        return "bfloat16" if fast else "float32"
+        oldest = min(d.get("compute_capability", (0, 0)) for d in details)
+        if oldest >= (8, 0):
+            return "bfloat16"
+        return "float16" if oldest >= (7, 0) else "float32"
     flags = Path("/proc/cpuinfo")
     # Without AMX a CPU emulates bfloat16, many times slower than float32.
     fast = flags.exists() and " amx_bf16" in flags.read_text()
@@ -42,6 +65,7 @@ def make_strategy(name: str, phases: Sequence[Phase] = ()) -> tf.distribute.Stra
     """
     if name not in STRATEGIES:
         raise ValueError(f"strategy: expected one of {STRATEGIES}. Received: {name}")
+    prepare()
     if name == "auto" and "TF_CONFIG" in os.environ:
         name = "multi_worker"
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
@@ -100,7 +124,7 @@ def is_chief(distribution: tf.distribute.Strategy) -> bool:
 
 def device_speed(precision: str) -> float:
     """Floating-point operations a second that a convolution reaches on this machine, measured."""
-    dtype = tf.bfloat16 if precision == "bfloat16" else tf.float32
+    dtype = tf.dtypes.as_dtype(precision)
     size, channels = 64, 64
     images = tf.ones([4, size, size, channels], dtype)
     kernel = tf.ones([3, 3, channels, channels], dtype)

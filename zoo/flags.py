@@ -66,7 +66,7 @@ _TABLE = {
               "images in a step, over all replicas; predict: images at once"),
         _Flag("seed", "N", f"plan train {_TRAINED}",
               "of weights, data order, augmentation and noise (default 0)", None, 0),
-        _Flag("precision", "auto|float32|bfloat16", f"plan train {_TRAINED}",
+        _Flag("precision", "auto|float32|bfloat16|float16", f"plan train {_TRAINED}",
               "what the network computes in", "auto"),
         _Flag("strategy", "auto|one|mirrored|multi_worker|tpu", "train",
               "which devices share a step", "auto"),

@@ -2,12 +2,13 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
+from zoo.recipe import Recipe
 from zoo.step import random_uniform
 
 _EPSILON = 1.001e-5  # the fused kernel takes nothing below
@@ -460,6 +461,43 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self) -> dict[str, Any]:
         return {"rate": self.rate, "steps": self.steps}
+
+
+Schedule = Callable[[float, int], Any]  # from a rate and a number of updates
+
+
+def constant(rate: float, steps: int) -> float:
+    """The rate itself."""
+    return rate
+
+
+def scheduled(recipe: Recipe, rate: float, own: Schedule, steps: int = 0) -> Any:
+    """A learning rate as an optimizer takes it, by the recipe's `rate_schedule`.
+
+    Args:
+        rate: the rate at the start.
+        own: the model's own schedule.
+        steps: updates that the optimizer makes; 0: the recipe's.
+    """
+    cosine = keras.optimizers.schedules.CosineDecay
+    schedules = {"own": own, "constant": constant, "linear": LinearDecay, "cosine": cosine}
+    return schedules[recipe.rate_schedule](rate, steps or recipe.steps)
+
+
+@contextlib.contextmanager
+def float32_judge(penalised: bool) -> Iterator[None]:
+    """Within it, layers are float32 where they would be float16 and their gradient is penalised.
+
+    The gradient of a critic's scores for one pixel is small, and its own gradient, times the loss
+    scale, large: float16 holds not both. bfloat16 does.
+    """
+    before = keras.config.dtype_policy()
+    if penalised and before.name == "mixed_float16":
+        keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def pad_to_multiple(images: tf.Tensor, multiple: int) -> tf.Tensor:

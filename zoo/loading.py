@@ -9,8 +9,8 @@ import h5py
 import keras
 import numpy as np
 
+from zoo import devices
 from zoo.cache import weights_file
-from zoo.devices import resolve_precision
 from zoo.domain import Domain
 from zoo.errors import reason
 from zoo.registry import Entry
@@ -32,14 +32,15 @@ def build(entry: Entry, source: Domain | None = None, target: Domain | None = No
         if not isinstance(domain, Domain | None):
             raise ValueError(f"{side}: expected a zoo.Domain. Received: {domain!r}")
     recipe = entry.recipe
-    precision = resolve_precision(recipe.precision)
+    devices.prepare()
+    precision = devices.resolve_precision(recipe.precision)
     if entry.source is not None and entry.target is not None:
         source, target = Domain.from_dict(entry.source), Domain.from_dict(entry.target)
     source = source or Domain(channels=recipe.slices)
     target = target or Domain()
     keras.utils.set_random_seed(recipe.seed)
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    keras.config.set_dtype_policy(devices.POLICIES[precision])
     try:
         model = entry.model_class(recipe, source, target)
     finally:

@@ -81,10 +81,19 @@ class Recipe:
 
     Attributes:
         steps: optimisation steps of the whole run, growing included.
-        batch_size: images in one step, over all replicas; 0 lets the model choose.
+        batch_size: images in one batch, over all replicas; 0 lets the model choose.
+        accumulate: batches whose gradients make one update, by their mean: batches of 4 and
+            accumulate=2 learn as batches of 8 do, in the memory of 4. A step is one update and
+            takes so many batches, so that all schedules stay. Batch normalisation sees each batch
+            alone, and a generator all but the last before its discriminator's update.
+        clip: greatest norm of all gradients of an update together, of each optimizer; larger ones
+            are scaled down to it. 0 clips nothing.
         learning_rate: the optimizer's initial learning rate.
+        rate_schedule: "own" is the publication's; or a constant rate, one that falls on a line to
+            zero over the second half of the steps, or on a cosine over all of them.
         seed: seeds weights, data order, augmentation and all noise inside a step.
-        precision: "auto" takes bfloat16 where the hardware is fast at it.
+        precision: what the network computes in; "auto" takes bfloat16 or float16 where the
+            hardware is fast at it. Weights and the served output are float32.
         crop: sides of the training patch, in pixels of the target: one number, or one for each
             axis, `96,128` (H, W) or `16,128,128` (D, H, W); 0 takes whole images.
         flip: mirror left to right at random; like the next three it moves pixels as they are.
@@ -119,9 +128,12 @@ class Recipe:
 
     steps: ranges.Count = 100_000
     batch_size: ranges.Batch = 1
+    accumulate: ranges.Positive = 1
+    clip: ranges.Weight = 0.0
     learning_rate: ranges.Rate = 2e-4
+    rate_schedule: Literal["own", "constant", "linear", "cosine"] = "own"
     seed: Annotated[int, ranges.Range(0, 2**31 - 1)] = 0
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     crop: ranges.Sides = 0
     flip: bool = False
     flip_up_down: bool = False

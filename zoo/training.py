@@ -23,6 +23,7 @@ from zoo.data.augment import noise_lost
 from zoo.data.facts import example_count, fit_to_data
 from zoo.recipe import DataFacts, Phase, Recipe
 from zoo.registry import Entry
+from zoo.step import require_ready
 from zoo.translator import Translator
 
 _SECONDS_A_CALL = 1.0  # aim of one call into TensorFlow: Ctrl-C and the bar wait for it
@@ -106,6 +107,7 @@ def train(
         with distribution.scope():
             model = loading.build(entry)
             model.compile()
+            require_ready(model)
             step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
             if init is not None:
                 loading.load_network(model, init, "")
@@ -202,7 +204,8 @@ class _Loop:
             if left:
                 sides = (phase.size,) * axes if phase.size else taken
                 flops = self.model.training_flops(phase, sides)
-                seconds += left * (flops / speed + _OVERHEAD) + _COMPILATION
+                a_step = (flops / speed + _OVERHEAD) * self.recipe.accumulate
+                seconds += left * a_step + _COMPILATION
             first += phase.steps
         return seconds
 
@@ -268,7 +271,7 @@ class _Loop:
             self.recipe,
             batch_size=phase.batch_size,
             size=phase.size,
-            first_example=images + done * phase.batch_size,
+            first_example=(images + done * phase.batch_size) * self.recipe.accumulate,
             unpaired=self.model.data == "unpaired",
             facts=self.facts,
         )
@@ -280,7 +283,8 @@ class _Loop:
         while (now := int(self.step.numpy())) < last:
             steps = min(chunk, last - now, *(e - now % e for e in every))
             started = time.monotonic()
-            losses = {k: float(v) / steps for k, v in call(iterator, tf.constant(steps)).items()}
+            count = steps * self.recipe.accumulate
+            losses = {k: float(v) / count for k, v in call(iterator, tf.constant(count)).items()}
             seconds = (time.monotonic() - started) / steps
             if self.distribution.cluster_resolver is not None:
                 # A collective's key holds the loop's iteration: calls of different lengths on two
@@ -302,7 +306,7 @@ class _Loop:
                 )
 
     def _function(self, iterator):
-        """`steps` optimisation steps in one call, and the sums of their losses."""
+        """The steps of so many batches in one call, and the sums of their losses."""
 
         @tf.function(autograph=False)  # a step has no Python control flow on tensors
         def one(batch):
@@ -315,11 +319,11 @@ class _Loop:
         names = sorted(one.get_concrete_function(iterator.element_spec).structured_outputs)
 
         @tf.function(reduce_retracing=True)
-        def run(iterator, steps):
+        def run(iterator, count):
             # One copy of the step: TensorFlow may fuse another one differently, and which of them
-            # runs would depend on how many steps a call makes, and so on the machine's load.
+            # runs would depend on how many a call makes, and so on the machine's load.
             sums = {name: tf.zeros([]) for name in names}
-            for _ in tf.range(steps):
+            for _ in tf.range(count):
                 losses = one(next(iterator))
                 sums = {name: sums[name] + losses[name] for name in names}
             return sums

@@ -80,7 +80,7 @@ class Translator(keras.Model):
 
     @property
     def precision(self) -> str:
-        """What the network computes in, "float32" or "bfloat16"; its output is float32."""
+        """What the network computes in: float32, bfloat16 or float16; its output is float32."""
         return self.compute_dtype
 
     @property
@@ -364,7 +364,7 @@ class Translator(keras.Model):
                 f"({', '.join(self.optimizers)}), made from its recipe. Received: {optimizer}"
             )
         # XLA is slower than oneDNN on a CPU and does not work under MirroredStrategy.
-        super().compile(optimizer, **{"jit_compile": False} | kwargs)
+        super().compile(optimizer, **{"jit_compile": False, "auto_scale_loss": False} | kwargs)
 
     def fit(
         self,

@@ -10,6 +10,7 @@ from zoo import loading, losses
 from zoo.domain import Domain
 from zoo.models import unit
 from zoo.models.unit import UnitRecipe
+from zoo.step import descend
 
 TINY = {"base_filters": 4, "blocks": 1, "crop": 32, "discriminator_filters": 4}
 TINY |= {"discriminator_layers": 2, "discriminator_scales": 2}
@@ -68,7 +69,7 @@ def test_weight_decay_is_added_to_the_gradient():
     optimizer = keras.optimizers.SGD(0.5)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(4.0 * weight)
-    model._descend(optimizer, tape, loss, [weight])
+    descend(optimizer, tape, loss, [weight], model.recipe.weight_decay)
     np.testing.assert_allclose(weight, [2 - 0.5 * (4 + 0.2), -3 - 0.5 * (4 - 0.3)], rtol=1e-6)
 
 

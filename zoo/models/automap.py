@@ -58,11 +58,21 @@ from keras import layers
 import zoo
 from zoo import ranges
 from zoo.domain import Domain
-from zoo.layers import LinearDecay, patch_gan, step_seeds
+from zoo.layers import LinearDecay, constant, patch_gan, scheduled, step_seeds
 from zoo.losses import L2, adversarial
 from zoo.models._unet import strided_unet, unet
 from zoo.recipe import DataFacts, Phase, Recipe
-from zoo.step import adam, descend, example_seeds, forward_flops, random_uniform, scaled, unscaled
+from zoo.step import (
+    adam,
+    batches_seen,
+    descend,
+    example_seeds,
+    forward_flops,
+    random_uniform,
+    ready,
+    scaled,
+    unscaled,
+)
 from zoo.translator import Translator
 
 JITTER = 1  # purpose of the random numbers in a step
@@ -372,23 +382,23 @@ class Automap(Translator):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)
         recipe = self.recipe
-        rate = recipe.learning_rate
-        if recipe.decay == "linear":
-            rate = LinearDecay(rate, recipe.steps)
+        own = LinearDecay if recipe.decay == "linear" else constant
+        rate = scheduled(recipe, recipe.learning_rate, own)
         if self.optimizer is None:
             # Keras's epsilon would outweigh the squared gradients of so many weights.
             self.optimizer = keras.optimizers.RMSprop(rate, rho=recipe.rms_decay, epsilon=1e-16)
-        self.network_optimizer = self.optimizer
-        self.network_optimizer.build(self.network.trainable_variables)
+        self.network_optimizer = ready(self, self.network.trainable_variables, self.optimizer)
         if recipe.variant == "pix2pix":
-            self.discriminator_optimizer = adam(self.discriminator.trainable_variables, 2e-4)
+            weights = self.discriminator.trainable_variables
+            self.discriminator_optimizer = adam(self, weights, 2e-4)
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """One step on the squared error, with the variant's other terms."""
         recipe = self.recipe
         source = self.source.encode(tf.cast(batch["source"], tf.float32))
         target = self.target.encode(tf.cast(batch["target"], tf.float32))
-        seeds = example_seeds(batch, source, self.network_optimizer.iterations, recipe.seed)
+        seen = batches_seen(self.network_optimizer)
+        seeds = example_seeds(batch, source, seen, recipe.seed)
         if recipe.jitter:
             noise = random_uniform(seeds, tuple(source.shape[1:]), JITTER)
             source *= 1.0 + recipe.jitter * (2.0 * noise - 1.0)

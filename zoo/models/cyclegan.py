@@ -51,14 +51,25 @@ from zoo.layers import (
     Norm,
     ReflectionPadding,
     convolution,
+    float32_judge,
     patch_gan,
     ranked,
     require_patches,
+    scheduled,
 )
 from zoo.models._two_way import OTHER, TwoWay, TwoWayRecipe, TwoWayTranslator
 from zoo.models._unet import unet
 from zoo.recipe import DataFacts
-from zoo.step import adam, descend, example_seeds, follow, random_uniform, scaled, unscaled
+from zoo.step import (
+    adam,
+    batches_seen,
+    descend,
+    example_seeds,
+    follow,
+    random_uniform,
+    scaled,
+    unscaled,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -327,10 +338,11 @@ class CycleGAN(TwoWayTranslator):
             norm=recipe.discriminator_norm,
             spectral_norm=recipe.spectral_norm,
         )
-        self.discriminator_a = judge(channels[0], depth=recipe.discriminator_layers)
-        self.discriminator_b = judge(channels[1], depth=recipe.discriminator_layers)
-        if recipe.lambda_latent:
-            self.discriminator_z = judge(4 * recipe.base_filters, depth=1)
+        with float32_judge(recipe.adversarial == "wgan"):
+            self.discriminator_a = judge(channels[0], depth=recipe.discriminator_layers)
+            self.discriminator_b = judge(channels[1], depth=recipe.discriminator_layers)
+            if recipe.lambda_latent:
+                self.discriminator_z = judge(4 * recipe.base_filters, depth=1)
         if recipe.lambda_shape:
             filters, classes = max(recipe.base_filters // 4, 8), max(recipe.shape_classes, 2)
             options: Any = dict(base_filters=filters, levels=3, dimensions=recipe.dimensions)
@@ -386,12 +398,13 @@ class CycleGAN(TwoWayTranslator):
         if recipe.lambda_perceptual:
             self.perceptual = losses.Perceptual(recipe.extractor, recipe.extractor_layer)
 
-        rate = LinearDecay(recipe.learning_rate, recipe.steps)
-        judging = LinearDecay(recipe.discriminator_rate or recipe.learning_rate, recipe.steps)
-        self.generator_optimizer = adam(self.trained.trainable_variables, rate)
-        self.discriminator_optimizer = adam(self._judges(), judging)
+        rate = scheduled(recipe, recipe.learning_rate, LinearDecay)
+        judging = recipe.discriminator_rate or recipe.learning_rate
+        judging = scheduled(recipe, judging, LinearDecay)
+        self.generator_optimizer = adam(self, self.trained.trainable_variables, rate)
+        self.discriminator_optimizer = adam(self, self._judges(), judging)
         if recipe.lambda_shape:
-            self.segmentor_optimizer = adam(self._segmentors(), rate)
+            self.segmentor_optimizer = adam(self, self._segmentors(), rate)
 
     def _judges(self) -> list:
         judges = [self.discriminator_a, self.discriminator_b]
@@ -404,8 +417,8 @@ class CycleGAN(TwoWayTranslator):
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """One step of the generators, then one of the discriminators (the paper's eq. 3)."""
         recipe = self.recipe
-        iterations = self.generator_optimizer.iterations
-        seeds = example_seeds(batch, batch["source"], iterations, recipe.seed)
+        seen = batches_seen(self.generator_optimizer)
+        seeds = example_seeds(batch, batch["source"], seen, recipe.seed)
         real, labels = self.given(batch), self._labels(batch)
         # The generators.
         with tf.GradientTape() as tape:
@@ -413,9 +426,10 @@ class CycleGAN(TwoWayTranslator):
             fakes = {t: self.decoded(t, codes[s], real[s]) for s, t in OTHER.items()}
             terms = self._terms(real, codes, fakes, labels)
             share = self.weighted_sum(terms)
-        descend(self.generator_optimizer, tape, share, self.trained.trainable_variables)
+        weights = self.trained.trainable_variables
+        changed = descend(self.generator_optimizer, tape, share, weights)
         if recipe.ema:
-            follow(self.network, self.trained, recipe.ema)
+            follow(self.network, self.trained, recipe.ema, changed)
         # The discriminators, and the segmentors.
         with tf.GradientTape() as tape:
             d_share = 0.5 * self._judgement(real, codes, fakes, seeds)

@@ -47,13 +47,14 @@ from keras import layers
 import zoo
 from zoo import ranges
 from zoo.domain import Domain
-from zoo.layers import Norm, convolution
+from zoo.layers import Norm, constant, convolution, float32_judge, scheduled
 from zoo.losses import adversarial, mean_gradient_penalty
 from zoo.models._generator import Generator, GeneratorRecipe, fitting_resolution
 from zoo.recipe import DataFacts, Phase
 from zoo.step import (
     adam,
     averaged,
+    batches_seen,
     descend,
     example_seeds,
     follow,
@@ -220,7 +221,9 @@ class DCGAN(Generator):
                 f"Received: {recipe.class_names}"
             )
         self.generator = generator(recipe, target.channels)
-        self.discriminator = discriminator(recipe, target.channels)
+        penalised = recipe.adversarial == "wgan" and recipe.gradient_penalty > 0
+        with float32_judge(penalised):
+            self.discriminator = discriminator(recipe, target.channels)
         self.network = self.generator
         if recipe.ema:
             self.network = averaged(self.generator, generator(recipe, target.channels))
@@ -231,10 +234,11 @@ class DCGAN(Generator):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)
-        rate = self.recipe.learning_rate
-        judging = self.recipe.discriminator_rate or rate
-        self.generator_optimizer = adam(self.generator.trainable_variables, rate)
-        self.discriminator_optimizer = adam(self.discriminator.trainable_variables, judging)
+        recipe = self.recipe
+        rate = scheduled(recipe, recipe.learning_rate, constant)
+        judging = scheduled(recipe, recipe.discriminator_rate or recipe.learning_rate, constant)
+        self.generator_optimizer = adam(self, self.generator.trainable_variables, rate)
+        self.discriminator_optimizer = adam(self, self.discriminator.trainable_variables, judging)
 
     def continue_from_network(self) -> None:
         self.generator.set_weights(self.network.get_weights())
@@ -249,7 +253,8 @@ class DCGAN(Generator):
         recipe = self.recipe
         real = self.real(batch, recipe.side)
         labels = batch["label"] if recipe.conditional else None
-        seeds = example_seeds(batch, real, self.generator_optimizer.iterations, recipe.seed)
+        seen = batches_seen(self.generator_optimizer)
+        seeds = example_seeds(batch, real, seen, recipe.seed)
         latents = self._with_labels(random_normal(seeds, (recipe.latent,), LATENT), labels)
         loss = adversarial(recipe.adversarial)
 
@@ -269,9 +274,10 @@ class DCGAN(Generator):
             weights = self.discriminator.trainable_variables
             descend(self.discriminator_optimizer, d_tape, objective, weights)
             g_share = loss.generator(judge(fake))
-        descend(self.generator_optimizer, g_tape, g_share, self.generator.trainable_variables)
+        weights = self.generator.trainable_variables
+        changed = descend(self.generator_optimizer, g_tape, g_share, weights)
         if recipe.ema:
-            follow(self.network, self.generator, recipe.ema)
+            follow(self.network, self.generator, recipe.ema, changed)
         return {"d_loss": unscaled(d_share), "g_loss": unscaled(g_share)}
 
     def _with_labels(self, values: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:

@@ -38,11 +38,11 @@ import tensorflow as tf
 import zoo
 from zoo import losses, ranges
 from zoo.domain import Domain
-from zoo.layers import LinearDecay
+from zoo.layers import LinearDecay, scheduled
 from zoo.models import _registration
 from zoo.models._unet import unet
 from zoo.recipe import Recipe
-from zoo.step import adam, descend, unscaled
+from zoo.step import adam, descend, ready, unscaled
 from zoo.translator import Translator
 
 PIXEL_LOSSES = {
@@ -173,14 +173,13 @@ class EncoderDecoder(Translator):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)
         if self.optimizer is None:
-            rate = LinearDecay(self.recipe.learning_rate, self.recipe.steps)
+            rate = scheduled(self.recipe, self.recipe.learning_rate, LinearDecay)
             self.optimizer = keras.optimizers.Adam(rate)
-        self.network_optimizer = self.optimizer
-        self.network_optimizer.build(self.network.trainable_variables)
+        self.network_optimizer = ready(self, self.network.trainable_variables, self.optimizer)
         recipe = self.recipe
         if recipe.registration:
-            rate = LinearDecay(recipe.learning_rate, recipe.steps)
-            self.registration_optimizer = adam(self.registration.trainable_variables, rate)
+            rate = scheduled(recipe, recipe.learning_rate, LinearDecay)
+            self.registration_optimizer = adam(self, self.registration.trainable_variables, rate)
         if self.classes:
             self.terms = losses.classification(recipe.focal_gamma, recipe.lambda_dice)
         else:

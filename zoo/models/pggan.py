@@ -60,11 +60,21 @@ import tensorflow as tf
 import zoo
 from zoo import ranges
 from zoo.domain import Domain
+from zoo.layers import float32_judge
 from zoo.losses import mean_gradient_penalty
 from zoo.models._equalised import Conv, Dense, downsample, minibatch_stddev, pixel_norm, upsample
 from zoo.models._generator import Generator, GeneratorRecipe, fitting_resolution
 from zoo.recipe import DataFacts, Phase
-from zoo.step import adam, descend, example_seeds, forward_flops, random_normal, scaled
+from zoo.step import (
+    adam,
+    batches_seen,
+    descend,
+    example_seeds,
+    forward_flops,
+    new_share,
+    random_normal,
+    scaled,
+)
 
 SIZES = tuple(2**n for n in range(2, 11))  # 4 ... 1024
 CRITIC_LATENT, MIXING, GENERATOR_LATENT = 1, 2, 3  # purposes of the random numbers in a step
@@ -189,15 +199,21 @@ class PgganRecipe(GeneratorRecipe):
 
     def level_steps(self) -> list[float]:
         """Steps at each level that `images` makes."""
-        return [self.level_images(n) / (self.batch(n) * self.n_critic) for n in range(self.levels)]
+        times = self.n_critic * self.accumulate
+        return [self.level_images(n) / (self.batch(n) * times) for n in range(self.levels)]
 
     def resolve(self, facts: DataFacts) -> Self:
         """The recipe with its resolution, and with it its steps, chosen for the data.
 
         Raises:
-            ValueError: for images smaller than the resolution, or than 4 x 4 pixels, and for images
-                of several sizes with the resolution left open.
+            ValueError: for images smaller than the resolution, or than 4 x 4 pixels, for images of
+                several sizes with the resolution left open, and for a rate that falls.
         """
+        if self.rate_schedule in ("linear", "cosine"):
+            raise ValueError(
+                "rate_schedule: expected own or constant, because updates are counted from each "
+                f"level's start. Received: {self.rate_schedule}"
+            )
         choices = "a power of two from 4 to 1024"
         side = fitting_resolution(self.resolution, facts.target_shape, SIZES, choices)
         resolved = dataclasses.replace(self, resolution=side)
@@ -365,7 +381,8 @@ class PGGAN(Generator):
         super().__init__(recipe, source, target, **kwargs)
         channels = target.channels
         self.generator = GrowingGenerator(recipe, channels, name="generator")
-        self.critic = Critic(recipe, channels, name="critic")
+        with float32_judge(True):
+            self.critic = Critic(recipe, channels, name="critic")
         self.network = ServedGenerator(recipe, channels, name="network")
         for average, weight in self._averaged():
             average.assign(weight)
@@ -395,8 +412,8 @@ class PGGAN(Generator):
         """Two Adam optimizers over all layers: one checkpoint structure for the whole run."""
         super().compile(*args, **kwargs)
         options = {"rate": self.recipe.learning_rate, "beta_1": 0.0, "beta_2": 0.99}
-        self.generator_optimizer = adam(self.generator.trainable_variables, **options)
-        self.critic_optimizer = adam(self.critic.trainable_variables, **options)
+        self.generator_optimizer = adam(self, self.generator.trainable_variables, **options)
+        self.critic_optimizer = adam(self, self.critic.trainable_variables, **options)
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """`n_critic` updates of the critic and one of the generator, at the phase's level.
@@ -409,19 +426,20 @@ class PGGAN(Generator):
         if phase.fade:
             alpha = tf.convert_to_tensor(self.network.alpha)
             real = blend(upsample(downsample(real)), real, alpha)
-        seeds = example_seeds(batch, real, self.generator_optimizer.iterations, self.recipe.seed)
+        seen = batches_seen(self.generator_optimizer)
+        seeds = example_seeds(batch, real, seen, self.recipe.seed)
         logs: dict[str, tf.Tensor] = {}
         for k in range(self.recipe.n_critic):
             # Every n-th image: the same images make an update whatever the number of replicas.
             part = slice(k, None, self.recipe.n_critic)
             logs |= self._critic_update(real[part], seeds[part], alpha)
-        logs["generator"] = self._generator_update(seeds[part], alpha)
+        logs["generator"], changed = self._generator_update(seeds[part], alpha)
         # The moving average of the layers that have learnt something.
-        grown = phase.level, bool(phase.fade)
+        grown, share = (phase.level, bool(phase.fade)), new_share(self.recipe.ema, changed)
         pairs = zip(self.generator.parts(*grown), self.network.parts(*grown), strict=True)
         for layer, average in pairs:
             for weight, mean in ((layer.kernel, average.kernel), (layer.bias, average.bias)):
-                mean.assign(mean + (weight - mean) * (1.0 - self.recipe.ema))
+                mean.assign(mean + (weight - mean) * share)
         if phase.fade:
             done = tf.cast(self.generator_optimizer.iterations, tf.float32) / phase.fade
             self.network.alpha.assign(tf.minimum(done, 1.0))
@@ -452,20 +470,21 @@ class PGGAN(Generator):
         self._apply(self.critic, self.critic_optimizer, tape, objective)
         return {"critic": loss, "wasserstein": wasserstein, "penalty": penalty}
 
-    def _generator_update(self, seeds, alpha) -> tf.Tensor:
+    def _generator_update(self, seeds, alpha) -> tuple[tf.Tensor, tf.Tensor | bool]:
         level = self.phase.level
         latents = random_normal(seeds, (self.recipe.latent,), GENERATOR_LATENT)
         with tf.GradientTape() as tape:
             fake = self.generator.images(latents, level, alpha)
             loss = -tf.reduce_mean(self.critic.scores(fake, level, alpha))
             objective = scaled(loss)
-        self._apply(self.generator, self.generator_optimizer, tape, objective)
-        return loss
+        return loss, self._apply(self.generator, self.generator_optimizer, tape, objective)
 
-    def _apply(self, network, optimizer, tape: tf.GradientTape, objective: tf.Tensor) -> None:
+    def _apply(
+        self, network, optimizer, tape: tf.GradientTape, objective: tf.Tensor
+    ) -> tf.Tensor | bool:
         parts = network.parts(self.phase.level, bool(self.phase.fade))
         variables = [v for layer in parts for v in layer.trainable_variables]
-        descend(optimizer, tape, objective, variables)
+        return descend(optimizer, tape, objective, variables)
 
     def call(self, latents: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Images from latents.

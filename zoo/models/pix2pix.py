@@ -48,11 +48,19 @@ import tensorflow as tf
 import zoo
 from zoo import losses, ranges
 from zoo.domain import Domain
-from zoo.layers import LinearDecay, patch_gan, require_patches, step_seeds
+from zoo.layers import LinearDecay, float32_judge, patch_gan, require_patches, scheduled, step_seeds
 from zoo.models import _registration
 from zoo.models._unet import strided_unet
 from zoo.recipe import DataFacts, Phase, Recipe
-from zoo.step import adam, descend, example_seeds, forward_flops, scaled, unscaled
+from zoo.step import (
+    adam,
+    batches_seen,
+    descend,
+    example_seeds,
+    forward_flops,
+    scaled,
+    unscaled,
+)
 from zoo.translator import Translator
 
 MIXING = 1  # purpose of the random numbers of the gradient penalty
@@ -206,14 +214,15 @@ class Pix2Pix(Translator):
             test_statistics=recipe.test_statistics,
             test_dropout=recipe.test_dropout,
         )
-        self.discriminator = patch_gan(
-            source.channels + outputs,
-            recipe.discriminator_filters,
-            recipe.discriminator_layers,
-            rank=recipe.dimensions,
-            norm=recipe.discriminator_norm,
-            spectral_norm=recipe.spectral_norm,
-        )
+        with float32_judge(recipe.adversarial == "wgan"):
+            self.discriminator = patch_gan(
+                source.channels + outputs,
+                recipe.discriminator_filters,
+                recipe.discriminator_layers,
+                rank=recipe.dimensions,
+                norm=recipe.discriminator_norm,
+                spectral_norm=recipe.spectral_norm,
+            )
         if recipe.registration:
             self.registration = _registration.network(self)
 
@@ -226,12 +235,13 @@ class Pix2Pix(Translator):
         super().compile(*args, **kwargs)
 
         recipe = self.recipe
-        rate = LinearDecay(recipe.learning_rate, recipe.steps)
-        judging = LinearDecay(recipe.discriminator_rate or recipe.learning_rate, recipe.steps)
-        self.generator_optimizer = adam(self.network.trainable_variables, rate)
-        self.discriminator_optimizer = adam(self.discriminator.trainable_variables, judging)
+        rate = scheduled(recipe, recipe.learning_rate, LinearDecay)
+        judging = recipe.discriminator_rate or recipe.learning_rate
+        judging = scheduled(recipe, judging, LinearDecay)
+        self.generator_optimizer = adam(self, self.network.trainable_variables, rate)
+        self.discriminator_optimizer = adam(self, self.discriminator.trainable_variables, judging)
         if recipe.registration:
-            self.registration_optimizer = adam(self.registration.trainable_variables, rate)
+            self.registration_optimizer = adam(self, self.registration.trainable_variables, rate)
         self.adversarial = losses.adversarial(recipe.adversarial)
         if self.classes:
             terms = losses.classification(recipe.focal_gamma, recipe.lambda_dice)
@@ -247,8 +257,8 @@ class Pix2Pix(Translator):
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """One step of each network, discriminator first (the paper's eq. 4; its loss halved)."""
         recipe = self.recipe
-        iterations = self.generator_optimizer.iterations
-        seeds = example_seeds(batch, batch["source"], iterations, recipe.seed)
+        seen = batches_seen(self.generator_optimizer)
+        seeds = example_seeds(batch, batch["source"], seen, recipe.seed)
         source = self.source.encode(batch["source"])
         real = self.target_values(batch["target"])
         level, error = 0.0, 1.0  # what is subtracted before the losses, and then divided by

@@ -47,10 +47,10 @@ from keras import layers
 import zoo
 from zoo import ranges
 from zoo.domain import Domain
-from zoo.layers import LinearDecay, enlarge
+from zoo.layers import LinearDecay, constant, enlarge, scheduled
 from zoo.losses import L2
 from zoo.recipe import DataFacts, Phase, Recipe
-from zoo.step import forward_flops, unscaled
+from zoo.step import apply, forward_flops, gradients, ready, unscaled
 from zoo.translator import Translator
 
 _REACH = 2  # pixels of the small image on either side that bicubic interpolation looks at
@@ -204,11 +204,11 @@ class SRCNN(Translator):
         rates = {"hidden": recipe.learning_rate, "last": recipe.last_rate or recipe.learning_rate}
         for name, rate in rates.items():
             if recipe.optimizer == "adam":
-                optimizer = keras.optimizers.Adam(LinearDecay(rate, recipe.steps))
+                optimizer = keras.optimizers.Adam(scheduled(recipe, rate, LinearDecay))
             else:
+                rate = scheduled(recipe, rate, constant)
                 optimizer = keras.optimizers.SGD(rate, momentum=recipe.momentum)
-            optimizer.build(self._weights()[name])
-            setattr(self, f"{name}_optimizer", optimizer)
+            setattr(self, f"{name}_optimizer", ready(self, self._weights()[name], optimizer))
 
     def _weights(self) -> dict[str, list[keras.Variable]]:
         weights = self.network.trainable_variables
@@ -225,9 +225,11 @@ class SRCNN(Translator):
             output = self._centre(enlarged)
             mse = L2()(target, output) / 4.0  # of values in [0, 1]
             loss = mse * tf.cast(tf.size(target[0]), tf.float32)
-        hidden, last = tape.gradient(loss, [weights["hidden"], weights["last"]])
-        self.hidden_optimizer.apply(hidden, weights["hidden"])
-        self.last_optimizer.apply(last, weights["last"])
+        hidden, last = weights["hidden"], weights["last"]
+        both = self.hidden_optimizer, self.last_optimizer
+        given = gradients(tape, loss, hidden + last, *both)
+        apply(self.hidden_optimizer, given[: len(hidden)], hidden)
+        apply(self.last_optimizer, given[len(hidden) :], last)
         return {"mse": unscaled(mse)} | self.pixel_logs(output, target)
 
     def training_flops(self, phase: Phase, sides: tuple[int, ...]) -> float:

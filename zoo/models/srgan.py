@@ -56,10 +56,18 @@ import zoo
 from zoo import ranges
 from zoo.domain import Domain
 from zoo.extractors import feature_extractor
-from zoo.layers import LinearDecay, Norm, PixelShuffle, convolution, dense
+from zoo.layers import (
+    LinearDecay,
+    Norm,
+    PixelShuffle,
+    constant,
+    convolution,
+    dense,
+    scheduled,
+)
 from zoo.losses import L1, L2, Perceptual, adversarial
 from zoo.recipe import DataFacts, Phase, Recipe
-from zoo.step import descend, forward_flops, unscaled
+from zoo.step import descend, forward_flops, ready, unscaled
 from zoo.translator import Translator
 
 _LEVELS = 4  # stride-2 layers of the discriminator
@@ -274,17 +282,16 @@ class SRGAN(Translator):
         super().compile(*args, **kwargs)
         recipe, steps = self.recipe, {phase.name: phase.steps for phase in self.recipe.phases()}
 
+        def fine(rate: float, count: int) -> keras.optimizers.schedules.LearningRateSchedule:
+            return keras.optimizers.schedules.PiecewiseConstantDecay(
+                [count // 2 - 1], [rate, recipe.fine_rate]
+            )
+
         def adam(network: keras.Model, phase: str) -> keras.Optimizer:
-            rate, count = recipe.learning_rate, steps.get(phase, 1)
-            if recipe.decay == "linear":
-                rate = LinearDecay(rate, count)
-            elif phase == "SRGAN":
-                rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-                    [count // 2 - 1], [rate, recipe.fine_rate]
-                )
-            optimizer = keras.optimizers.Adam(rate)
-            optimizer.build(network.trainable_variables)
-            return optimizer
+            own = {"linear": LinearDecay, "constant": fine if phase == "SRGAN" else constant}
+            rate = recipe.learning_rate
+            rate = scheduled(recipe, rate, own[recipe.decay], steps.get(phase, 1))
+            return ready(self, network.trainable_variables, keras.optimizers.Adam(rate))
 
         self.pretrain_optimizer = adam(self.network, "SRResNet")
         self.generator_optimizer = adam(self.network, "SRGAN")

@@ -46,9 +46,9 @@ from keras import layers
 import zoo
 from zoo import losses, ranges
 from zoo.domain import Domain
-from zoo.layers import Norm, ReflectionPadding, convolution
+from zoo.layers import Norm, ReflectionPadding, convolution, scheduled
 from zoo.models._two_way import OTHER, TwoWay, TwoWayRecipe, TwoWayTranslator
-from zoo.step import adam, example_seeds, follow, random_normal, scaled, unscaled
+from zoo.step import adam, batches_seen, descend, example_seeds, follow, random_normal, unscaled
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -251,15 +251,15 @@ class UNIT(TwoWayTranslator):
         super().compile(*args, **kwargs)
         recipe = self.recipe
 
-        def schedule(rate: float) -> keras.optimizers.schedules.LearningRateSchedule:
+        def halved(rate: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
             return keras.optimizers.schedules.ExponentialDecay(
                 rate, recipe.halve_every, 0.5, staircase=True
             )
 
-        rate = recipe.learning_rate
-        judging = recipe.discriminator_rate or rate
-        self.generator_optimizer = adam(self.trained.trainable_variables, schedule(rate))
-        self.discriminator_optimizer = adam(self._judges(), schedule(judging))
+        rate = scheduled(recipe, recipe.learning_rate, halved)
+        judging = scheduled(recipe, recipe.discriminator_rate or recipe.learning_rate, halved)
+        self.generator_optimizer = adam(self, self.trained.trainable_variables, rate)
+        self.discriminator_optimizer = adam(self, self._judges(), judging)
         if recipe.lambda_perceptual:
             extractor = losses.feature_extractor(recipe.extractor, recipe.extractor_layer)
             features = Norm("instance")(extractor.output)
@@ -271,8 +271,8 @@ class UNIT(TwoWayTranslator):
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """One step of the discriminators, then one of the generators, the authors' order."""
         recipe = self.recipe
-        iterations = self.generator_optimizer.iterations
-        seeds = example_seeds(batch, batch["source"], iterations, recipe.seed)
+        seen = batches_seen(self.generator_optimizer)
+        seeds = example_seeds(batch, batch["source"], seen, recipe.seed)
         real = self.given(batch)
         weights, judges = self.trained.trainable_variables, self._judges()
         with tf.GradientTape() as tape:
@@ -284,13 +284,13 @@ class UNIT(TwoWayTranslator):
                 judged = [self._judged(d, real[d], "real") for d in OTHER]
                 judged += [self._judged(d, tf.stop_gradient(fakes[d]), "fake") for d in OTHER]
                 d_share = recipe.lambda_gan * tf.add_n(judged)
-            self._descend(self.discriminator_optimizer, d_tape, d_share, judges)
+            descend(self.discriminator_optimizer, d_tape, d_share, judges, recipe.weight_decay)
             # The generators.
             terms = self._terms(real, codes, noisy, fakes, seeds)
             share = self.weighted_sum(terms)
-        self._descend(self.generator_optimizer, tape, share, weights)
+        changed = descend(self.generator_optimizer, tape, share, weights, recipe.weight_decay)
         if recipe.ema:
-            follow(self.network, self.trained, recipe.ema)
+            follow(self.network, self.trained, recipe.ema, changed)
         logs = {"d_loss": d_share} | terms
         return {name: unscaled(value) for name, value in logs.items()}
 
@@ -320,10 +320,3 @@ class UNIT(TwoWayTranslator):
         scores = self.discriminator(domain)(values, training=True)
         scores = scores if isinstance(scores, list | tuple) else [scores]
         return tf.add_n([getattr(self.adversarial, role)(s) for s in scores])
-
-    def _descend(
-        self, optimizer: Any, tape: tf.GradientTape, share: tf.Tensor, weights: list
-    ) -> None:
-        decay = scaled(self.recipe.weight_decay)  # the replicas' gradients are added up
-        gradients = zip(tape.gradient(share, weights), weights, strict=True)
-        optimizer.apply([g + decay * w for g, w in gradients], weights)

@@ -41,7 +41,7 @@ class Derivation:
     Attributes:
         name, title: the model's name and its title for people.
         weights_hash: SHA-256 of the weights, hexadecimal.
-        precision: what the network computed in, "float32" or "bfloat16".
+        precision: what the network computed in, "float32", "bfloat16" or "float16".
         description: free text of the user.
         target: the meaning of the new values.
         same_unit: whether they mean the same as the input's.
