@@ -85,8 +85,8 @@ def study(folder: Path, number: int) -> dict[str, np.ndarray]:
 
 def whole_body(folder: Path, patient: str, number: int) -> dict[str, np.ndarray]:
     """A study with PET in Bq/ml on pixels of 2 mm, MR and CT of 1 mm; in SUV, signal and HU."""
-    ramp = np.add.outer(np.arange(16), np.zeros(16, int)) * np.ones((3, 1, 1), int)
-    stored = 100 * (np.arange(8)[:, None] + number) * np.ones((3, 8, 8), int)
+    ramp = np.add.outer(np.arange(32), np.zeros(32, int)) * np.ones((3, 1, 1), int)
+    stored = 100 * (np.arange(16)[:, None] + number) * np.ones((3, 16, 16), int)
     drug = pydicom.Dataset()
     drug.RadionuclideTotalDose, drug.RadionuclideHalfLife = 370e6, 6586.2
     drug.RadiopharmaceuticalStartTime = "110000"

@@ -225,7 +225,7 @@ def test_pet_and_mr_become_ct(tmp_path, capsys):
     code = command_line.main(
         ["zoo", "train", "--model=pix2pix", "--dataset=folder", f"--input={tmp_path / 'in'}",
          f"--data_dir={data}", f"--workdir={run}", "--steps=1", "--preset=small", "--batch_size=1",
-         "--set=source_series=PET=pet*,MR=mr*", "--set=target_series=CT=ct*", "--set=crop=8",
+         "--set=source_series=PET=pet*,MR=mr*", "--set=target_series=CT=ct*", "--set=crop=16",
          "--set=source_unit=SUV,", "--set=levels=2", "--set=base_filters=2",
          "--set=discriminator_layers=0"]
     )  # fmt: skip
@@ -239,10 +239,18 @@ def test_pet_and_mr_become_ct(tmp_path, capsys):
     builder = prepare.load_builder("folder", data, entry.recipe, tmp_path / "in")
     found = [list(batches.eval_dataset(builder, split)) for split in builder.info.splits]
     for example in sum(found, []):
-        assert example["source"].shape == (8, 8, 2)
+        assert example["source"].shape == (16, 16, 2)
         np.testing.assert_allclose(example["source"][..., 1], known["MR"][0, ::2, ::2], rtol=1e-5)
         np.testing.assert_allclose(example["target"][..., 0], known["CT"][0, ::2, ::2], rtol=1e-5)
     assert any(np.allclose(e["source"][..., 0], known["PET"][0], rtol=1e-4) for e in sum(found, []))
+    # Nothing that went in is an estimate of CT: the report shows each input in its own window.
+    arguments = [f"--workdir={run}", f"--data_dir={data}", f"--input={tmp_path / 'in'}"]
+    assert command_line.main(["zoo", "evaluate", *arguments]) == 0
+    results = json.loads((run / "evaluation/metrics.json").read_text())
+    assert results["baseline"] is None and "gain" not in results["summary"]
+    page = (run / "evaluation/report.html").read_text()
+    assert "PET: PT, window" in page and "MR: MR, window" in page
+    assert "<figcaption>PET" in page and "<figcaption>MR" in page
     # A study comes out as CT in the place of its PET.
     out = tmp_path / "out"
     capsys.readouterr()

@@ -173,10 +173,22 @@ def test_neighbouring_slices_of_several_inputs(tmp_path):
     assert any(np.allclose(example["source"], wanted) for example in everything(builder))
 
 
+def test_images_without_targets(tmp_path):
+    root = cases(tmp_path / "in", 2)
+    (root / "labelsTr").rename(root / "annotations")
+    with pytest.raises(ValueError, match="input: expected targets, in one of labelsTr, targetsTr"):
+        build(root, tmp_path / "data")
+    for name in ("labels", "target"):
+        shutil.copytree(root / "annotations", root / name)
+    with pytest.raises(ValueError, match="one folder of targets. Received: labels, target"):
+        build(root, tmp_path / "data")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"source_series": "T1=*T1*"}, "target_series: expected NAME=PATTERN"),
+        ({"target_series": "T1=*T1*"}, "source_series: expected patterns of the sources beside"),
         (
             {"source_series": "*a*,*b*", "target_series": "c"},
             "source_series: expected NAME=PATTERN",

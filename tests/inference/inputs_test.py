@@ -6,11 +6,12 @@ import types
 import nibabel
 import numpy as np
 import pydicom
+import pydicom.uid
 import pytest
 
-from dicom_files import dciodvfy
+from dicom_files import dciodvfy, enhanced
 from inputs_files import HUNG, cases, dicom_series, images, nifti, study
-from stand_in import Model, translate, translated
+from stand_in import CT, Model, translate, translated
 from zoo.domain import Domain
 from zoo.imaging.files import find
 
@@ -124,6 +125,31 @@ def test_a_dicom_study_comes_out_with_references_to_all_inputs(tmp_path):
         wanted = case["T1"][number] / 9 + case["T2"][number]
         np.testing.assert_allclose(header.pixel_array, wanted, atol=0.51)
         assert dciodvfy(file) <= before
+
+
+def test_frames_of_one_file_refer_to_all_inputs_too(tmp_path):
+    @dataclasses.dataclass
+    class Mean(Model):
+        def translate(self, images, batch_size=1):
+            return images.mean(-1, keepdims=True)
+
+    for name in ("low", "high"):
+        (tmp_path / name).mkdir()
+        path, stored = enhanced(tmp_path / name)
+        header = pydicom.dcmread(path)
+        header.SeriesInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[name])
+        header.save_as(path)
+    parts = [dataclasses.replace(CT, name=name) for name in ("low", "high")]
+    model = Mean(source=Domain(inputs=tuple(parts)), target=CT)
+    files = [tmp_path / f"{name}/enhanced.dcm" for name in ("low", "high")]
+    translate(model, f"low={files[0]},high={files[1]}", tmp_path / "out.dcm")
+    made, (low, high) = pydicom.dcmread(tmp_path / "out.dcm"), map(pydicom.dcmread, files)
+    (derivation,) = made.SharedFunctionalGroupsSequence[0].DerivationImageSequence
+    sources = [item.ReferencedSOPInstanceUID for item in derivation.SourceImageSequence]
+    assert sources == [low.SOPInstanceUID, high.SOPInstanceUID]
+    series = [item.SeriesInstanceUID for item in made.ReferencedSeriesSequence]
+    assert series == [low.SeriesInstanceUID, high.SeriesInstanceUID]
+    assert dciodvfy(tmp_path / "out.dcm") <= dciodvfy(files[0])
 
 
 def test_references_of_a_deidentified_study_are_replaced(tmp_path):

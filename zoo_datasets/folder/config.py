@@ -126,6 +126,10 @@ def configure(input: Path | None, recipe: Recipe) -> FolderConfig:
     if recipe.target == "neighbour":  # what others have prepared keeps its name
         neighbours.check(recipe)
         options["target"] = recipe.target
+    if recipe.target_series and not recipe.source_series:
+        raise ValueError(
+            "source_series: expected patterns of the sources beside target_series. Received: none"
+        )
     roots = [path, *(lists.listed_paths(path) if is_list(path) else [])]
     content = json.dumps([os.fspath(path), options, sorted(set(_stamps(roots)))])
     digest = hashlib.sha256(content.encode()).hexdigest()[:16]

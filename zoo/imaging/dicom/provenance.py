@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pydicom
 import pydicom.uid
@@ -69,6 +70,20 @@ class Derivation:
         return self.target.classes
 
 
+class Origin(NamedTuple):
+    """An instance that an image was made from, and the study and series that it belongs to."""
+
+    study: str
+    series: str
+    image: pydicom.Dataset  # the reference to it
+
+    @classmethod
+    def of(cls, header: pydicom.Dataset, image: pydicom.Dataset) -> "Origin":
+        """Of the instance whose header it is."""
+        uids = (header.get(f"{name}InstanceUID", "") for name in ("Study", "Series"))
+        return cls(*uids, image)
+
+
 def keep_lossy(header: pydicom.Dataset, path: Path) -> None:
     """States that the input was lossy, where only its transfer syntax says so."""
     syntax = header.file_meta.TransferSyntaxUID
@@ -85,7 +100,7 @@ def derive(
     derivation: Derivation,
     source: pydicom.Dataset | None,
     part: int = 0,
-    others: Sequence[pydicom.Dataset] = (),
+    others: Sequence[Origin] = (),
 ) -> None:
     """Makes a header that of a new instance, in place.
 
@@ -94,7 +109,7 @@ def derive(
         derivation: what was done.
         source: the reference to the instance that it was made from, where it has an identity.
         part: of the input, to which the instance belongs.
-        others: references to further instances that it was made from.
+        others: further instances that it was made from.
     """
     # what the image is, and what was done to which other
     primary = header.SOPClassUID in iods.PRIMARY_ONLY
@@ -111,9 +126,9 @@ def derive(
         DerivationDescription=text.replace("\\", "/")[:1024], DerivationCodeSequence=[method]
     )
     if source is not None:
-        image.SourceImageSequence = [source, *others]
+        image.SourceImageSequence = [source, *(other.image for other in others)]
     if header.SOPClassUID in iods.ENHANCED and source is not None:
-        _derive_enhanced(header, source, image)
+        _derive_enhanced(header, [Origin.of(header, source), *others], image)
     else:
         header.update(image)
     # the new instance and its series
@@ -144,7 +159,7 @@ def derive(
 
 
 def _derive_enhanced(
-    header: pydicom.Dataset, source: pydicom.Dataset, image: pydicom.Dataset
+    header: pydicom.Dataset, sources: list[Origin], image: pydicom.Dataset
 ) -> None:
     """Puts the derivation `image` where enhanced objects keep it, with the evidence they need."""
     headers.remove(header, _ORIGINAL_ONLY)
@@ -159,21 +174,20 @@ def _derive_enhanced(
                 item.FrameType = ["DERIVED", *list(item.get("FrameType") or [])[1:]]
         if group is not shared[0]:
             headers.remove(group, ["DerivationImageSequence"])
-    instance = headers.item(
-        ReferencedSOPClassUID=source.ReferencedSOPClassUID,
-        ReferencedSOPInstanceUID=source.ReferencedSOPInstanceUID,
-    )
-    uid = header.get("SeriesInstanceUID", "")
-    series = headers.item(SeriesInstanceUID=uid, ReferencedInstanceSequence=[instance])
-    evidence = headers.item(SeriesInstanceUID=uid, ReferencedSOPSequence=[instance])
-    study = headers.item(
-        StudyInstanceUID=header.get("StudyInstanceUID", ""), ReferencedSeriesSequence=[evidence]
-    )
-    for keyword, item in (
-        ("ReferencedSeriesSequence", series),
-        ("SourceImageEvidenceSequence", study),
-    ):
-        setattr(header, keyword, [*headers.items(header, keyword), item])
+    for source in sources:
+        instance = headers.item(
+            ReferencedSOPClassUID=source.image.ReferencedSOPClassUID,
+            ReferencedSOPInstanceUID=source.image.ReferencedSOPInstanceUID,
+        )
+        uid = source.series
+        series = headers.item(SeriesInstanceUID=uid, ReferencedInstanceSequence=[instance])
+        evidence = headers.item(SeriesInstanceUID=uid, ReferencedSOPSequence=[instance])
+        study = headers.item(StudyInstanceUID=source.study, ReferencedSeriesSequence=[evidence])
+        for keyword, item in (
+            ("ReferencedSeriesSequence", series),
+            ("SourceImageEvidenceSequence", study),
+        ):
+            setattr(header, keyword, [*headers.items(header, keyword), item])
 
 
 def reference(header: pydicom.Dataset, frame: int | None = None) -> pydicom.Dataset | None:

@@ -341,8 +341,8 @@ def _header(
     return header
 
 
-def _other_origins(task: _Task, number: int) -> list[pydicom.Dataset]:
-    """References to what slice `number` was made of besides, where that is DICOM."""
+def _other_origins(task: _Task, number: int) -> list[provenance.Origin]:
+    """What slice `number` was made of besides, where that is DICOM."""
     found = []
     for other in task.derivation.others:
         series, index = other, number
@@ -351,8 +351,10 @@ def _other_origins(task: _Task, number: int) -> list[pydicom.Dataset]:
         if isinstance(series, Series):
             whole = task.has_frames and not task.changes  # one header for all slices
             paths = series.paths if whole else (series.path(index),)
-            origins = [provenance.reference(_source(task, path)) for path in paths]
-            found += [origin for origin in origins if origin is not None]
+            for header in (_source(task, path) for path in paths):
+                image = provenance.reference(header)
+                if image is not None:
+                    found.append(provenance.Origin.of(header, image))
     return found
 
 
