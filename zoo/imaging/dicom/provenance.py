@@ -80,8 +80,8 @@ class Origin(NamedTuple):
     @classmethod
     def of(cls, header: pydicom.Dataset, image: pydicom.Dataset) -> "Origin":
         """Of the instance whose header it is."""
-        uids = (header.get(f"{name}InstanceUID", "") for name in ("Study", "Series"))
-        return cls(*uids, image)
+        study, series = header.get("StudyInstanceUID", ""), header.get("SeriesInstanceUID", "")
+        return cls(study, series, image)
 
 
 def keep_lossy(header: pydicom.Dataset, path: Path) -> None:
