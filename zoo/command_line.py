@@ -133,7 +133,7 @@ def _path(name: str) -> Path | None:
 
 
 def _overrides() -> dict[str, Any]:
-    fields = {name: getattr(FLAGS, name) for name in ("steps", "batch_size", "seed")}
+    fields = {name: getattr(FLAGS, name) for name in ("steps", "batch_size", "seed", "fold")}
     fields = {name: value for name, value in fields.items() if value is not None}
     return fields | ({"precision": FLAGS.precision} if FLAGS.precision != "auto" else {})
 

@@ -68,6 +68,8 @@ _TABLE = {
               "of weights, data order, augmentation and noise (default 0)", None, 0),
         _Flag("precision", "auto|float32|bfloat16|float16", f"plan train {_TRAINED}",
               "what the network computes in", "auto"),
+        _Flag("fold", "K/N", "train",
+              "train on the patients of all but the K-th of N parts, validate on the K-th"),
         _Flag("strategy", "auto|one|mirrored|multi_worker|tpu", "train",
               "which devices share a step", "auto"),
         _Flag("resume", "auto|must|never", "train",

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -122,6 +123,8 @@ class Recipe:
         tile: sides of the tiles in which larger images are translated, in pixels: one number, or
             one for each axis. Of volumes a number above 160 stands for 160.
         allow_shared_patients: permit one patient in both training and test (`folder` only).
+        fold: "2/5" trains on four of five parts of the patients and validates on the second; ""
+            takes the data set's own splits.
         image_every: optimisation steps between image grids.
         checkpoint_every: optimisation steps between checkpoints.
     """
@@ -153,6 +156,7 @@ class Recipe:
     target: Literal["image", "neighbour", "copy"] = "image"
     tile: ranges.Tile = 512
     allow_shared_patients: bool = False
+    fold: str = ""
     image_every: ranges.Count = 1000
     checkpoint_every: ranges.Count = 1000
 
@@ -171,6 +175,10 @@ class Recipe:
                 raise ValueError(f"{name}: expected LOW,HIGH, LOW < HIGH. Received: {window}")
         if getattr(self, "classes", 0) == 1:
             raise ValueError("classes: expected 0 (no label maps), or 2 or more. Received: 1")
+        if self.fold and not _is_fold(self.fold):
+            raise ValueError(
+                f"fold: expected such as 2/5, the second of five. Received: {self.fold}"
+            )
         if self.slices % 2 == 0:
             raise ValueError(f"slices: expected an odd number. Received: {self.slices}")
         if self.target == "neighbour" and self.slices > 1:
@@ -307,6 +315,12 @@ class Recipe:
 def per_axis(sides: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
     """Sides along each of `axes` axes, of which a recipe gives one number or all."""
     return sides if isinstance(sides, tuple) else (sides,) * axes
+
+
+def _is_fold(text: str) -> bool:
+    """Whether a text is K/N, K of 1 to N and N of 2 to 999."""
+    found = re.fullmatch("([1-9][0-9]{0,2})/([1-9][0-9]{0,2})", text)
+    return found is not None and int(found[1]) <= int(found[2]) > 1
 
 
 class _Outside(Exception):

@@ -449,6 +449,9 @@ def lookup(
     if dataset and (wanted or dataset.split("/")[0] in index()["datasets"]):
         row, config = dataset_fields(dataset)
         dataset = f"{row['name']}/{config}"
+    # Its fold is of its own data set's patients.
+    if stored.get("dataset") not in (None, dataset) and "fold" not in changes:
+        recipe = recipe.changed(fold="")
     return Entry(
         name=name,
         model=stored["model"],

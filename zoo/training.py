@@ -18,7 +18,7 @@ from tqdm import tqdm
 from zoo import devices, figures, loading, run
 from zoo.atomic import write_json
 from zoo.checkpoints import Checkpoints, said, steps_in, written
-from zoo.data import batches, prepare
+from zoo.data import batches, folds, prepare
 from zoo.data.augment import noise_lost
 from zoo.data.facts import example_count, fit_to_data
 from zoo.recipe import DataFacts, Phase, Recipe
@@ -182,12 +182,14 @@ class _Loop:
     def announce(self, entry: Entry) -> None:
         """Say what the run will do, and about how long that takes here."""
         done = int(self.step.numpy())
-        split = example_count(self.builder, "train")
+        split = example_count(self.builder, "train", self.recipe.fold)
         print(
             f"{entry.model} ({entry.preset} recipe) on {entry.dataset}: {self.total} steps over "
             f"{split} training images, {self.record['precision']}, strategy "
             f"{self.record['strategy']} ({self.record['replicas']} replica(s)), into {self.workdir}"
         )
+        if self.recipe.fold:
+            print(folds.words(self.builder, self.recipe.fold))
         if lost := noise_lost(entry.dataset, self.facts, self.recipe):
             print(lost)
         if done:
@@ -411,13 +413,19 @@ class _Loop:
         if not hasattr(self, "_held_out"):
             self._held_out = list(
                 batches.eval_dataset(
-                    self.builder, self._held_out_split(), limit=4, scale=self.recipe.scale
+                    self.builder,
+                    self._held_out_split(),
+                    limit=4,
+                    scale=self.recipe.scale,
+                    fold=self.recipe.fold,
                 )
             )
         return self._held_out
 
     def _held_out_split(self) -> str:
         splits = self.builder.info.splits
+        if self.recipe.fold:
+            return "validation"
         return next((s for s in ("validation", "test") if s in splits), "train")
 
     def _finish(self) -> None:

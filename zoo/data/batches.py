@@ -5,7 +5,6 @@ crop, augmentation and the seed that it hands to the model. So a run that resume
 an undisturbed one would have seen, and several replicas see what one device would have.
 """
 
-import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from zoo.data import folds
 from zoo.data.augment import augment
 from zoo.data.facts import data_facts, example_count, image_keys
 from zoo.recipe import DataFacts, Recipe
@@ -30,6 +30,7 @@ def eval_dataset(
     limit: int | None = None,
     size: int = 0,
     scale: int = 1,
+    fold: str = "",
 ) -> Iterator[dict[str, Any]]:
     """The examples of a split one by one, whole, always in the same order.
 
@@ -39,6 +40,7 @@ def eval_dataset(
         limit: the first so many only.
         size: height and width to which the central square is averaged down; 0 leaves all.
         scale: of a data set with sources of several resolutions, which of them.
+        fold: such as "2/5", whose patients are trained or validated on (`zoo.data.folds`).
 
     Returns:
         Dictionaries with "source" and "target", or "image", float32 `[H, W, C]` (volumes
@@ -47,9 +49,9 @@ def eval_dataset(
         where the data set knows it.
 
     Raises:
-        ValueError: for a split that is not there.
+        ValueError: for a split that is not there, and as `folds.part`.
     """
-    example_count(builder, split)
+    example_count(builder, split, fold)
     keys = image_keys(builder, scale)
     # The features that are read, and their names in an example.
     names = {"image": "image"} if len(keys) == 1 else {keys[0]: "source", keys[1]: "target"}
@@ -58,13 +60,17 @@ def eval_dataset(
     if mask:
         names[mask] = "mask"
     # In order, and no other feature decoded.
-    in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-    dataset = builder.as_dataset(
-        split=split,
-        read_config=in_order,
-        shuffle_files=False,
-        decoders=tfds.decode.PartialDecoding(dict.fromkeys(names, True)),
-    )
+    if fold and split in folds.DEALT:
+        wanted = tfds.features.FeaturesDict({key: builder.info.features[key] for key in names})
+        records = folds.part(builder, split, fold).in_order()
+        dataset = records.map(wanted.deserialize_example, tf.data.AUTOTUNE)
+    else:
+        dataset = builder.as_dataset(
+            split=split,
+            read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+            shuffle_files=False,
+            decoders=tfds.decode.PartialDecoding(dict.fromkeys(names, True)),
+        )
     dataset = dataset.take(-1 if limit is None else limit).prefetch(2)
 
     def examples():
@@ -109,7 +115,7 @@ def train_dataset(
 
     Args:
         builder: a prepared data set.
-        recipe: crop, flip, flip_up_down, turn, shift, rotation, zoom, noise and seed.
+        recipe: fold, crop, flip, flip_up_down, turn, shift, rotation, zoom, noise and seed.
         batch_size: examples in a batch, over all replicas.
         size: height and width to which images are averaged down; 0 leaves them. Without a crop
             the central square is taken.
@@ -126,7 +132,7 @@ def train_dataset(
         ValueError: for images of several sizes without a crop, images smaller than `size`, and
             for `turn` of images that are not square without a crop.
     """
-    example_count(builder, "train")
+    example_count(builder, "train", recipe.fold)
     facts = facts or data_facts(builder, recipe)
     if facts.kind == "single" and recipe.noise:
         raise ValueError(
@@ -136,9 +142,9 @@ def train_dataset(
     groups = _groups(facts, recipe, unpaired or facts.kind == "unpaired")
     _check_sizes(builder, [group[0].key for group in groups], recipe, size, batch_size)
     # A stream of records for what is drawn together.
-    streams = []
+    streams, part = [], folds.part(builder, "train", recipe.fold)
     for number, group in enumerate(groups):
-        records = _records(builder, recipe.seed, first_example, number)
+        records = _records(part, recipe.seed, first_example, number)
         features = tfds.features.FeaturesDict({f.key: builder.info.features[f.key] for f in group})
         streams.append(records.map(features.deserialize_example, tf.data.AUTOTUNE))
 
@@ -220,27 +226,18 @@ def _augmented(
     return {feature.name: image for feature, image in zip(images, changed, strict=True)}
 
 
-def _records(
-    builder: tfds.core.DatasetBuilder, seed: int, first: int, stream: int
-) -> tf.data.Dataset:
+def _records(part: folds.Part, seed: int, first: int, stream: int) -> tf.data.Dataset:
     """Serialised examples in training order, endless, from the `first` on."""
-    split = builder.info.splits["train"]
-    if builder.info.file_format.value != "tfrecord":
-        raise ValueError(
-            f"{builder.info.full_name}: expected tfrecord files. "
-            f"Received: {builder.info.file_format.value}"
-        )
-    files = [os.fspath(path) for path in split.filepaths]
-    count = split.num_examples
-    buffer = min(count, max(1, count * _SHUFFLE_BYTES // max(split.num_bytes, 1)))
+    count, numbers = part.records, tf.range(len(part.files))
+    buffer = min(count, max(1, count * _SHUFFLE_BYTES // max(part.size, 1)))
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
         # The seed of this function's own graph: without it the global seed would change the order.
         tf.random.set_seed(1)
         key = tf.stack([tf.constant(seed, tf.int64), 2 * number + stream])
-        order = tf.random.experimental.stateless_shuffle(files, seed=key)
+        order = tf.random.experimental.stateless_shuffle(numbers, seed=key)
         records = tf.data.Dataset.from_tensor_slices(order).interleave(
-            tf.data.TFRecordDataset, cycle_length=_READERS, block_length=_READERS
+            part.read, cycle_length=_READERS, block_length=_READERS
         )
         shuffle_seed = tf.random.stateless_uniform((), key, maxval=2**62, dtype=tf.int64)
         records = records.shuffle(buffer, shuffle_seed, reshuffle_each_iteration=False)
@@ -280,7 +277,7 @@ def _check_sizes(
         return
     # What the images say that are not cropped to one size.
     for key in keys:
-        sizes = _sizes(builder, key)
+        sizes = _sizes(builder, key, recipe.fold)
         if size and min(min(pair) for pair in sizes) < size:
             raise ValueError(
                 f"size: {builder.info.full_name} has images smaller than {size} x {size} pixels. "
@@ -300,13 +297,14 @@ def _check_sizes(
             )
 
 
-def _sizes(builder: tfds.core.DatasetBuilder, key: str) -> set[tuple[int, ...]]:
-    """Sides of the images of the split "train"; reads it through where they are not declared."""
+def _sizes(builder: tfds.core.DatasetBuilder, key: str, fold: str) -> set[tuple[int, ...]]:
+    """Sides of the images that are trained on; reads it through where they are not declared."""
     feature = builder.info.features[key]
     if None not in feature.shape:
         return {feature.shape[:-1]}
     raw = tfds.decode.PartialDecoding({key: True}, {key: tfds.decode.SkipDecoding()})
-    dataset = builder.as_dataset(split="train", decoders=raw)
+    split = "+".join(folds.splits(builder, "train", fold))
+    dataset = builder.as_dataset(split=split, decoders=raw)
 
     def shape(example):
         raw = example[key]

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from zoo import registry
+from zoo.data import folds
 from zoo.domain import Domain
 from zoo.recipe import DataFacts, Recipe
 from zoo.registry import Entry
@@ -71,12 +72,14 @@ def image_keys(builder: tfds.core.DatasetBuilder, scale: int = 1) -> tuple[str, 
     return f"source_x{scale}", "target"
 
 
-def example_count(builder: tfds.core.DatasetBuilder, split: str) -> int:
-    """Examples in a split.
+def example_count(builder: tfds.core.DatasetBuilder, split: str, fold: str = "") -> int:
+    """Examples in a split, or in a fold's.
 
     Raises:
         ValueError: for a split that is not there; names those that are.
     """
+    if fold and split in folds.DEALT:
+        return folds.part(builder, split, fold).records
     splits = builder.info.splits
     if split not in splits or not splits[split].num_examples:
         there = ", ".join(name for name in splits if splits[name].num_examples)

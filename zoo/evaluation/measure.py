@@ -18,7 +18,7 @@ import tqdm
 from zoo import averaging, run
 from zoo.atomic import write_atomic
 from zoo.averaging import Average
-from zoo.data import batches, prepare
+from zoo.data import batches, folds, prepare
 from zoo.data.facts import data_facts
 from zoo.evaluation import generation, report, segmentation, translation
 from zoo.evaluation.examples import Example, checked
@@ -89,6 +89,11 @@ def evaluate(
             raise ValueError(f"entry: expected a model with weights. Received: {member.name}")
     if split not in SPLITS:
         raise ValueError(f"split: expected train, validation or test. Received: {split}")
+    if ensemble and split != "test" and any(member.recipe.fold for member in members):
+        raise ValueError(
+            "split: expected test for models of folds, each of which was trained on what the "
+            f"others are validated on. Received: {split}"
+        )
     # The data, and the model with its weights.
     builder = prepare.load_builder(entry.dataset, data_dir, entry.recipe, input, prepare=False)
     builder = prepare.prepare_builder(builder)
@@ -98,7 +103,7 @@ def evaluate(
     size = model.recipe.phases()[-1].size
     training_images = None
     if facts.kind == "single":
-        training_images = batches.eval_dataset(builder, "train", None, size)
+        training_images = batches.eval_dataset(builder, "train", None, size, fold=entry.recipe.fold)
     results, pictures = measure(
         model,
         _examples(builder, entry.recipe, split, limit, size),
@@ -106,7 +111,7 @@ def evaluate(
             name=entry.dataset,
             version=str(builder.version),
             split=split,
-            description=facts.note,
+            description=_description(facts.note, split, entry.recipe.fold),
             aligned=facts.aligned,
         ),
         name=Path(_joined(members)).name,
@@ -136,6 +141,14 @@ def default_output(entry: Entry, ensemble: Sequence[Entry] = (), tta: bool = Fal
     return Path("evaluation") / f"{_joined([entry, *ensemble])}{end}"
 
 
+def _description(note: str, split: str, fold: str) -> str:
+    """What the figures have to be read with."""
+    if not fold or split not in folds.DEALT:
+        return note
+    patients = "validation" if split == "validation" else "training"
+    return " ".join(filter(None, (note, f"The patients are the {patients} ones of fold {fold}.")))
+
+
 def _joined(entries: Sequence[Entry]) -> str:
     """Names of models as one; of a run its folder's."""
     if len(entries) == 1:
@@ -148,7 +161,7 @@ def _examples(
 ) -> Iterator[Example]:
     """The split's examples, in the direction in which the recipe translates."""
     backwards = getattr(recipe, "direction", "AtoB") == "BtoA"
-    for example in batches.eval_dataset(builder, split, limit, size, recipe.scale):
+    for example in batches.eval_dataset(builder, split, limit, size, recipe.scale, recipe.fold):
         if backwards:
             example |= {"source": example["target"], "target": example["source"]}
         yield example
