@@ -10,16 +10,15 @@ are not repeated.
 """
 
 import argparse
-import resource
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 from skimage.registration import phase_cross_correlation
 
 import zoo
-from zoo import metrics
+from zoo import command_line, metrics
 from zoo.data import batches, prepare
 from zoo.recipe import Recipe
 
@@ -50,11 +49,11 @@ def trained(name: str, given: argparse.Namespace) -> Path:
     arguments = [f"--model={given.model}", f"--dataset={dataset}", f"--workdir={run}"]
     arguments += [f"--data_dir={given.folder / 'data'}", "--preset=small", f"--steps={given.steps}"]
     arguments += [f"--set={field}" for field in fields]
-    print(f"$ python cli.py train {' '.join(arguments)}", flush=True)
-    started = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    subprocess.run([sys.executable, "cli.py", "train", *arguments], cwd=ROOT, check=True)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - started
-    print(f"{used / 60:.1f} minutes of processor time", flush=True)
+    print(f"$ zoo train {' '.join(arguments)}", flush=True)
+    started = time.process_time()
+    if command_line.main(["zoo", "train", *arguments]):
+        raise SystemExit(f"{run}: was not trained.")
+    print(f"{(time.process_time() - started) / 60:.1f} minutes of processor time", flush=True)
     return run
 
 
@@ -73,7 +72,7 @@ def judged(run: Path, data: Path) -> dict[str, np.ndarray]:
     for example in batches.eval_dataset(builder):
         output = network.translate(example["source"][None])[0]
         rows["psnr"].append(metrics.psnr(output, example["target"], window))
-        pair = [np.clip(image[inner], *window) for image in (example["target"], output)]
+        pair = [np.clip(image[inner], *window) for image in (output, example["target"])]
         rows["shift"].append(phase_cross_correlation(*pair, upsample_factor=50)[0])
         rows["patient"].append(example["patient"])
     return {name: np.array(values) for name, values in rows.items()}

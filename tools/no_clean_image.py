@@ -7,21 +7,22 @@ series alone, with its neighbouring slices as each other's targets (`target=neig
 as they were scanned only judge: PSNR and SSIM of the noisy input, BM3D and the network, on slices
 that are evenly spread. BM3D is told the standard deviation of the inserted noise in the body, as
 the judges of the pretrained models tell it, and 1.2 times that. With `--init` a second network
-starts from weights that are there.
+starts from weights that are there. What is in `--folder` already is not made again.
 """
 
 import argparse
-import resource
-import subprocess
+import functools
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 import zoo
 from tools.judges import low_dose
-from zoo import guards, metrics
+from zoo import command_line, guards, metrics
+from zoo.atomic import replacing
 from zoo.imaging import files
 from zoo.physics import noise
 
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FIELDS = (
     *("target=neighbour", "source_unit=HU", "target_unit=HU", "output=residual", "loss=l1"),
     *("relative=true", "equivariant=true", "skips=add", "base_filters=16", "levels=3", "crop=96"),
-    *("batch_size=4", "learning_rate=2e-3", "image_every=100000", "checkpoint_every=100000"),
+    *("batch_size=4", "learning_rate=2e-3", "image_every=100000", "checkpoint_every=100"),
 )
 TUNED = ("target=neighbour", "source_unit=HU", "target_unit=HU", "learning_rate=1e-4")
 BODY = -500  # HU: what exceeds it is no air
@@ -46,24 +47,33 @@ def scan(path: Path) -> tuple[np.ndarray, float]:
     return np.maximum(slices, low_dose.HU[0]), float(np.mean(volume.spacing))
 
 
-def at_low_dose(slices: np.ndarray, spacing: float, dose: float) -> np.ndarray:
+def at_low_dose(slices: np.ndarray, spacing: float, dose: float, folder: Path) -> np.ndarray:
     """The series as a scan at that dose shows it, in whole HU from -1024."""
     parts = []
     for first in range(0, len(slices), CHUNK):
         part = slices[first : first + CHUNK]
-        parts.append(noise.simulate_low_dose(part, spacing, dose, rng=first))
+        simulate = functools.partial(noise.simulate_low_dose, part, spacing, dose, rng=first)
+        parts.append(once(folder / f"dose-{dose:g}-{first}.npy", simulate))
     return np.clip(np.rint(np.concatenate(parts)), low_dose.HU[0], 3071).astype(np.float32)
+
+
+def once(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array in a file, made where it is not there yet: a run that was stopped goes on."""
+    if not path.exists():
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, np.asarray(make(), np.float32))
+    return np.load(path)
 
 
 def trained(series: Path, run: Path, *arguments: str) -> zoo.Translator:
     """A network trained on the noisy series alone, by the command that a user would type."""
     command = ["train", "--dataset=folder", f"--input={series}", f"--workdir={run}"]
     command += [f"--data_dir={run.parent / 'data'}", *arguments]
-    print(f"$ python cli.py {' '.join(command)}", flush=True)
-    started = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    subprocess.run([sys.executable, "cli.py", *command], cwd=ROOT, check=True)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - started
-    print(f"{used / 60:.1f} minutes of processor time", flush=True)
+    print(f"$ zoo {' '.join(command)}", flush=True)
+    started = time.process_time()
+    if command_line.main(["zoo", *command]):
+        raise SystemExit(f"{run}: was not trained.")
+    print(f"{(time.process_time() - started) / 60:.1f} minutes of processor time", flush=True)
     return zoo.load(str(run))
 
 
@@ -89,10 +99,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     # The noisy series, which is all that training sees.
     clean, spacing = scan(given.input)
-    noisy = at_low_dose(clean, spacing, given.dose)
-    given.folder.mkdir(parents=True, exist_ok=True)
+    noisy = at_low_dose(clean, spacing, given.dose, given.folder)
     series = given.folder / "noisy.npy"
-    np.save(series, noisy)
+    once(series, lambda: noisy)
     # The networks.
     networks = {}
     fields = [f"--set={field}" for field in FIELDS]
@@ -116,10 +125,11 @@ def main(arguments: list[str] | None = None) -> int:
     print("| | PSNR, dB (± sd over slices) | SSIM |\n|---|---|---|")
     row("noisy", noisy, clean)
     for factor in (1.0, 1.2):
-        started = time.process_time()
-        images = [low_dose.DENOISERS["BM3D"](image, factor * level) for image in noisy]
-        row(f"BM3D, {factor:g} × the noise", np.float32(images), clean)
-        print(f"({time.process_time() - started:.0f} s)", file=sys.stderr)
+        images = []
+        for index, image in zip(chosen, noisy, strict=True):
+            denoise = functools.partial(low_dose.DENOISERS["BM3D"], image, factor * level)
+            images.append(once(given.folder / f"bm3d-{factor:g}-{level:.3f}-{index}.npy", denoise))
+        row(f"BM3D, {factor:g} × the noise", np.array(images), clean)
     for name, network in networks.items():
         with guards.silent():
             row(name, network.translate(noisy), clean)

@@ -25,6 +25,8 @@ What differs from the paper, and why:
     `skips`, `downsampling`, `upsampling`,    the defaults      the variants in use
     `norm`, `residual_blocks`
     `equivariant`, `relative`                 none              noise of any level at any HU
+    `registration`                            none              pairs that do not lie quite on
+                                                                each other
     `output="residual"` in the small preset,  classes           values beyond the window pass
     where source and target share a window                      through; learns in minutes
 """

@@ -35,6 +35,8 @@ What differs from the paper, and why:
     `lambda_gan=0.01` in the small preset     1                 the full weight makes the output
                                                                 as noisy as a noisy target
     `equivariant`, `relative`                 none              noise of any level at any HU
+    `registration`                            none              pairs that do not lie quite on
+                                                                each other
     `refine` in the small preset: two 3x3     none              the paper's decoder has no
     convolutions at full resolution                             nonlinear layer there; fine noise
                                                                 and edges need one
