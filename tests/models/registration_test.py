@@ -91,7 +91,7 @@ def test_registration_finds_known_displacements():
     model = harness.build("encoder_decoder", TINY)
     model.compile()
     network = model.registration
-    optimizer = adam(network.trainable_variables, 2e-3)
+    optimizer = adam(model, network.trainable_variables, 2e-3)
     pair = tf.constant(moving[..., None]), tf.constant(fixed[..., None])
     step = tf.function(lambda: _registration.register(network, optimizer, 0.02, *pair))
     before = np.abs(fixed - moving).mean()
@@ -134,6 +134,12 @@ def test_half_precision_and_other_losses_take_the_moved_output(loss):
     assert all(np.isfinite(float(value)) for value in logs.values())
     after = [v.numpy() for v in model.registration.trainable_variables]
     assert all((a != b).any() for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("name", ["encoder_decoder", "pix2pix"])
+def test_volumes_are_refused(name):
+    with pytest.raises(ValueError, match="registration: expected images.*Received: volumes"):
+        harness.build(name, (TINY if name == "encoder_decoder" else GAN) | {"dimensions": 3})
 
 
 def test_classes_are_refused():
