@@ -110,3 +110,15 @@ def test_a_killed_worker_is_started_again(tmp_path, data_dir):
     one, two = checkpointed(tmp_path / "whole"), checkpointed(broken)
     different = [key for key in one if not np.array_equal(one[key], two[key])]
     assert not different
+
+
+@pytest.mark.distributed
+def test_workers_lose_their_patience_together(tmp_path, data_dir):
+    """Only the chief validates, and all of them end after the same step."""
+    fields = ["batch_size=4", "steps=60", "validate_every=3", "validate_images=2", "patience=2"]
+    train("encoder_decoder", tmp_path, data_dir, [*fields, "learning_rate=0"])
+    record = json.loads((tmp_path / "run.json").read_text())
+    # The first of equals is the best; two more are no better.
+    assert (record["state"], record["step"], record["best"]["step"]) == ("done", 9, 3)
+    assert record["validation"]["steps"] == [3, 6, 9]
+    assert [p.name for p in tmp_path.glob("checkpoints*")] == ["checkpoints"]

@@ -136,3 +136,37 @@ def test_nearest_training_refuses_what_does_not_fit():
         set_metrics.nearest_training(_images(2, 0), _images(2, 0, size=32), _images(2, 1))
     with pytest.raises(ValueError, match="of one size"):
         set_metrics.nearest_training(_images(2, 0), _images(2, 0), _images(2, 1, size=32))
+
+
+def test_kid_is_the_unbiased_estimate_by_its_definition():
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(0, 1, [7, 5]), rng.normal(0.5, 1.5, [9, 5])
+
+    def k(x, y):
+        return (sum(a * b for a, b in zip(x, y, strict=True)) / 5 + 1) ** 3
+
+    def own(s):
+        pairs = [k(s[i], s[j]) for i in range(len(s)) for j in range(len(s)) if i != j]
+        return sum(pairs) / (len(s) * (len(s) - 1))
+
+    cross = sum(k(x, y) for x in real for y in fake) / (7 * 9)
+    assert set_metrics.kid(real, fake) == pytest.approx(own(real) + own(fake) - 2 * cross)
+    assert set_metrics.kid(real, fake) == pytest.approx(set_metrics.kid(fake, real))
+
+
+def test_kid_of_one_distribution_is_0_in_the_mean_whatever_the_number():
+    rng = np.random.default_rng(1)
+    for count in (4, 32):
+        values = []
+        for _ in range(400):
+            values.append(set_metrics.kid(*rng.normal(size=(2, count, 3))))
+        error = np.std(values) / 20
+        assert abs(np.mean(values)) < 4 * error
+    far = set_metrics.kid(rng.normal(size=(32, 3)), rng.normal(2, 1, size=(32, 3)))
+    assert far > 50 * error
+
+
+def test_kid_refuses_what_has_no_pairs():
+    for real, fake in (((1, 3), (4, 3)), ((4, 3), (4, 2)), ((4, 3, 1), (4, 3, 1))):
+        with pytest.raises(ValueError, match="kid: expected .*Received"):
+            set_metrics.kid(np.ones(real), np.ones(fake))

@@ -31,7 +31,7 @@ TINY = {
 
 def command(model: str, workdir: Path, data_dir: Path, *more: str) -> list[str]:
     dataset, *fields = TINY[model]
-    fields += ["checkpoint_every=5", "image_every=20"]
+    fields += ["checkpoint_every=5", "image_every=20", "validate_every=4", "validate_images=3"]
     return [
         *(sys.executable, str(ROOT / "cli.py"), "train", f"--model={model}", f"--{dataset}"),
         *(f"--workdir={workdir}", f"--data_dir={data_dir}"),
@@ -62,8 +62,8 @@ def start_until_checkpoint(arguments: list[str], workdir: Path, after: int = 0) 
     raise AssertionError("no checkpoint in time")
 
 
-def digest(workdir: Path, model: str) -> str:
-    return hashlib.sha256((workdir / "weights" / f"{model}.weights.h5").read_bytes()).hexdigest()
+def digest(workdir: Path, name: str) -> str:
+    return hashlib.sha256((workdir / "weights" / f"{name}.weights.h5").read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("model", list(TINY))
@@ -84,8 +84,12 @@ def test_a_killed_run_ends_as_an_undisturbed_one(model, tmp_path, data_dir, caps
     assert one.keys() == two.keys()
     different = [name for name in one if not np.array_equal(one[name], two[name])]
     assert not different
-    assert digest(tmp_path / "whole", model) == digest(broken, model)
-    record = json.loads((broken / "run.json").read_text())
+    record, other = (json.loads((w / "run.json").read_text()) for w in (broken, tmp_path / "whole"))
+    for part, name in (("weights", model), ("best", "best")):
+        assert digest(tmp_path / "whole", name) == digest(broken, name) == record[part]["sha256"]
+        assert record[part] == other[part]
+    assert record["validation"] == other["validation"]
+    assert record["validation"]["steps"][-1] == 40 and len(record["validation"]["steps"]) > 3
     assert record["state"] == "done"
     assert record["step"] == 40
     assert {p.name for p in (broken / "samples").iterdir()} >= {"step_0000040.png"}

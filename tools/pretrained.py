@@ -214,7 +214,7 @@ def ship(name: str) -> None:
         keep_record(first, f"{name}.first.run.json")
     record = keep_record(name, f"{name}.run.json")
     weights = WEIGHTS / f"{name}.weights.h5"
-    shutil.copy(workdir / record["weights"]["file"], weights)
+    shutil.copy(run.stored(workdir)["weights"], weights)
     curves(workdir, WEIGHTS / f"{name}.curves.png")
     model_class = registry.model_class(record["model"])
     paper = model_class.recipe_class.preset("paper").to_dict()

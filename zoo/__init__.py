@@ -30,11 +30,13 @@ __all__ = [
 ]
 
 
-def load(name: str | os.PathLike[str], **overrides):
+def load(name: str | os.PathLike[str], *, weights: str | int = "best", **overrides):
     """A Keras model by name: fresh, or with weights for a pretrained name or a run folder.
 
     Args:
         name: a model ("pix2pix"), a pretrained model ("pix2pix_ldct") or the path of a run folder.
+        weights: of a run folder: "best" (chosen by validation; the last ones where none was),
+            "last", or the step of a checkpoint that the folder keeps.
         **overrides: recipe fields to change (`zoo.describe(name)["recipes"]`), and for a fresh
             model also `source` and `target`, each a `zoo.Domain`.
 
@@ -43,7 +45,8 @@ def load(name: str | os.PathLike[str], **overrides):
 
     Raises:
         UnknownName: for an unknown name, with the nearest ones.
-        ValueError: for an unknown field or a bad value, or weights whose sha256 is wrong.
+        ValueError: for an unknown field or a bad value, weights that a run folder does not have,
+            or whose sha256 is wrong.
         OSError: for weights that are not there and cannot be downloaded.
 
     Example:
@@ -54,7 +57,7 @@ def load(name: str | os.PathLike[str], **overrides):
     from zoo import loading
 
     domains = {k: overrides.pop(k) for k in ("source", "target") if k in overrides}
-    return loading.build(lookup(name, overrides=overrides), **domains)
+    return loading.build(lookup(name, overrides=overrides, weights=str(weights)), **domains)
 
 
 def __getattr__(name: str):

@@ -9,6 +9,21 @@ from urllib.parse import urlsplit
 _DIGITS = {"sha256": 64, "md5": 32}
 
 
+def place(url: str, digest: str) -> Path:
+    """Where the cache keeps a file, whether it is there or not.
+
+    Args:
+        url: whose end the file is named after.
+        digest: of the file, in hexadecimal.
+    """
+    import pooch  # here, because it takes a while
+
+    folder = Path(os.environ.get("ZOO_CACHE") or pooch.os_cache("zoo-medical"))
+    # No character that could lead out of the folder; the end is kept, and with it the suffix.
+    end = re.sub("[^A-Za-z0-9._-]", "_", urlsplit(url).path.rsplit("/", 1)[-1])[-100:]
+    return folder.expanduser().absolute() / f"{digest[:16]}-{end}"
+
+
 def fetch(url: str, sha256: str = "", *, md5: str = "") -> Path:
     """A file in the cache, downloaded where it is not there yet or is not what its hash says.
 
@@ -43,10 +58,8 @@ def fetch(url: str, sha256: str = "", *, md5: str = "") -> Path:
     import pooch  # here, because it takes a while
     import tqdm
 
-    folder = Path(os.environ.get("ZOO_CACHE") or pooch.os_cache("zoo-medical"))
-    folder = folder.expanduser().absolute()
-    # No character that could lead out of the folder; the end is kept, and with it the suffix.
-    name = f"{digest[:16]}-{re.sub('[^A-Za-z0-9._-]', '_', parts.path.rsplit('/', 1)[-1])[-100:]}"
+    kept = place(url, digest)
+    folder, name = kept.parent, kept.name
     # Of interest where a copy was put there by hand; a good one meets no error.
     bad = " (what is there has another hash)" if os.path.exists(folder / name) else ""
 

@@ -111,6 +111,26 @@ class Checkpoints:
                     path.unlink()
 
 
+def read_network(network: tf.Module, index: Path) -> None:
+    """Give a served network the weights that it has in a run's checkpoint.
+
+    Args:
+        network: `Translator.network`.
+        index: `ckpt-STEP.index`.
+
+    Raises:
+        ValueError: for a damaged checkpoint, or that of another model.
+    """
+    state = tf.train.Checkpoint(model=tf.train.Checkpoint(network=network))
+    with _plain(index.parent) as plain:
+        prefix = plain / index.stem
+        _check(prefix)
+        with contained(f"{index}: expected weights of {network.name}"):
+            read = state.read(str(prefix))
+            read.assert_existing_objects_matched()
+            read.expect_partial()
+
+
 def said(error: Exception) -> str:
     """What TensorFlow says of an error, in one line and without its names of graph nodes."""
     return re.sub(r"\{\{.*?\}\}:? ?|\[Op:\w*\]", "", reason(error)).strip()

@@ -138,9 +138,9 @@ def _overrides() -> dict[str, Any]:
     return fields | ({"precision": FLAGS.precision} if FLAGS.precision != "auto" else {})
 
 
-def _lookup(name: str, preset: str = "paper") -> registry.Entry:
+def _lookup(name: str, preset: str = "paper", weights: str = "best") -> registry.Entry:
     try:
-        return registry.lookup(name, FLAGS.dataset or "", preset, _overrides(), FLAGS.set)
+        return registry.lookup(name, FLAGS.dataset or "", preset, _overrides(), FLAGS.set, weights)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -152,14 +152,15 @@ def _workdir(model: str, dataset: str) -> Path:
 def _trained() -> registry.Entry:
     """The entry of --model with weights: a pretrained one, or a run's."""
     if FLAGS.workdir and not FLAGS.model:
-        return _lookup(FLAGS.workdir)
+        return _lookup(FLAGS.workdir, weights=FLAGS.weights)
     (name,) = _need("model")
-    if name in registry.index()["models"]:
-        entry = _lookup(f"{_run_of(name)}{os.sep}")
-    else:
-        entry = _lookup(name)
+    folder = f"{_run_of(name)}{os.sep}" if name in registry.index()["models"] else name
+    entry = _lookup(folder, weights=FLAGS.weights)
     if entry.weights is None:
-        raise UsageError(f"model: {name} has no weights yet; train it to the end first.")
+        raise UsageError(
+            f"model: {name} has no weights yet; train it to the end first, or name the step of a "
+            "checkpoint by --weights."
+        )
     return entry
 
 
@@ -175,7 +176,7 @@ def _members() -> list[registry.Entry]:
     names = [name for name in FLAGS.ensemble.split(",") if name]
     if len(names) < 2:
         raise UsageError(f"ensemble: expected two names or more. Received: {FLAGS.ensemble}")
-    entries = [_lookup(name) for name in names]
+    entries = [_lookup(name, weights=FLAGS.weights) for name in names]
     for entry in entries:
         if entry.weights is None:
             raise UsageError(
@@ -416,9 +417,14 @@ def _architecture() -> str:
 
 
 def _initial_weights() -> Path | None:
+    if FLAGS["weights"].present and (not FLAGS.init or FLAGS.init.endswith(".weights.h5")):
+        raise UsageError(
+            f"weights: expected a run by --init, of whose weights one can choose. "
+            f"Received: {FLAGS.weights}"
+        )
     if not FLAGS.init or FLAGS.init.endswith(".weights.h5"):
         return _path("init")
-    entry = registry.lookup(FLAGS.init)
+    entry = registry.lookup(FLAGS.init, weights=FLAGS.weights)
     if entry.weights is None:
         raise UsageError(f"init: {FLAGS.init} has no weights.")
     from zoo.cache import weights_file

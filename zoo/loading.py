@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo import devices
 from zoo.cache import weights_file
+from zoo.checkpoints import read_network
 from zoo.domain import Domain
 from zoo.errors import reason
 from zoo.registry import Entry
@@ -58,7 +59,7 @@ def load_network(model: Translator, weights: Path | str, sha256: str) -> None:
 
     Args:
         model: built, with variables of any values.
-        weights: a `.weights.h5` file, or the https URL of one.
+        weights: a `.weights.h5` file, the https URL of one, or the `.index` of a checkpoint.
         sha256: of the file; "" where nothing is known, which a URL may not be.
 
     Raises:
@@ -66,6 +67,9 @@ def load_network(model: Translator, weights: Path | str, sha256: str) -> None:
         ValueError: as that, or where it does not fit the network.
     """
     path = weights_file(weights, sha256)
+    if path.suffix == ".index":
+        read_network(model.network, path)
+        return
     variables = model.network.variables
     for variable in variables:  # Keras only warns of a variable that the file does not hold
         variable.assign(np.full(variable.shape, np.nan))

@@ -126,7 +126,15 @@ class Recipe:
         fold: "2/5" trains on four of five parts of the patients and validates on the second; ""
             takes the data set's own splits.
         image_every: optimisation steps between image grids.
-        checkpoint_every: optimisation steps between checkpoints.
+        checkpoint_every: optimisation steps between checkpoints; each validation has one too.
+        validate_every: optimisation steps between validations, by which the best weights are
+            chosen (`zoo.validation`); 0: about 20 times, in at most a tenth of the run's time, of a
+            run that is too short for that at its end; -1: never, and the last weights are taken.
+        validate_images: images of the split "validation" that are looked at; 0: as many as that
+            time allows, 64 at most.
+        choose_by: the measure. "auto" is psnr of aligned pairs, mae of CT made of something else,
+            dice of label maps, and sliced_wasserstein of generators, unaligned data and srgan.
+        patience: validations without a better one after which the run ends; 0: it never ends early.
     """
 
     steps: ranges.Count = 100_000
@@ -159,6 +167,12 @@ class Recipe:
     fold: str = ""
     image_every: ranges.Count = 1000
     checkpoint_every: ranges.Count = 1000
+    validate_every: Annotated[int, ranges.Range(-1, below=10**12)] = 0
+    validate_images: Annotated[int, ranges.Range(0, below=10**6)] = 0
+    choose_by: Literal[
+        "auto", "psnr", "ssim", "mae", "dice", "accuracy", "sliced_wasserstein", "kid"
+    ] = "auto"
+    patience: Annotated[int, ranges.Range(0, below=10**6)] = 0
 
     # What the "small" preset changes: a run that a laptop finishes.
     SMALL: ClassVar[dict[str, Any]] = {}
@@ -178,6 +192,10 @@ class Recipe:
         if self.fold and not _is_fold(self.fold):
             raise ValueError(
                 f"fold: expected such as 2/5, the second of five. Received: {self.fold}"
+            )
+        if self.patience and self.validate_every < 0:
+            raise ValueError(
+                f"patience: expected 0 where validate_every is -1. Received: {self.patience}"
             )
         if self.slices % 2 == 0:
             raise ValueError(f"slices: expected an odd number. Received: {self.slices}")
@@ -226,6 +244,11 @@ class Recipe:
     def output(self) -> str:
         """ "image", "residual" (a correction to the input) or "auto" (that where it can be)."""
         return "image"
+
+    @property
+    def chooses_by(self) -> str:
+        """What `choose_by` "auto" is for aligned pairs; "" for what suits the data."""
+        return ""
 
     @property
     def size_multiple(self) -> int:

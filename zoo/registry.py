@@ -82,6 +82,7 @@ class Entry:
         recipe: the model's `Recipe`, overrides applied.
         weights: file of the served network's weights, or None for a fresh model.
         sha256: what the weights file must hash to; "" where nothing is known.
+        which: of a run's weights these are, in words: the best, the last, or a checkpoint's.
         source, target: the stored `Domain` dictionaries, or None for a fresh model.
         trained_on: of a pretrained model, what its inputs were like (`zoo.guards` compares others
             with it); None where nothing is stated, so of all other models.
@@ -95,6 +96,7 @@ class Entry:
     recipe: Any
     weights: Path | str | None = None
     sha256: str = ""
+    which: str = ""
     source: dict[str, Any] | None = None
     target: dict[str, Any] | None = None
     trained_on: dict[str, Any] | None = None
@@ -413,6 +415,7 @@ def lookup(
     preset: str = "paper",
     overrides: dict[str, Any] | None = None,
     assignments: list[str] | None = None,
+    weights: str = "best",
 ) -> Entry:
     """The entry of a model, a pretrained model or a run folder, overrides applied.
 
@@ -422,16 +425,18 @@ def lookup(
         preset: "paper" or "small"; only a plain model name has a choice.
         overrides: recipe fields to change.
         assignments: "field=value" texts, parsed by the recipe's types.
+        weights: of a run folder: "best", "last", or the step of a checkpoint that it keeps.
 
     Raises:
         UnknownName: for an unknown name, with the nearest ones.
-        ValueError: for an unknown recipe field or a bad value, or a damaged `run.json`.
+        ValueError: for an unknown recipe field or a bad value, weights that are not there, or a
+            damaged `run.json`.
         FileNotFoundError: for a path without a `run.json`.
     """
     if not isinstance(name, str | os.PathLike):
         raise ValueError(f"name: expected a name, or a run folder. Received: {name!r}")
     name = os.path.expanduser(name)
-    stored = _stored(name)
+    stored = _stored(name, str(weights))
     # The recipe: a preset or the stored one, and what the caller changes.
     recipe_class = _recipe_class(name, stored["model"])
     changes = recipe_class.parse(assignments or []) | (overrides or {})
@@ -460,13 +465,14 @@ def lookup(
         recipe=recipe,
         weights=stored.get("weights"),
         sha256=stored.get("sha256", ""),
+        which=stored.get("which", ""),
         source=stored.get("source"),
         target=stored.get("target"),
         trained_on=stored.get("trained_on"),
     )
 
 
-def _stored(name: str) -> dict[str, Any]:
+def _stored(name: str, weights: str) -> dict[str, Any]:
     """What a name stands for: a model; of a run or a pretrained one its recipe and weights too."""
     folder = Path(name)
     there = run.exists(folder)
@@ -475,7 +481,12 @@ def _stored(name: str) -> dict[str, Any]:
             raise FileNotFoundError(
                 f"expected a registered name or a run folder with a run.json. Received: {name}"
             )
-        return run.stored(folder)
+        return run.stored(folder, weights)
+    if weights != "best":
+        raise ValueError(
+            f"weights: expected a run folder, of whose weights one can choose. Received: {weights} "
+            f"of {name}"
+        )
     if name in _classes or name in index()["models"]:
         return {"model": name}
     section, fields = find(name)
@@ -484,10 +495,10 @@ def _stored(name: str) -> dict[str, Any]:
     for side in ("source", "target"):  # a run's are checked as they are read
         if fields.get(side) is not None:
             run.domain(fields[side], f"{name}: {side}")
-    weights = fields["weights"]
-    if "://" not in weights:
-        weights = run.inside(fields["folder"], weights)
-    return fields | {"weights": weights, "recipe": fields.get("overrides") or {}}
+    file = fields["weights"]
+    if "://" not in file:
+        file = run.inside(fields["folder"], file)
+    return fields | {"weights": file, "recipe": fields.get("overrides") or {}}
 
 
 def _recipe_class(name: str, model: str) -> type[Recipe]:

@@ -1,7 +1,8 @@
 """The folder of a run: `run.json`, and the lock that keeps it to one process.
 
-`run.json` holds the model, data set, recipe, domains, library versions, state, step, metrics, and
-the weights with their sha256. No other module reads or writes it.
+`run.json` holds the model, data set, recipe, domains, library versions, state, step, metrics, the
+figures of training and validation, and the last and the best weights with their sha256. No other
+module reads or writes it.
 """
 
 import contextlib
@@ -35,6 +36,9 @@ _RUN_FIELDS = (
     ("dataset", str, False),
     ("preset", str, False),
     ("weights", dict, False),
+    ("best", dict, False),
+    ("validation", dict, False),
+    ("losses", dict, False),
     ("metrics", dict, False),
     ("state", str, False),
     ("step", int, False),
@@ -69,7 +73,8 @@ def read(folder: Path) -> dict[str, Any]:
     if not isinstance(stored, dict):
         raise ValueError(f"{path}: expected fields and their values. Received: {short(stored)}")
     _check_fields(path, stored)
-    _check_weights(path, stored.get("weights"))
+    for which in ("weights", "best"):
+        _check_weights(path, which, stored.get(which))
     for side in ("source", "target"):
         domain(stored[side], f"{path}: {side}")
     return {"step": 0, "state": ""} | stored
@@ -84,17 +89,17 @@ def _check_fields(path: Path, stored: dict[str, Any]) -> None:
             raise ValueError(f"{path}: {field}: expected {expected}. Received: {received}")
 
 
-def _check_weights(path: Path, weights: dict[str, Any] | None) -> None:
+def _check_weights(path: Path, which: str, weights: dict[str, Any] | None) -> None:
     if weights is None:
         return
     for field in ("file", "sha256"):
         if not isinstance(weights.get(field), str):
             received = short(weights.get(field))
-            raise ValueError(f"{path}: weights: {field}: expected a text. Received: {received}")
+            raise ValueError(f"{path}: {which}: {field}: expected a text. Received: {received}")
     if not re.fullmatch("[0-9a-f]{64}", weights["sha256"]):
         received = short(weights["sha256"])  # without one, any file would do
         raise ValueError(
-            f"{path}: weights: sha256: expected 64 hexadecimal digits. Received: {received}"
+            f"{path}: {which}: sha256: expected 64 hexadecimal digits. Received: {received}"
         )
 
 
@@ -111,17 +116,53 @@ def domain(fields: dict[str, Any], where: str) -> Domain:
             raise ValueError(f"{where}: {reason(error)}") from error
 
 
-def stored(folder: Path) -> dict[str, Any]:
+def stored(folder: Path, weights: str = "best") -> dict[str, Any]:
     """A run's record, with the path of its weights as `weights`, or None, and their `sha256`.
 
+    Args:
+        folder: the run folder.
+        weights: "best" (the last ones where no best was chosen), "last", or the step of a
+            checkpoint, whose path is that of its index.
+
+    Returns:
+        The record, with "which" of the weights these are, in words.
+
     Raises:
-        ValueError, OSError: as `read`, or for weights outside the folder.
+        ValueError, OSError: as `read`, for weights outside the folder, or that are not there.
     """
     record = read(folder)
-    weights = record.get("weights")
-    if weights is None:
+    last, best = record.get("weights"), record.get("best")
+    index = folder / "checkpoints" / f"ckpt-{weights}.index"
+    if re.fullmatch("[0-9]{1,12}", weights) and index.is_file():
+        which = f"checkpoint of step {int(weights)}"
+        return record | {"weights": index, "sha256": "", "which": which}
+    if weights == "best" and not (last or best):
         return record | {"weights": None}
-    return record | {"weights": inside(folder, weights["file"]), "sha256": weights["sha256"]}
+    found = {"best": best or last, "last": last}.get(weights)
+    if not found:
+        raise ValueError(
+            f"weights: expected best, last or the step of a checkpoint; {folder} has "
+            f"{_there(folder, last, best)}. Received: {weights}"
+        )
+    which = "best" if found is best else "last"
+    if "step" in found:
+        which += f", of step {found['step']}"
+    if "measure" in found:
+        which += f" (validation {found['measure']} {found.get('value')})"
+    path = inside(folder, found["file"])
+    return record | {"weights": path, "sha256": found["sha256"], "which": which}
+
+
+def _there(folder: Path, last: dict[str, Any] | None, best: dict[str, Any] | None) -> str:
+    """The weights that a run folder has, in words."""
+    found = [f"best (step {best.get('step')})"] if best else []
+    found += [f"last (step {last.get('step')})"] if last else []
+    steps = []
+    for path in (folder / "checkpoints").glob("ckpt-*.index"):
+        steps.append(path.stem.removeprefix("ckpt-"))
+    if steps:
+        found.append(f"checkpoints of steps {', '.join(sorted(steps, key=int))}")
+    return ", ".join(found) or "none"
 
 
 def inside(folder: Path, relative: str) -> Path:
@@ -208,12 +249,15 @@ def move_aside(workdir: Path) -> None:
     print(f"{workdir}: the run that was there is now {aside}.")
 
 
-def begin(folder: Path, wanted: dict[str, Any], resume: str, resumable: bool) -> dict[str, Any]:
+def begin(
+    folder: Path, wanted: dict[str, Any], defaults: dict[str, Any], resume: str, resumable: bool
+) -> dict[str, Any]:
     """What `run.json` says, or will say of a new run.
 
     Args:
         folder: the run folder.
         wanted: the settings that are asked for, by the names that `run.json` has for them.
+        defaults: of the recipe, for fields that a run is older than.
         resume: as in `training.train`.
         resumable: whether there is a checkpoint to go on from.
 
@@ -229,7 +273,7 @@ def begin(folder: Path, wanted: dict[str, Any], resume: str, resumable: bool) ->
     if resume == "never" or not path.exists():
         return wanted | {"state": "new", "step": 0, "metrics": {}, "versions": versions()}
     record = {"metrics": {}} | read(folder)
-    changed = _changes(record, json.loads(json.dumps(wanted)))
+    changed = _changes(record, *json.loads(json.dumps([wanted, defaults])))
     if changed:
         raise ValueError(
             f"workdir: {folder} holds another run ({', '.join(changed)}). Choose another "
@@ -246,14 +290,14 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | found
 
 
-def _changes(record: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def _changes(record: dict[str, Any], wanted: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
     """What differs between a run and the one that is asked for, as "field=old → new"."""
     before, after = dict(record), dict(wanted)
     for side in ("source", "target"):
         before[side] = {"plane": None} | record[side]  # runs from before domains had one
     # The fields of the recipe stand on their own.
     old_recipe, new_recipe = before.pop("recipe"), after.pop("recipe")
-    before |= {field: old_recipe.get(field) for field in new_recipe}
+    before |= {field: old_recipe.get(field, defaults.get(field)) for field in new_recipe}
     after |= {field: new for field, new in new_recipe.items() if field not in _FREE_FIELDS}
     different = [field for field in after if before.get(field) != after[field]]
     return [f"{field}={before.get(field)} → {after[field]}" for field in different]

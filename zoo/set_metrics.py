@@ -81,6 +81,37 @@ def _projected_distance(
     return total / repeats
 
 
+def kid(real: np.ndarray, fake: np.ndarray) -> float:
+    """Kernel inception distance (Binkowski et al. 2018, arXiv:1801.01401) of two sets of features.
+
+    The unbiased estimate of the squared maximum mean discrepancy with the kernel (x · y / D + 1)³,
+    of all images at once. Sets of one distribution have the mean 0, so it may be below 0; that
+    mean does not depend on how many images there are, as a Fréchet distance does.
+
+    Args:
+        real, fake: `[N, D]` and `[M, D]`, N and M 2 or more. Their scale matters: those of a VGG
+            network are best divided by the root mean square of the real ones.
+
+    Returns:
+        The distance, not multiplied by anything.
+    """
+    real, fake = np.asarray(real, np.float64), np.asarray(fake, np.float64)
+    shapes = real.shape, fake.shape
+    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
+        raise ValueError(f"kid: expected [N, D] and [M, D]. Received: {shapes}")
+    if min(len(real), len(fake)) < 2:
+        raise ValueError(f"kid: expected 2 images or more in each set. Received: {shapes}")
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    def within(a: np.ndarray) -> float:
+        similar = kernel(a, a)  # the diagonal compares an image with itself
+        return (similar.sum() - np.trace(similar)) / (len(a) * (len(a) - 1))
+
+    return float(within(real) + within(fake) - 2 * kernel(real, fake).mean())
+
+
 def pair_similarity(images: np.ndarray, window: Window, *, seed: int = 0) -> float:
     """Mean MS-SSIM of 64 random pairs out of `[N, H, W, C]` (Odena et al. 2017).
 

@@ -15,20 +15,22 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from zoo import devices, figures, loading, run
+from zoo import curves, devices, figures, loading, run
 from zoo.atomic import write_json
 from zoo.checkpoints import Checkpoints, said, steps_in, written
 from zoo.data import batches, folds, prepare
 from zoo.data.augment import noise_lost
 from zoo.data.facts import example_count, fit_to_data
+from zoo.pace import Pace, duration, in_words
 from zoo.recipe import DataFacts, Phase, Recipe
 from zoo.registry import Entry
 from zoo.step import require_ready
 from zoo.translator import Translator
+from zoo.validation import Validation, new_record
 
 _SECONDS_A_CALL = 1.0  # aim of one call into TensorFlow: Ctrl-C and the bar wait for it
 _STEPS_A_CALL = 10  # under several workers
-_OVERHEAD, _COMPILATION = 0.02, 20  # seconds a step beside its arithmetic, and a phase
+_POINTS = 100  # of each loss in `run.json` and `curves.png`
 
 
 class Interrupted(KeyboardInterrupt):
@@ -48,9 +50,10 @@ def train(
 ) -> dict[str, Any]:
     """Train an entry's model on its data set.
 
-    The run folder receives `run.json`, `checkpoints/`, `tensorboard/`, `samples/` and, at the
-    end, `weights/<model>.weights.h5`. Started again with the same arguments a run goes on from
-    its last checkpoint and ends with the weights that it would have had undisturbed.
+    The run folder receives `run.json`, `checkpoints/`, `tensorboard/`, `samples/`, `curves.png`,
+    `weights/best.weights.h5`, chosen by validation, and at the end `weights/<model>.weights.h5`,
+    the last ones. Started again with the same arguments a run goes on from its last checkpoint and
+    ends with the weights, best and last, that it would have had undisturbed.
 
     Args:
         entry: model, data set and recipe, from `registry.lookup`.
@@ -93,12 +96,14 @@ def train(
             run.move_aside(workdir)
             held.enter_context(run.claimed(workdir))
         resumable = bool(steps_in(workdir / "checkpoints"))
-        record = run.begin(workdir, _settings(entry, builder), resume, resumable)
+        defaults = type(entry.recipe)().to_dict()
+        record = run.begin(workdir, _settings(entry, builder), defaults, resume, resumable)
         if chief and plan is not None:
             write_json(workdir / "plan.json", plan)
         weights = (record.get("weights") or {}).get("file")
         if record["state"] == "done" and weights and (workdir / weights).exists():
-            print(f"{workdir}: finished at step {record['step']}; nothing left to do.")
+            early = f" of {entry.recipe.steps}" if record["step"] < entry.recipe.steps else ""
+            print(f"{workdir}: finished at step {record['step']}{early}; nothing left to do.")
             return record
         builder = prepare.prepare_builder(builder)
         if chief:
@@ -140,6 +145,7 @@ def train(
             chief=chief,
         )
         loop.announce(entry)
+        loop.prepare()
         loop.run()
     return record
 
@@ -161,7 +167,7 @@ def _settings(entry: Entry, builder: tfds.core.DatasetBuilder) -> dict[str, Any]
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class _Loop:
-    """The steps of a run, with checkpoints, progress and pictures around them."""
+    """The steps of a run, with checkpoints, validations, progress and pictures around them."""
 
     model: Translator
     phases: list[Phase]
@@ -173,15 +179,18 @@ class _Loop:
     workdir: Path
     record: dict[str, Any]
     chief: bool
-    stop: bool = False
+    stop: bool = False  # the user wishes it
+    ended: bool = False  # patience is at its end
+    validation: Validation | None = None
 
     def __post_init__(self) -> None:
         self.recipe: Recipe = self.model.recipe
         self.total = sum(phase.steps for phase in self.phases)
+        self.sums: dict[str, float] = {}  # of the losses since their last point
+        self.summed = 0  # steps
 
     def announce(self, entry: Entry) -> None:
-        """Say what the run will do, and about how long that takes here."""
-        done = int(self.step.numpy())
+        """Say what the run will do."""
         split = example_count(self.builder, "train", self.recipe.fold)
         print(
             f"{entry.model} ({entry.preset} recipe) on {entry.dataset}: {self.total} steps over "
@@ -192,24 +201,46 @@ class _Loop:
             print(folds.words(self.builder, self.recipe.fold))
         if lost := noise_lost(entry.dataset, self.facts, self.recipe):
             print(lost)
+
+    def prepare(self) -> None:
+        """How the run is validated, what it has been through, and about how long it takes here."""
+        record, precision = self.record, self.record["precision"]
+        # What a step of each phase costs.
+        flops, axes = [], self.recipe.dimensions
+        taken = self.recipe.crop_sides or self.facts.target_shape or (256,) * axes
+        for phase in self.phases:
+            sides = (phase.size,) * axes if phase.size else taken
+            flops.append(self.model.training_flops(phase, sides) * self.recipe.accumulate)
+        # The schedule of a run that goes on is the one with which it began.
+        about = self.model, self.builder, self.facts, self.phases
+        if "validation" not in record:
+            record["validation"] = new_record(*about, flops, precision)
+        if record["validation"]:
+            self.validation = Validation(*about, record["validation"])
+        # What came after the checkpoint from which it goes on will come again.
+        done = int(self.step.numpy())
+        record.setdefault("losses", {"steps": [], "values": {}})
+        curves.cut(record["losses"], done)
+        best = None
+        if self.validation:
+            curves.cut(self.validation.record, done)
+            best = self.validation.best()
+        if (record.get("best") or {}).get("step") != (best and best[0]):
+            record.pop("best", None)
+        # What to expect of it.
+        speed = devices.device_speed(precision) * record["replicas"]
+        self.pace = Pace(self.phases, flops, speed)
+        if len(self.phases) > 1:
+            print("Phases: " + "; ".join(map(in_words, self.phases)) + ".")
+        if self.validation:
+            print(self.validation.describe())
         if done:
             print(f"Resuming at step {done} of {self.total}.")
-        print(f"This takes about {_duration(self._estimate(done))} here.", flush=True)
+        print(f"This takes about {duration(self._left(done))} here.", flush=True)
 
-    def _estimate(self, done: int) -> float:
-        speed = devices.device_speed(self.record["precision"]) * self.record["replicas"]
-        axes = self.recipe.dimensions
-        taken = self.recipe.crop_sides or self.facts.target_shape or (256,) * axes
-        seconds, first = 0.0, 0
-        for phase in self.phases:
-            left = min(phase.steps, max(0, first + phase.steps - done))
-            if left:
-                sides = (phase.size,) * axes if phase.size else taken
-                flops = self.model.training_flops(phase, sides)
-                a_step = (flops / speed + _OVERHEAD) * self.recipe.accumulate
-                seconds += left * a_step + _COMPILATION
-            first += phase.steps
-        return seconds
+    def _left(self, now: int) -> float:
+        """Seconds from a step to the end."""
+        return self.pace.left(now, self.validation.left(now) if self.validation else 0)
 
     def run(self) -> None:
         self._write_record()
@@ -229,13 +260,15 @@ class _Loop:
             mininterval=0.5,
             dynamic_ncols=True,
         )
-        self.started = time.monotonic(), int(self.step.numpy())
+        self.told = False  # the pace that was measured
         # Phase after phase; however the run ends, `run.json` says how.
         try:
             with self.bar:
                 first, images = 0, 0
+                if self._due(int(self.step.numpy())):  # killed between checkpoint and validation
+                    self._validate(int(self.step.numpy()))
                 for phase in self.phases:
-                    if int(self.step.numpy()) < first + phase.steps:
+                    if int(self.step.numpy()) < first + phase.steps and not self.ended:
                         self._phase(phase, first, images)
                     first += phase.steps
                     images += phase.steps * phase.batch_size
@@ -282,7 +315,9 @@ class _Loop:
         self.bar.set_description(phase.name)
         chunk, last = 1, first + phase.steps
         every = [self.recipe.image_every, self.recipe.checkpoint_every]
-        while (now := int(self.step.numpy())) < last:
+        if self.validation:
+            every.append(self.validation.record["every"])
+        while (now := int(self.step.numpy())) < last and not self.ended:
             steps = min(chunk, last - now, *(e - now % e for e in every))
             started = time.monotonic()
             count = steps * self.recipe.accumulate
@@ -294,18 +329,23 @@ class _Loop:
                 chunk = _STEPS_A_CALL
             elif chunk > 1 or now > first + done:  # the first call compiles
                 chunk = int(np.clip(_SECONDS_A_CALL / seconds, 1, 50))
+            if now > first + done:
+                self.pace.measured(phase, steps, seconds * steps)
             now = int(self.step.assign_add(steps).numpy())
             self._check(losses, now)
             self._tell(losses, now, steps, phase)
             if now % self.recipe.image_every == 0 or now == self.total:
                 self._pictures(now)
-            if now % self.recipe.checkpoint_every == 0 or now == last or self.stop:
+            due = self._due(now)
+            if due or now % self.recipe.checkpoint_every == 0 or now == last or self.stop:
                 self._save(now)
             if self.stop:
                 self._save_weights()
                 raise Interrupted(
                     f"stopped at step {now} of {self.total}; the same command goes on from there."
                 )
+            if due:
+                self._validate(now)
 
     def _function(self, iterator):
         """The steps of so many batches in one call, and the sums of their losses."""
@@ -341,19 +381,30 @@ class _Loop:
         shown = {name: f"{value:.4g}" for name, value in losses.items()}
         self.bar.update(steps)
         self.bar.set_postfix(shown)
-        if (
-            self.chief
-            and self.bar.disable
-            and (10 * now) // self.total > (10 * (now - steps) // self.total)
-        ):
-            began, first = self.started
-            left = (time.monotonic() - began) / (now - first) * (self.total - now)
+        self._remember(losses, now, steps)
+        if not (self.chief and self.bar.disable):
+            return
+        left = f"{duration(self._left(now))} left" if now < self.total else ""
+        if (10 * now) // self.total > (10 * (now - steps) // self.total):
             print(
                 f"step {now}/{self.total} ({phase.name}): "
                 + ", ".join(f"{name}={value}" for name, value in shown.items())
-                + (f"; {_duration(left)} left" if now < self.total else ""),
+                + (f"; {left}" if left else ""),
                 flush=True,
             )
+        elif left and self.pace.known and not self.told:
+            print(f"About {left}, measured.", flush=True)
+        self.told |= self.pace.known
+
+    def _remember(self, losses: dict[str, float], now: int, steps: int) -> None:
+        """Means of the losses for `run.json`, over a hundredth of the run each."""
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + steps * value
+        self.summed += steps
+        if self.summed * _POINTS >= self.total or now == self.total:
+            means = {name: total / self.summed for name, total in self.sums.items()}
+            curves.append(self.record["losses"], now, means)
+            self.sums, self.summed = {}, 0
 
     def _check(self, losses: dict[str, float], now: int) -> None:
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
@@ -389,14 +440,54 @@ class _Loop:
 
     def _save_weights(self) -> None:
         if self.chief:
-            path = self.workdir / "weights" / f"{self.model.name}.weights.h5"
-            with written(path):
-                sha256 = self.model.save_network(path)
-            self.record["weights"] = {
-                "file": str(path.relative_to(self.workdir)),
-                "sha256": sha256,
-                "step": int(self.step.numpy()),
-            }
+            self.record["weights"] = self._write_weights(self.model.name)
+
+    def _write_weights(self, name: str) -> dict[str, Any]:
+        """Write `weights/<name>.weights.h5`; returns what `run.json` says of it."""
+        path = self.workdir / "weights" / f"{name}.weights.h5"
+        with written(path):
+            sha256 = self.model.save_network(path)
+        file = str(path.relative_to(self.workdir))
+        return {"file": file, "sha256": sha256, "step": int(self.step.numpy())}
+
+    def _due(self, now: int) -> bool:
+        return self.validation is not None and self.validation.due(now)
+
+    def _validate(self, now: int) -> None:
+        """Validate, keep the weights where they are the best so far, and see whether to go on.
+
+        A checkpoint of this step is there already: whoever goes on from it validates again, with
+        the same figures, where `run.json` does not have them yet.
+        """
+        held_out = self.validation
+        assert held_out is not None
+        if self.chief and not held_out.done(now):
+            started = time.monotonic()
+            figures = held_out.add(now)
+            with written(self.workdir / "tensorboard"), self.writer.as_default():
+                for name, value in figures.items():
+                    tf.summary.scalar(f"validation/{name}", value, step=now)
+            best = held_out.best()
+            if best and best[0] == now:
+                chosen = {"measure": held_out.record["choose_by"], "value": best[1]}
+                self.record["best"] = self._write_weights("best") | chosen
+            self._write_record()
+            if len(held_out.record["steps"]) > 1:
+                path = self.workdir / "curves.png"
+                title = f"{self.record['model']} on {self.record['dataset']}"
+                with written(path):
+                    held_out.draw(path, title, self.record["losses"])
+            self.pace.validation = time.monotonic() - started
+        if self.recipe.patience and now < self.total:
+            stale = self.chief and held_out.stale(now) >= self.recipe.patience
+            self.ended = self._any_worker(stale)
+
+    def _any_worker(self, wish: bool) -> bool:
+        """Whether any of the workers wishes it; all of them ask after the same step."""
+        if self.distribution.cluster_resolver is None:
+            return wish
+        wishes = self.distribution.run(lambda: tf.constant(float(wish)))
+        return bool(self.distribution.reduce("SUM", wishes, axis=None) > 0)
 
     def _pictures(self, now: int) -> None:
         if not self.chief:
@@ -433,11 +524,18 @@ class _Loop:
             shutil.rmtree(self.checkpoints.folder)  # only the chief's checkpoints count
             return
         self._save_weights()
+        best, now = self.record.get("best"), int(self.step.numpy())
         self.record["state"] = "done"
-        self.record["step"] = self.total
+        self.record["step"] = now
         self._write_record()
+        if self.ended and best:
+            print(f"Stopped at step {now} of {self.total}: {self.recipe.patience} validations in "
+                  f"a row were no better than that of step {best['step']}.")  # fmt: skip
+        if best and best["step"] != now:
+            print(f"The best weights are those of step {best['step']}: validation "
+                  f"{best['measure']} {best['value']}.")  # fmt: skip
         print(
-            f"Done: {self.workdir}/{self.record['weights']['file']}. Look at "
+            f"Done: {self.workdir}/{(best or self.record['weights'])['file']}. Look at "
             f"{self.workdir}/samples, or: tensorboard --logdir={self.workdir}"
         )
 
@@ -446,11 +544,3 @@ class _Loop:
             raise KeyboardInterrupt
         self.stop = True
         print("\nStopping after this step, with a checkpoint …", flush=True)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(10, round(seconds, -1)):.0f} seconds"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.1f} hours" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"

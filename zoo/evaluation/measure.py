@@ -28,8 +28,8 @@ from zoo.translator import Translator
 
 SPLITS = ("train", "validation", "test")
 # What a run's `run.json` keeps of its evaluation on the test split.
-_RECORDED = ("images", "patients", "window", "unit", "baseline", "summary", "label_names",
-             "sliced_wasserstein")  # fmt: skip
+_RECORDED = ("which_weights", "images", "patients", "window", "unit", "baseline", "summary",
+             "label_names", "sliced_wasserstein")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ def evaluate(
         training_images = batches.eval_dataset(builder, "train", None, size, fold=entry.recipe.fold)
     results, pictures = measure(
         model,
-        _examples(builder, entry.recipe, split, limit, size),
+        split_examples(builder, entry.recipe, split, limit, size),
         DataSet(
             name=entry.dataset,
             version=str(builder.version),
@@ -119,6 +119,9 @@ def evaluate(
         limit=limit,
         seed=entry.recipe.seed,
     )
+    which = "; ".join(member.which for member in members if member.which)
+    if which:
+        results["which_weights"] = which
     # The files, and what a run keeps.
     output = output or default_output(entry, ensemble, tta)
     write(Path(os.path.expanduser(output)), results, pictures)
@@ -156,7 +159,7 @@ def _joined(entries: Sequence[Entry]) -> str:
     return "+".join(Path(entry.name).name for entry in entries)
 
 
-def _examples(
+def split_examples(
     builder: tfds.core.DatasetBuilder, recipe: Recipe, split: str, limit: int | None, size: int
 ) -> Iterator[Example]:
     """The split's examples, in the direction in which the recipe translates."""

@@ -66,11 +66,12 @@ def _head(results: dict[str, Any]) -> str:
     domains = {"Source": _domain(results["source"]), "Target": _domain(results["target"])}
     if kind == "generation":
         domains = {"Domain": _domain(results["target"])}
+    digest = results["weights"][:16] and f"sha256 {results['weights'][:16]}…"
     made = [f"{name} {version}" for name, version in results["versions"].items() if version]
     facts = {
         "Model": results["model"],
         "Averaged": results.get("average", ""),
-        "Weights": results["weights"][:16] and f"sha256 {results['weights'][:16]}…",
+        "Weights": ", ".join(filter(None, (results.get("which_weights"), digest))),
         "Data set": " ".join(filter(None, (data["name"], data["version"]))) + f", {data['split']}",
         "": data["description"],
         "Images": counted,

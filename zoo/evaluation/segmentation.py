@@ -18,12 +18,12 @@ def compare_labels(
     A class that is neither in an image's output nor in its target does not count there, and the
     mean Dice is over the foreground classes that do.
     """
-    names = _class_names(model)
+    names = class_names(model)
     rows, shares = [], []
     chosen = Chosen(seed, "mean Dice")
     for example in translated(model, examples, batch_size):
         require_shape(example)
-        row = _row(example, names)
+        row = overlap(example, names)
         rows.append(row)
         # How often each class is in the target.
         labels = example["target"].astype(int).ravel()
@@ -49,7 +49,7 @@ def compare_labels(
     return measured, {"examples": chosen.labelled(summary["output"]["dice"]["median"])}
 
 
-def _class_names(model: Any) -> list[str]:
+def class_names(model: Any) -> list[str]:
     """A name for each class, the background first; numbers where the model knows none."""
     names = [str(name) for name in model.label_names or range(model.classes)]
     if len(names) != model.classes or len(set(names)) != model.classes:
@@ -59,7 +59,7 @@ def _class_names(model: Any) -> list[str]:
     return names
 
 
-def _row(example: Example, names: list[str]) -> dict[str, Any]:
+def overlap(example: Example, names: list[str]) -> dict[str, Any]:
     """The measures of one image or volume."""
     output, target = example["output"], example["target"]
     try:

@@ -33,6 +33,8 @@ def lines(results: dict[str, Any]) -> list[str]:
     found = [f"{data['name']}, {data['split']} split: {results['images']} {images}{patients}"]
     if results.get("average"):
         found.append(f"  {results['average']}")
+    if results.get("which_weights"):
+        found.append(f"  weights: {results['which_weights']}")
     for part in (results, results.get("volumes") or {}):
         found += _measures(part.get("summary", {}), results)
     for name, distances in results.get("sliced_wasserstein", {}).items():

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from zoo import metrics, set_metrics
+from zoo.domain import Domain
 from zoo.evaluation import intervals
 from zoo.evaluation.examples import (
     Chosen,
@@ -36,12 +37,9 @@ def compare_pairs(
         for example in translated(model, examples, batch_size):
             target = example["target"]
             require_shape(example)
-            # The body: the data set's mask, or what of a CT lies within the skin.
             masked = "mask" in example if masked is None else masked
             _require_mask(example, masked)
-            if not masked and domain.unit == "HU":
-                example["mask"] = metrics.body_mask(target)
-            mask = example.get("mask")
+            mask = body(example, domain)
             # The image's measures, beside those of what there is without the model.
             output = metrics.compare(example["output"], target, domain.window, mask=mask, zero=zero)
             row = {
@@ -77,6 +75,36 @@ def compare_pairs(
     return measured, {"examples": chosen.labelled(summary["output"]["psnr"]["median"])}
 
 
+def body(example: Example, domain: Domain) -> np.ndarray | None:
+    """The patient's body: the data set's mask, or what of a CT lies within the skin; else None."""
+    if "mask" not in example and domain.unit == "HU":
+        example["mask"] = metrics.body_mask(example["target"])
+    return example.get("mask")
+
+
+def fidelity(example: Example, domain: Domain) -> dict[str, float]:
+    """The few quick measures of an output: `psnr`, `mae` and, of 11 pixels a side or more, `ssim`.
+
+    Args:
+        example: with "output" and "target" of one shape, perhaps "mask".
+        domain: the target's.
+
+    Returns:
+        As `metrics.compare`; where the `body` is known PSNR and MAE are those within it.
+    """
+    output, target = example["output"], example["target"]
+    mask = body(example, domain)
+    if mask is None:
+        psnr = min(metrics.psnr(output, target, domain.window), 100.0)
+        measured = {"psnr": psnr, "mae": metrics.mae(output, target)}
+    else:
+        inside = metrics.in_body(output, target, domain.window, mask)
+        measured = {"psnr": inside["psnr_body"], "mae": inside["mae_body"]}
+    if min(target.shape[-3:-1]) >= 11:
+        measured["ssim"] = metrics.ssim(output, target, domain.window)
+    return measured
+
+
 def _require_mask(example: Example, masked: bool) -> None:
     """A ValueError where one example has a mask and others have none."""
     if masked != ("mask" in example):
@@ -110,7 +138,7 @@ def compare_sets(
 
     def images(part: list[Example], key: str) -> np.ndarray:
         domain = input_domain(model.source, model.target) if key == "input" else model.target
-        return np.clip([_middle_crop(example[key], size) for example in part], *domain.window)
+        return as_set([example[key] for example in part], size, domain)
 
     # How far from real targets others are, real ones among them.
     real = images(first, "target")
@@ -128,6 +156,11 @@ def compare_sets(
     }
     random = np.random.default_rng(seed).permutation(len(kept))[:5]
     return measured, {"examples": [("Random", kept[i]) for i in sorted(random)]}
+
+
+def as_set(images: list[np.ndarray], size: tuple[int, ...], domain: Domain) -> np.ndarray:
+    """Images `[H, W, C]` as `[N, *size, C]`: their middles, clipped to the window."""
+    return np.clip([_middle_crop(image, size) for image in images], *domain.window)
 
 
 def _middle_crop(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

@@ -185,6 +185,11 @@ class SrganRecipe(Recipe):
             )
         return self
 
+    @property
+    def chooses_by(self) -> str:
+        """Of both phases the likeness of sets: PSNR falls as soon as the discriminator joins."""
+        return "sliced_wasserstein" if self.steps > self.pretrain_steps else ""
+
     def phases(self) -> list[Phase]:
         """SRResNet, then SRGAN; one that has no steps is left out."""
         first = min(self.pretrain_steps, self.steps)

@@ -126,6 +126,8 @@ def card_fields(entry: registry.Entry) -> dict[str, Any]:
     fields: dict[str, Any] = {"name": Path(entry.name).name}
     if entry.dataset:
         fields["dataset"] = entry.dataset
+    if entry.which:
+        fields["notes"] = f"The weights of the run that were exported: {entry.which}."
     row = registry.index()["pretrained"].get(entry.name, {})
     return fields | {k: row[k] for k in ("summary", "metrics", "licence") if k in row}
 
