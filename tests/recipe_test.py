@@ -29,6 +29,8 @@ OWN_RULES = {
     ("automap", "shift"): "measurements are taken as they are",
     ("automap", "rotation"): "measurements are taken as they are",
     ("automap", "zoom"): "measurements are taken as they are",
+    ("automap", "gamma"): "measurements are taken as they are",
+    ("automap", "bias_field"): "measurements are taken as they are",
     ("srgan", "crop"): "expected a multiple of 16",
 }
 

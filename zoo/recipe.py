@@ -97,14 +97,20 @@ class Recipe:
             hardware is fast at it. Weights and the served output are float32.
         crop: sides of the training patch, in pixels of the target: one number, or one for each
             axis, `96,128` (H, W) or `16,128,128` (D, H, W); 0 takes whole images.
-        flip: mirror left to right at random; like the next three it moves pixels as they are.
+        flip: mirror left to right at random; like the next four it moves pixels as they are.
         flip_up_down: mirror top to bottom at random.
+        flip_slices: mirror volumes along their slices at random.
         turn: turn images or patches of square slices by 0, 90, 180 or 270 degrees at random.
         shift: greatest random shift, in pixels; each shift is of whole pixels.
         rotation: greatest random rotation, in degrees. It interpolates linearly, which takes a
             third of the noise away (the standard deviation of white noise): not for denoising.
         zoom: greatest random change of scale, as a fraction (0.1: 0.9 to 1.1). It interpolates as
             `rotation` does.
+        gamma: of MR, greatest change of the contrast curve: values in their window are raised to
+            a random power between 1 / (1 + gamma) and 1 + gamma. Both images of a pair are changed
+            alike where they are of one kind, else the source alone; so the next.
+        bias_field: of MR, greatest change of the signal by a smooth random field, as receiver coils
+            make one: times 1 / (1 + bias_field) to 1 + bias_field.
         noise: standard deviation of Gaussian noise on the source, in its own unit.
         source_window: intensity window of the source (or only) domain, LOW,HIGH, of several inputs
             that of each in turn; None: the data set's own.
@@ -148,10 +154,13 @@ class Recipe:
     crop: ranges.Sides = 0
     flip: bool = False
     flip_up_down: bool = False
+    flip_slices: bool = False
     turn: bool = False
     shift: Annotated[float, ranges.Range(0, below=10**6)] = 0.0
     rotation: Annotated[float, ranges.Range(0, 360)] = 0.0
     zoom: ranges.Fraction = 0.0
+    gamma: Annotated[float, ranges.Range(0, 10)] = 0.0
+    bias_field: Annotated[float, ranges.Range(0, 10)] = 0.0
     noise: Annotated[float, ranges.Range(0, below=10**9)] = 0.0
     source_window: Annotated[tuple[ranges.Level, ...], ranges.PAIRS] | None = None
     target_window: tuple[ranges.Level, ranges.Level] | None = None

@@ -6,9 +6,12 @@ import numpy as np
 import tensorflow as tf
 
 from zoo import registry
+from zoo.domain import Domain
 from zoo.recipe import DataFacts, Recipe, per_axis
 
-_EXACT = 3  # folded into a stream's seed: for flips up-down and turns
+_EXACT, _SIGNAL, _SLICES = 3, 4, 5  # folded into a stream's seed: for flips and turns, and so on
+_TERMS = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (2, 0, 0), (0, 2, 0), (0, 0, 2), (1, 1, 0), (1, 0, 1),
+          (0, 1, 1))  # fmt: skip  # powers of x, y and, of volumes, z in a bias field
 
 
 def augment(
@@ -23,13 +26,13 @@ def augment(
 
     Rotation and zoom make one bilinear resampling (label maps: nearest), which takes about a third
     of white noise away. Crop, flips, turns by 90° and shifts (of whole pixels) move pixels as they
-    are. Beyond the border the image is mirrored.
+    are: every value of the result is one of the image's. Beyond the border the image is mirrored.
 
     Args:
         images: images of one extent, `[H, W, C]` of any type; or volumes `[D, H, W, C]`, which are
-            cropped, mirrored and turned in their slices only.
-        recipe: crop, flip, flip_up_down, turn, shift, rotation and zoom; `shift` counts pixels of
-            the coarsest image.
+            cropped, mirrored and turned in their slices, or mirrored along them, only.
+        recipe: crop, flip, flip_up_down, flip_slices, turn, shift, rotation and zoom; `shift`
+            counts pixels of the coarsest image.
         seed: int32 `[2]`, a stateless seed.
         size: height and width of the result; 0 leaves those of the crop or of the image.
         factors: of each image, its sides over those of the first, which is the coarsest; None: 1.
@@ -65,6 +68,8 @@ def augment(
     own_seed = tf.random.experimental.stateless_fold_in(seed, _EXACT)
     turned = tf.random.stateless_uniform((2,), own_seed, maxval=4, dtype=tf.int32)
     quarters, upside_down = turned[0], turned[1] < 2
+    slices_seed = tf.random.experimental.stateless_fold_in(seed, _SLICES)
+    backwards = tf.random.stateless_uniform((), slices_seed) < 0.5
 
     def change(image: tf.Tensor, factor: int, label: bool) -> tf.Tensor:
         cropped = [side * factor for side in sides]
@@ -82,6 +87,9 @@ def augment(
         if recipe.flip_up_down:
             flipped = image
             image = tf.cond(upside_down, lambda: tf.reverse(flipped, [axes - 2]), lambda: flipped)
+        if recipe.flip_slices:
+            upright = image
+            image = tf.cond(backwards, lambda: tf.reverse(upright, [0]), lambda: upright)
         if recipe.turn:  # of a volume each slice
             image = tf.image.rot90(image, quarters)
         if size:
@@ -166,6 +174,87 @@ def affine(
         interpolation="NEAREST" if nearest else "BILINEAR",
         fill_mode="REFLECT",
     )[0]
+
+
+def check_signal(recipe: Recipe, source: Domain) -> None:
+    """Refuse `gamma` and `bias_field` where no image is one whose numbers mean what a scanner says.
+
+    Raises:
+        ValueError: for sources, or single images, without an MR signal among them.
+    """
+    changes = {name: getattr(recipe, name) for name in ("gamma", "bias_field")}
+    parts = [domain for domain, _ in source.parts.values()]
+    if any(changes.values()) and not any(map(_is_signal, parts)):
+        name = next(name for name, value in changes.items() if value)
+        raise ValueError(
+            f"{name}: expected MR images, whose signal has no unit; values in {source.unit} are "
+            f"calibrated and stay. Received: {name}={changes[name]:g} with {source.modality} in "
+            f"{source.unit}"
+        )
+
+
+def _is_signal(domain: Domain) -> bool:
+    return domain.modality == "MR" and domain.unit == "signal"
+
+
+def vary_signal(image: tf.Tensor, domain: Domain, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
+    """An MR image as another scanner might give it: other contrast curve, other gain of its coils.
+
+    `gamma`: x becomes x^e, x the value in its window, from 0 at one end to 1 at the other, and
+    log e uniform within ±log(1 + gamma); both ends stay, and what lies beyond them does.
+    `bias_field`: the signal times exp(p log(1 + bias_field)), p a random polynomial of second
+    degree in the coordinates, nowhere beyond ±1.
+
+    Args:
+        image: float32 `[H, W, C]` or `[D, H, W, C]`; of several inputs each that is no MR is left,
+            and each that is has draws of its own.
+        domain: what its numbers mean.
+        recipe: gamma and bias_field.
+        seed: int32 `[2]`, a stateless seed; with it images of another resolution change alike.
+
+    Returns:
+        float32 of the same shape.
+    """
+    own_seed = tf.random.experimental.stateless_fold_in(seed, _SIGNAL)
+    changed = []
+    for number, (part, channels) in enumerate(domain.parts.values()):
+        values = image[..., channels]
+        part_seed = tf.random.experimental.stateless_fold_in(own_seed, number)
+        draws = tf.random.stateless_uniform((2 + len(_TERMS),), part_seed, -1.0, 1.0)
+        if recipe.gamma and _is_signal(part):
+            low, span = part.window[0], part.span
+            place = (values - low) / span
+            exponent = tf.pow(1.0 + recipe.gamma, draws[0])
+            curved = low + span * tf.pow(tf.clip_by_value(place, 0.0, 1.0), exponent)
+            values = tf.where((place > 0) & (place < 1), curved, values)
+        if recipe.bias_field and _is_signal(part):
+            values *= tf.exp(np.log1p(recipe.bias_field) * _polynomial(values, draws[1:]))
+        changed.append(values)
+    return tf.concat(changed, axis=-1)
+
+
+def _polynomial(image: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """A polynomial over an image's extent, -1 to 1 along each axis; `draws`: how much, and of what.
+
+    Returns:
+        float32 `[H, W, 1]` or `[D, H, W, 1]` within -1 and 1.
+    """
+    axes = image.shape.rank - 1
+    places = []
+    for axis in reversed(range(axes)):  # x first
+        side = tf.cast(tf.shape(image)[axis], tf.float32)
+        place = (2.0 * tf.range(side) + 1.0) / side - 1.0
+        places.append(tf.reshape(place, [-1] + [1] * (axes - axis)))
+    total, size = tf.zeros([1] * (axes + 1)), tf.constant(1e-6)
+    for number, powers in enumerate(_TERMS):
+        if axes == 2 and powers[2]:
+            continue
+        term = tf.ones([])
+        for place, power in zip(places, powers, strict=False):
+            term *= place**power
+        total += draws[1 + number] * term
+        size += tf.abs(draws[1 + number])
+    return draws[0] * total / size
 
 
 def noise_lost(dataset: str, facts: DataFacts, recipe: Recipe) -> str:

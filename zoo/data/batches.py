@@ -13,8 +13,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from zoo.data import folds
-from zoo.data.augment import augment
-from zoo.data.facts import data_facts, example_count, image_keys
+from zoo.data.augment import augment, check_signal, vary_signal
+from zoo.data.facts import data_facts, example_count, image_keys, varied
 from zoo.recipe import DataFacts, Recipe
 
 # A split smaller than this is shuffled as a whole; of a larger one, this much is held at a time.
@@ -115,7 +115,8 @@ def train_dataset(
 
     Args:
         builder: a prepared data set.
-        recipe: fold, crop, flip, flip_up_down, turn, shift, rotation, zoom, noise and seed.
+        recipe: fold, crop, flips, turn, shift, rotation, zoom, gamma, bias_field, noise
+            and seed.
         batch_size: examples in a batch, over all replicas.
         size: height and width to which images are averaged down; 0 leaves them. Without a crop
             the central square is taken.
@@ -130,10 +131,13 @@ def train_dataset(
 
     Raises:
         ValueError: for images of several sizes without a crop, images smaller than `size`, and
-            for `turn` of images that are not square without a crop.
+            for `turn` of images that are not square without a crop, for `gamma` and `bias_field` of
+            what is no MR signal.
     """
     example_count(builder, "train", recipe.fold)
     facts = facts or data_facts(builder, recipe)
+    check_signal(recipe, facts.source)
+    changing = varied(builder.name, facts) if recipe.gamma or recipe.bias_field else {}
     if facts.kind == "single" and recipe.noise:
         raise ValueError(
             f"noise: it is added to the source, and single images have none. "
@@ -153,7 +157,10 @@ def train_dataset(
         for stream, (group, features) in enumerate(zip(groups, drawn, strict=True)):
             seed = tf.random.experimental.stateless_fold_in(example["seed"], stream)
             example |= {feature.name: features[feature.key] for feature in group}
-            example |= _augmented(group, features, facts, recipe, seed, size)
+            changed = _augmented(group, features, facts, recipe, seed, size)
+            for name in [name for name in changed if name in changing]:
+                changed[name] = vary_signal(changed[name], changing[name], recipe, seed)
+            example |= changed
         if recipe.noise:
             seed = tf.random.experimental.stateless_fold_in(example["seed"], _NOISE)
             source = example["source"]
@@ -268,6 +275,8 @@ def _check_sizes(
             "turn: expected a crop as wide as high, which a quarter turn leaves as it is. "
             f"Received: crop={','.join(map(str, crop))}"
         )
+    if recipe.flip_slices and recipe.dimensions == 2:
+        raise ValueError("flip_slices: expected volumes. Received: dimensions=2")
     if recipe.dimensions == 3 and (recipe.shift or recipe.rotation or recipe.zoom):
         raise ValueError(
             "shift, rotation, zoom: volumes are only cropped, mirrored and turned in their slices. "

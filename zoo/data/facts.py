@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from zoo import registry
-from zoo.data import folds
+from zoo.data import augment, folds
 from zoo.domain import Domain
 from zoo.recipe import DataFacts, Recipe
 from zoo.registry import Entry
@@ -89,6 +89,22 @@ def example_count(builder: tfds.core.DatasetBuilder, split: str, fold: str = "")
     return splits[split].num_examples
 
 
+def varied(dataset: str, facts: DataFacts) -> dict[str, Domain]:
+    """The images whose signal is varied, with what their numbers mean.
+
+    A scanner's gain says nothing of another modality, or of another contrast of the same patient;
+    two images of one kind share it.
+    """
+    if facts.kind == "single":
+        return {"image": facts.source}
+    found = {"source": facts.source}
+    tasks = registry.index()["datasets"].get(dataset, {}).get("tasks", [])
+    same = (facts.source.modality, facts.source.unit) == (facts.target.modality, facts.target.unit)
+    if same and tasks != ["cross-modality"]:
+        found["target"] = facts.target
+    return found
+
+
 def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
     """The entry with the data set's facts and domains, refused where model and data do not suit.
 
@@ -133,6 +149,7 @@ def fit_to_data(entry: Entry, builder: tfds.core.DatasetBuilder) -> Entry:
             f"target: expected a model of pairs, and two images that mean the same, with target="
             f"{recipe.target}. Received: {entry.model} on {source} and {target}"
         )
+    augment.check_signal(recipe, source)
     # What the recipe left open.
     if target.classes and not recipe.label_names:
         recipe = dataclasses.replace(recipe, label_names=facts.label_names)

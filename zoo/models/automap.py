@@ -137,7 +137,8 @@ class AutomapRecipe(Recipe):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("crop", "flip", "flip_up_down", "turn", "shift", "rotation", "zoom"):
+        moved = ("crop", "flip", "flip_up_down", "flip_slices", "turn", "shift", "rotation", "zoom")
+        for name in (*moved, "gamma", "bias_field"):
             if getattr(self, name):
                 raise ValueError(
                     f"{name}: measurements are taken as they are: each sample has its place. "
