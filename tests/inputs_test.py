@@ -78,7 +78,7 @@ def test_prediction_is_what_the_model_says(trained, capsys):
     case = images(2)
     stack = np.stack([case["T1"], case["T2"]], axis=-1).astype("float32")
     wanted = zoo.load(trained / "run").translate(stack)[..., 0]
-    made = np.moveaxis(np.asarray(nibabel.load(out / "case2_0000.nii.gz").dataobj), -1, 0)
+    made = np.moveaxis(np.asarray(nibabel.load(out / "case2.nii.gz").dataobj), -1, 0)
     np.testing.assert_allclose(made, wanted, atol=0.01)
     # One case, by name; and one that is not there.
     first, second = (trained / f"in/imagesTr/case2_000{k}.nii.gz" for k in (0, 1))
@@ -87,7 +87,7 @@ def test_prediction_is_what_the_model_says(trained, capsys):
     assert command_line.main(["zoo", "predict", *arguments, f"--output={one}"]) == 0
     np.testing.assert_array_equal(
         np.asarray(nibabel.load(one).dataobj),
-        np.asarray(nibabel.load(out / "case2_0000.nii.gz").dataobj),
+        np.asarray(nibabel.load(out / "case2.nii.gz").dataobj),
     )
     arguments[1] = f"--input=T1={first}"
     assert command_line.main(["zoo", "predict", *arguments, f"--output={one}"]) == 1

@@ -39,6 +39,7 @@ def test_numbers_of_names_make_cases():
     assert list(found.found) == ["a/p", "b/p"]
     assert [part.name for part in found.found["a/p"].parts] == names[:2]
     assert found.found["a/p"].names == ("T1", "T2")
+    assert [case.name for case in found.found.values()] == ["a/p.nii.gz", "b/p.npy"]
     wanted = "expected a name that ends in the number of its input, _0000 to _0001. Received: "
     assert [p.reason for p in found.problems] == [wanted + "0002", wanted + "none"]
     # One number twice is no case.

@@ -48,7 +48,7 @@ def test_numbered_files_become_one_file_a_case(tmp_path):
     report = translate(Ninth(), root / "imagesTr", tmp_path / "out")
     assert (report.done, report.slices, report.skipped, report.warnings) == (2, 6, [], [])
     for number in range(2):
-        out = tmp_path / f"out/case{number}_0000.nii.gz"
+        out = tmp_path / f"out/case{number}.nii.gz"
         np.testing.assert_allclose(values(out), images(number)["FLAIR"], rtol=1e-4)
         np.testing.assert_array_equal(nibabel.load(out).affine, HUNG)
 
@@ -57,7 +57,7 @@ def test_neighbours_are_of_each_input(tmp_path):
     model = Ninth(slices=3, source=Domain(inputs=(T1, T2)))
     translate(model, cases(tmp_path / "in", 1) / "imagesTr", tmp_path / "out")
     assert set(model.shapes) == {(1, 16, 16, 6)}
-    out = tmp_path / "out/case0_0000.nii.gz"
+    out = tmp_path / "out/case0.nii.gz"
     np.testing.assert_allclose(values(out), images(0)["FLAIR"], rtol=1e-4)
 
 
@@ -226,5 +226,5 @@ def test_arrays_and_what_is_read_of_them(tmp_path):
     for number, name in enumerate(("T1", "T2")):
         np.save(tmp_path / f"case_000{number}.npy", case[name])
     translate(Ninth(), tmp_path, tmp_path / "out")
-    np.testing.assert_allclose(np.load(tmp_path / "out/case_0000.npy"), case["FLAIR"], rtol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "out/case.npy"), case["FLAIR"], rtol=1e-5)
     assert len(find(tmp_path / "out").volumes) == 1

@@ -1,5 +1,6 @@
 """Which volumes are the inputs of one case: by the numbers of their names, or by descriptions."""
 
+import dataclasses
 import fnmatch
 import re
 from collections import defaultdict
@@ -42,6 +43,9 @@ def by_number(volumes: Sequence[Volume], names: Sequence[str]) -> Cases:
     Args:
         volumes: of all cases.
         names: of the inputs, that of number 0 first.
+
+    Returns:
+        The cases; one of several files is called as they are without the number.
     """
     cases: dict[str, dict[int, list[Volume]]] = defaultdict(lambda: defaultdict(list))
     problems = []
@@ -63,7 +67,10 @@ def by_number(volumes: Sequence[Volume], names: Sequence[str]) -> Cases:
             first = next(each[0] for each in given.values() if each)
             problems.append(Problem(first.path(0), text))
         else:
-            found[case] = together([given[k][0] for k in range(len(names))], names)
+            whole = together([given[k][0] for k in range(len(names))], names)
+            if len(names) > 1 and len(whole.paths) == 1:
+                whole = dataclasses.replace(whole, name=case + files.ending(whole.paths[0]))
+            found[case] = whole
     return Cases(found, problems)
 
 

@@ -41,7 +41,8 @@ class Several(Volume):
 
     def presented(self, plane: str | None) -> Volume:
         """See `Volume.presented`."""
-        return together([part.presented(plane) for part in self.volumes], self.names)
+        whole = together([part.presented(plane) for part in self.volumes], self.names)
+        return dataclasses.replace(whole, name=self.name)
 
     def read(self, index: int) -> np.ndarray:
         """See `Volume.read`: float32 [H, W, inputs]."""

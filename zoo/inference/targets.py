@@ -46,8 +46,12 @@ def targets(
         for number, (volume, count) in enumerate(zip(volumes, counts, strict=True), 1):
             if deidentify:
                 found.append(_without_names(volume, count, number, output, suffixes))
-            else:
-                found.append(_named_as_input(volume, count, base, output, suffixes))
+                continue
+            places = _named_as_input(volume, count, base, output, suffixes)
+            case = inputs[number - 1]
+            if len(case.parts) > 1 and len(places) == 1:
+                places = [places[0].with_name(_named_as_case(case, suffixes))]
+            found.append(places)
     # A header's voxels lie beside it.
     for place, (volume, paths) in enumerate(zip(volumes, found, strict=True)):
         if len(paths) == 1:
@@ -105,6 +109,12 @@ def _named_as_input(
         else:
             paths.append(place)
     return paths
+
+
+def _named_as_case(case: Volume, suffixes: dict[Path, str]) -> str:
+    """The name of a case of several inputs, of the kind of its first file."""
+    name = Path(case.name).name
+    return name.removesuffix(ending(Path(name))) + suffixes[case.paths[0]]
 
 
 def _without_names(
