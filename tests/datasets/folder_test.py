@@ -1038,3 +1038,25 @@ def test_pseudonyms_have_a_secret_key(tmp_path):
     path.write_text("short")
     with pytest.raises(ValueError, match="expected 64 hexadecimal digits"):
         pseudonyms.patient_key(tmp_path / "data")
+
+
+# Volumes.
+
+
+def test_the_sides_of_voxels_are_told(tmp_path, capfd):
+    def made(name, *steps):
+        for number, step in enumerate(steps):
+            path = tmp_path / f"{name}/train/{number}.nii"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            volume = image(number, (8 + number, 9, 5))
+            nibabel.save(nibabel.Nifti1Image(volume, np.diag([0.8, 0.8, step, 1])), path)
+        builder = build(tmp_path / name, tmp_path / "data", dimensions=3)
+        return builder.info.metadata["image"]["spacing"], capfd.readouterr().err
+
+    assert made("cubes", 0.8, 0.8)[0] == pytest.approx([0.8, 0.8, 0.8])
+    spacing, told = made("flat", 5.0, 5.0)
+    assert spacing == pytest.approx([5.0, 0.8, 0.8])
+    assert "voxels of 5 x 0.8 x 0.8 mm (slice, row, column), taken as they are" in told
+    spacing, told = made("mixed", 5.0, 2.0)
+    assert spacing is None
+    assert "warning: voxels of 2 x 0.8 x 0.8 to 5 x 0.8 x 0.8 mm" in told

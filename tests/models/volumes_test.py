@@ -1,12 +1,14 @@
 """The models that take images and volumes alike, with `dimensions=3`."""
 
 import functools
+import json
 
 import numpy as np
 import pytest
 
 import harness
 import zoo
+from zoo import command_line, registry, training
 from zoo.domain import Domain
 from zoo.models.cyclegan import CycleGANRecipe
 from zoo.models.encoder_decoder import EncoderDecoderRecipe as Recipe
@@ -265,3 +267,45 @@ def test_averages_of_volumes_come_slice_by_slice_too():
     volume = _volume()[:30, :36, :28]
     slices = average.translate_slices(lambda i, j: volume[i:j, ..., None], volume.shape)
     np.testing.assert_allclose(np.stack(list(slices))[..., 0], average.translate(volume), atol=0.02)
+
+
+# From files to files.
+
+
+def test_a_run_on_volumes_of_several_sizes_resumes_exactly_and_is_used(tmp_path, capfd):
+    """A user's volumes, thinner and wider than the patch, which is no cube; then `predict`."""
+    shapes = {"trainA": [(5, 20, 24), (12, 16, 28)], "testA": [(7, 18, 20)]}
+    rng = np.random.default_rng(0)
+    for folder, sizes in shapes.items():
+        for number, shape in enumerate(sizes):
+            clean = rng.uniform(0, 100, shape).astype("float32")
+            for place, noise in ((folder, 10), (folder.replace("A", "B"), 0)):
+                path = tmp_path / "in" / place / f"{number}.npy"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.save(path, clean + noise * rng.standard_normal(shape, np.float32))
+    fields = MODELS["encoder_decoder"] | {"dimensions": 3, "crop": (8, 16, 12), "batch_size": 2}
+    fields |= {"steps": 4, "checkpoint_every": 2, "image_every": 4, "precision": "float32"}
+    fields |= {"flip_up_down": True, "tile": (6, 12, 16)}
+
+    run, options = tmp_path / "run", {"data_dir": tmp_path / "data", "input": tmp_path / "in"}
+    entry = registry.lookup("encoder_decoder", "folder", overrides=fields)
+    training.train(entry, run, **options)
+    model = zoo.load(str(run))
+    assert model.recipe.crop == (8, 16, 12)
+    # Stopped after its second step, it ends as it did.
+    record = json.loads((run / "run.json").read_text())
+    for path in (run / "checkpoints").glob("ckpt-4*"):
+        path.unlink()
+    (run / record.pop("weights")["file"]).unlink()
+    (run / "run.json").write_text(json.dumps(record | {"state": "interrupted"}))
+    training.train(entry, run, resume="must", **options)
+    assert zoo.load(str(run)).weights_hash == model.weights_hash
+    # What it makes of a file is what it makes of the array.
+    source, target = tmp_path / "in/testA/0.npy", tmp_path / "out.npy"
+    arguments = [f"--model={run}", f"--input={source}", f"--output={target}", "predict"]
+    assert command_line.main(["zoo", *arguments]) == 0
+    expected = model.translate(np.load(source))
+    np.testing.assert_allclose(np.load(target), expected, rtol=1e-5, atol=1e-3)
+    arguments = [f"--model={run}", f"--input={tmp_path / 'in'}", f"--data_dir={tmp_path / 'data'}"]
+    assert command_line.main(["zoo", *arguments, "evaluate"]) == 0
+    assert "1 volumes" in capfd.readouterr().out

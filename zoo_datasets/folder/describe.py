@@ -88,7 +88,7 @@ def _domain(
     if config.slices > 1 and key != "target":
         count = config.slices
     # Spacing: that of the recipe, or that of all files.
-    spacing = _common_spacing(volumes)
+    spacing = _common_spacing(config, volumes)
     if config.spacing:
         for volume in volumes:
             _resampled(volume, config.spacing)
@@ -265,14 +265,43 @@ def _resampled(volume: Volume, spacing: float) -> tuple[int, int]:
     return height, width
 
 
-def _common_spacing(volumes: list[Volume]) -> tuple[float, float] | None:
-    first = volumes[0].spacing
-    for volume in volumes:
-        if first is None or volume.spacing is None:
-            return None
-        if not np.allclose(volume.spacing, first, rtol=1e-3, atol=0):
-            return None
-    return first
+def _common_spacing(config: FolderConfig, volumes: list[Volume]) -> tuple[float, ...] | None:
+    """(row, column), of volumes (slice, row, column), in mm; None where they differ."""
+    whole = config.dimensions == 3
+    found = [voxel_size(volume) if whole else volume.spacing for volume in volumes]
+    known = [spacing for spacing in found if spacing is not None]
+    if len(known) < len(found) or not np.allclose(known, known[0], rtol=1e-3, atol=0):
+        return None
+    return known[0]
+
+
+def voxel_size(volume: Volume) -> tuple[float, ...] | None:
+    """(slice, row, column) in mm; None where the file does not say."""
+    if volume.spacing is None or volume.slice_spacing is None:
+        return None
+    return volume.slice_spacing, *volume.spacing
+
+
+def voxels(found: Layout) -> list[str]:
+    """What the voxels of volumes have that the user should know, who trains on them as they are."""
+    every: list[Volume] = []
+    for domain in found.domains:
+        for item in sum(domain.values(), []):
+            every += item.volumes
+    sizes = np.array([size for size in map(voxel_size, every) if size is not None])
+    if not len(sizes):
+        return []
+    low, high = sizes.min(0), sizes.max(0)
+    shown = " x ".join(f"{step:.3g}" for step in low)
+    if (high > 1.1 * low).any():
+        most = " x ".join(f"{step:.3g}" for step in high)
+        return [
+            f"warning: voxels of {shown} to {most} mm (slice, row, column): a network knows voxels "
+            "and no millimetres; resample the files to one size first"
+        ]
+    if low.max() > 1.1 * low.min():
+        return [f"voxels of {shown} mm (slice, row, column), taken as they are"]
+    return []
 
 
 def _states_unit(volume: Volume) -> bool:

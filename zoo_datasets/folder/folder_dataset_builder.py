@@ -19,7 +19,15 @@ from zoo.imaging.volume import Volume
 from zoo_datasets.cases import SPLITS
 from zoo_datasets.features import image_feature
 from zoo_datasets.folder.config import FolderConfig, configure
-from zoo_datasets.folder.describe import FIELDS, caveats, describe, keys_of, shape_of, stored_type
+from zoo_datasets.folder.describe import (
+    FIELDS,
+    caveats,
+    describe,
+    keys_of,
+    shape_of,
+    stored_type,
+    voxels,
+)
 from zoo_datasets.folder.items import Layout
 from zoo_datasets.folder.pseudonyms import patient_key, pseudonym
 
@@ -93,7 +101,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         self._say(f"{config.layout.kind} images, {counts}")
         for split in dict.fromkeys(empty):
             self._say(f"warning: no readable image is left in the split {split}")
-        for note in [*config.layout.notes, *caveats(config.layout)]:
+        told = voxels(config.layout) if config.dimensions == 3 else []
+        for note in [*config.layout.notes, *told, *caveats(config.layout)]:
             self._say(note)
         for key in keys_of(config.layout):
             domain = self.info.metadata[key]
