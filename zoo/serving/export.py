@@ -114,11 +114,13 @@ def serving_specs(model: Translator) -> dict[str, tf.TensorSpec]:
 
 
 def _tile(model: Translator) -> dict[str, Any]:
-    """How large images are to be cut: one number, or of volumes one for each axis."""
-    if isinstance(model.recipe.tile, int) and model.dimensions == 2:
-        return {"size": model.recipe.tile, "overlap": 2 * model.tile_margin}
+    """How larger images are to be cut: one number for all axes, or one for each."""
+    sides, overlap = model.recipe.tile, 2 * model.tile_margin
+    if model.dimensions == 2 and isinstance(sides, int):
+        return {"size": sides, "overlap": overlap}
     cut = tiled.Cut.of(model)
-    return {"size": list(cut.tile), "overlap": list(cut.overlap)}
+    found = {"size": cut.tile, "overlap": tuple(min(overlap, shared) for shared in cut.overlap)}
+    return {k: list(v) if len(set(v)) > 1 else v[0] for k, v in found.items()}
 
 
 def card_fields(entry: registry.Entry) -> dict[str, Any]:
