@@ -225,6 +225,9 @@ def write_run(folder, content) -> str:
         (RUN | {"recipe": {"steps": "1" * 5000}}, "steps: expected int"),
         (RUN | {"weights": {"file": "x"}}, "weights: sha256: expected a text"),
         (RUN | {"weights": "x"}, "weights: expected fields"),
+        (RUN | {"best": {"file": "x", "sha256": "0"}}, "best: sha256: expected 64 hex"),
+        (RUN | {"validation": {"every": "2"}}, "validation: every: expected a whole number"),
+        (RUN | {"losses": {"steps": []}}, "losses: values: expected fields.*no such field"),
         (RUN | {"source": {"window": [1, 0]}}, "source: window: expected two"),
         (RUN | {"source": {"window": [float("nan"), 1]}}, "source: window: expected two"),
         (RUN | {"source": {"channels": 1.5}}, "source: channels: expected 1 to"),
@@ -251,11 +254,12 @@ def test_a_run_reads_with_a_byte_order_mark_and_without_its_data_set(tmp_path, m
     assert zoo.load("~/run").recipe.base_filters == 2
 
 
+@pytest.mark.parametrize("which", ["weights", "best"])
 @pytest.mark.parametrize("file", ["../out.weights.h5", "{}/out.weights.h5", "link", "loop"])
-def test_a_run_names_no_weights_outside_its_folder(file, tmp_path):
+def test_a_run_names_no_weights_outside_its_folder(file, which, tmp_path):
     (tmp_path / "out.weights.h5").write_bytes(b"x")
     weights = {"file": file.format(tmp_path), "sha256": "0" * 64}
-    folder = write_run(tmp_path / "run", RUN | {"weights": weights})
+    folder = write_run(tmp_path / "run", RUN | {which: weights})
     (tmp_path / "run" / "link").symlink_to(tmp_path / "out.weights.h5")
     (tmp_path / "run" / "loop").symlink_to("loop")
     with pytest.raises(ValueError, match="weights: expected a path inside"):

@@ -27,7 +27,12 @@ _MOST_BYTES = 2**20  # of it
 _RESERVE = 2**16  # bytes kept free for the state of a run that a full disk ends
 # Fields that change what is written on the way and not the weights at the end.
 _FREE_FIELDS = {"image_every", "checkpoint_every", "tile", "allow_shared_patients"}
-_KINDS = {str: "a text", dict: "fields and their values", int: "a whole number"}
+_KINDS = {
+    str: "a text",
+    dict: "fields and their values",
+    int: "a whole number",
+    list: "a list",
+}
 _RUN_FIELDS = (
     ("model", str, True),
     ("recipe", dict, True),
@@ -42,6 +47,12 @@ _RUN_FIELDS = (
     ("metrics", dict, False),
     ("state", str, False),
     ("step", int, False),
+)
+_SERIES_FIELDS = (("steps", list, True), ("values", dict, True))
+_VALIDATION_FIELDS = (
+    *((name, int, True) for name in ("every", "images", "after", "chosen_after")),
+    *((name, str, True) for name in ("choose_by", "better", "extractor")),
+    *_SERIES_FIELDS,
 )
 
 
@@ -72,7 +83,10 @@ def read(folder: Path) -> dict[str, Any]:
             raise ValueError(f"{path}: expected JSON. Received: {reason(error)}") from error
     if not isinstance(stored, dict):
         raise ValueError(f"{path}: expected fields and their values. Received: {short(stored)}")
-    _check_fields(path, stored)
+    _check_fields(f"{path}", stored, _RUN_FIELDS)
+    for part, fields in (("validation", _VALIDATION_FIELDS), ("losses", _SERIES_FIELDS)):
+        if stored.get(part) is not None:
+            _check_fields(f"{path}: {part}", stored[part], fields)
     for which in ("weights", "best"):
         _check_weights(path, which, stored.get(which))
     for side in ("source", "target"):
@@ -80,13 +94,15 @@ def read(folder: Path) -> dict[str, Any]:
     return {"step": 0, "state": ""} | stored
 
 
-def _check_fields(path: Path, stored: dict[str, Any]) -> None:
-    for field, kind, needed in _RUN_FIELDS:
+def _check_fields(
+    where: str, stored: dict[str, Any], fields: tuple[tuple[str, type, bool], ...]
+) -> None:
+    for field, kind, needed in fields:
         value = stored.get(field)
         if (needed or value is not None) and type(value) is not kind:
             expected = _KINDS[kind]
             received = short(value) if field in stored else "no such field"
-            raise ValueError(f"{path}: {field}: expected {expected}. Received: {received}")
+            raise ValueError(f"{where}: {field}: expected {expected}. Received: {received}")
 
 
 def _check_weights(path: Path, which: str, weights: dict[str, Any] | None) -> None:
