@@ -48,8 +48,8 @@ _TABLE = {
         _Flag("workdir", "DIR", f"train {_TRAINED}",
               "the run's folder (default: runs/MODEL-DATASET)"),
         _Flag("weights", "best|last|STEP", f"train {_TRAINED}",
-              "of a run: those that validation chose, the last ones, or of a checkpoint of the "
-              "folder; train: of --init", "best"),
+              "of a run: best (chosen by validation, the default), last, or those of a "
+              "checkpoint that its folder keeps; train: of --init", "best"),
         _Flag("manual_dir", "DIR", "prepare", "files that you downloaded; `describe` tells which"),
         _Flag("fetch", "", "prepare", "download them first, from the Imaging Data Commons"),
         _Flag("beam_options", "TEXT", "prepare",

@@ -50,8 +50,13 @@ _RUN_FIELDS = (
 )
 _SERIES_FIELDS = (("steps", list, True), ("values", dict, True))
 _VALIDATION_FIELDS = (
-    *((name, int, True) for name in ("every", "images", "after", "chosen_after")),
-    *((name, str, True) for name in ("choose_by", "better", "extractor")),
+    ("every", int, True),
+    ("images", int, True),
+    ("after", int, True),
+    ("chosen_after", int, True),
+    ("choose_by", str, True),
+    ("better", str, True),
+    ("extractor", str, True),
     *_SERIES_FIELDS,
 )
 
