@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+import dicom_files
 from zoo import command_line, registry, run
 from zoo.data import prepare
 from zoo.models.encoder_decoder import EncoderDecoderRecipe
 from zoo.plan import caution, device, files, pairs, planning, rules
-from zoo.plan.pixels import SHARES, measure
+from zoo.plan.pixels import SHARES, Pair, Side, measure
 from zoo.recipe import Recipe
 
 # Rows run to the back, columns to the left: axial slices are presented as they are stored.
@@ -176,9 +177,10 @@ def test_batches_fit_the_memory_and_grow_with_it():
     model = planning.build(entry)
     batches = [device.largest_batch(model, (64, 64), free * 2**20) for free in (1, 100, 200, 800)]
     assert batches[0] == 0 and batches == sorted(set(batches))
-    fixed, each = device.network_bytes(model.network, (64, 64), "float32")
+    fixed, each = device.network_bytes(model.network, (64, 64), 1, "float32")
     assert fixed + batches[-1] * each <= device.SHARE * 800 * 2**20
-    assert device.network_bytes(model.network, (128, 128), "float32")[1] == 4 * each
+    larger = device.network_bytes(model.network, (128, 128), 1, "float32")[1]
+    assert larger == pytest.approx(4 * each, rel=1e-4)
     # The first level alone has ten outputs of its size: convolutions, ReLUs, up, and concatenation.
     assert each > device.FACTOR * 4 * 64 * 64 * 10 * entry.recipe.base_filters
 
@@ -210,6 +212,101 @@ def test_the_network_follows_from_the_kind_of_data(tmp_path):
         measured = rules.Measured(found=found, sides=[], pairs=[], units=["1"], accelerated=False)
         names[name] = rules.model(measured).value, found.scale
     assert names == {"two": ("cyclegan", 1), "large": ("srgan", 2)}
+
+
+def test_many_pairs_that_are_apart_are_registered_and_hopeless_ones_unpaired(folder):
+    found = files.find(folder, Recipe())
+    sides = [Side(values=[np.arange(9.0)], whole=[np.arange(9.0)])] * 2
+
+    def measured(*shifts):
+        made = [
+            Pair(name=f"p{n}", shift=(far, 0.0), correlation=0.5) for n, far in enumerate(shifts)
+        ]
+        return rules.Measured(
+            found=found, sides=sides, pairs=made, units=["signal"] * 2, accelerated=False
+        )
+
+    base = EncoderDecoderRecipe.preset("small")
+    for shifts, expected in (((0, 0, 0, 0, 3), False), ((0, 3, -2, 0, 3), True)):
+        fields = rules.of_network(EncoderDecoderRecipe, measured(*shifts), base, SIDE)
+        assert ("registration" in fields) == expected
+    assert rules.model(measured(0, 3, -2)).value == "encoder_decoder"
+    assert rules.model(measured(20, -15, 30)).value == "cyclegan"
+    told = caution.warnings(found, sides, measured(3, 0).pairs, registers=True)
+    assert any("1 of 2 pairs" in text and "`registration=true`" in text for text in told)
+
+
+def test_patients_in_several_splits_are_told_by_their_files(tmp_path):
+    """A list names them, and no patient's name is in what is said."""
+    rows = ["image\tsplit\tpatient"]
+    for number, (split, patient) in enumerate([("train", "Ann"), ("train", "Bo"), ("test", "Ann")]):
+        save(tmp_path / f"scan{number}.nii", anatomy(number))
+        rows.append(f"scan{number}.nii\t{split}\t{patient}")
+    (tmp_path / "list.tsv").write_text("\n".join(rows))
+    found = files.find(tmp_path / "list.tsv", Recipe())
+    told = "\n".join(caution.warnings(found, [Side()], [], registers=False))
+    assert "in train scan0.nii; in test scan2.nii" in told and "training refuses" in told
+    assert "Ann" not in told
+
+
+def test_series_of_several_echo_times_are_told(tmp_path):
+    """DICOM says what the contrast is; a description, which may hold a name, is not shown."""
+    for number, echo in enumerate((10, 10, 90)):
+        (tmp_path / f"p{number}").mkdir()
+        dicom_files.single(
+            tmp_path / f"p{number}",
+            PatientID=f"id{number}",
+            SeriesInstanceUID=f"1.2.{number}",
+            SOPInstanceUID=f"1.2.{number}.1",
+            SeriesDescription="T2 of Ann",
+            EchoTime=("DS", echo),
+        )
+    found = files.find(tmp_path, Recipe())
+    domain = found.layout.domains[0]
+    domain["train"] = sum((domain.pop(split, []) for split in files.SPLITS), [])
+    groups = files.protocols(found.volumes(0))
+    assert sorted(map(len, groups.values())) == [1, 2]
+    told = "\n".join(caution.warnings(found, [Side()], [], registers=False))
+    assert "contrasts are mixed, as EchoTime tells apart" in told and "Ann" not in told
+
+
+def test_spacings_that_differ_are_resampled_to_their_median(tmp_path):
+    """Not where noise is to be learned, which interpolation takes away."""
+    for number, spacing in enumerate((1.0, 1.0, 1.3)):
+        for letter in "AB":
+            save(tmp_path / f"train{letter}" / f"p{number}.nii", anatomy(number), spacing)
+    save(tmp_path / "testA" / "t.nii", anatomy(9))
+    save(tmp_path / "testB" / "t.nii", anatomy(9))
+    found = files.find(tmp_path, Recipe())
+    for noise, expected in ((0.0, 1.0), (30.0, 0.0)):
+        one = {"values": [np.arange(99.0)], "whole": [np.arange(99.0)]}
+        sides = [Side(noise=[noise], **one), Side(noise=[1.0], **one)]
+        pair = Pair(name="p0.nii", shift=(0.0, 0.0), correlation=0.9)
+        measured = rules.Measured(
+            found=found, sides=sides, pairs=[pair], units=["signal"] * 2, accelerated=False
+        )
+        fields = rules.of_data(EncoderDecoderRecipe, measured, {})
+        assert fields["spacing"].value == expected
+
+
+def test_a_model_that_does_not_suit_is_refused(folder):
+    for model, text in (("srgan", "1 times as large"), ("automap", "takes images")):
+        with pytest.raises(ValueError, match=text):
+            planning.plan(folder, model=model)
+    with pytest.raises(ValueError, match="volumes are not planned"):
+        planning.plan(folder, model="encoder_decoder", assignments=["dimensions=3"])
+
+
+def test_patches_shrink_until_they_fit_and_a_given_one_is_refused(folder, monkeypatch):
+    entry = registry.lookup("encoder_decoder", overrides={"base_filters": 16, "levels": 3})
+    fixed, each = device.network_bytes(planning.build(entry).network, (64, 64), 1, "float32")
+    free = int((fixed + 0.9 * each) / device.SHARE)  # not for one patch of 64 pixels
+    monkeypatch.setattr(device, "memory", lambda: (free, "memory"))
+    made = planning.plan(folder, minutes=0.02)
+    assert made.fields["crop"].value == 32 and made.fields["batch_size"].value >= 1
+    monkeypatch.setattr(device, "memory", lambda: (2**20, "memory"))
+    with pytest.raises(ValueError, match="expected room for a patch of 64 pixels"):
+        planning.plan(folder, minutes=0.02, assignments=["crop=64"])
 
 
 def zoo(*arguments):

@@ -14,6 +14,7 @@ ENOUGH = 20
 FEW_HELD_OUT = 10  # with fewer, intervals over patients are too narrow
 APART = 1.0  # pixels
 HOPELESS = 0.1  # of a side
+_MANY = 0.25  # of all pairs
 _SIZES = 2.0  # times as long
 _LEVELS = 3.0  # times as bright
 # Of two groups of intensities that are no accident: how far apart they are, as a part of the
@@ -214,6 +215,12 @@ def _alignment(found: Found, pairs: list[Pair], registers: bool) -> list[str]:
     return [
         f"{len(far)} of {len(pairs)} pairs do not lie on each other: {some(names, 4)}; {advice}."
     ]
+
+
+def apart(pairs: list[Pair]) -> bool:
+    """Whether a quarter or more of the pairs do not lie on each other."""
+    far = [np.hypot(*pair.shift) > APART for pair in pairs]
+    return bool(far) and bool(np.mean(far) >= _MANY)
 
 
 def hopeless(found: Found, pairs: list[Pair]) -> bool:

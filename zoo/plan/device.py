@@ -14,11 +14,12 @@ from zoo.devices import resolve_precision
 from zoo.recipe import Recipe
 from zoo.registry import Entry
 
-# Bytes that a training step takes over those of the outputs of the layers of its network. Of U-Nets
-# on a CPU it was 0.8 to 1.2; the rest is for what convolutions on a GPU work in.
-FACTOR = 2.0
+# Bytes that a training step takes over those of the outputs of its network's operations. On a CPU
+# it was 0.55 (encoder_decoder) to 0.8 (pix2pix); the rest is for what a GPU's convolutions work in.
+FACTOR = 1.5
 SHARE = 0.6  # of what is free that a run may take
 _UNKNOWN = 4 * 2**30  # bytes, where nothing says how many there are
+_SAME = {"Identity", "Reshape", "Placeholder"}  # operations whose output is their input
 _COPIES = 4  # of each weight: itself, its gradient, and two moments of Adam
 
 
@@ -51,19 +52,24 @@ def memory() -> tuple[int, str]:
     return free, "memory"
 
 
-def network_bytes(network: keras.Model, sides: tuple[int, ...], precision: str) -> tuple[int, int]:
+def network_bytes(
+    network: keras.Model, sides: tuple[int, ...], channels: int, precision: str
+) -> tuple[int, int]:
     """Bytes that training takes: for the weights, and for each example of a batch.
 
     Args:
         network: that is trained.
         sides: height and width of an example, or depth, height and width.
-        precision: what it computes in.
+        channels: of it.
+        precision: what the network computes in.
     """
-    shape = (1, *sides, network.input_shape[-1])
-    layers = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
-    inside = keras.Model(network.inputs, [layer.output for layer in layers])
-    outputs = inside.compute_output_spec(keras.KerasTensor(shape))
-    values = sum(math.prod(output.shape) for output in outputs)
+    spec = tf.TensorSpec((1, *sides, channels), tf.float32)
+    graph = tf.function(lambda x: network(x)).get_concrete_function(spec).graph
+    values = 0
+    for operation in graph.get_operations():
+        for output in operation.outputs if operation.type not in _SAME else ():
+            if output.shape.rank == len(sides) + 2 and output.shape[0] == 1:
+                values += math.prod(side or 0 for side in output.shape)
     size = 4 if precision == "float32" else 2
     return 4 * _COPIES * network.count_params(), int(FACTOR * size * values)
 
@@ -74,7 +80,7 @@ def largest_batch(model: Any, sides: tuple[int, ...], free: int) -> int:
     Networks beside the one that is served (discriminators, the way back) count as much as it.
     """
     precision = resolve_precision(model.recipe.precision)
-    fixed, each = network_bytes(model.network, sides, precision)
+    fixed, each = network_bytes(model.network, sides, model.source.channels, precision)
     weights = sum(math.prod(variable.shape) for variable in model.variables)
     others = max(1.0, weights / max(model.network.count_params(), 1))
     room = SHARE * free - fixed * others

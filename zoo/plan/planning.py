@@ -21,7 +21,8 @@ _LEAST_STEPS = 50
 _NARROWEST, _WIDEST = 16, 64  # channels of a U-Net's first level
 _BATCH = {False: 4, True: 16}
 _LEAST_CROP = 32
-_RATE = 1e-3
+_RATE, _WIDE_RATE, _WIDE = 1e-3, 3e-4, 32
+_FEW_STEPS, _SMALL_CROP = 3000, 64
 _GIVEN = "it was asked for"
 
 
@@ -103,12 +104,19 @@ def plan(
         )
     recipe_class = cls.recipe_class
     given = recipe_class.parse(assignments) | overrides
+    if "images" not in cls.takes:
+        raise ValueError(f"model: expected one that takes images. Received: {chosen.value}")
     if recipe_class(**given).dimensions != 2:
         raise ValueError("dimensions: expected 2, since volumes are not planned. Received: 3")
     preset = Choice("small", "no accelerator is here")
     if measured.accelerated:
         preset = Choice("paper", "an accelerator is here")
     base = recipe_class.preset(preset.value, **given)
+    if ("scale" in recipe_class.hints()) != (found.scale > 1):
+        raise ValueError(
+            f"model: expected one whose output is {found.scale} times as large as its input. "
+            f"Received: {chosen.value}"
+        )
     # Its fields.
     fields = rules.of_data(recipe_class, measured, given)
     if cls.data != "single":
@@ -206,11 +214,15 @@ def _of_device(
         choose("learning_rate", _RATE, "narrow networks without norms bear it")
     # As much of a batch as memory holds.
     free, of_what = device.memory()
-    if "crop" in planned and planned["crop"].value:
-        _fit_memory(entry, choose, free, of_what, accelerated)
+    wanted = _BATCH[accelerated] if unet else entry().recipe.batch_size
+    if entry().recipe.crop:
+        _fit_memory(entry, choose, free, of_what, wanted)
     # Steps, and width, that fit the time.
     limit = minutes or MINUTES[accelerated]
     seconds = _seconds(entry(), measured)
+    if unet and limit * 60 / seconds < _FEW_STEPS and max(entry().recipe.crop_sides) > _SMALL_CROP:
+        choose("crop", _SMALL_CROP, f"{limit:g} minutes are short, and it makes more steps")
+        seconds = _seconds(entry(), measured)
     if unet and "base_filters" in fields:
         ratio = limit * 60 / seconds / _STEPS
         width = int(np.clip(_NARROWEST * np.sqrt(ratio) // 8 * 8, _NARROWEST, _WIDEST))
@@ -219,18 +231,25 @@ def _of_device(
             why = f"{limit:g} minutes are short, and a narrow network makes more steps"
         choose("base_filters", width, why)
         if width > _NARROWEST:
-            _fit_memory(entry, choose, free, of_what, accelerated)
+            if width > _WIDE and "learning_rate" in fields:
+                choose("learning_rate", _WIDE_RATE, "wide networks diverge at higher ones")
+            _fit_memory(entry, choose, free, of_what, wanted)
             seconds = _seconds(entry(), measured)
     steps = max(_LEAST_STEPS, int(limit * 60 / seconds))
     choose("steps", steps, f"{limit:g} minutes at {seconds:.3g} seconds a step, as measured here")
+    if "pretrain_steps" in hints:
+        usual = recipe_class.preset(preset).to_dict()
+        part = usual["pretrain_steps"] / usual["steps"]
+        because = "the same part of all steps as in the preset"
+        choose("pretrain_steps", int(part * entry().recipe.steps), because)
     every = max(10, entry().recipe.steps // 8)
     choose("image_every", every, "eight times in a run")
     choose("checkpoint_every", every, "eight times in a run")
     return fields
 
 
-def _fit_memory(entry: Any, choose: Any, free: int, of_what: str, accelerated: bool) -> None:
-    """Choose the batch that fits; where none does, smaller patches.
+def _fit_memory(entry: Any, choose: Any, free: int, of_what: str, wanted: int) -> None:
+    """Choose the batch that fits, up to the wanted one; where none does, smaller patches.
 
     Raises:
         ValueError: where the smallest patch takes more than there is.
@@ -242,16 +261,17 @@ def _fit_memory(entry: Any, choose: Any, free: int, of_what: str, accelerated: b
         most = device.largest_batch(build(now), taken, free)
         if most:
             break
-        if crop // 2 < _LEAST_CROP:
-            raise ValueError(
-                f"memory: expected room for one patch of {crop} pixels. "
-                f"Received: {free / 2**30:.2g} GiB of free {of_what}"
-            )
         multiple = max(now.recipe.size_multiple, now.recipe.scale)
         choose("crop", crop // 2 // multiple * multiple, f"more does not fit into {of_what}")
-    wanted = _BATCH[accelerated]
+        if crop // 2 < _LEAST_CROP or entry().recipe.crop == now.recipe.crop:
+            raise ValueError(
+                f"memory: expected room for a patch of {crop} pixels. "
+                f"Received: {free / 2**30:.2g} GiB of free {of_what}"
+            )
     why = f"{free / 2**30:.0f} GiB of free {of_what} hold {most} such patches"
     choose("batch_size", min(wanted, most), f"{why}; a few at once make more steps")
+    if most < wanted:
+        choose("accumulate", -(-wanted // most), f"steps of {wanted} patches learn more evenly")
 
 
 def _seconds(entry: Entry, measured: Measured) -> float:

@@ -18,6 +18,7 @@ _HU_LOW = -1024.0
 _NEAR = 3.0  # slices apart by at most so many pixels tell of each other
 _STACK = 8  # slices of a volume whose neighbours are worth having
 _BOTTOM = 4  # pixels along a side that the innermost layers must see
+_VARIED = 0.2  # of MR signal, at random
 _PROJECTIONS = {"DX", "CR", "RF", "XA"}  # of which left and right differ
 
 
@@ -119,8 +120,14 @@ def of_data(recipe: type[Recipe], measured: Measured, given: dict[str, Any]) -> 
         fields = {name: fields[name] for name in fields if not name.startswith("source_")}
     # Pixels and slices.
     fields["spacing"] = _spacing(measured)
-    if "slices" in hints and found.layout.kind == "paired" and found.scale == 1:
+    if found.layout.kind == "paired" and found.scale == 1:
         fields["slices"] = _slices(measured)
+    if "dimensions" in hints:
+        fields["dimensions"] = Choice(2, "slices make more steps in the time than volumes do")
+    few = found.patients().get("train", 0) < caution.ENOUGH
+    if "gamma" in hints and few and measured.modalities[0] == "MR" and not measured.denoising:
+        for name in ("gamma", "bias_field"):
+            fields[name] = Choice(_VARIED, "few patients show few scanners' contrasts and coils")
     return fields | _augmentation(measured)
 
 
@@ -153,7 +160,11 @@ def of_network(
     multiple = max(base.size_multiple, measured.found.scale)
     crop = max(multiple, crop // multiple * multiple)
     fields["crop"] = Choice(crop, why)
-    # What is learned from it.
+    # What is learned from it, and how.
+    if "rate_schedule" in hints and "loss" in hints:
+        fields["rate_schedule"] = Choice("cosine", "a rate that falls all along uses every step")
+    if "registration" in hints and caution.apart(measured.pairs):
+        fields["registration"] = Choice(True, "many pairs are more than a pixel apart")
     if "loss" in hints and denoising:
         fields["loss"] = Choice("l2", "the mean of noisy targets is wanted")
     elif "loss" in hints:
