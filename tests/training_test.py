@@ -80,6 +80,9 @@ def test_a_killed_run_ends_as_an_undisturbed_one(model, tmp_path, data_dir, caps
     resumed = run(command(model, broken, data_dir, "--resume=must"))
     assert resumed.returncode == 0, resumed.stderr
     assert "Resuming at step" in resumed.stdout
+    assert ("Phases: 4x4 (4 steps, batch 4, 4 x 4 pixels); 8x8 fade (" in resumed.stdout) == (
+        model == "pggan"
+    )
     one, two = checkpointed(tmp_path / "whole"), checkpointed(broken)
     assert one.keys() == two.keys()
     different = [name for name in one if not np.array_equal(one[name], two[name])]

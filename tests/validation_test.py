@@ -1,5 +1,6 @@
 """Validation while training: what chooses the best weights, when, and on what."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,17 @@ import pytest
 import tensorflow as tf
 
 import zoo
-from zoo import cache, command_line, curves, extractors, loading, metrics, training, validation
+from zoo import (
+    cache,
+    command_line,
+    curves,
+    extractors,
+    loading,
+    metrics,
+    set_metrics,
+    training,
+    validation,
+)
 from zoo.data import batches, prepare
 from zoo.data.facts import fit_to_data
 from zoo.evaluation import measure
@@ -192,6 +203,24 @@ def test_what_chooses_suits_the_data(name, dataset, fields, chosen, found, data_
     assert record["choose_by"] == chosen and record["better"] == validation.BETTER[chosen]
     figures = Validation(model, builder, entry.facts, phases, record | {"images": 2}).measure()
     assert set(figures) == found and np.isfinite(list(figures.values())).all()
+
+
+def test_unaligned_outputs_are_compared_with_the_targets_as_sets(data_dir, monkeypatch):
+    entry, builder = fitted(lookup(), data_dir)
+    model, phases = loading.build(entry), entry.recipe.phases()
+    monkeypatch.setattr(extractors, "offline", lambda: "")
+    unaligned = dataclasses.replace(entry.facts, aligned=False)
+    record = validation.new_record(model, builder, unaligned, phases, [1e9], "float32")
+    there = Validation(model, builder, unaligned, phases, record)
+    targets = np.stack([example["target"] for example in there.examples()])
+    outputs = np.concatenate([model.translate(e["source"][None]) for e in there.examples()])
+    sets = (model.target.clip(images) for images in (targets, outputs))
+    distance = set_metrics.sliced_wasserstein(*sets, seed=entry.recipe.seed)["mean"]
+    assert there.measure() == {"sliced_wasserstein": pytest.approx(distance)}
+    # The targets themselves are at 0.
+    found = {example["source"].tobytes(): example["target"] for example in there.examples()}
+    monkeypatch.setattr(model, "translate", lambda images: found[images[0].tobytes()][None])
+    assert there.measure() == {"sliced_wasserstein": 0.0}
 
 
 def test_without_vgg_weights_sets_are_compared_all_the_same(data_dir, monkeypatch, capsys):
