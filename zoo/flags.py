@@ -26,7 +26,7 @@ _RECIPE = f"prepare preview train {_TRAINED}"
 class _Flag(NamedTuple):
     """A row of the table.
 
-    Its value says its kind: "" is a switch, N a number, a|b a choice, FIELD=VALUE comes repeatedly.
+    Its value says its kind: "" is a switch, N a number, A|B a choice, FIELD=VALUE comes repeatedly.
     """
 
     name: str
@@ -47,9 +47,8 @@ _TABLE = {
               "where data sets are kept (default: ~/tensorflow_datasets)"),
         _Flag("workdir", "DIR", f"train {_TRAINED}",
               "the run's folder (default: runs/MODEL-DATASET)"),
-        _Flag("weights", "best|last|STEP", f"train {_TRAINED}",
-              "of a run: best (chosen by validation, the default), last, or those of a "
-              "checkpoint that its folder keeps; train: of --init", "best"),
+        _Flag("weights", "WHICH", f"train {_TRAINED}",
+              "of a run (or --init's): best (default), last, or a checkpoint's step", "best"),
         _Flag("manual_dir", "DIR", "prepare", "files that you downloaded; `describe` tells which"),
         _Flag("fetch", "", "prepare", "download them first, from the Imaging Data Commons"),
         _Flag("beam_options", "TEXT", "prepare",
@@ -72,14 +71,13 @@ _TABLE = {
         _Flag("precision", "auto|float32|bfloat16|float16", f"plan train {_TRAINED}",
               "what the network computes in", "auto"),
         _Flag("fold", "K/N", "train",
-              "train on the patients of all but the K-th of N parts, validate on the K-th"),
+              "leave out the K-th of N parts of the patients, and validate on it"),
         _Flag("strategy", "auto|one|mirrored|multi_worker|tpu", "train",
               "which devices share a step", "auto"),
         _Flag("resume", "auto|must|never", "train",
               "must needs a checkpoint; never moves the run that is there aside", "auto"),
         _Flag("init", "NAME", "train",
-              "start from these weights: pretrained or run folder (with its recipe; --model may be "
-              "left out), or a .weights.h5 file"),
+              "weights to start from: pretrained, a run's, or a .weights.h5 file"),
         _Flag("set", "FIELD=VALUE", f"plan {_RECIPE}",
               "any other field of the recipe (repeatable); `describe` lists them"),
     ],
@@ -160,7 +158,7 @@ def define() -> flags.FlagValues:
             flags.DEFINE_integer(
                 flag.name, flag.default, flag.text, lower_bound=flag.least, flag_values=values
             )
-        elif "|" in flag.value and flag.value == flag.value.lower():
+        elif "|" in flag.value:
             choices = flag.value.split("|")
             flags.DEFINE_enum(flag.name, flag.default, choices, flag.text, flag_values=values)
         elif flag.value == "FIELD=VALUE":
