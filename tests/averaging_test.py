@@ -290,3 +290,16 @@ def test_views_are_those_of_the_recipe_alone():
         "as it is",
         "mirrored left to right",
     ]
+
+
+def test_volumes_are_averaged_slab_by_slab_as_they_are_whole():
+    fields = {"dimensions": 3, "base_filters": 2, "tile": (8, 16, 16), "flip": True, "turn": True}
+    members = [built(seed, **fields) for seed in (0, 1)]
+    volume = np.random.default_rng(2).uniform(-900, 900, (14, 20, 18, 1)).astype("float32")
+    average = Average(members, tta=True)
+    assert average.note == "mean of 2 models, test-time augmentation of 8"
+    whole = average.translate(volume[..., 0])
+    slices = list(average.translate_slices(lambda a, b: volume[a:b], volume.shape[:3]))
+    np.testing.assert_allclose(np.stack(slices)[..., 0], whole, atol=0.02)
+    mirrored = average.translate(volume[:, :, ::-1, 0])[..., ::-1]
+    np.testing.assert_allclose(mirrored, whole, atol=0.02)
