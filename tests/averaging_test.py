@@ -294,12 +294,17 @@ def test_views_are_those_of_the_recipe_alone():
 
 def test_volumes_are_averaged_slab_by_slab_as_they_are_whole():
     fields = {"dimensions": 3, "base_filters": 2, "tile": (8, 16, 16), "flip": True, "turn": True}
+    fields |= {"flip_slices": True}
     members = [built(seed, **fields) for seed in (0, 1)]
     volume = np.random.default_rng(2).uniform(-900, 900, (14, 20, 18, 1)).astype("float32")
     average = Average(members, tta=True)
-    assert average.note == "mean of 2 models, test-time augmentation of 8"
+    assert average.note == "mean of 2 models, test-time augmentation of 16"
     whole = average.translate(volume[..., 0])
     slices = list(average.translate_slices(lambda a, b: volume[a:b], volume.shape[:3]))
     np.testing.assert_allclose(np.stack(slices)[..., 0], whole, atol=0.02)
     mirrored = average.translate(volume[:, :, ::-1, 0])[..., ::-1]
     np.testing.assert_allclose(mirrored, whole, atol=0.02)
+    backwards = average.translate(volume[::-1, ..., 0])[::-1]
+    np.testing.assert_allclose(backwards, whole, atol=0.02)
+    alone = members[0].translate(volume[::-1, ..., 0])[::-1]
+    assert abs(alone - members[0].translate(volume[..., 0])).max() > 1

@@ -25,13 +25,17 @@ class View(NamedTuple):
     Attributes:
         mirrored: whether columns run the other way.
         quarters: turns by 90 degrees, 0 to 3.
+        backwards: whether the slices of a volume do.
     """
 
     mirrored: bool = False
     quarters: int = 0
+    backwards: bool = False
 
     def of(self, images: np.ndarray) -> np.ndarray:
-        """The view of images `[..., H, W, C]`; of volumes each slice alike."""
+        """The view of images `[..., H, W, C]`, or volumes `[..., D, H, W, C]`."""
+        if self.backwards:
+            images = np.flip(images, -4)
         if self.mirrored:
             images = np.flip(images, -2)
         return np.rot90(images, self.quarters, (-3, -2))
@@ -39,11 +43,20 @@ class View(NamedTuple):
     def back(self, images: np.ndarray) -> np.ndarray:
         """Images whose view is given."""
         images = np.rot90(images, -self.quarters, (-3, -2))
-        return np.flip(images, -2) if self.mirrored else images
+        if self.mirrored:
+            images = np.flip(images, -2)
+        return np.flip(images, -4) if self.backwards else images
+
+    @property
+    def in_slices(self) -> "View":
+        """What each slice of it is seen as."""
+        return self._replace(backwards=False)
 
     @property
     def words(self) -> str:
         """Such as "mirrored left to right"."""
+        if self.backwards:
+            return f"{self.in_slices.words} with its slices backwards"
         flips = {(1, 0): "mirrored left to right", (1, 2): "mirrored top to bottom"}
         if (self.mirrored, self.quarters) in flips:
             return flips[self.mirrored, self.quarters]
@@ -55,7 +68,7 @@ AS_IT_IS = View()
 
 
 def views(recipe: Recipe, square: bool = True) -> list[View]:
-    """The ways of seeing an image that training had: by `flip`, `flip_up_down` and `turn`.
+    """The ways of seeing an image that training had by its flips and turns.
 
     A model that never saw the mirror image of a patient would put the liver on the wrong side.
 
@@ -64,7 +77,7 @@ def views(recipe: Recipe, square: bool = True) -> list[View]:
         square: whether pixels are; a quarter turn of others shows pixels that no image has.
 
     Returns:
-        All that these make together, what is as it is first: 1, 2, 4 or 8.
+        All that these make together, what is as it is first: 1, 2, 4 or 8, of volumes up to 16.
     """
     found = {AS_IT_IS}
     if recipe.flip:
@@ -75,7 +88,9 @@ def views(recipe: Recipe, square: bool = True) -> list[View]:
         found.add(View(False, 2))
     if recipe.turn:
         turns = range(4) if square else (0, 2)
-        found = {View(m, (q + k) % 4) for m, q in found for k in turns}
+        found = {View(each.mirrored, (each.quarters + k) % 4) for each in found for k in turns}
+    if recipe.flip_slices:
+        found |= {each._replace(backwards=True) for each in found}
     return sorted(found)
 
 
@@ -190,20 +205,29 @@ class Average:
     def translate_slices(
         self, read: tiling.Read, shape: Sequence[int], batch_size: int = 1
     ) -> Iterator[np.ndarray]:
-        """As `Translator.translate_slices`; what is held of a volume is held for each answer."""
+        """As `Translator.translate_slices`; what is held of a volume is held for each answer.
 
+        Where `flip_slices` is among the views, the mean of those answers that begin at the other
+        end is held whole.
+        """
         depth, *sides = shape
-        streams, shares = [], []
+        streams, held = [], None
         for member, seen in zip(self.members, self.views, strict=True):
+            share = np.float32(1 / (len(self.members) * len(seen)))
             for view in seen:
                 turned = (depth, *(reversed(sides) if view.quarters % 2 else sides))
-                reads = functools.partial(_read, view, read)
-                streams.append(tiled.answered_slices(member, reads, turned, batch_size))
-                shares.append((view, np.float32(1 / (len(self.members) * len(seen)))))
-        for parts in zip(*streams, strict=True):
-            total: Any = 0.0
-            for part, (view, share) in zip(parts, shares, strict=True):
-                total += view.back(part) * share
+                reads = functools.partial(_read, view, read, depth)
+                parts = tiled.answered_slices(member, reads, turned, batch_size)
+                shares = _shares(parts, view.in_slices, share)
+                if not view.backwards:
+                    streams.append(shares)
+                    continue
+                for place, part in enumerate(shares):
+                    if held is None:
+                        held = np.zeros([depth * self.scale, *part.shape], np.float32)
+                    held[-1 - place] += part
+        for number, slices in enumerate(zip(*streams, strict=True)):
+            total = sum(slices) if held is None else sum(slices, held[number])
             yield tiled.decided(self, total)
 
     def answers(self, images: np.ndarray, batch_size: int = 1) -> np.ndarray:
@@ -217,8 +241,16 @@ class Average:
         return total
 
 
-def _read(view: View, read: tiling.Read, start: int, stop: int) -> np.ndarray:
+def _read(view: View, read: tiling.Read, depth: int, start: int, stop: int) -> np.ndarray:
+    if view.backwards:
+        start, stop = depth - stop, depth - start
     return view.of(read(start, stop))
+
+
+def _shares(slices: Iterator[np.ndarray], view: View, share: np.float32) -> Iterator[np.ndarray]:
+    """Slices whose view is given, as they are and times their share of a mean."""
+    for each in slices:
+        yield view.back(each) * share
 
 
 def build(entries: Sequence[Entry], tta: bool = False) -> Translator | Average:
@@ -249,9 +281,10 @@ def _trained_views(model: Translator, square: bool) -> list[View]:
             f"tta: expected a model of images, which can be mirrored. Received: {model.name}, "
             f"which takes {model.source.words}"
         )
-    if not (model.recipe.flip or model.recipe.flip_up_down or model.recipe.turn):
+    if len(views(model.recipe)) == 1:
         raise ValueError(
             "tta: expected a model that was trained with mirror images or turns (flip, "
-            f"flip_up_down, turn in its recipe). Received: {model.name} without any of them"
+            "flip_up_down, turn, flip_slices in its recipe). "
+            f"Received: {model.name} without any of them"
         )
     return views(model.recipe, square)
