@@ -30,7 +30,7 @@ def test_a_models_module_registers_its_name(name):
     assert cls.registered_name == name
     assert cls.__module__ == OWN["models"][name]["module"]
     assert cls.data == OWN["models"][name]["data"]
-    for preset in ("paper", "small"):
+    for preset in ("paper", "good", "small"):
         recipe = cls.recipe_class.preset(preset)
         assert type(recipe).from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 

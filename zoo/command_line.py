@@ -241,6 +241,7 @@ def _describe() -> int:
             "describe: expected one name, a model's or a data set's. "
             f"Received: {FLAGS.model} and {FLAGS.dataset}"
         )
+    # A data set has a card.
     name = FLAGS.model or FLAGS.dataset
     if not name:
         raise UsageError("describe needs a name, such as `describe pix2pix`.")
@@ -250,6 +251,7 @@ def _describe() -> int:
         fields = card.card(name, _path("data_dir"))
         print(json.dumps(fields, indent=2) if FLAGS.json else card.text(fields))
         return 0
+    # A model, or a pretrained one: its fields, its documentation, its recipes side by side.
     described = registry.describe(name)
     if FLAGS.json:
         print(json.dumps(described, indent=2))
@@ -261,10 +263,11 @@ def _describe() -> int:
     if documentation:
         print(f"\n{documentation.strip()}")
     if recipes:
-        print(f"\n{'recipe field':<24}{'paper':<22}small")
+        print(f"\n{'recipe field':<24}{'paper':<22}{'good':<22}small")
         for field, value in recipes["paper"].items():
-            small = recipes["small"][field]
-            print(f"{field:<24}{value!s:<22}{'' if small == value else small}".rstrip())
+            others = [recipes[preset][field] for preset in ("good", "small")]
+            good, small = ["" if other == value else other for other in others]
+            print(f"{field:<24}{value!s:<22}{good!s:<22}{small}".rstrip())
     return 0
 
 
@@ -353,10 +356,10 @@ def _of_preset(name: str) -> registry.Entry:
         import tensorflow as tf
 
         accelerated = any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
-        preset = "paper" if accelerated else "small"
+        preset = "good" if accelerated else "small"
     entry = _lookup(name, preset)
     if preset != FLAGS.preset and preset == "small" and entry.weights is None:
-        print("No accelerator here: the small recipe is used (--preset=paper for the paper's).")
+        print("No accelerator here: the small recipe is used (--preset=good takes a weekend).")
     return entry
 
 

@@ -58,9 +58,10 @@ _TABLE = {
         _Flag("json", "", "list describe", "as JSON"),
     ],
     "How to train": [
-        _Flag("preset", "auto|paper|small", "train",
-              "the publication's recipe, or a laptop's, which auto takes where there is no "
-              "accelerator; for `folder` auto takes what `plan` says", "auto"),
+        _Flag("preset", "auto|paper|good|small", "train",
+              "the publication's recipe; a good one (an evening on a GPU, a weekend on a CPU); a "
+              "laptop's of minutes. auto: good on a GPU or TPU, else small; for `folder` what "
+              "`plan` says", "auto"),
         _Flag("minutes", "N", "plan train",
               "that training by a plan may take (default 20; 180 on an accelerator)"),
         _Flag("steps", "N", "plan train", "optimisation steps of the whole run, growing included"),

@@ -16,7 +16,7 @@ import yaml
 
 from zoo import run
 from zoo.errors import contained, reason, short
-from zoo.recipe import DataFacts, Recipe
+from zoo.recipe import PRESETS, DataFacts, Recipe
 
 if TYPE_CHECKING:  # it imports TensorFlow
     from zoo.translator import Translator
@@ -78,7 +78,7 @@ class Entry:
         name: what the user asked for: a model, a pretrained model or a run folder.
         model: the model's registered name.
         dataset: data set and config, such as "ldct/phantom"; "" where none was named.
-        preset: "paper" or "small", the recipe that the overrides changed.
+        preset: "paper", "good" or "small", the recipe that the overrides changed.
         recipe: the model's `Recipe`, overrides applied.
         weights: file of the served network's weights, or None for a fresh model.
         sha256: what the weights file must hash to; "" where nothing is known.
@@ -351,8 +351,7 @@ def describe(name: str) -> dict[str, Any]:
     if section == "models":
         cls = model_class(name)
         described["documentation"] = importlib.import_module(fields["module"]).__doc__
-        presets = ("paper", "small")
-        described["recipes"] = {p: cls.recipe_class.preset(p).to_dict() for p in presets}
+        described["recipes"] = {p: cls.recipe_class.preset(p).to_dict() for p in PRESETS}
     if section == "datasets":
         page = importlib.resources.files(fields["module"]) / "README.md"
         described["documentation"] = page.read_text(encoding="utf-8")
@@ -422,7 +421,7 @@ def lookup(
     Args:
         name: a registered name, or the path of a run folder (it holds a `run.json`); ~ is home.
         dataset: data set that replaces the entry's own; "name" or "name/config".
-        preset: "paper" or "small"; only a plain model name has a choice.
+        preset: "paper", "good" or "small"; only a plain model name has a choice.
         overrides: recipe fields to change.
         assignments: "field=value" texts, parsed by the recipe's types.
         weights: of a run folder: "best", "last", or the step of a checkpoint that it keeps.

@@ -244,17 +244,21 @@ class Translator(keras.Model):
             return {"accuracy": tf.reduce_mean(tf.cast(right, tf.float32))}
         return {"mae": tf.reduce_mean(tf.abs(values - target)) * (self.target.span / 2)}
 
-    def require_one_domain(self, field: str) -> None:
-        """Refuse a recipe's `field` that compares source and target where they differ.
+    def of_one_domain(self, field: str) -> bool:
+        """Whether a recipe's `field` that compares source and target is on.
+
+        "auto" is where they are one domain.
 
         Raises:
-            ValueError: for classes, or for domains that are not the same.
+            ValueError: for one that is on with classes, or with domains that are not the same.
         """
-        if self.classes or self.source != self.target:
+        wanted, one = getattr(self.recipe, field), not self.classes and self.source == self.target
+        if wanted is True and not one:
             raise ValueError(
                 f"{field}: expected a source and a target that share a window. "
                 f"Received: {self.source} and {self.target}"
             )
+        return one if wanted == "auto" else wanted
 
     def translate(self, array: np.ndarray, batch_size: int = 1) -> np.ndarray:
         """Translate a NumPy image, stack or batch of any size, in tiles where it is large.

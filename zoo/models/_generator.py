@@ -126,7 +126,11 @@ class Generator(Translator):
 
 
 def fitting_resolution(
-    resolution: int, shape: Sequence[int] | None, sizes: Sequence[int], choices: str
+    resolution: int,
+    shape: Sequence[int] | None,
+    sizes: Sequence[int],
+    choices: str,
+    largest: int = 0,
 ) -> int:
     """The resolution that was asked for or, of 0, the largest that the data allow.
 
@@ -135,11 +139,15 @@ def fitting_resolution(
         shape: height and width of the data's images; None where they differ.
         sizes: what a network can make, from the smallest on.
         choices: `sizes` in words.
+        largest: of 0 no larger one than this, which is also taken of images of several sizes.
 
     Raises:
         ValueError: for images that are smaller than the resolution or than all `sizes`, and for
             images of several sizes with the resolution left open.
     """
+    if largest and not resolution:
+        sizes = [side for side in sizes if side <= largest]
+        resolution = 0 if shape else largest
     if shape is None:
         if not resolution:
             raise ValueError(

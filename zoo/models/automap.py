@@ -135,6 +135,17 @@ class AutomapRecipe(Recipe):
         "checkpoint_every": 500,
     }
 
+    GOOD: ClassVar[dict[str, Any]] = {
+        "steps": 60_000,
+        "batch_size": 32,
+        "learning_rate": 1e-3,
+        "rate_schedule": "cosine",
+        "variant": "dautomap",
+        "transforms": 1,
+        "transform_activation": "none",
+        "filters": 32,
+    }
+
     def __post_init__(self):
         super().__post_init__()
         moved = ("crop", "flip", "flip_up_down", "flip_slices", "turn", "shift", "rotation", "zoom")

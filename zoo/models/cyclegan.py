@@ -152,6 +152,22 @@ class CycleGANRecipe(TwoWayRecipe):
         "checkpoint_every": 250,
     }
 
+    GOOD: ClassVar[dict[str, Any]] = {
+        "steps": 60_000,
+        "batch_size": 2,
+        "crop": 128,
+        "base_filters": 48,
+        "blocks": 6,
+        "learning_rate": 2e-4,
+        "rate_schedule": "cosine",
+        "discriminator_filters": 32,
+        "discriminator_norm": "none",
+        "discriminator_rate": 4e-4,
+        "spectral_norm": True,
+        "ema": 0.999,
+        "lambda_identity": 0.0,
+    }
+
     @property
     def extra_features(self) -> tuple[str, ...]:
         return ("source_label", "target_label") if self.lambda_shape else ()

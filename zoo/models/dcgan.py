@@ -75,6 +75,7 @@ class DcganRecipe(GeneratorRecipe):
     Attributes:
         resolution: height and width of the images, 64, 128 or 256; 0 takes the largest that the
             data allow, 64 where there are none.
+        largest: of resolution 0 no larger one than this; 0 sets no bound.
         base_filters: channels of the generator's last layer but one.
         discriminator_filters: channels of the discriminator's first layer.
         discriminator_rate: its learning rate; 0, as in the paper, takes `learning_rate`.
@@ -91,6 +92,7 @@ class DcganRecipe(GeneratorRecipe):
     batch_size: ranges.Batch = 128
     learning_rate: ranges.Rate = 2e-4
     resolution: Literal[0, 64, 128, 256] = 0
+    largest: Literal[0, 64, 128, 256] = 0
     base_filters: ranges.Filters = 64
     discriminator_filters: ranges.Filters = 64
     discriminator_rate: ranges.Rate = 0.0
@@ -113,6 +115,19 @@ class DcganRecipe(GeneratorRecipe):
         "ema": 0.98,
         "image_every": 250,
         "checkpoint_every": 500,
+    }
+
+    GOOD: ClassVar[dict[str, Any]] = {
+        "steps": 60_000,
+        "batch_size": 64,
+        "learning_rate": 5e-4,
+        "rate_schedule": "cosine",
+        "flip": True,
+        "largest": 128,
+        "base_filters": 32,
+        "discriminator_filters": 32,
+        "adversarial": "wgan",
+        "ema": 0.999,
     }
 
     def phases(self) -> list[Phase]:
@@ -141,7 +156,8 @@ class DcganRecipe(GeneratorRecipe):
                 recipe's.
         """
         shape = facts.target_shape
-        side = fitting_resolution(self.resolution, shape, SIZES, "64, 128 or 256")
+        choices, largest = "64, 128 or 256", self.largest
+        side = fitting_resolution(self.resolution, shape, SIZES, choices, largest)
         names = self.class_names
         if self.conditional:
             if names not in ((), facts.class_names):

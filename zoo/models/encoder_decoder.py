@@ -74,7 +74,8 @@ class EncoderDecoderRecipe(Recipe):
         residual_blocks: residual blocks of two 3×3 convolutions added at the bottleneck.
         loss: pixel loss on values scaled to [-1, 1]; see `zoo.losses`.
         relative: divide an example's values by its input's mean absolute error first, so that
-            weak noise counts as much as strong. Source and target share a window.
+            weak noise counts as much as strong. Source and target share a window; "auto" does it
+            where they are one domain.
         lambda_perceptual: weight of the perceptual loss beside it (Yang et al. 2018,
             arXiv:1708.00961).
         extractor: whose features that compares: "vgg19", "hed" or a file of weights.
@@ -105,7 +106,7 @@ class EncoderDecoderRecipe(Recipe):
     equivariant: bool = False
     residual_blocks: ranges.Blocks = 0
     loss: Literal["l2", "l1", "charbonnier", "structure"] = "l2"
-    relative: bool = False
+    relative: Literal[False, True, "auto"] = False
     lambda_perceptual: ranges.Weight = 0.0
     extractor: str = "vgg19"
     classes: ranges.Classes = 0
@@ -126,6 +127,20 @@ class EncoderDecoderRecipe(Recipe):
         "output": "auto",
         "image_every": 250,
         "checkpoint_every": 250,
+    }
+
+    GOOD: ClassVar[dict[str, Any]] = {
+        "steps": 80_000,
+        "batch_size": 8,
+        "crop": 128,
+        "learning_rate": 5e-4,
+        "rate_schedule": "cosine",
+        "base_filters": 48,
+        "levels": 4,
+        "skips": "add",
+        "loss": "l1",
+        "relative": "auto",
+        "output": "auto",
     }
 
     @property
@@ -149,8 +164,7 @@ class EncoderDecoder(Translator):
 
     def __init__(self, recipe: EncoderDecoderRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
-        if recipe.relative:
-            self.require_one_domain("relative")
+        self.relative = self.of_one_domain("relative")
         self.network = unet(
             source.channels,
             self.classes or target.channels,
@@ -199,7 +213,7 @@ class EncoderDecoder(Translator):
                 learner, weight = self.registration_optimizer, self.recipe.lambda_smooth
                 values = _registration.register(self.registration, learner, weight, values, target)
             compared = target, values
-            if self.recipe.relative:
+            if self.relative:
                 error = losses.input_error(self.source.encode(batch["source"]), target)
                 compared = target / error, values / error
             share = sum(weight * loss(*compared) for weight, loss in self.terms)

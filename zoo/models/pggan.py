@@ -110,6 +110,7 @@ class PgganRecipe(GeneratorRecipe):
         batch_size: images in one critic update at every level; 0 takes `batch_sizes`.
         resolution: height and width of the images, a power of two from 4 to 1024; 0 takes the
             largest that the data allow, 1024 where there are none.
+        largest: of resolution 0 no larger one than this, a power of two; 0 sets no bound.
         fmap_base, fmap_max: channels at r x r pixels: min(fmap_base / 2^(log2 r - 1), fmap_max).
         batch_sizes: images in one critic update at 4, 8, 16, ... pixels; the last one repeats.
         fade_images: images shown while a level fades in.
@@ -128,6 +129,7 @@ class PgganRecipe(GeneratorRecipe):
     learning_rate: ranges.Rate = 1e-3
     flip: bool = False
     resolution: Annotated[int, ranges.Range(0, 1024)] = 0
+    largest: Annotated[int, ranges.Range(0, 1024)] = 0
     latent: ranges.Positive = 512
     fmap_base: ranges.Positive = 8192
     fmap_max: ranges.Filters = 512
@@ -157,13 +159,27 @@ class PgganRecipe(GeneratorRecipe):
         "checkpoint_every": 500,
     }
 
+    GOOD: ClassVar[dict[str, Any]] = {
+        "steps": 60_000,
+        "largest": 128,
+        "latent": 256,
+        "fmap_base": 2048,
+        "fmap_max": 128,
+        "batch_sizes": (16,),
+        "fade_images": 60_000,
+        "stable_images": 60_000,
+        "images": 960_000,
+        "ema": 0.999,
+    }
+
     def __post_init__(self):
         super().__post_init__()
-        if self.resolution not in (0, *SIZES):
-            raise ValueError(
-                f"resolution: expected 0 or a power of two from 4 to 1024. "
-                f"Received: {self.resolution}"
-            )
+        for name in ("resolution", "largest"):
+            if getattr(self, name) not in (0, *SIZES):
+                raise ValueError(
+                    f"{name}: expected 0 or a power of two from 4 to 1024. "
+                    f"Received: {getattr(self, name)}"
+                )
         if self.steps < self.levels:
             raise ValueError(
                 f"steps: expected at least {self.levels}, one a level from 4 to {self.side} "
@@ -215,7 +231,8 @@ class PgganRecipe(GeneratorRecipe):
                 f"level's start. Received: {self.rate_schedule}"
             )
         choices = "a power of two from 4 to 1024"
-        side = fitting_resolution(self.resolution, facts.target_shape, SIZES, choices)
+        shape, largest = facts.target_shape, self.largest
+        side = fitting_resolution(self.resolution, shape, SIZES, choices, largest)
         resolved = dataclasses.replace(self, resolution=side)
         if resolved.steps == type(self).steps:
             resolved = dataclasses.replace(resolved, steps=round(sum(resolved.level_steps())))

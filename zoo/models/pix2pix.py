@@ -85,7 +85,8 @@ class Pix2PixRecipe(Recipe):
         equivariant: as the encoder-decoder's: no biases, first kernels of mean 0, and no tanh.
         relative: divide an example's values by its input's mean absolute error before the losses
             and the discriminator see them, which sees them less the source's mean: weak noise
-            counts as much as strong, and shows. Source and target share a window.
+            counts as much as strong, and shows. Source and target share a window; "auto" does it
+            where they are one domain.
         dropout: rate on the three decoder layers after the innermost, of 8 levels.
         discriminator_filters: channels of the discriminator's first layer.
         discriminator_rate: its learning rate; 0, as in the paper, takes `learning_rate`.
@@ -123,7 +124,7 @@ class Pix2PixRecipe(Recipe):
     refine: Annotated[int, ranges.Range(0, 8192)] = 0
     norm: Literal["batch", "instance", "none"] = "batch"
     equivariant: bool = False
-    relative: bool = False
+    relative: Literal[False, True, "auto"] = False
     dropout: ranges.Fraction = 0.5
     discriminator_filters: ranges.Filters = 64
     discriminator_layers: ranges.Layers = 3
@@ -164,6 +165,26 @@ class Pix2PixRecipe(Recipe):
         "checkpoint_every": 250,
     }
 
+    GOOD: ClassVar[dict[str, Any]] = {
+        "steps": 100_000,
+        "batch_size": 8,
+        "crop": 128,
+        "base_filters": 48,
+        "levels": 5,
+        "refine": 32,
+        "norm": "none",
+        "dropout": 0.0,
+        "relative": "auto",
+        "learning_rate": 5e-4,
+        "rate_schedule": "cosine",
+        "discriminator_filters": 16,
+        "discriminator_norm": "none",
+        "discriminator_rate": 2e-4,
+        "spectral_norm": True,
+        "lambda_gan": 0.1,
+        "output": "auto",
+    }
+
     def __post_init__(self):
         super().__post_init__()
         if self.adversarial == "wgan" and self.discriminator_norm == "batch":
@@ -199,8 +220,7 @@ class Pix2Pix(Translator):
 
     def __init__(self, recipe: Pix2PixRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
-        if recipe.relative:
-            self.require_one_domain("relative")
+        self.relative = self.of_one_domain("relative")
         outputs = self.classes or target.channels
         self.network = strided_unet(
             source.channels,
@@ -264,7 +284,7 @@ class Pix2Pix(Translator):
         source = self.source.encode(batch["source"])
         real = self.target_values(batch["target"])
         level, error = 0.0, 1.0  # what is subtracted before the losses, and then divided by
-        if recipe.relative:
+        if self.relative:
             level = tf.reduce_mean(source, list(range(1, len(source.shape))), keepdims=True)
             error = losses.input_error(source, real)
 

@@ -112,6 +112,20 @@ class SrcnnRecipe(Recipe):
         "checkpoint_every": 400,
     }
 
+    GOOD: ClassVar[dict[str, Any]] = {
+        "steps": 200_000,
+        "batch_size": 32,
+        "learning_rate": 5e-4,
+        "last_rate": 0.0,
+        "rate_schedule": "cosine",
+        "crop": 64,
+        "flip": True,
+        "middle": 3,
+        "optimizer": "adam",
+        "deviation": 0.0,
+        "output": "auto",
+    }
+
     @property
     def border(self) -> int:
         """Pixels that the three convolutions take off at each edge: 6, 7 or 8."""

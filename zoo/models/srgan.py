@@ -153,6 +153,26 @@ class SrganRecipe(Recipe):
         "checkpoint_every": 200,
     }
 
+    GOOD: ClassVar[dict[str, Any]] = {
+        "steps": 80_000,
+        "pretrain_steps": 72_000,
+        "batch_size": 16,
+        "learning_rate": 5e-4,
+        "rate_schedule": "cosine",
+        "crop": 64,
+        "flip": True,
+        "scale": 2,
+        "base_filters": 64,
+        "blocks": 16,
+        "norm": "none",
+        "discriminator_filters": 32,
+        "discriminator_units": 256,
+        "spectral_norm": True,
+        "lambda_adversarial": 1e-2,
+        "content": "mse",
+        "output": "auto",
+    }
+
     def __post_init__(self):
         super().__post_init__()
         if not self.crop or any(side % 2**_LEVELS for side in self.crop_sides):

@@ -116,6 +116,25 @@ class UnitRecipe(TwoWayRecipe):
         "checkpoint_every": 250,
     }
 
+    GOOD: ClassVar[dict[str, Any]] = {
+        "steps": 60_000,
+        "batch_size": 2,
+        "crop": 128,
+        "learning_rate": 2e-4,
+        "rate_schedule": "cosine",
+        "base_filters": 32,
+        "blocks": 3,
+        "discriminator_filters": 32,
+        "discriminator_layers": 3,
+        "discriminator_scales": 2,
+        "discriminator_init": "kaiming",
+        "discriminator_rate": 8e-4,
+        "spectral_norm": True,
+        "ema": 0.999,
+        "lambda_kl": 1e-3,
+        "lambda_cycle_kl": 1e-3,
+    }
+
     def __post_init__(self):
         super().__post_init__()
         # The smallest scale's last stride-2 layer reflects one pixel, and so needs two.

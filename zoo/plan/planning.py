@@ -110,7 +110,7 @@ def plan(
         raise ValueError("dimensions: expected 2, since volumes are not planned. Received: 3")
     preset = Choice("small", "no accelerator is here")
     if measured.accelerated:
-        preset = Choice("paper", "an accelerator is here")
+        preset = Choice("good", "an accelerator is here")
     base = recipe_class.preset(preset.value, **given)
     if ("scale" in recipe_class.hints()) != (found.scale > 1):
         raise ValueError(
