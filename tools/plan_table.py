@@ -1,12 +1,13 @@
 """What planning gains: three folders of simulated patients, the small recipe and the plan.
 
     python -m tools.plan_table sets      write the folders alone, as a user's files
-    python -m tools.plan_table 2         train for 2 CPU minutes a run, measure, write the table
+    python -m tools.plan_table 6         train for 6 CPU minutes a run, measure, write the table
+    python -m tools.plan_table 1 "T1 to T2"    of one folder alone
 
-Both runs of a folder take the same CPU seconds of training, which their own process counts: a few
-steps are timed first, and as many are made as fit. Both are measured on the same held-out patients,
-whom neither has seen, in one window. What is there already in `plan_table` is not repeated;
-delete it to begin again. The table goes into docs/training.md.
+Both runs of a folder are to take the same CPU seconds of training, which their own process counts:
+a few steps are timed first, and as many are made as fit; the table says what each took. Both are
+measured on the same held-out patients, whom neither has seen, in one window. What is there already
+in `plan_table` is not repeated; delete it to begin again. The table goes into docs/training.md.
 """
 
 import json
@@ -67,15 +68,15 @@ def write_set(name: str, root: Path, data_dir: Path) -> Path:
     if folder.exists():
         return folder
     builder = prepare.load_builder(dataset, data_dir, Recipe())
-    save = {"dicom": _save_dicom, "nifti": _save_nifti}[kind]
+    save = {"dicom": save_dicom, "nifti": save_nifti}[kind]
     for split, short in FOLDERS.items():
-        for patient, source, target in _patients(batches.eval_dataset(builder, split)):
+        for patient, source, target in patients(batches.eval_dataset(builder, split)):
             save(folder / f"{short}A" / patient, source, spacing, patient)
             save(folder / f"{short}B" / patient, target, spacing, patient)
     return folder
 
 
-def _patients(examples: Iterator[dict]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def patients(examples: Iterator[dict]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Each patient with source and target, `[slices, H, W]`."""
     slices = defaultdict(list)
     for example in examples:
@@ -88,14 +89,14 @@ def _patients(examples: Iterator[dict]) -> Iterator[tuple[str, np.ndarray, np.nd
         yield patient, source, target
 
 
-def _save_nifti(path: Path, slices: np.ndarray, spacing: float, patient: str) -> None:
+def save_nifti(path: Path, slices: np.ndarray, spacing: float, patient: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     affine = HUNG @ np.diag([spacing, spacing, STEP_MM, 1.0])
     voxels = np.moveaxis(slices, 0, -1).astype(np.int16)
     nibabel.Nifti1Image(voxels, affine).to_filename(path.with_suffix(".nii.gz"))
 
 
-def _save_dicom(path: Path, slices: np.ndarray, spacing: float, patient: str) -> None:
+def save_dicom(path: Path, slices: np.ndarray, spacing: float, patient: str) -> None:
     path.mkdir(parents=True)
     file = pydicom.Dataset()
     file.file_meta = pydicom.dataset.FileMetaDataset()
@@ -188,7 +189,8 @@ def table(results: dict[str, dict[str, dict[str, Any]]], minutes: float) -> str:
         values = {}
         for arm in ARMS:
             values[arm] = np.array([arms[arm]["patients"][patient] for patient in patients])
-            used.append(f"{name}, {arm}: {arms[arm]['cpu_seconds']:.0f} s, {arms[arm]['steps']}")
+            seconds, steps = arms[arm]["cpu_seconds"], arms[arm]["steps"]
+            used.append(f"{name}, {arm}: {seconds:.0f} CPU seconds, {steps} steps")
         units = dict(zip(FIGURES, ("PSNR, dB", "SSIM", f"MAE, {WINDOWS[name][1]}"), strict=True))
         for place, (figure, form) in enumerate(FIGURES.items()):
             small, plan = (values[arm][:, place] for arm in ARMS)
@@ -200,9 +202,9 @@ def table(results: dict[str, dict[str, dict[str, Any]]], minutes: float) -> str:
                 f"| {len(patients)} |"
             )
     return (
-        f"`{MODEL}`, {minutes:g} CPU minutes of training each, without an accelerator; ± is the "
-        "standard deviation over\nheld-out patients, the interval a bootstrap of their paired "
-        f"differences. CPU seconds and steps:\n{'; '.join(used)}.\n\n" + "\n".join(rows) + "\n"
+        f"`{MODEL}`, about {minutes:g} CPU minutes of training each, without an accelerator; ± is "
+        "the standard deviation over\nheld-out patients, the interval a bootstrap of their paired "
+        f"differences. It took\n{'; '.join(used)}.\n\n" + "\n".join(rows) + "\n"
     )
 
 
@@ -219,8 +221,8 @@ def main(arguments: list[str]) -> int:
         return 0
     # What is not there yet, one after another.
     minutes = float(arguments[0]) if arguments else 6.0
-    results: dict[str, dict[str, Any]] = {name: {} for name in SETS}
-    for name in SETS:
+    results: dict[str, dict[str, Any]] = {name: {} for name in arguments[1:] or SETS}
+    for name in results:
         for arm in ARMS:
             kept = FOLDER / f"{name.replace(' ', '_')}-{arm}-{minutes:g}.json"
             if not kept.exists():
