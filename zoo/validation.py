@@ -123,14 +123,14 @@ def cost(
     measures = 3e-7 * pixels
     if sets:
         measures = 0.01 + 1e-6 * pixels + 2e5 * pixels / speed
-    return Cost(run, 0.4 + held * 4e-8, forward + measures + 5e-3)
+    return Cost(run, 0.6 + held * 4e-8, forward + measures + 5e-3)
 
 
 def _nominal_speed(precision: str) -> float:
     """Operations a second of a machine of this kind, roughly; what it is does not change."""
     if any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU")):
         return 2e13
-    return (os.cpu_count() or 1) * (2.5e11 if precision == "bfloat16" else 5e10)
+    return (os.cpu_count() or 1) * (3e11 if precision == "bfloat16" else 7e10)
 
 
 def spread(examples: Iterable[Example], count: int) -> list[Example]:
