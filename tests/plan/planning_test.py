@@ -289,6 +289,14 @@ def test_spacings_that_differ_are_resampled_to_their_median(tmp_path):
         assert fields["spacing"].value == expected
 
 
+def test_an_accelerator_takes_the_good_recipe_and_larger_batches(folder, monkeypatch):
+    monkeypatch.setattr(device, "accelerated", lambda: True)
+    made = planning.plan(folder, minutes=0.02, assignments=["crop=32", "levels=2"])
+    assert made.preset.value == "good" and made.fields["batch_size"].value == 16
+    recipe = EncoderDecoderRecipe.preset("good", **made.values())
+    assert recipe.skips == EncoderDecoderRecipe.GOOD["skips"]  # what the plan left as it was
+
+
 def test_a_model_that_does_not_suit_is_refused(folder):
     for model, text in (("srgan", "1 times as large"), ("automap", "takes images")):
         with pytest.raises(ValueError, match=text):
