@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 from zoo import registry
 from zoo.data import augment, facts, prepare
 from zoo.data.batches import eval_dataset, train_dataset
+from zoo.models.encoder_decoder import EncoderDecoderRecipe
 from zoo.recipe import Recipe
 
 EVERYTHING = {"crop": 12, "flip": True, "shift": 3.0, "rotation": 10.0, "zoom": 0.1, "noise": 2.0}
@@ -275,6 +276,28 @@ def test_turns_need_squares(builders):
         batches(builders["paired"], 1, batch_size=1, turn=True)
     assert batches(builders["paired"], 1, turn=True, crop=12)[0]["source"].shape == (4, 12, 12, 1)
     assert batches(builders["paired"], 1, turn=True, size=8)[0]["source"].shape == (4, 8, 8, 1)
+
+
+def test_a_crop_has_a_side_for_each_axis(builders):
+    found = batches(builders["paired"], 2, crop=(8, 14))
+    assert {part["source"].shape for part in found} == {(4, 8, 14, 1)}
+    with pytest.raises(ValueError, match="turn: expected a crop as wide as high.*crop=8,14"):
+        batches(builders["paired"], 1, turn=True, crop=(8, 14))
+
+
+def test_a_patch_of_a_volume_lies_anywhere_along_each_axis():
+    """Every voxel holds its place: all starts come up."""
+    places = np.stack(np.meshgrid(*map(range, (6, 9, 7)), indexing="ij"), -1).astype("float32")
+    recipe = EncoderDecoderRecipe(dimensions=3, crop=(4, 6, 7), flip=False)
+    starts = set()
+    for seed in seeds(150):
+        (patch,) = augment.augment([tf.constant(places)], recipe, seed)
+        assert patch.shape == (4, 6, 7, 3)
+        first = patch.numpy()[0, 0, 0]
+        offsets = patch.numpy() - places[:4, :6, :7]
+        assert (offsets == first).all()
+        starts.add(tuple(first))
+    assert len(starts) == 3 * 4 * 1
 
 
 def test_the_loss_of_noise_is_said_where_noise_is_to_be_learned(tmp_path):
