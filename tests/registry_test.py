@@ -56,6 +56,7 @@ def test_a_name_is_a_text_or_a_path(tmp_path):
         zoo.load(None)
     with pytest.raises(FileNotFoundError, match="run.json. Received: .*nothing"):
         zoo.load(tmp_path / "nothing")
+    assert zoo.load("srcnn", target="image").recipe.target == "image"  # a field of the recipe
     with pytest.raises(ValueError, match=r"source: expected a zoo.Domain. Received: 'CT'"):
         zoo.load("srcnn", source="CT")
 

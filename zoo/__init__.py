@@ -57,6 +57,8 @@ def load(name: str | os.PathLike[str], *, weights: str | int = "best", **overrid
     from zoo import loading
 
     domains = {k: overrides.pop(k) for k in ("source", "target") if k in overrides}
+    if isinstance(domains.get("target"), str):  # a recipe has a field of that name
+        overrides["target"] = domains.pop("target")
     return loading.build(lookup(name, overrides=overrides, weights=str(weights)), **domains)
 
 
