@@ -6,8 +6,8 @@ Takes any CT series or volume, inserts the noise of a quarter of its dose, and t
 series alone, with its neighbouring slices as each other's targets (`target=neighbour`). The slices
 as they were scanned only judge: PSNR and SSIM of the noisy input, BM3D and the network, on slices
 that are evenly spread. BM3D is told the standard deviation of the inserted noise in the body, as
-the judges of the pretrained models tell it, and 1.2 times that. With `--init` a second network
-starts from weights that are there. What is in `--folder` already is not made again.
+the judges of the pretrained models tell it, or so many times that (`--told 1 1.2`). With `--init` a
+second network starts from weights that are there. What is in `--folder` already is not made again.
 """
 
 import argparse
@@ -93,6 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dose", type=float, default=0.25)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--judged", type=int, default=8, help="slices that are judged")
+    parser.add_argument("--told", type=float, nargs="*", default=[1.0], help="times the noise")
     parser.add_argument("--init", default="", help="weights that a second network starts from")
     parser.add_argument("--init_steps", type=int, default=200)
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "no_clean_image")
@@ -124,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"\n{len(chosen)} of the slices, {given.dose:g} of the dose, {level:.1f} HU inserted\n")
     print("| | PSNR, dB (± sd over slices) | SSIM |\n|---|---|---|")
     row("noisy", noisy, clean)
-    for factor in (1.0, 1.2):
+    for factor in given.told:
         images = []
         for index, image in zip(chosen, noisy, strict=True):
             denoise = functools.partial(low_dose.DENOISERS["BM3D"], image, factor * level)

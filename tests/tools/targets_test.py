@@ -28,7 +28,12 @@ def test_a_series_is_denoised_by_its_own_noise_and_compared(tmp_path, capsys, mo
     image = nibabel.Nifti1Image(series().transpose(2, 1, 0).astype("f4"), np.diag([-6, -6, 5, 1]))
     nibabel.save(image, tmp_path / "series.nii")
     arguments = [f"--input={tmp_path / 'series.nii'}", f"--folder={tmp_path / 'work'}"]
-    assert no_clean_image.main([*arguments, "--steps=2", "--judged=2", "--dose=0.1"]) == 0
+    assert (
+        no_clean_image.main(
+            [*arguments, "--steps=2", "--judged=2", "--dose=0.1", "--told", "1", "1.2"]
+        )
+        == 0
+    )
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     psnr = {line.split(" | ")[0][2:]: line.split(" | ")[1] for line in lines[1:]}
     assert list(psnr)[0] == "noisy" and "`target=neighbour`, from nothing" in psnr
