@@ -236,6 +236,18 @@ def test_many_pairs_that_are_apart_are_registered_and_hopeless_ones_unpaired(fol
     assert any("1 of 2 pairs" in text and "`registration=true`" in text for text in told)
 
 
+def test_a_file_that_cannot_be_read_is_named_and_the_others_planned_for(tmp_path):
+    for number in range(4):
+        save(tmp_path / "train" / f"p{number}.nii", anatomy(number))
+    save(tmp_path / "test" / "t.nii", anatomy(9))
+    path = tmp_path / "train" / "p0.nii"
+    voxels = nibabel.load(path).get_fdata()
+    voxels[...] = np.nan
+    save(path, voxels)
+    made = planning.plan(tmp_path, model="dcgan", minutes=0.02, overrides={"steps": 2})
+    assert warned(made, "image: p0.nii cannot be read") and made.values()["source_window"]
+
+
 def test_patients_in_several_splits_are_told_by_their_files(tmp_path):
     """A list names them, and no patient's name is in what is said."""
     rows = ["image\tsplit\tpatient"]
