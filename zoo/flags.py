@@ -59,8 +59,8 @@ _TABLE = {
     ],
     "How to train": [
         _Flag("preset", "auto|paper|good|small", "train",
-              "paper: the publication's; good: an evening on a GPU; small: minutes. auto: good on a "
-              "GPU or TPU, else small; for `folder` what `plan` says", "auto"),
+              "good: an evening on a GPU; small: minutes; auto: good on a GPU or TPU, else "
+              "small; for `folder` what `plan` says", "auto"),
         _Flag("minutes", "N", "plan train",
               "that training by a plan may take (default 20; 180 on an accelerator)"),
         _Flag("steps", "N", "plan train", "optimisation steps of the whole run, growing included"),
