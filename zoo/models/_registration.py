@@ -16,7 +16,10 @@ small weight on u itself keeps output and displacement from drifting together: a
 outputs share costs R something in every example and gains nothing, so the mean of all displacements
 stays at zero and the output on its source, as far as displacements have no direction of their own.
 R sees the images at half their resolution, which suffices for a smooth field at a quarter of the
-cost.
+cost. For the first quarter of the run the translation learns from the pairs as they lie, whose
+displacements have no direction on average: R then has blurred but unmoved images to start from. And
+λ is large: a field that may bend wherever it likes hides errors of the translation, such as bone
+that is too thick, which then stay.
 """
 
 import keras
@@ -30,6 +33,7 @@ from zoo.translator import Translator
 
 _LEVELS = 4  # resolutions of R, the first of which is half the image's
 _ANCHOR = 0.01  # of the weight: that of |u|² beside |∇u|²
+_START = 0.25  # of the run: from then on the translation is compared where R sees the target
 
 
 def network(model: Translator) -> keras.Model:
@@ -121,15 +125,19 @@ def register(
     registration: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     weight: float,
+    steps: int,
     output: tf.Tensor,
     target: tf.Tensor,
 ) -> tf.Tensor:
     """One step of R, and the output where R, before the step, saw the target.
 
+    In the first quarter of the run it is the output as it is.
+
     Args:
         registration: R.
         optimizer: its own.
         weight: λ.
+        steps: of the run.
         output, target: `[N, H, W, C]` in [-1, 1].
 
     Returns:
@@ -140,5 +148,6 @@ def register(
         field = displacement(registration, still, target)
         share = losses.L1()(target, warp(still, field))
         share += scaled(weight * tf.reduce_mean(roughness(field)))
+    begun = optimizer.iterations >= int(_START * steps)
     descend(optimizer, tape, share, registration.trainable_variables)
-    return warp(output, tf.stop_gradient(field))
+    return tf.where(begun, warp(output, tf.stop_gradient(field)), tf.cast(output, tf.float32))

@@ -114,7 +114,7 @@ class EncoderDecoderRecipe(Recipe):
     focal_gamma: Annotated[float, ranges.Range(0, 100)] = 2.0
     lambda_dice: ranges.Weight = 1.0
     registration: bool = False
-    lambda_smooth: ranges.Weight = 0.1
+    lambda_smooth: ranges.Weight = 3.0
     output: Literal["image", "residual", "auto"] = "image"
 
     SMALL: ClassVar[dict[str, Any]] = {
@@ -211,7 +211,9 @@ class EncoderDecoder(Translator):
             values = self.values(batch["source"], training=True)
             if self.recipe.registration:
                 learner, weight = self.registration_optimizer, self.recipe.lambda_smooth
-                values = _registration.register(self.registration, learner, weight, values, target)
+                values = _registration.register(
+                    self.registration, learner, weight, self.recipe.steps, values, target
+                )
             compared = target, values
             if self.relative:
                 error = losses.input_error(self.source.encode(batch["source"]), target)

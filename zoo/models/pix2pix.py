@@ -142,7 +142,7 @@ class Pix2PixRecipe(Recipe):
     focal_gamma: Annotated[float, ranges.Range(0, 100)] = 2.0
     lambda_dice: ranges.Weight = 1.0
     registration: bool = False
-    lambda_smooth: ranges.Weight = 0.1
+    lambda_smooth: ranges.Weight = 3.0
     output: Literal["image", "residual", "auto"] = "image"
     test_statistics: Literal["moving", "image"] = "image"
     test_dropout: bool = False
@@ -297,7 +297,9 @@ class Pix2Pix(Translator):
                 output = self.values(batch["source"], training=True)
             if recipe.registration:  # what the discriminator sees lies where the target does
                 learner, weight = self.registration_optimizer, recipe.lambda_smooth
-                output = _registration.register(self.registration, learner, weight, output, real)
+                output = _registration.register(
+                    self.registration, learner, weight, recipe.steps, output, real
+                )
             fake = tf.nn.softmax(output) if self.classes else output
             # The discriminator.
             still = tf.stop_gradient(fake)
