@@ -11,14 +11,14 @@ are not repeated.
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 from skimage.registration import phase_cross_correlation
 
 import zoo
-from zoo import command_line, metrics
+from tools import runs
+from zoo import metrics
 from zoo.data import batches, prepare
 from zoo.recipe import Recipe
 
@@ -46,14 +46,10 @@ def trained(name: str, given: argparse.Namespace) -> Path:
     fields = [*FIELDS, *given.set, f"registration={str(registration).lower()}"]
     fields += ["image_every=100000", "checkpoint_every=100000"]
     run = given.folder / f"{given.model}-{list(RUNS).index(name)}"
-    arguments = [f"--model={given.model}", f"--dataset={dataset}", f"--workdir={run}"]
+    arguments = [f"--model={given.model}", f"--dataset={dataset}"]
     arguments += [f"--data_dir={given.folder / 'data'}", "--preset=small", f"--steps={given.steps}"]
     arguments += [f"--set={field}" for field in fields]
-    print(f"$ zoo train {' '.join(arguments)}", flush=True)
-    started = time.process_time()
-    if command_line.main(["zoo", "train", *arguments]):
-        raise SystemExit(f"{run}: was not trained.")
-    print(f"{(time.process_time() - started) / 60:.1f} minutes of processor time", flush=True)
+    runs.train(run, arguments)
     return run
 
 

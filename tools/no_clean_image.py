@@ -13,15 +13,15 @@ second network starts from weights that are there. What is in `--folder` already
 import argparse
 import functools
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 import zoo
+from tools import runs
 from tools.judges import low_dose
-from zoo import command_line, guards, metrics
+from zoo import guards, metrics
 from zoo.atomic import replacing
 from zoo.imaging import files
 from zoo.physics import noise
@@ -67,13 +67,8 @@ def once(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
 
 def trained(series: Path, run: Path, *arguments: str) -> zoo.Translator:
     """A network trained on the noisy series alone, by the command that a user would type."""
-    command = ["train", "--dataset=folder", f"--input={series}", f"--workdir={run}"]
-    command += [f"--data_dir={run.parent / 'data'}", *arguments]
-    print(f"$ zoo {' '.join(command)}", flush=True)
-    started = time.process_time()
-    if command_line.main(["zoo", *command]):
-        raise SystemExit(f"{run}: was not trained.")
-    print(f"{(time.process_time() - started) / 60:.1f} minutes of processor time", flush=True)
+    data = f"--data_dir={run.parent / 'data'}"
+    runs.train(run, ["--dataset=folder", f"--input={series}", data, *arguments])
     return zoo.load(str(run))
 
 

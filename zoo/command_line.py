@@ -353,10 +353,9 @@ def _of_preset(name: str) -> registry.Entry:
     """The entry to train by --preset; auto takes what suits the device."""
     preset = FLAGS.preset
     if preset == "auto":
-        import tensorflow as tf
+        from zoo import devices
 
-        accelerated = any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
-        preset = "good" if accelerated else "small"
+        preset = "good" if devices.accelerated() else "small"
     entry = _lookup(name, preset)
     if preset != FLAGS.preset and preset == "small" and entry.weights is None:
         print("No accelerator here: the small recipe is used (--preset=good takes a weekend).")

@@ -51,6 +51,11 @@ def resolve_precision(precision: str) -> str:
     return "bfloat16" if fast else "float32"
 
 
+def accelerated() -> bool:
+    """Whether there is a GPU or a TPU."""
+    return any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
+
+
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu")
 
 

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from zoo import curves, extractors, guards, set_metrics
+from zoo import curves, devices, extractors, guards, set_metrics
 from zoo.data.facts import example_count
 from zoo.evaluation import segmentation, translation
 from zoo.evaluation.examples import Example
@@ -128,7 +127,7 @@ def cost(
 
 def _nominal_speed(precision: str) -> float:
     """Operations a second of a machine of this kind, roughly; what it is does not change."""
-    if any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU")):
+    if devices.accelerated():
         return 2e13
     return (os.cpu_count() or 1) * (3e11 if precision == "bfloat16" else 7e10)
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.ndimage
 
 import dicom_files
-from zoo import command_line, registry, run
+from zoo import command_line, devices, registry, run
 from zoo.data import prepare
 from zoo.models.encoder_decoder import EncoderDecoderRecipe
 from zoo.plan import caution, device, files, pairs, planning, rules
@@ -302,7 +302,7 @@ def test_spacings_that_differ_are_resampled_to_their_median(tmp_path):
 
 
 def test_an_accelerator_takes_the_good_recipe_and_larger_batches(folder, monkeypatch):
-    monkeypatch.setattr(device, "accelerated", lambda: True)
+    monkeypatch.setattr(devices, "accelerated", lambda: True)
     made = planning.plan(folder, minutes=0.02, assignments=["crop=32", "levels=2"])
     assert made.preset.value == "good" and made.fields["batch_size"].value == 16
     recipe = EncoderDecoderRecipe.preset("good", **made.values())

@@ -23,11 +23,6 @@ _SAME = {"Identity", "Reshape", "Placeholder"}  # operations whose output is the
 _COPIES = 4  # of each weight: itself, its gradient, and two moments of Adam
 
 
-def accelerated() -> bool:
-    """Whether there is a GPU or a TPU."""
-    return any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
-
-
 def memory() -> tuple[int, str]:
     """Free bytes of the device that trains, and what they are of."""
     if tf.config.list_physical_devices("GPU"):

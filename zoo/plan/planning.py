@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo import registry
-from zoo.devices import resolve_precision
+from zoo import devices, registry
 from zoo.loading import build
 from zoo.plan import caution, device, files, pixels, rules
 from zoo.plan.rules import Choice, Measured
@@ -93,7 +92,7 @@ def plan(
     assignments, overrides = assignments or [], overrides or {}
     stated = [text for text in assignments if text.partition("=")[0] in files.OPTIONS]
     found = files.find(Path(path), Recipe(**Recipe.parse(stated)))
-    measured = _measured(found, device.accelerated())
+    measured = _measured(found, devices.accelerated())
     # The network, and the recipe that the plan changes.
     chosen = Choice(model, _GIVEN) if model else rules.model(measured)
     cls = registry.model_class(chosen.value)
@@ -291,7 +290,6 @@ def _told(measured: Measured) -> dict[str, Any]:
         lengths = [volume.length for volume in volumes]
         apart = [v.slice_spacing for v in volumes if v.slice_spacing]
         values = side.percentiles()
-        noise = measured.noise[measured.sides.index(side)]
         told[name] = {
             "modality": measured.modalities[place],
             "unit": measured.units[place],
@@ -301,14 +299,14 @@ def _told(measured: Measured) -> dict[str, Any]:
             "spacing": _range(spacings.ravel()),
             "slice_spacing": _range(np.array(apart)),
             "percentiles": {f"{share:g}": _rounded(values[share]) for share in (0.5, 50, 99.5)},
-            "noise": _rounded(noise),
+            "noise": _rounded(measured.noise[place]),
         }
     if measured.pairs:
         told["pairs"] = _told_pairs(measured)
     free, of_what = device.memory()
     told["device"] = {
         "free": f"{free / 2**30:.1f} GiB of {of_what}",
-        "precision": resolve_precision("auto"),
+        "precision": devices.resolve_precision("auto"),
         "processors": os.cpu_count(),
     }
     return told
