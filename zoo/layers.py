@@ -431,6 +431,11 @@ def patch_gan(
     return keras.Model(inputs, x, name="discriminator")
 
 
+def least_patch(depth: int) -> int:
+    """Pixels along each axis of which `patch_gan` of so many stride-2 layers gives a score."""
+    return 3 * 2**depth
+
+
 def require_patches(sides: Sequence[int], depth: int, shrink: int = 1) -> None:
     """A ValueError where images are too small for `patch_gan` to give a score.
 
@@ -439,7 +444,7 @@ def require_patches(sides: Sequence[int], depth: int, shrink: int = 1) -> None:
         depth: the discriminator's.
         shrink: pixels of an image along one of what is judged.
     """
-    least = 3 * 2**depth * shrink
+    least = least_patch(depth) * shrink
     if any(side < least for side in sides):
         raise ValueError(
             f"crop: expected {least} or more along each axis, which a discriminator of {depth} "

@@ -212,10 +212,11 @@ class Recipe:
             )
         if self.slices % 2 == 0:
             raise ValueError(f"slices: expected an odd number. Received: {self.slices}")
-        if self.target == "neighbour" and self.slices > 1:
+        if self.target != "image" and self.slices > 1:
+            why = {"neighbour": "a target among its channels", "copy": "places to change"}
             raise ValueError(
-                "slices: expected 1 with target=neighbour, whose target would be among the "
-                f"channels of its source. Received: {self.slices}"
+                f"slices: expected 1 with target={self.target}, whose source has "
+                f"{why[self.target]}. Received: {self.slices}"
             )
 
     def _sides(self, name: str) -> int | tuple[int, ...]:

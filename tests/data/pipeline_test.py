@@ -278,6 +278,16 @@ def test_turns_need_squares(builders):
     assert batches(builders["paired"], 1, turn=True, size=8)[0]["source"].shape == (4, 8, 8, 1)
 
 
+def test_whole_images_have_sides_that_the_network_halves(builders):
+    def first(**fields):
+        recipe = EncoderDecoderRecipe(crop=0, flip=False, **fields)
+        return next(iter(train_dataset(builders["paired"], recipe, batch_size=1)))
+
+    assert first(levels=3)["source"].shape == (1, 16, 20, 1)
+    with pytest.raises(ValueError, match="crop: expected .* multiples of 8.* crop=0 .* 16x20 pix"):
+        first(levels=4)
+
+
 def test_a_crop_has_a_side_for_each_axis(builders):
     found = batches(builders["paired"], 2, crop=(8, 14))
     assert {part["source"].shape for part in found} == {(4, 8, 14, 1)}

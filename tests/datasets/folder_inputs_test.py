@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import pydicom
 import pytest
 
 from inputs_files import HUNG, cases, dicom_series, images, nifti, study
@@ -86,6 +87,36 @@ def test_a_missing_input_leaves_its_case_out(tmp_path, capsys):
     shutil.copy(root / "labelsTr/case0.nii.gz", root / "labelsTr/other.nii.gz")
     with pytest.raises(ValueError, match="one target of its name.*without: labelsTr/other"):
         build(root, tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("damaged", "told"),
+    [
+        (["imagesTr/case1_0000", "imagesTr/case1_0001"], "case1.nii.gz: its images cannot be used"),
+        (["labelsTr/case1"], "case1_0000.nii.gz: its target cannot be read"),
+    ],
+)
+def test_damaged_files_leave_their_case_out(damaged, told, tmp_path, capsys):
+    root = cases(tmp_path / "in")
+    for name in damaged:
+        (root / f"{name}.nii.gz").write_bytes(b"no gzip")
+    builder = build(root, tmp_path / "data")
+    assert f"left out {told}" in capsys.readouterr().err
+    found = everything(builder)
+    assert len(found) == 9 and not any(case_of(e, 1, k) for e in found for k in range(3))
+
+
+def test_a_series_on_another_grid_keeps_the_unit_of_its_header(tmp_path):
+    for number in range(2):
+        study(tmp_path / f"in/exam{number}", number)
+    values = np.rint(images(0)["T2"])[:, ::2, ::2]
+    dicom_series(tmp_path / "in/exam0", "Ax T2 tse", values, patient="P0", PixelSpacing=[2, 2])
+    for file in (tmp_path / "in/exam0").glob("*T2*"):
+        assert pydicom.dcmread(file).PixelSpacing == [2, 2]
+    source = data_facts(build(tmp_path / "in", tmp_path / "data", **PATTERNS), Recipe()).source
+    assert [(part.modality, part.unit) for part in source.inputs] == 2 * [("MR", "signal")]
+    with pytest.raises(ValueError, match="source_unit: expected files in SUV.* in signal"):
+        build(tmp_path / "in", tmp_path / "data", source_unit="SUV", **PATTERNS)
 
 
 def test_a_list_names_the_sources(tmp_path):
@@ -194,6 +225,7 @@ def test_images_without_targets(tmp_path):
             "source_series: expected NAME=PATTERN",
         ),
         ({"source_series": "T=a", "target_series": "T=b"}, "target_series: expected one pattern"),
+        ({"source_series": "target=a", "target_series": "b"}, "target_series: expected one patter"),
         ({"source_unit": "HU,SUV,1"}, "source_unit: expected one. Received: HU,SUV,1"),
     ],
 )

@@ -1,5 +1,7 @@
 """Training without clean targets: neighbouring slices of a series, and two noisy copies."""
 
+import shutil
+
 import nibabel
 import numpy as np
 import pytest
@@ -203,6 +205,36 @@ def test_copies_are_of_one_domain_and_for_models_of_pairs(model, data_dir):
     builder = prepare.load_builder(dataset, data_dir, entry.recipe, prepare=False)
     with pytest.raises(ValueError, match="target: expected a model of pairs, and two images"):
         fit_to_data(entry, builder)
+
+
+def test_copies_in_files_without_a_unit_share_a_window(tmp_path):
+    """Each side's own window ends in its noise, so that no two are the same."""
+    draw = np.random.default_rng(0)
+    for side, level in (("A", 1.0), ("B", 1.0), ("other", 3.0)):
+        (tmp_path / f"train{side}").mkdir()
+        for number in range(2):
+            np.save(tmp_path / f"train{side}/{number}.npy", level * draw.normal(50, 10, (16, 16)))
+
+    def windows(**fields):
+        fields = {"target": "copy", "crop": 16, "levels": 2} | fields
+        entry = registry.lookup("encoder_decoder", "folder", "small", fields)
+        builder = prepare.load_builder("folder", tmp_path / "data", entry.recipe, tmp_path)
+        fitted = fit_to_data(entry, builder)
+        return [tuple(domain["window"]) for domain in (fitted.source, fitted.target)]
+
+    own = windows(target="image")
+    assert own[0] != own[1]
+    around = min(own[0][0], own[1][0]), max(own[0][1], own[1][1])
+    assert windows() == [around, around]
+    assert windows(source_window=(0, 90)) == [(0, 90), (0, 90)]
+    with pytest.raises(ValueError, match="two images that mean the same"):
+        windows(source_window=(0, 90), target_window=(0, 80))
+    with pytest.raises(ValueError, match="slices: expected 1 with target=copy"):
+        windows(slices=3)
+    shutil.rmtree(tmp_path / "trainB")
+    (tmp_path / "trainother").rename(tmp_path / "trainB")
+    with pytest.raises(ValueError, match="two images that mean the same"):
+        windows()
 
 
 def test_copies_are_swapped_at_random_and_alike_again(data_dir):

@@ -104,7 +104,8 @@ def test_recipe_refuses_what_the_paper_does_not_have():
 
 def test_crops_and_images_without_a_centre_are_refused():
     facts = DataFacts(source_shape=(32, 32), target_shape=(64, 64))
-    assert SrcnnRecipe().resolve(facts) == SrcnnRecipe()
+    for recipe in (SrcnnRecipe(), SrcnnRecipe(crop=0)):
+        assert recipe.resolve(facts) == recipe.resolve(DataFacts()) == recipe
     with pytest.raises(ValueError, match="21 pixels or more at scale 2. Received: crop 20"):
         SrcnnRecipe(crop=20).resolve(facts)
     with pytest.raises(ValueError, match="images of 16x16"):

@@ -14,7 +14,7 @@ from zoo.data import prepare
 from zoo.models.encoder_decoder import EncoderDecoderRecipe
 from zoo.plan import caution, device, files, pairs, planning, rules
 from zoo.plan.pixels import SHARES, Pair, Side, measure
-from zoo.recipe import Recipe
+from zoo.recipe import DataFacts, Recipe
 
 # Rows run to the back, columns to the left: axial slices are presented as they are stored.
 HUNG = np.array([[0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
@@ -154,6 +154,27 @@ def test_copies_contrasts_and_single_values_are_told(tmp_path):
     assert re.search("nothing but one value is in empty.nii", told)
 
 
+def test_files_of_one_name_are_told_apart(tmp_path):
+    """Splits and patients' folders hold files of the same names, which are not copies."""
+    for number, place in enumerate(("train/1", "train/2", "test/1", "test/2")):
+        save(tmp_path / f"{place}.nii", noisy(anatomy(number), 3, number))
+    lines = ["image\tpatient"]
+    for number in range(4):
+        save(tmp_path / f"list/P{number}/t1.nii", noisy(anatomy(number), 3, number))
+        lines.append(f"P{number}/t1.nii\tP{number}")
+    save(tmp_path / "list/P4/t1.nii", noisy(anatomy(0), 3, 0))
+    (tmp_path / "list/list.tsv").write_text("\n".join([*lines, "P4/t1.nii\tP4"]))
+    told = []
+    for path in (tmp_path, tmp_path / "list/list.tsv"):
+        found = files.find(path, Recipe())
+        volumes = [volume for split in files.SPLITS for volume in found.volumes(0, split)]
+        assert len({volume.name for volume in volumes}) == len(volumes)
+        side, _ = measure([(volume,) for volume in volumes], [""])
+        told.append("\n".join(caution.warnings(found, side, [], registers=False)))
+    assert "same image" not in told[0]
+    assert re.search("same image is there under 2 names.*: P0/t1.nii, P4/t1.nii", told[1])
+
+
 def test_images_of_one_contrast_are_not_taken_for_two(tmp_path):
     profiles = []
     for number in range(30):
@@ -234,6 +255,44 @@ def test_many_pairs_that_are_apart_are_registered_and_hopeless_ones_unpaired(fol
     assert rules.model(measured(20, -15, 30)).value == "cyclegan"
     told = caution.warnings(found, sides, measured(3, 0).pairs, registers=True)
     assert any("1 of 2 pairs" in text and "`registration=true`" in text for text in told)
+
+
+def test_plans_of_noisy_targets(tmp_path):
+    """Copies have one slice on either side; neighbours are not planned, which is said."""
+    for letter in "AB":
+        for number in range(3):
+            stack = np.concatenate([anatomy(number + k) for k in range(4)], -1)
+            save(tmp_path / f"train{letter}" / f"p{number}.nii", noisy(stack, 9, number), APART)
+    found = files.find(tmp_path, Recipe())
+    both = list(zip(found.volumes(0), found.volumes(1), strict=True))
+    sides, fits = measure(both, ["signal"] * 2)
+    measured = rules.Measured(
+        found=found, sides=sides, pairs=fits, units=["signal"] * 2, accelerated=False
+    )
+    slices = []
+    for given in ({}, {"target": "copy"}):
+        slices.append(rules.of_data(EncoderDecoderRecipe, measured, given)["slices"].value)
+    assert slices == [3, 1]
+    with pytest.raises(ValueError, match="target: expected .* not planned. Received: neighbour"):
+        planning.plan(tmp_path / "trainA", assignments=["target=neighbour"])
+
+
+def test_a_patch_is_large_enough_for_the_discriminator(folder):
+    """Training mirrors an image that is smaller, and refuses a smaller patch."""
+    found = files.find(folder, Recipe())
+    side = Side(values=[np.arange(9.0)], whole=[np.arange(9.0)])
+    measured = rules.Measured(
+        found=found, sides=[side] * 2, pairs=[], units=["1"] * 2, accelerated=False
+    )
+    for name in ("pix2pix", "cyclegan"):
+        cls = registry.model_class(name).recipe_class
+        base = cls.preset("small")
+        fields = rules.of_network(cls, measured, base, 12)
+        recipe = base.changed(**{field: choice.value for field, choice in fields.items()})
+        assert recipe.resolve(DataFacts()).crop % recipe.size_multiple == 0
+        assert "discriminator needs 24 pixels" in fields["crop"].because
+    with pytest.raises(ValueError, match="crop: expected 24 or more along each axis"):
+        planning.plan(folder, model="pix2pix", assignments=["crop=16", "levels=3"])
 
 
 def test_a_file_that_cannot_be_read_is_named_and_the_others_planned_for(tmp_path):

@@ -130,9 +130,9 @@ def train_dataset(
         `extra_features`; and "seed", int32 `[batch_size, 2]`, that no other example of the run has.
 
     Raises:
-        ValueError: for images of several sizes without a crop, images smaller than `size`, and
-            for `turn` of images that are not square without a crop, for `gamma` and `bias_field` of
-            what is no MR signal.
+        ValueError: without a crop for images of several sizes, for sides that are no multiples of
+            the network's `size_multiple`, and for `turn` of images that are not square; for images
+            smaller than `size`, and for `gamma` and `bias_field` of what is no MR signal.
     """
     example_count(builder, "train", recipe.fold)
     facts = facts or data_facts(builder, recipe)
@@ -282,7 +282,8 @@ def _check_sizes(
             "shift, rotation, zoom: volumes are only cropped, mirrored and turned in their slices. "
             f"Received: shift={recipe.shift}, rotation={recipe.rotation}, zoom={recipe.zoom}"
         )
-    if not size and (crop or (batch_size == 1 and not recipe.turn)):
+    multiple = recipe.size_multiple
+    if not size and (crop or (batch_size == multiple == 1 and not recipe.turn)):
         return
     # What the images say that are not cropped to one size.
     for key in keys:
@@ -291,6 +292,13 @@ def _check_sizes(
             raise ValueError(
                 f"size: {builder.info.full_name} has images smaller than {size} x {size} pixels. "
                 f"Received: {min(sizes)}"
+            )
+        uneven = [sides for sides in sorted(sizes) if np.any(np.mod(sides, multiple))]
+        if uneven and not crop and not size:
+            raise ValueError(
+                f"crop: expected images whose sides are multiples of {multiple}, as this network "
+                "halves them, or a crop. Received: crop=0 with images of "
+                f"{'x'.join(map(str, uneven[0]))} pixels"
             )
         oblong = [sides for sides in sorted(sizes) if sides[-2] != sides[-1]]
         if recipe.turn and oblong and not crop and not size:

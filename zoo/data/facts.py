@@ -11,6 +11,8 @@ from zoo.domain import Domain
 from zoo.recipe import DataFacts, Recipe
 from zoo.registry import Entry
 
+_ALIKE = 0.8  # of a copy's window the part that the other's is at least
+
 
 def data_facts(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> DataFacts:
     """What a data set is to a recipe, from what its builder declares; no example is read.
@@ -32,6 +34,8 @@ def data_facts(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> DataFacts:
     for key, window in zip(keys, (recipe.source_window, recipe.target_window), strict=False):
         domain = Domain.from_dict(metadata[key])
         domains.append(domain.within(window) if window else domain)
+    if recipe.target == "copy":
+        domains = _of_copies(domains, recipe)
     return DataFacts(
         kind=metadata["kind"],
         keys=keys,
@@ -48,6 +52,24 @@ def data_facts(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> DataFacts:
         as_images=metadata.get("images", ""),
         note=metadata.get("note", ""),
     )
+
+
+def _of_copies(domains: list[Domain], recipe: Recipe) -> list[Domain]:
+    """Of two noisy copies the domains, with one window: that which is given, or else around both.
+
+    Each side's own is of percentiles of its noise, so that no two are the same. Those of other
+    things stay, and are refused by `fit_to_data`.
+    """
+    given = recipe.source_window, recipe.target_window
+    if all(given) or len(domains) < 2:
+        return domains
+    ends = [end for domain in domains for end in domain.window]
+    shared = given[0] or given[1] or (min(ends), max(ends))
+    whole = max(domain.span for domain in domains)
+    near = shared in given or all(domain.span > _ALIKE * whole for domain in domains)
+    if domains[0].inputs or domains[1].classes or not near:
+        return domains
+    return [domain.within(shared) for domain in domains]
 
 
 def image_keys(builder: tfds.core.DatasetBuilder, scale: int = 1) -> tuple[str, ...]:

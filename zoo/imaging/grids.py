@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import itertools
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from scipy import ndimage
@@ -35,13 +34,15 @@ class OnGrid(Volume):
         fill: what is read in place of NaN.
     """
 
-    kind: ClassVar[str] = "resampled"
-
     onto: tuple[Path, ...]
     target: Volume
     to_target: np.ndarray
     labels: bool = False
     fill: float = np.nan
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]  # that of the files
+        return self.target.kind
 
     def read(self, index: int) -> np.ndarray:
         """See `Volume.read`.

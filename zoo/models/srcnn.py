@@ -139,7 +139,7 @@ class SrcnnRecipe(Recipe):
         """
         least = 2 * (self.border + _REACH * self.scale) + 1
         shape = facts.target_shape or (least,)
-        if min(*shape, *self.crop_sides) < least:
+        if min((*shape, *self.crop_sides)) < least:
             raise ValueError(
                 f"crop: expected crops and images of {least} pixels or more at scale "
                 f"{self.scale}. Received: crop {self.crop}, images of {'x'.join(map(str, shape))}"

@@ -103,7 +103,7 @@ def _copies(found: Found, sides: list[Side]) -> list[str]:
             names[content].append(name)
         for same in names.values():
             owners = set().union(*(places[name] for name in same))
-            if len({patient for patient, _, _ in owners}) > 1:
+            if len(same) > 1 and len({patient for patient, _, _ in owners}) > 1:
                 splits = sorted({split for _, split, _ in owners}, key=files.SPLITS.index)
                 told.append(
                     f"the same image is there under {len(same)} names, as of different patients, "

@@ -1,8 +1,9 @@
 """Which images a folder holds, as training would find them, and what their headers say."""
 
 import dataclasses
+import itertools
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pydicom
 from zoo.data import prepare
 from zoo.errors import contained
 from zoo.imaging.dicom import headers
+from zoo.imaging.several import together
 from zoo.imaging.volume import Volume
 from zoo.recipe import Recipe
 
@@ -114,7 +116,7 @@ def stored(volume: Volume) -> Volume:
 
 def stated(volume: Volume) -> str:
     """The unit that a file itself states, as DICOM does; "" where it does not."""
-    return volume.unit if stored(volume).kind == "dicom" and volume.unit != "1" else ""
+    return volume.unit if volume.kind == "dicom" and volume.unit != "1" else ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,7 +129,37 @@ class _Options(Recipe):
 def _read(path: Path, recipe: Recipe, scale: int) -> Any:
     stated = {name: getattr(recipe, name) for name in OPTIONS}
     # Patients in several splits are warned of.
-    return prepare.layout(path, _Options(scale=scale, allow_shared_patients=True, **stated))
+    layout = prepare.layout(path, _Options(scale=scale, allow_shared_patients=True, **stated))
+    _tell_apart(layout, path if path.is_dir() else path.parent)
+    return layout
+
+
+def _tell_apart(layout: Any, root: Path) -> None:
+    """Calls the volumes that share a name, as `train/1.png` and `test/1.png` do, by their paths.
+
+    In place. Names are what volumes are known by from here on.
+    """
+    for domain in layout.domains:
+        counts: Counter[tuple[int, str]] = Counter()
+        for item in itertools.chain.from_iterable(domain.values()):
+            for place, volume in enumerate(item.volumes):
+                counts.update((place, part.name) for part in volume.parts)
+        for items in domain.values():
+            for number, item in enumerate(items):
+                volumes = []
+                for place, volume in enumerate(item.volumes):
+                    parts = [_named(part, root, counts[place, part.name]) for part in volume.parts]
+                    volumes.append(together(parts, getattr(volume, "names", ())))
+                items[number] = item._replace(volumes=tuple(volumes))
+
+
+def _named(volume: Volume, root: Path, count: int) -> Volume:
+    """A volume whose name so many have, by its path below the root where it is not the only one."""
+    if count == 1:
+        return volume
+    series = volume.kind == "dicom" and len(volume.paths) > 1
+    place = volume.path(0).parent if series else volume.path(0)
+    return dataclasses.replace(volume, name=Path(os.path.relpath(place, root)).as_posix())
 
 
 def _scale(layout: Any) -> int:

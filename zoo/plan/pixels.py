@@ -9,6 +9,7 @@ import numpy as np
 
 from zoo.errors import contained
 from zoo.guards import noise_level
+from zoo.imaging.grids import OnGrid
 from zoo.imaging.volume import Volume
 from zoo.plan import pairs
 
@@ -148,7 +149,7 @@ def read(volume: Volume, index: int) -> np.ndarray:
         image = volume.read(index)
     image = image if image.ndim == 2 else image.mean(-1)
     known = np.isfinite(image)
-    if volume.kind == "resampled" and not known.all():  # a target does not reach so far
+    if isinstance(volume, OnGrid) and not known.all():  # a target does not reach so far
         image = np.where(known, image, image[known].min() if known.any() else 0.0)
     elif not known.all():
         raise ValueError("expected finite values")

@@ -11,7 +11,7 @@ from zoo import devices, registry
 from zoo.loading import build
 from zoo.plan import caution, device, files, pixels, rules
 from zoo.plan.rules import Choice, Measured
-from zoo.recipe import Recipe
+from zoo.recipe import DataFacts, Recipe
 from zoo.registry import Entry
 
 MINUTES = {False: 20.0, True: 180.0}  # of training, without an accelerator and with one
@@ -96,17 +96,20 @@ def plan(
     # The network, and the recipe that the plan changes.
     chosen = Choice(model, _GIVEN) if model else rules.model(measured)
     cls = registry.model_class(chosen.value)
+    recipe_class = cls.recipe_class
+    given = recipe_class.parse(assignments) | overrides
+    if recipe_class(**given).dimensions != 2:
+        raise ValueError("dimensions: expected 2, since volumes are not planned. Received: 3")
+    if given.get("target") == "neighbour":
+        raise ValueError("target: expected clean images or copies, since series without them are "
+                         "not planned. Received: neighbour")  # fmt: skip
     if cls.data != found.layout.kind and (cls.data, found.layout.kind) != ("unpaired", "paired"):
         raise ValueError(
             f"model: expected one for {found.layout.kind} images, as {path} holds. "
             f"Received: {chosen.value}, which trains on {cls.data} images"
         )
-    recipe_class = cls.recipe_class
-    given = recipe_class.parse(assignments) | overrides
     if "images" not in cls.takes:
         raise ValueError(f"model: expected one that takes images. Received: {chosen.value}")
-    if recipe_class(**given).dimensions != 2:
-        raise ValueError("dimensions: expected 2, since volumes are not planned. Received: 3")
     preset = Choice("small", "no accelerator is here")
     if measured.accelerated:
         preset = Choice("good", "an accelerator is here")
@@ -121,6 +124,9 @@ def plan(
     if cls.data != "single":
         fields |= rules.of_network(recipe_class, measured, base, measured.side)
     fields = _with_given(fields, given)
+    values = {name: choice.value for name, choice in fields.items()}
+    if cls.data != "single":  # refuses what training would
+        recipe_class.preset(preset.value, **values).resolve(DataFacts(kind=found.layout.kind))
     fields |= _of_device(chosen.value, preset.value, measured, fields, given, minutes)
     counts = found.patients()
     told = caution.warnings(

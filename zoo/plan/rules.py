@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo.domain import Domain
+from zoo.layers import least_patch
 from zoo.plan import caution, files
 from zoo.plan.files import Found
 from zoo.plan.pixels import Pair, Side
@@ -122,6 +123,8 @@ def of_data(recipe: type[Recipe], measured: Measured, given: dict[str, Any]) -> 
     fields["spacing"] = _spacing(measured)
     if found.layout.kind == "paired" and found.scale == 1:
         fields["slices"] = _slices(measured)
+        if given.get("target") == "copy":
+            fields["slices"] = Choice(1, "the two copies may change places")
     if "dimensions" in hints:
         fields["dimensions"] = Choice(2, "slices make more steps in the time than volumes do")
     few = found.patients().get("train", 0) < caution.ENOUGH
@@ -159,6 +162,11 @@ def of_network(
         base = base.changed(levels=levels)
     multiple = max(base.size_multiple, measured.found.scale)
     crop = max(multiple, crop // multiple * multiple)
+    layers = getattr(base, "discriminator_layers", None)
+    least = 0 if layers is None else least_patch(layers)
+    if crop < least:
+        crop = -(-least // multiple) * multiple
+        why = f"the discriminator needs {least} pixels, and images are mirrored up to them"
     fields["crop"] = Choice(crop, why)
     # What is learned from it, and how.
     if "rate_schedule" in hints and "loss" in hints:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from zoo.imaging import inputs
+from zoo.imaging import files, inputs
 from zoo.imaging.volume import Problem, Volume
 from zoo_datasets.folder.items import Item, Layout, find, paired_items, some
 
@@ -39,7 +39,7 @@ def read(root: Path, dimensions: int) -> Layout:
         names = names or _names(root, found.volumes)
         cases = inputs.by_number(found.volumes, names)
         problems += cases.problems
-        pairs, lost = _pairs(cases, targets.volumes, found.volumes, beside)
+        pairs, lost = _pairs(cases, found, targets, root / folder, beside)
         problems += lost
         domain[split] = paired_items(pairs, split)
     several = names if len(names) > 1 else ()
@@ -81,18 +81,34 @@ def _names(root: Path, volumes: list[Volume]) -> tuple[str, ...]:
 
 
 def _pairs(
-    cases: inputs.Cases, targets: list[Volume], images: list[Volume], beside: Path
+    cases: inputs.Cases, images: files.Found, targets: files.Found, root: Path, beside: Path
 ) -> tuple[list[tuple[Volume, Volume]], list[Problem]]:
-    """Each case with its target; a case that lacks an input is left out, and so is its target."""
-    of_case = {inputs.stem(volume): volume for volume in targets}
-    known = {inputs.stem(volume).rpartition("_")[0] for volume in images}
-    alone = [f"{name} of {TRAINING}" for name in cases.found if name not in of_case]
+    """Each case with its target; one of which a file is missing or damaged is left out."""
+    of_case = {inputs.stem(volume): volume for volume in targets.volumes}
+    known = {inputs.stem(volume) for volume in images.volumes} | _damaged(images, root)
+    known = {name.rpartition("_")[0] for name in known}
+    unread = _damaged(targets, beside)
+    alone = [f"{name} of {TRAINING}" for name in cases.found if name not in unread | of_case.keys()]
     alone += [f"{beside.name}/{name}" for name in of_case if name not in known]
     if alone:
         raise ValueError(
             "input: expected each case to have one target of its name, and each target one case. "
             f"Received, without: {some(alone)}"
         )
+    # What has lost the other half.
     lost = [name for name in of_case if name not in cases.found]
-    problems = [Problem(of_case[n].path(0), "its images cannot be used") for n in lost]
-    return [(cases.found[name], of_case[name]) for name in cases.found], problems
+    problems = [Problem(of_case[name].path(0), "its images cannot be used") for name in lost]
+    whole = [name for name in cases.found if name in of_case]
+    for name in cases.found.keys() - set(whole):
+        problems.append(Problem(cases.found[name].path(0), "its target cannot be read"))
+    return [(cases.found[name], of_case[name]) for name in whole], problems
+
+
+def _damaged(found: files.Found, folder: Path) -> set[str]:
+    """What files that cannot be read would be called: by their names, or of a series its folder."""
+    names = set()
+    for problem in found.problems:
+        if not problem.harmless:
+            file = problem.path.relative_to(folder)
+            names |= {file.as_posix().removesuffix(files.ending(file)), file.parent.as_posix()}
+    return names

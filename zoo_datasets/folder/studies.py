@@ -23,13 +23,13 @@ def read(path: Path, dimensions: int, source_series: str, target_series: str) ->
     # What is looked for.
     sources = inputs.patterns("source_series", source_series)
     targets = inputs.patterns("target_series", target_series)
-    if len(targets) != 1 or set(sources) & set(targets) - {""}:
+    target = next(iter(targets)) or "target"
+    if len(targets) != 1 or target in sources:
         raise ValueError(
-            "target_series: expected one pattern, under a name of its own. "
-            f"Received: {target_series}"
+            f"target_series: expected one pattern, under a name that no source has. "
+            f"Received: {target_series} beside {source_series}"
         )
-    ((target, pattern),) = targets.items()
-    wanted = sources | {target or "target": pattern}
+    wanted = sources | {target: next(iter(targets.values()))}
     # The studies of each split.
     folders = of_splits.split_folders(path)
     if folders and {letter for _, letter in folders} != {""}:
