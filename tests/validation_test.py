@@ -404,6 +404,21 @@ def undisturbed(tmp_path_factory, data_dir) -> Path:
     return folder
 
 
+def test_images_too_small_for_a_measure(data_dir, monkeypatch):
+    entry, builder = fitted(lookup(choose_by="ssim"), data_dir)
+    model, phases = loading.build(entry), entry.recipe.phases()
+    record = validation.new_record(model, builder, entry.facts, phases, [1e9], "float32")
+    there = Validation(model, builder, entry.facts, phases, record | {"images": 2})
+    first, second = there.examples()
+    small = {key: first[key][20:28, 20:28] for key in ("source", "target")}
+    monkeypatch.setattr(there, "examples", lambda: [small, second])
+    pair = model.translate(second["source"][None])[0], second["target"], model.target.window
+    assert there.measure()["ssim"] == pytest.approx(metrics.ssim(*pair), rel=1e-6)
+    monkeypatch.setattr(there, "examples", lambda: [small])
+    with pytest.raises(ValueError, match="choose_by: expected .* 11 x 11 pixels. Received: ssim"):
+        there.measure()
+
+
 DISTURBED = dict(steps=6, validate_every=2, validate_images=2, checkpoint_every=3)
 
 
@@ -436,6 +451,24 @@ def test_killed_around_a_validation_it_ends_as_undisturbed(
     for which in ("best", "last"):
         whole = zoo.load(undisturbed, weights=which)
         assert whole.weights_hash == zoo.load(tmp_path / "run", weights=which).weights_hash
+
+
+def test_lost_best_weights_are_chosen_anew(tmp_path, data_dir, monkeypatch, capsys):
+    """What is left is the best of what can still be had: not a name in `run.json` alone."""
+    with monkeypatch.context() as patch:
+        killed(patch, Validation, "add", 2)
+        with pytest.raises(Killed):
+            training.train(lookup(**DISTURBED), tmp_path / "run", data_dir=data_dir)
+    lost = tmp_path / "run" / read(tmp_path / "run")["best"]["file"]
+    lost.write_bytes(lost.read_bytes()[:-100])
+    training.train(lookup(**DISTURBED), tmp_path / "run", data_dir=data_dir, resume="must")
+    told = capsys.readouterr().out
+    assert "not the weights of step 2" in told and "chosen anew, from step 4 on" in told
+    record = read(tmp_path / "run")
+    values = record["validation"]["values"]["psnr"]
+    assert record["validation"]["steps"] == [2, 4, 6]
+    assert record["best"]["value"] == max(values[1:])
+    assert zoo.load(tmp_path / "run").weights_hash
 
 
 def test_a_run_from_before_there_were_validations_goes_on(tmp_path, data_dir):

@@ -8,6 +8,7 @@ denoised = model.translate(slices_in_hu)  # NumPy [H, W], [N, H, W] or [N, H, W,
 """
 
 import os
+import warnings
 
 from zoo.domain import Domain
 from zoo.recipe import Phase, Recipe
@@ -59,7 +60,10 @@ def load(name: str | os.PathLike[str], *, weights: str | int = "best", **overrid
     domains = {k: overrides.pop(k) for k in ("source", "target") if k in overrides}
     if isinstance(domains.get("target"), str):  # a recipe has a field of that name
         overrides["target"] = domains.pop("target")
-    return loading.build(lookup(name, overrides=overrides, weights=str(weights)), **domains)
+    entry = lookup(name, overrides=overrides, weights=str(weights))
+    if entry.weights is None and entry.source is not None:
+        warnings.warn(f"{name}: the run has no weights yet, and these are random", stacklevel=2)
+    return loading.build(entry, **domains)
 
 
 def __getattr__(name: str):

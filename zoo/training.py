@@ -221,11 +221,9 @@ class _Loop:
         done = int(self.step.numpy())
         record.setdefault("losses", {"steps": [], "values": {}})
         curves.cut(record["losses"], done)
-        best = None
         if self.validation:
             curves.cut(self.validation.record, done)
-            best = self.validation.best()
-        if (record.get("best") or {}).get("step") != (best and best[0]):
+        if not (self.validation and self.validation.holds(record.get("best"), self.workdir, done)):
             record.pop("best", None)
         # What to expect of it.
         speed = devices.device_speed(precision) * record["replicas"]

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo import curves, devices, extractors, guards, set_metrics
+from zoo import curves, devices, extractors, guards, run, set_metrics
+from zoo.cache import file_sha256
 from zoo.data.facts import example_count
 from zoo.evaluation import segmentation, translation
 from zoo.evaluation.examples import Example
@@ -311,6 +312,28 @@ class Validation:
                 found = step, value
         return found
 
+    def holds(self, stored: dict[str, Any] | None, folder: Path, step: int) -> bool:
+        """Whether the stored weights of a run that goes on are the best so far, and are there.
+
+        Where their file is lost or damaged the best is chosen anew from the step on.
+
+        Args:
+            stored: what `run.json` says of them.
+            folder: of the run.
+            step: from which it goes on.
+        """
+        best = self.best()
+        if stored is None or best is None or stored.get("step") != best[0]:
+            return False
+        path = run.inside(folder, stored["file"])
+        if path.is_file() and file_sha256(path) == stored["sha256"]:
+            return True
+        print(f"{path}: not the weights of step {best[0]}, the best so far. The best is chosen "
+              f"anew, from step {step} on.")  # fmt: skip
+        self.record["chosen_after"] = max(self.record["chosen_after"], step - 1)
+        curves.cut(self.record, step - 1)  # what was found of this step is found again
+        return False
+
     def stale(self, step: int) -> int:
         """Validations since the best one, that of this step among them."""
         best = self.best()
@@ -337,11 +360,17 @@ class Validation:
         figures = {}
         if not model.generates and (model.classes or self.facts.aligned):
             rows = [self._row(e, output) for e, output in zip(examples, outputs, strict=True)]
-            for name in rows[0]:
+            for name in dict.fromkeys(itertools.chain.from_iterable(rows)):
                 known = [row[name] for row in rows if np.isfinite(row.get(name, np.nan))]
                 figures[name] = float(np.mean(known)) if known else float("nan")
-        if self.record["choose_by"] in _SETS:
+        chosen = self.record["choose_by"]
+        if chosen in _SETS:
             figures |= self._distances(examples, outputs)
+        if chosen not in figures:
+            raise ValueError(
+                "choose_by: expected a measure of images so small, such as psnr; ssim takes 11 x "
+                f"11 pixels. Received: {chosen}"
+            )
         return figures
 
     def _row(self, example: Example, output: np.ndarray) -> dict[str, float]:

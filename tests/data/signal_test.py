@@ -125,6 +125,11 @@ def test_what_is_no_mr_signal_is_refused(model, dataset, fields, message, tmp_pa
 def test_single_images_of_mr_vary_and_label_maps_stay():
     augment.check_signal(Recipe(gamma=0.2), MR)
     augment.check_signal(Recipe(), CT)
+    unnamed = dataclasses.replace(MR, modality="OT")  # as in NIfTI
+    augment.check_signal(Recipe(gamma=0.2), unnamed)
+    image = np.full((8, 8, 1), 0.3 * unnamed.window[1], "float32")
+    changed = augment.vary_signal(tf.constant(image), unnamed, Recipe(gamma=0.2), SEEDS[0])
+    assert np.abs(changed - image).max() > 0.001 * unnamed.window[1]
     labels = DataFacts(source=MR, target=Domain(modality="SEG", unit="class", window=(0, 3)))
     assert facts.varied("brain_seg", labels).keys() == {"source"}
     assert facts.varied("brain_mri", DataFacts(kind="single", source=MR)).keys() == {"image"}

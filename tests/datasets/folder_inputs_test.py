@@ -129,6 +129,10 @@ def test_a_list_names_the_sources(tmp_path):
     builder = build(root / "list.tsv", tmp_path / "data")
     assert data_facts(builder, Recipe()).source.names == "T1, T2"
     assert all(any(case_of(e, 1, k) for k in range(3)) for e in batches.eval_dataset(builder))
+    twice = "imagesTr/case0_0000.nii.gz\t" * 2 + "labelsTr/case0.nii.gz"
+    (root / "list.tsv").write_text(f"source1\tsource2\ttarget\n{twice}")
+    with pytest.raises(ValueError, match="list.tsv, line 2: expected another file for each input"):
+        build(root / "list.tsv", tmp_path / "data")
     (root / "list.tsv").write_text("source1\ttarget\n")
     with pytest.raises(ValueError, match="of several inputs source1, source2"):
         build(root / "list.tsv", tmp_path / "data")

@@ -86,6 +86,11 @@ def test_files_by_name(tmp_path):
         translate(Ninth(), f"T1={first}", out)
     with pytest.raises(FileNotFoundError, match="input: T2: expected a file or a series"):
         translate(Ninth(), f"T1={first},T2={root}/none.nii", out)
+    with pytest.raises(ValueError, match="input: expected another file for each input"):
+        translate(Ninth(), f"T1={first},T2={first}", out)
+    for wrong in (f"T1={first},T2={second},T2={second}", f"T1={first},T2={second},other.nii"):
+        with pytest.raises(ValueError, match="input: expected T1=FILE,T2=FILE. Received: "):
+            translate(Ninth(), wrong, out)
     with pytest.raises(ValueError, match="input: expected a folder, a .tsv list or T1=FILE,T2=F"):
         translate(Ninth(), first, out)
 

@@ -194,7 +194,7 @@ def check_signal(recipe: Recipe, source: Domain) -> None:
 
 
 def _is_signal(domain: Domain) -> bool:
-    return domain.modality == "MR" and domain.unit == "signal"
+    return domain.modality in ("MR", "OT") and domain.unit == "signal"  # NIfTI names no modality
 
 
 def vary_signal(image: tf.Tensor, domain: Domain, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:

@@ -79,8 +79,9 @@ def _in_folder(model: Any, folder: Path, output: Path) -> Found:
 
 def _named(source: Domain, text: str) -> Found:
     """One case, of files or folders named as `T1=FILE,T2=FILE`."""
-    given = dict(part.partition("=")[::2] for part in text.split(",") if "=" in part)
-    if set(given) != set(source.parts):
+    parts = [part.partition("=")[::2] for part in text.split(",")]
+    given = dict(parts)
+    if set(given) != set(source.parts) or len(parts) > len(given):
         missing = [name for name in source.parts if name not in given]
         example = ",".join(f"{name}=FILE" for name in source.parts)
         what = f"no {missing[0]}" if missing else text
@@ -129,6 +130,8 @@ def _case(source: Domain, paths: list[Path], where: str) -> Volume:
     Raises:
         FileNotFoundError, ValueError: naming the input and the case.
     """
+    if len(set(paths)) < len(paths):
+        raise ValueError(f"{where}: expected another file for each input. Received: one for two")
     volumes = []
     for name, path in zip(source.parts, paths, strict=True):
         if not path.exists():

@@ -109,6 +109,10 @@ def _rows(path: Path) -> tuple[list[str], list[_Row]]:
                 f"{where}: split: expected train, validation or test. Received: {split[:40]!r}"
             )
         paths = [lists.resolve(path.parent.resolve(), row[key], f"{where}: {key}") for key in keys]
+        if len(set(paths[: len(sources)])) < len(sources):
+            raise ValueError(
+                f"{where}: expected another file for each input. Received: one for two"
+            )
         read = _Row(line, paths, SPLITS.get(split, ""), row.get("patient", ""))
         for file in paths:
             before = seen.setdefault(file, read)
