@@ -1,4 +1,5 @@
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import tensorflow as tf
 
 import harness
 import zoo
+from zoo.cache import file_sha256
 from zoo.domain import Domain
 from zoo.models._unet import unet
 
@@ -115,3 +117,59 @@ def test_relative_is_refused_between_windows():
     other = Domain(modality="CT", unit="HU", window=(0, 100))
     with pytest.raises(ValueError, match="relative: .*share a window"):
         zoo.load("encoder_decoder", **TINY, relative=True, target=other)
+
+
+def test_a_student_learns_what_its_teacher_gives(tmp_path):
+    """Of one domain; the teacher is neither trained nor kept."""
+    denoiser = {"output": "residual", "loss": "l1"}
+    teacher = harness.build("encoder_decoder", TINY | denoiser)
+    folder = saved(teacher, tmp_path / "teacher")
+    student = harness.build("encoder_decoder", TINY | denoiser | {"teacher": folder})
+    student.compile()
+    alone = harness.build("encoder_decoder", TINY | denoiser)
+    alone.compile()
+    batch = harness.batch_of(32, 2)
+    source, target = batch["source"], student.target.encode(batch["target"])
+    taught = teacher.target.encode(teacher(source))
+    assert float(student._loss(source, target, taught)) == pytest.approx(0, abs=1e-6)
+    off = taught + 0.25
+    assert float(student._loss(source, target, off)) == pytest.approx(0.25, rel=1e-4)
+    expected = float(alone._loss(source, target, off))
+    object.__setattr__(student.recipe, "teacher_share", 0.2)
+    mixed = float(student._loss(source, target, off))
+    assert mixed == pytest.approx(0.2 * 0.25 + 0.8 * expected, rel=1e-4)
+    before = [weight.numpy() for weight in teacher.network.weights]
+    student.train_step(batch)
+    for weight, old in zip(teacher.network.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    assert len(student.variables) == len(alone.variables)
+
+
+def test_a_teacher_of_another_domain_is_refused(tmp_path):
+    mr = Domain(modality="MR", unit="signal", window=(0, 4095))
+    folder = saved(harness.build("encoder_decoder", TINY, mr, mr), tmp_path / "teacher")
+    student = harness.build("encoder_decoder", TINY | {"teacher": folder})
+    with pytest.raises(ValueError) as error:
+        student.compile()
+    assert str(error.value) == (
+        f"teacher: expected a model from CT in HU to CT in HU. Received: {folder}, from MR in "
+        "signal to MR in signal"
+    )
+
+
+def saved(model, folder):
+    """The path of a run folder that holds this model."""
+    (folder / "weights").mkdir(parents=True)
+    model(np.zeros([1, 32, 32, 1], "float32"))
+    weights = folder / "weights" / "encoder_decoder.weights.h5"
+    model.network.save_weights(weights)
+    record = {
+        "model": "encoder_decoder",
+        "recipe": model.recipe.to_dict(),
+        "source": model.source.to_dict(),
+        "target": model.target.to_dict(),
+        "weights": {"file": f"weights/{weights.name}", "sha256": file_sha256(weights)},
+        "state": "done",
+    }
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    return str(folder)

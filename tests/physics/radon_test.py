@@ -156,3 +156,24 @@ def test_parts_that_do_not_divide_the_views_are_refused(parts):
     beam = ParallelBeam(8, 1.0, 16)
     with pytest.raises(ValueError, match=f"parts: expected 2 or more.*Received: {parts}"):
         beam.split_fbp(np.zeros((16, beam.detectors)), parts)
+
+
+@pytest.mark.parametrize("name", ["linear", "nearest"])
+def test_back_projection_interpolates_as_it_is_told(name):
+    """Against one pixel after another, and the ramp as a sum in space."""
+    beam = ParallelBeam(8, 1.0, 8)
+    sinogram = np.random.default_rng(0).standard_normal((8, beam.detectors)).astype(np.float32)
+    n = np.subtract.outer(np.arange(beam.detectors), np.arange(beam.detectors)).astype(float)
+    kernel = np.where(n % 2 == 1, -1 / (np.pi * np.where(n == 0, 1, n)) ** 2, 0.0)
+    np.fill_diagonal(kernel, 0.25)
+    axis = np.arange(8) - 3.5
+    expected = np.zeros((8, 8))
+    for view, angle in zip(sinogram @ kernel, beam.angles, strict=True):
+        place = axis * np.cos(angle) + axis[:, None] * np.sin(angle) + (beam.detectors - 1) / 2
+        place = np.floor(place * 8 + 0.5) / 8  # eighths of a detector, as `fbp` has them
+        if name == "nearest":
+            place = np.ceil(place - 0.5)
+        expected += np.interp(place, np.arange(beam.detectors), view) * np.pi / 8
+    np.testing.assert_allclose(beam.fbp(sinogram, interpolation=name), expected, atol=2e-3)
+    with pytest.raises(ValueError, match="interpolation: .*nearest. Received: 'cubic'"):
+        beam.fbp(sinogram, interpolation="cubic")

@@ -27,11 +27,14 @@ What differs from the paper, and why:
     `equivariant`, `relative`                 none              noise of any level at any HU
     `registration`                            none              pairs that do not lie quite on
                                                                 each other
+    `teacher`                                 none              what a large network learned, in
+                                                                a small one
     `output="residual"` in the small preset,  classes           values beyond the window pass
     where source and target share a window                      through; learns in minutes
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 import keras
@@ -87,6 +90,10 @@ class EncoderDecoderRecipe(Recipe):
             compare them there (RegGAN, Kong et al. 2021, arXiv:2110.06465): for pairs that do not
             lie quite on each other. It is thrown away after training.
         lambda_smooth: weight of the smoothness of these displacements.
+        teacher: a pretrained model or a run folder, of the same domains, whose output a smaller
+            network learns to give ("distillation"); "" learns from the targets alone.
+        teacher_share: of the loss, what is measured against the teacher's output; the rest is
+            against the target.
         output: "image", or "residual": the network's output is a correction to its input; "auto"
             takes the residual where source and target share modality, unit and window.
     """
@@ -115,6 +122,8 @@ class EncoderDecoderRecipe(Recipe):
     lambda_dice: ranges.Weight = 1.0
     registration: bool = False
     lambda_smooth: ranges.Weight = 3.0
+    teacher: str = ""
+    teacher_share: Annotated[float, ranges.Range(0, 1)] = 1.0
     output: Literal["image", "residual", "auto"] = "image"
 
     SMALL: ClassVar[dict[str, Any]] = {
@@ -193,6 +202,8 @@ class EncoderDecoder(Translator):
             self.optimizer = keras.optimizers.Adam(rate)
         self.network_optimizer = ready(self, self.network.trainable_variables, self.optimizer)
         recipe = self.recipe
+        if recipe.teacher:
+            self.taught = _teacher(recipe.teacher, self)
         if recipe.registration:
             rate = scheduled(recipe, recipe.learning_rate, LinearDecay)
             self.registration_optimizer = adam(self, self.registration.trainable_variables, rate)
@@ -214,10 +225,46 @@ class EncoderDecoder(Translator):
                 values = _registration.register(
                     self.registration, learner, weight, self.recipe.steps, values, target
                 )
-            compared = target, values
-            if self.relative:
-                error = losses.input_error(self.source.encode(batch["source"]), target)
-                compared = target / error, values / error
-            share = sum(weight * loss(*compared) for weight, loss in self.terms)
+            share = self._loss(batch["source"], target, values)
         descend(self.network_optimizer, tape, share, self.network.trainable_variables)
         return {"loss": unscaled(share)} | self.pixel_logs(values, target)
+
+    def _loss(self, source: tf.Tensor, target: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+        """The recipe's losses of values scaled to [-1, 1], or of classes."""
+        error = 1.0
+        if self.relative:
+            error = losses.input_error(self.source.encode(source), target)
+        wanted = [(1.0, target)]
+        if self.recipe.teacher:
+            share = self.recipe.teacher_share
+            wanted = [(share, self.taught(source)), (1.0 - share, target)]
+        total = 0.0
+        for share, truth in wanted:
+            for weight, loss in self.terms if share else ():
+                total += share * weight * loss(truth / error, values / error)
+        return total
+
+
+def _teacher(name: str, student: Translator) -> Callable[[tf.Tensor], tf.Tensor]:
+    """What a teacher gives for sources in physical units: values scaled to [-1, 1].
+
+    A function, so that Keras neither trains nor stores the teacher.
+
+    Raises:
+        ValueError: for a model of other domains, or of classes.
+    """
+    teacher = zoo.load(name)
+    of_one_kind = all(
+        (mine.modality, mine.unit, mine.channels) == (own.modality, own.unit, own.channels)
+        for mine, own in ((student.source, teacher.source), (student.target, teacher.target))
+    )
+    if not of_one_kind or student.classes or student.scale != teacher.scale:
+        raise ValueError(
+            f"teacher: expected a model from {_kind(student.source)} to {_kind(student.target)}. "
+            f"Received: {name}, from {_kind(teacher.source)} to {_kind(teacher.target)}"
+        )
+    return lambda source: tf.stop_gradient(student.target.encode(teacher(source, training=False)))
+
+
+def _kind(domain: Domain) -> str:
+    return f"{domain.modality} in {domain.unit}"

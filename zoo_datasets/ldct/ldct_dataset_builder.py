@@ -1,11 +1,13 @@
 """Low-dose to normal-dose CT: simulated phantoms, and two collections of TCIA."""
 
+import functools
+
 import numpy as np
 import tensorflow_datasets as tfds
 
 from zoo_datasets import features
 from zoo_datasets.cases import SourceConfig
-from zoo_datasets.ldct import cptac_sar, phantom, tcia, varied
+from zoo_datasets.ldct import cptac_sar, phantom, scanned, tcia, varied
 from zoo_datasets.phantoms import ct_scan
 from zoo_datasets.simulated import SimulatedBuilder, SimulatedConfig
 
@@ -31,6 +33,13 @@ CT of 18 patients is 13 GB).
    <patient>/<study>/<series>/*.dcm, for example C3L-00029/…/1-001.dcm.
 3. Building simulates about one slice a second on each of up to four cores: 22 000 slices in hours.
 """
+_SCANS = """\
+Your own CT, of whatever licence permits it, such as that of https://www.cancerimagingarchive.net.
+Put or link a folder for each patient into the manual directory, with axial DICOM series or NIfTI
+files in HU. Patients in a folder `validation` beside a folder `train` choose the weights; without
+such folders a hash of each folder's name decides.
+"""
+_SUBJECTS = (220, 6, 2)  # simulated, of each split
 
 
 class Builder(SimulatedBuilder):
@@ -83,6 +92,26 @@ class Builder(SimulatedBuilder):
             protocol=varied.Protocol(head=(0.38, 1.0), ratio=(0.7, 4.0)),
             patients=(240, 2, 2),
             seed=12,
+        ),
+        SimulatedConfig(
+            name="varied_scanners",
+            description="Heads, chests, abdomens and random shapes of little noise of their own "
+            "with 8 to 200 HU more, of parallel and fan beams and many detectors, reconstructions "
+            "and kernels: to train on. Built in half an hour.",
+            read=scanned.read,
+            protocol=scanned.Protocol(),
+            patients=_SUBJECTS,
+            seed=20,
+        ),
+        SimulatedConfig(
+            name="varied_scans",
+            description="The same beside your own CT with such noise, from the manual directory.",
+            find=functools.partial(scanned.find, counts=_SUBJECTS),
+            read=scanned.read,
+            manual=_SCANS,
+            protocol=scanned.Protocol(),
+            patients=_SUBJECTS,
+            seed=20,
         ),
         SimulatedConfig(
             name="varied_tiny",

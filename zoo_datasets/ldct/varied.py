@@ -13,11 +13,11 @@ import functools
 import itertools
 
 import numpy as np
-import scipy.fft
 from scipy.ndimage import gaussian_filter
 
 from zoo.physics import noise, radon, resolution
 from zoo_datasets.cases import Case, Examples
+from zoo_datasets.ldct.scanners import Kernel
 from zoo_datasets.phantoms import anatomy, brain, shapes
 from zoo_datasets.phantoms.body import Patient
 from zoo_datasets.phantoms.ct_scan import STORED
@@ -71,8 +71,8 @@ def subject(protocol: Protocol, seed: int, number: int) -> dict[str, np.ndarray]
     rng = np.random.default_rng([seed, number])
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
     spacing = float(rng.uniform(*getattr(protocol, kind)))
-    clean = {"body": _body, "head": _head, "shapes": _shapes}[kind](protocol, rng, spacing)
-    clean = _resolution(rng, clean)
+    clean = {"body": body, "head": _head, "shapes": _shapes}[kind](protocol, rng, spacing)
+    clean = sharpness(rng, clean)
     kernel = Kernel.draw(rng)
     full, added = _noise_levels(protocol, rng)
     p = _line_integrals(protocol, clean, spacing)
@@ -132,40 +132,7 @@ def read(case: Case, config: SimulatedConfig[Protocol]) -> Examples:
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class Kernel:
-    """A reconstruction kernel by what it does to the ramp filter at the frequency f.
-
-    1 + boost * (f / cutoff)^2, times a Hann or cosine window or none, up to `cutoff` of the
-    Nyquist frequency.
-    """
-
-    window: str
-    cutoff: float
-    boost: float
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> "Kernel":
-        return cls(
-            window=str(rng.choice(["hann", "cosine", "none"], p=[0.5, 0.3, 0.2])),
-            cutoff=float(rng.uniform(0.35, 1.1)),
-            boost=float(rng.choice([0.0, rng.uniform(0, 3)], p=[0.7, 0.3])),
-        )
-
-    def apply(self, images: np.ndarray) -> np.ndarray:
-        """Images `[..., n, n]` reconstructed with a bare ramp, as this kernel makes them."""
-        size = images.shape[-1]
-        x, y = np.abs(scipy.fft.rfftfreq(size)), scipy.fft.fftfreq(size)[:, None]
-        f = 2 * np.hypot(x, y) / self.cutoff
-        response = (1 + self.boost * f**2) * (f < 1)
-        if self.window != "none":
-            cosine = np.cos(np.pi / 2 * np.minimum(f, 1))
-            response *= cosine**2 if self.window == "hann" else cosine
-        spectrum = scipy.fft.rfft2(images) * response.astype(np.float32)
-        return scipy.fft.irfft2(spectrum, s=(size, size))
-
-
-def _body(protocol: Protocol, rng: np.random.Generator, spacing: float) -> np.ndarray:
+def body(protocol: Protocol, rng: np.random.Generator, spacing: float) -> np.ndarray:
     patient = Patient(rng, protocol.size, spacing)
     z = heights(rng, protocol.slices, anatomy.EXTENT)
     return np.stack([patient.slice(height) for height in z.tolist()])
@@ -217,7 +184,7 @@ def _shapes(protocol: Protocol, rng: np.random.Generator, _spacing: float) -> np
     return np.stack(images)
 
 
-def _resolution(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
+def sharpness(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
     """Blurred as a scanner does, and sharpened again by some kernels."""
     sigma = rng.uniform(0.2, 1.1)
     images = gaussian_filter(images, (0, sigma, sigma))
