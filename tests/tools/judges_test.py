@@ -4,9 +4,10 @@ import numpy as np
 import pydicom
 import pydicom.data
 import pytest
+from scipy import ndimage
 
 from tools import scans
-from tools.judges import low_dose, unpaired
+from tools.judges import astra_noise, denoising, low_dose, unpaired
 
 
 def test_noise_power_of_white_noise_is_its_variance():
@@ -42,3 +43,42 @@ def test_noise_of_the_level_asked_for():
     body = scan.image > -500
     assert (source - scan.image)[body].std() == pytest.approx(30, rel=0.03)
     np.testing.assert_array_equal(source, low_dose.noisy(scan, 30, 0.25, "hann"))
+
+
+def test_structure_is_what_follows_the_edges():
+    rng = np.random.default_rng(0)
+    axis = np.arange(128) - 63.5
+    full = np.where(np.hypot(axis, axis[:, None]) < 40, 60.0, 20.0).astype(np.float32)
+    blurred, even = ndimage.gaussian_filter(full, 2.0), full + rng.normal(0, 5, full.shape)
+    assert denoising.structure(blurred, full) > 0.7
+    assert abs(denoising.structure(even, full)) < 0.05
+
+
+def test_noise_left_is_the_share_of_its_power():
+    full = np.zeros((128, 128), np.float32)
+    noise = np.random.default_rng(0).normal(0, 30, full.shape)
+    np.testing.assert_allclose(denoising.noise_left(full + noise / 2, full + noise, full), 0.25)
+    smooth = ndimage.gaussian_filter(noise, 1.5)
+    low, *_, high = denoising.noise_left(full + smooth, full + noise, full)
+    assert low > 0.7 and high < 0.02
+
+
+def test_a_flat_fan_is_rebinned_to_parallel_rays():
+    """Chords of a disc, which both beams know by themselves."""
+    size, x, y, radius = 128, 20.0, -30.0, 25.0
+    rays = int(np.ceil(size * np.sqrt(2) / 2)) * 2
+    views, distance = astra_noise.VIEWS, astra_noise.SOURCE * size
+    u = np.arange(2 * rays) - (2 * rays - 1) / 2
+    gamma = np.arctan(u / distance)
+    beta = np.arange(2 * views)[:, None] * np.pi / views
+
+    def chord(angle, ray):
+        away = ray - x * np.cos(angle) - y * np.sin(angle)
+        return 2 * np.sqrt(np.maximum(radius**2 - away**2, 0))
+
+    # ASTRA's rays turn the other way than its detector counts.
+    fan = chord(beta - gamma, distance * np.sin(gamma))
+    found = astra_noise.parallel(fan, size)
+    angles = np.arange(views)[:, None] * np.pi / views
+    expected = chord(angles, np.arange(rays) - (rays - 1) / 2)
+    assert np.abs(found - expected).mean() < 0.05 < 5 < expected.mean()
