@@ -54,11 +54,16 @@ def test_numbered_files_become_one_file_a_case(tmp_path):
 
 
 def test_neighbours_are_of_each_input(tmp_path):
-    model = Ninth(slices=3, source=Domain(inputs=(T1, T2)))
-    translate(model, cases(tmp_path / "in", 1) / "imagesTr", tmp_path / "out")
+    parts = [dataclasses.replace(domain, channels=3) for domain in (T1, T2)]
+    model = Ninth(slices=3, source=Domain(inputs=tuple(parts)))
+    root = cases(tmp_path / "in", 1) / "imagesTr"
+    assert not translate(model, root, tmp_path / "out").skipped
     assert set(model.shapes) == {(1, 16, 16, 6)}
     out = tmp_path / "out/case0.nii.gz"
     np.testing.assert_allclose(values(out), images(0)["FLAIR"], rtol=1e-4)
+    first, second = root / "case0_0000.nii.gz", root / "case0_0001.nii.gz"
+    report = translate(model, f"T1={second},T2={first}", tmp_path / "exchanged.nii.gz")
+    assert any("T1 looks like T2" in warning.reason for warning in report.warnings)
 
 
 def test_volumes_go_through_whole(tmp_path):

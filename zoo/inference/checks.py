@@ -169,10 +169,12 @@ def _gaps(series: Series) -> list[str]:
 def _unlike(model: Any, volume: Volume) -> list[str]:
     """How a few of the slices differ from what the model was trained on."""
     images = []
+    # Of several inputs each has its channels, those of its neighbouring slices among them.
+    slices = model.recipe.slices if model.source.inputs else 1
     for index in sorted({0, volume.length // 2, volume.length - 1}):
         # the translation itself will come to what cannot be read
         with contextlib.suppress(ValueError), contained("unreadable"):
-            images.append(volume.stack(index, 1))
+            images.append(volume.stack(index, slices))
     if not images:
         return []
     first = volume.parts[0]
