@@ -9,6 +9,7 @@ import pytest
 import scipy.ndimage
 
 import dicom_files
+from inputs_files import whole_body
 from zoo import command_line, devices, registry, run
 from zoo.data import prepare
 from zoo.models.encoder_decoder import EncoderDecoderRecipe
@@ -233,6 +234,34 @@ def test_the_network_follows_from_the_kind_of_data(tmp_path):
         measured = rules.Measured(found=found, sides=[], pairs=[], units=["1"], accelerated=False)
         names[name] = rules.model(measured).value, found.scale
     assert names == {"two": ("cyclegan", 1), "large": ("srgan", 2)}
+    # Another model takes the large targets on the grids of their sources, here of 36 pixels.
+    asked = {"model": "encoder_decoder", "minutes": 0.02, "overrides": {"steps": 2}}
+    made = planning.plan(tmp_path / "large", assignments=["crop=0", "levels=2"], **asked)
+    assert made.measured["target"]["size"] == made.measured["source"]["size"]
+    with pytest.raises(ValueError, match="crop: expected one, .* multiples of 16. .* 36 pixels"):
+        planning.plan(tmp_path / "large", assignments=["crop=0", "levels=5"], **asked)
+
+
+@pytest.mark.parametrize(("sources", "unit"), [("PET=pet*", "SUV"), ("PET=pet*,MR=mr*", "SUV,")])
+def test_finer_pixels_of_another_modality_are_no_super_resolution(sources, unit, tmp_path):
+    for number, patient in enumerate("ABC"):
+        whole_body(tmp_path / patient, patient, number)
+    recipe = Recipe(source_series=sources, target_series="CT=ct*", source_unit=unit)
+    found = files.find(tmp_path, recipe)
+    assert found.scale == 1 and found.units == ["SUV", "HU"]
+    assert found.volumes(0)[0].shape == found.volumes(1)[0].shape == (16, 16)
+
+
+def test_label_maps_have_no_contrasts(folder):
+    found = files.find(folder, Recipe())
+    ramp = np.linspace(0, 1, len(SHARES))
+    profiles = {f"p{number}": ramp ** (1 + number % 2) for number in range(8)}
+    sides = [Side(), Side(profiles=profiles, saturated=["p03.nii"])]
+    told = []
+    for labels in (False, True):
+        texts = caution.warnings(found, sides, [], registers=True, labels=labels)
+        told.append([text for text in texts if re.search("target: .*(mixed|cut off)", text)])
+    assert [len(texts) for texts in told] == [2, 0]
 
 
 def test_many_pairs_that_are_apart_are_registered_and_hopeless_ones_unpaired(folder):

@@ -24,7 +24,13 @@ _GAP, _CLEAR = 0.22, 0.5
 
 
 def warnings(
-    found: Found, sides: list[Side], pairs: list[Pair], *, registers: bool, shares: bool = False
+    found: Found,
+    sides: list[Side],
+    pairs: list[Pair],
+    *,
+    registers: bool,
+    shares: bool = False,
+    labels: bool = False,
 ) -> list[str]:
     """All warnings.
 
@@ -34,15 +40,18 @@ def warnings(
         pairs: how those of pairs go together.
         registers: whether the model can learn where a target lies.
         shares: whether the user permits one patient in several splits.
+        labels: whether the targets are label maps, whose numbers are no intensities.
     """
     told = [*_patients(found, shares), *_copies(found, sides)]
     for place, (name, side) in enumerate(zip(found.sides, sides, strict=True)):
         volumes = found.volumes(place)
         told += _units(name, volumes) + _sizes(name, volumes)
-        told += _contrasts(name, volumes, side, found.units[place])
+        classes = labels and name == "target"
+        if not classes:
+            told += _contrasts(name, volumes, side, found.units[place])
         if side.constant:
             told.append(f"{name}: nothing but one value is in {some(side.constant)}.")
-        if side.saturated:
+        if side.saturated and not classes:
             told.append(
                 f"{name}: more than 1 % of what is imaged is at the largest value, so cut off, in "
                 f"{some(side.saturated)}."

@@ -82,22 +82,25 @@ class Found:
         return {split: found for split, found in names.items() if found}
 
 
-def find(path: Path, recipe: Recipe) -> Found:
+def find(path: Path, recipe: Recipe, enlarges: bool = True) -> Found:
     """What is in a folder, or in a list.
 
     Args:
         path: of the folder or the .tsv list.
         recipe: of which the `OPTIONS` count.
+        enlarges: whether targets of finer pixels may be for super-resolution; else they are
+            resampled onto the grids of their sources.
 
     Raises:
         FileNotFoundError, ValueError: as the data set `folder`, and for k-space.
     """
     layout = _read(path, recipe, 1)
-    scale = _scale(layout)
+    scale = _scale(layout) if enlarges else 1
     if scale > 1:
         layout = _read(path, recipe, scale)
     found = Found(layout, scale, [])
-    given = [recipe.source_unit, recipe.target_unit][: len(found.sides)]
+    # Of several inputs the unit of the first, which is measured.
+    given = [recipe.source_unit.split(",")[0], recipe.target_unit][: len(found.sides)]
     for place, unit in enumerate(given):
         volumes = found.volumes(place)
         if "k-space" in {volume.unit for volume in volumes}:
@@ -163,12 +166,17 @@ def _named(volume: Volume, root: Path, count: int) -> Volume:
 
 
 def _scale(layout: Any) -> int:
-    """How many times as large as their sources all targets of pairs are, as they are stored."""
-    if layout.kind != "paired":
+    """How many times as large as their sources all targets of pairs are, as they are stored.
+
+    1 where they are of another modality, or of several inputs: these are no larger images of one.
+    """
+    if layout.kind != "paired" or layout.inputs:
         return 1
     factors = set()
     for item in layout.domains[0]["train"]:
         source, target = item.volumes[0], item.volumes[-1]
+        if source.modality != target.modality:
+            return 1
         factors.add(tuple(np.divide(stored(target).shape, source.shape)))
     same = factors.pop() if len(factors) == 1 else (1.0, 1.0)
     return int(same[0]) if same[0] == same[1] and same[0] in SCALES else 1

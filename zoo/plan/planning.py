@@ -91,7 +91,8 @@ def plan(
     # What is there.
     assignments, overrides = assignments or [], overrides or {}
     stated = [text for text in assignments if text.partition("=")[0] in files.OPTIONS]
-    found = files.find(Path(path), Recipe(**Recipe.parse(stated)))
+    enlarges = not model or "scale" in registry.model_class(model).recipe_class.hints()
+    found = files.find(Path(path), Recipe(**Recipe.parse(stated)), enlarges)
     measured = _measured(found, devices.accelerated())
     # The network, and the recipe that the plan changes.
     chosen = Choice(model, _GIVEN) if model else rules.model(measured)
@@ -135,6 +136,7 @@ def plan(
         measured.pairs,
         registers="registration" in recipe_class.hints(),
         shares=given.get("allow_shared_patients", False),
+        labels=bool(given.get("classes")),
     )
     return Plan(
         model=chosen,
@@ -225,7 +227,8 @@ def _of_device(
     # Steps, and width, that fit the time.
     limit = minutes or MINUTES[accelerated]
     seconds = _seconds(entry(), measured)
-    if unet and limit * 60 / seconds < _FEW_STEPS and max(entry().recipe.crop_sides) > _SMALL_CROP:
+    largest = max(entry().recipe.crop_sides, default=0)  # of whole images, as they are
+    if unet and limit * 60 / seconds < _FEW_STEPS and largest > _SMALL_CROP:
         choose("crop", _SMALL_CROP, f"{limit:g} minutes are short, and it makes more steps")
         seconds = _seconds(entry(), measured)
     if unet and "base_filters" in fields:
@@ -282,6 +285,12 @@ def _fit_memory(entry: Any, choose: Any, free: int, of_what: str, wanted: int) -
 def _seconds(entry: Entry, measured: Measured) -> float:
     side = entry.recipe.phases()[-1].size or measured.side
     sides = entry.recipe.crop_sides or (side,) * entry.recipe.dimensions
+    multiple = entry.recipe.size_multiple
+    if any(side % multiple for side in sides):
+        raise ValueError(
+            f"crop: expected one, as the network takes sides that are multiples of {multiple}. "
+            f"Received: crop={entry.recipe.crop} with images of {side} pixels"
+        )
     return device.seconds_a_step(entry, sides)
 
 
