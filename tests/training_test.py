@@ -144,6 +144,12 @@ def test_refuses_the_folder_of_another_run(tmp_path, data_dir):
     training.train(lookup(steps=2), workdir, data_dir=data_dir)
     with pytest.raises(ValueError, match="holds another run .learning_rate=0.001 → 0.1"):
         training.train(lookup(steps=2, learning_rate=0.1), workdir, data_dir=data_dir)
+    # What cannot be begun moves nothing aside.
+    with pytest.raises(ValueError, match="choose_by: expected auto or one of"):
+        wrong = lookup(steps=2, choose_by="dice")
+        training.train(wrong, workdir, data_dir=data_dir, resume="never", plan={"model": "other"})
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert not (workdir / "plan.json").exists()
     record = training.train(
         lookup(steps=2, learning_rate=0.1), workdir, data_dir=data_dir, resume="never"
     )

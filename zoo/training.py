@@ -92,14 +92,9 @@ def train(
     with contextlib.ExitStack() as held:
         if chief:
             held.enter_context(run.claimed(workdir))
-        if chief and resume == "never" and run.exists(workdir):
-            run.move_aside(workdir)
-            held.enter_context(run.claimed(workdir))
         resumable = bool(steps_in(workdir / "checkpoints"))
         defaults = type(entry.recipe)().to_dict()
         record = run.begin(workdir, _settings(entry, builder), defaults, resume, resumable)
-        if chief and plan is not None:
-            write_json(workdir / "plan.json", plan)
         weights = (record.get("weights") or {}).get("file")
         if record["state"] == "done" and weights and (workdir / weights).exists():
             early = f" of {entry.recipe.steps}" if record["step"] < entry.recipe.steps else ""
@@ -146,6 +141,12 @@ def train(
         )
         loop.announce(entry)
         loop.prepare()
+        # From here on nothing is refused but what the images themselves say.
+        if chief and resume == "never" and run.exists(workdir):
+            run.move_aside(workdir)
+            held.enter_context(run.claimed(workdir))
+        if chief and plan is not None:
+            write_json(workdir / "plan.json", plan)
         loop.run()
     return record
 

@@ -69,6 +69,18 @@ def test_the_other_layers_and_losses_take_volumes_too(name, fields):
     assert model.translate(np.zeros((5, 9, 6), "float32")).shape == (5, 9, 6)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_volumes_are_learned_in_float16(name):
+    models = [build(name, precision=precision) for precision in ("float32", "float16")]
+    models[1].network.set_weights(models[0].network.get_weights())
+    image = volumes_of(1)["source"]
+    whole, half = (model(image, training=False).numpy() for model in models)
+    assert np.abs(whole - half).max() < 0.02 * np.ptp(whole) and models[1].precision == "float16"
+    models[1].compile()
+    logs = models[1].train_step(volumes_of(2))
+    assert all(np.isfinite(float(value)) for value in logs.values())
+
+
 def test_losses_that_compare_slices_take_volumes():
     flat = {"dimensions": 3, "crop": (8, 16, 16)}
     for name, fields in (

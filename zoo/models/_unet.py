@@ -59,10 +59,13 @@ def unet(
     inputs = keras.Input((None,) * dimensions + (channels,))
     x = without_level(inputs, base_filters) if equivariant else inputs
     features = []
+    # Processors have no pooling of volumes in float16; the largest value is the same in float32.
+    half = keras.config.dtype_policy().compute_dtype == "float16"
+    pooled_in = "float32" if half and dimensions == 3 else None
     for level in range(levels):
         filters = base_filters * 2**level
         if level and downsampling == "pool":
-            x = ranked("MaxPooling{}D", dimensions)()(x)
+            x = ranked("MaxPooling{}D", dimensions)(dtype=pooled_in)(x)
         elif level:
             x = layers.ReLU()(normalised(conv(x, filters, 3, 2)))
         x = block(x, filters)
