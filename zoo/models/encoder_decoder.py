@@ -47,7 +47,7 @@ from zoo.layers import LinearDecay, scheduled
 from zoo.models import _registration
 from zoo.models._unet import unet
 from zoo.recipe import Recipe
-from zoo.step import adam, descend, ready, unscaled
+from zoo.step import adam, batches_seen, descend, example_seeds, ready, unscaled
 from zoo.translator import Translator
 
 PIXEL_LOSSES = {
@@ -89,7 +89,6 @@ class EncoderDecoderRecipe(Recipe):
         registration: let a small network predict how each target is displaced from the output, and
             compare them there (RegGAN, Kong et al. 2021, arXiv:2110.06465): for pairs that do not
             lie quite on each other. It is thrown away after training.
-        lambda_smooth: weight of the smoothness of these displacements.
         teacher: a pretrained model or a run folder, of the same domains, whose output a smaller
             network learns to give ("distillation"); "" learns from the targets alone.
         teacher_share: of the loss, what is measured against the teacher's output; the rest is
@@ -121,7 +120,6 @@ class EncoderDecoderRecipe(Recipe):
     focal_gamma: Annotated[float, ranges.Range(0, 100)] = 2.0
     lambda_dice: ranges.Weight = 1.0
     registration: bool = False
-    lambda_smooth: ranges.Weight = 3.0
     teacher: str = ""
     teacher_share: Annotated[float, ranges.Range(0, 1)] = 1.0
     output: Literal["image", "residual", "auto"] = "image"
@@ -188,7 +186,7 @@ class EncoderDecoder(Translator):
             residual_blocks=recipe.residual_blocks,
         )
         if recipe.registration:
-            self.registration = _registration.network(self)
+            self.registration = _registration.Registration(self)
 
     @property
     def tile_margin(self) -> int:
@@ -205,8 +203,8 @@ class EncoderDecoder(Translator):
         if recipe.teacher:
             self.taught = _teacher(recipe.teacher, self)
         if recipe.registration:
-            rate = scheduled(recipe, recipe.learning_rate, LinearDecay)
-            self.registration_optimizer = adam(self, self.registration.trainable_variables, rate)
+            weights = self.registration.trainable_variables
+            self.registration_optimizer = adam(self, weights, _registration.RATE)
         if self.classes:
             self.terms = losses.classification(recipe.focal_gamma, recipe.lambda_dice)
         else:
@@ -221,13 +219,17 @@ class EncoderDecoder(Translator):
         with tf.GradientTape() as tape:
             values = self.values(batch["source"], training=True)
             if self.recipe.registration:
-                learner, weight = self.registration_optimizer, self.recipe.lambda_smooth
-                values = _registration.register(
-                    self.registration, learner, weight, self.recipe.steps, values, target
-                )
+                values = self._registered(batch, values, target)
             share = self._loss(batch["source"], target, values)
         descend(self.network_optimizer, tape, share, self.network.trainable_variables)
         return {"loss": unscaled(share)} | self.pixel_logs(values, target)
+
+    def _registered(self, batch: dict, values: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+        """The output where its target lies, if its registration has found it by now."""
+        recipe, optimizer = self.recipe, self.registration_optimizer
+        seeds = example_seeds(batch, batch["source"], batches_seen(optimizer), recipe.seed)
+        images = self.source.encode(batch["source"]), values, target
+        return _registration.register(self.registration, optimizer, recipe.steps, seeds, *images)
 
     def _loss(self, source: tf.Tensor, target: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
         """The recipe's losses of values scaled to [-1, 1], or of classes."""

@@ -108,7 +108,6 @@ class Pix2PixRecipe(Recipe):
         registration: let a small network predict how each target is displaced from the output, and
             compare them there (RegGAN, Kong et al. 2021, arXiv:2110.06465): for pairs that do not
             lie quite on each other. It is thrown away after training.
-        lambda_smooth: weight of the smoothness of these displacements.
         output: "image", or "residual": the network's tanh is a correction to its input; "auto"
             takes the residual where source and target share modality, unit and window.
         test_statistics: batch normalisation outside training.
@@ -142,7 +141,6 @@ class Pix2PixRecipe(Recipe):
     focal_gamma: Annotated[float, ranges.Range(0, 100)] = 2.0
     lambda_dice: ranges.Weight = 1.0
     registration: bool = False
-    lambda_smooth: ranges.Weight = 3.0
     output: Literal["image", "residual", "auto"] = "image"
     test_statistics: Literal["moving", "image"] = "image"
     test_dropout: bool = False
@@ -246,7 +244,7 @@ class Pix2Pix(Translator):
                 spectral_norm=recipe.spectral_norm,
             )
         if recipe.registration:
-            self.registration = _registration.network(self)
+            self.registration = _registration.Registration(self)
 
     @property
     def tile_margin(self) -> int:
@@ -263,7 +261,8 @@ class Pix2Pix(Translator):
         self.generator_optimizer = adam(self, self.network.trainable_variables, rate)
         self.discriminator_optimizer = adam(self, self.discriminator.trainable_variables, judging)
         if recipe.registration:
-            self.registration_optimizer = adam(self, self.registration.trainable_variables, rate)
+            weights = self.registration.trainable_variables
+            self.registration_optimizer = adam(self, weights, _registration.RATE)
         self.adversarial = losses.adversarial(recipe.adversarial)
         if self.classes:
             terms = losses.classification(recipe.focal_gamma, recipe.lambda_dice)
@@ -296,9 +295,9 @@ class Pix2Pix(Translator):
             with step_seeds(seeds):
                 output = self.values(batch["source"], training=True)
             if recipe.registration:  # what the discriminator sees lies where the target does
-                learner, weight = self.registration_optimizer, recipe.lambda_smooth
+                learner, images = self.registration_optimizer, (source, output, real)
                 output = _registration.register(
-                    self.registration, learner, weight, recipe.steps, output, real
+                    self.registration, learner, recipe.steps, seeds, *images
                 )
             fake = tf.nn.softmax(output) if self.classes else output
             # The discriminator.
