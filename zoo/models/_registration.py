@@ -65,6 +65,7 @@ class Registration(keras.Model):
             )
         self.finder = _network(2 * model.target.channels)
         self.habit = _network(model.source.channels)
+        self.built = True
 
     def displacement(self, moving: tf.Tensor, fixed: tf.Tensor) -> tf.Tensor:
         """Where R finds what the fixed image shows in the moving one; means something at edges.
