@@ -28,7 +28,10 @@ def write(name: str, entry: dict[str, Any], result: Result) -> None:
     if result.pictures:
         figures.save_png(picture, _picture(result.pictures))
     chosen = prose.get("chosen", "Nothing was chosen by them.")
-    files = [file for file in (f"{name}.first.run.json", run.name) if (run.parent / file).exists()]
+    earlier = [
+        f"{name}.{each.rpartition('_')[2]}.run.json" for each in pretrained.earlier_runs(name)
+    ]
+    files = [*earlier, run.name]
     records = [json.loads((run.parent / file).read_text(encoding="utf-8")) for file in files]
     unit = entry["source"]["unit"]
     low, high = entry["source"]["window"]

@@ -182,10 +182,12 @@ def train(name: str) -> None:
     subprocess.run([sys.executable, str(ROOT / "cli.py"), *command(name), *folders], check=True)
 
 
-def first_run(name: str) -> str:
-    """The name of the run whose weights `name` starts from; "" where it is none of `RUNS`."""
+def earlier_runs(name: str) -> list[str]:
+    """The names of the runs of `RUNS` that `name` goes on from, the first one first."""
     init = Path(RUNS[name][2].get("init", ""))
-    return init.name if init.parent == Path("runs", "pretrained") else ""
+    if init.parent != Path("runs", "pretrained"):
+        return []
+    return [*earlier_runs(init.name), init.name]
 
 
 def keep_record(name: str, file: str) -> dict[str, Any]:
@@ -210,16 +212,18 @@ def ship(name: str) -> None:
         ValueError: for a run that is not finished.
     """
     workdir = FOLDER / name
-    if first := first_run(name):
-        keep_record(first, f"{name}.first.run.json")
+    for earlier in earlier_runs(name):
+        keep_record(earlier, f"{name}.{earlier.rpartition('_')[2]}.run.json")
     record = keep_record(name, f"{name}.run.json")
     weights = WEIGHTS / f"{name}.weights.h5"
     shutil.copy(run.stored(workdir)["weights"], weights)
     curves(workdir, WEIGHTS / f"{name}.curves.png")
     model_class = registry.model_class(record["model"])
     paper = model_class.recipe_class.preset("paper").to_dict()
-    # What the machine of the training was fast at is not the user's.
+    # What the machine of the training was fast at is not the user's, nor is who taught it.
     changed = record["recipe"] | {"precision": "auto"}
+    if "teacher" in changed:
+        changed["teacher"] = ""
     overrides = {k: v for k, v in changed.items() if paper[k] != v}
     entry = registry.index()["pretrained"].get(name, {})
     fields = {

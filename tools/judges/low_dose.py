@@ -7,9 +7,11 @@ which shares no code with it (`docs/judging.md`).
 import dataclasses
 import hashlib
 import itertools
+from typing import Any
 
 import numpy as np
 
+import zoo
 from tools import scans
 from tools.judges import astra_noise
 from tools.judges.denoising import (
@@ -24,6 +26,7 @@ from tools.judges.denoising import (
 from tools.judges.result import Result, patients_mean
 from zoo.figures import display_windows
 from zoo.physics import noise
+from zoo.step import forward_flops
 from zoo.translator import Translator
 
 BRAIN = (-50.0, 130.0)  # display window of heads
@@ -62,42 +65,86 @@ class Case:
         return self.scores["model"][key] - self.scores["BM3D"][key]
 
 
-def low_dose(model: Translator, texture: bool = False) -> Result:
+def low_dose(model: Translator, texture: bool = False, large: str = "") -> Result:
     """Denoising of real CT with the noise of a low dose inserted, against BM3D, TV and NLM.
 
     Args:
         model: of CT in HU.
         texture: judge by the noise-power spectrum rather than by PSNR alone.
+        large: the pretrained model that taught this one, which is to be nearly as good.
     """
-    slices = few(scans.ct())
-    cases = [case for i, scan in enumerate(slices) for case in _own_cases(model, scan, i)]
-    others = [case for i, scan in enumerate(slices) for case in _astra_cases(model, scan, i)]
+    cases, others = _cases(model)
     figures = _figures(cases) | {f"astra_{k}": v for k, v in _figures(others).items()}
-    # The texture is compared unrounded, as the lowest gain is.
-    nearer = [_distance(part, "model") < _distance(part, "BM3D") for part in (cases, others)]
-    if texture:
+    checks = _texture_checks(cases, others) if texture else _fidelity_checks(cases, others)
+    if large:
+        figures |= _beside(zoo.load(large), model, cases, others)
         checks = {
-            "PSNR at most 0.5 dB below BM3D's": figures["psnr_over_bm3d_db"][0] >= -0.5,
-            "noise-power spectrum nearer to the full dose's than BM3D's": all(nearer),
+            "PSNR at most 0.5 dB below that of the model that taught it": figures[
+                "psnr_below_teacher_db"
+            ][0]
+            <= 0.5,
+            "at most 4 GFLOP for 512 x 512 pixels": figures["gflop_512"] <= 4,
+            "PSNR at least 0.5 dB above BM3D's on average": _gain(cases) >= 0.5,
         }
-    else:
-        astra = figures["astra_psnr_over_bm3d_db"][0]
-        structure = [_structure(others, name) for name in ("model", "BM3D")]
-        checks = {
-            "PSNR at least 0.5 dB above BM3D's on average": figures["psnr_over_bm3d_db"][0] >= 0.5,
-            "PSNR never below BM3D's": min(case.gain() for case in cases + others) >= 0,
-            "SSIM above BM3D's": figures["ssim_over_bm3d"][0] > 0,
-            "with ASTRA's noise, PSNR at least 1.5 dB above BM3D's on average": astra >= 1.5,
-            "with ASTRA's noise, less structure in the error than BM3D's": structure[0]
-            < structure[1],
-        }
-    patients = {case.patient for case in cases}
+    slices, patients = {case.name for case in cases}, {case.patient for case in cases}
     judged = (
         f"{len(cases)} images: {len(slices)} real CT slices of {len(patients)} patients, head "
         f"and body, each with simulated low-dose noise of {', '.join(map(str, LEVELS))} HU, and "
         f"{len(others)} with ASTRA's of {', '.join(map(str, ASTRA))} HU"
     )
     return Result(judged, figures, checks, _table(cases, others), _pictures(cases))
+
+
+def _cases(model: Translator) -> tuple[list[Case], list[Case]]:
+    """With the project's own noise, and with ASTRA's."""
+    cases, others = [], []
+    for index, scan in enumerate(few(scans.ct())):
+        cases += _own_cases(model, scan, index)
+        others += _astra_cases(model, scan, index)
+    return cases, others
+
+
+def _fidelity_checks(cases: list[Case], others: list[Case]) -> dict[str, bool]:
+    ssim = np.mean([case.gain("ssim") for case in cases])
+    structure = [_structure(others, name) for name in ("model", "BM3D")]
+    return {
+        "PSNR at least 0.5 dB above BM3D's on average": _gain(cases) >= 0.5,
+        "PSNR never below BM3D's": min(case.gain() for case in cases + others) >= 0,
+        "SSIM above BM3D's": bool(ssim > 0),
+        "with ASTRA's noise, PSNR at least 1.5 dB above BM3D's on average": _gain(others) >= 1.5,
+        "with ASTRA's noise, less structure in the error than BM3D's": structure[0] < structure[1],
+    }
+
+
+def _texture_checks(cases: list[Case], others: list[Case]) -> dict[str, bool]:
+    # The texture is compared unrounded, as the lowest gain is.
+    nearer = [_distance(part, "model") < _distance(part, "BM3D") for part in (cases, others)]
+    return {
+        "PSNR at most 0.5 dB below BM3D's": _gain(cases) >= -0.5,
+        "noise-power spectrum nearer to the full dose's than BM3D's": all(nearer),
+    }
+
+
+def _gain(cases: list[Case]) -> float:
+    """PSNR above BM3D's, dB: the mean over patients of their means."""
+    values = [case.gain() for case in cases]
+    return patients_mean(values, [case.patient for case in cases])[0]
+
+
+def _beside(
+    teacher: Translator, model: Translator, cases: list[Case], others: list[Case]
+) -> dict[str, Any]:
+    """How far a model is below the one that taught it, and what it costs."""
+    below = [
+        large.scores["model"]["psnr"] - small.scores["model"]["psnr"]
+        for large, small in zip(sum(_cases(teacher), []), cases + others, strict=True)
+    ]
+    patients = [case.patient for case in cases + others]
+    operations = forward_flops(model.network, (512, 512, 1))
+    return {
+        "psnr_below_teacher_db": patients_mean(below, patients),
+        "gflop_512": round(operations / 1e9, 2),
+    }
 
 
 def _own_cases(model: Translator, scan: scans.Slice, index: int) -> list[Case]:
