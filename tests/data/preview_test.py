@@ -274,7 +274,7 @@ def test_the_docs_have_the_registry_s_table():
     for name in registry.index()["datasets"]:
         assert f"| `{name}` |" in table
     assert "| `ldct` | quarter-dose and normal-dose CT, in HU | `phantom`, " in table
-    assert "| `tcia`, `cptac_sar` |" in table
+    assert "| `varied_scans`, `tcia`, `cptac_sar` |" in table
     page = dataset_table.PAGE.read_text(encoding="utf-8")
     assert f"\n\n{table}\n\n" in page, "make table"
     assert dataset_table.with_table(page) == page

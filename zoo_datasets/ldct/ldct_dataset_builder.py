@@ -109,6 +109,7 @@ class Builder(SimulatedBuilder):
             find=functools.partial(scanned.find, counts=_SUBJECTS),
             read=scanned.read,
             manual=_SCANS,
+            licence="that of your scans",
             protocol=scanned.Protocol(),
             patients=_SUBJECTS,
             seed=20,
