@@ -14,6 +14,7 @@ import pytest
 
 import zoo
 from zoo import cache, command_line, registry
+from zoo.commands import learning
 
 ROOT = Path(__file__).resolve().parent.parent
 BODY = np.random.default_rng(0).bytes(3_000_000)
@@ -321,7 +322,7 @@ def test_a_pretrained_name_with_another_hash_is_refused(entry, folder):
 
 def test_a_run_may_begin_from_weights_behind_a_url(entry, folder):
     command_line.FLAGS(["zoo", "--init=net_ldct"])
-    path = command_line._initial_weights()
+    path = learning.initial_weights()
     assert path.parent == folder
     assert hashlib.sha256(path.read_bytes()).hexdigest() == entry["sha256"]
 
@@ -330,7 +331,7 @@ def test_a_run_does_not_begin_from_a_file_with_another_hash(entry):
     command_line.FLAGS(["zoo", "--init=net_ldct"])
     entry |= {"weights": "net.weights.h5", "sha256": "0" * 64}
     with pytest.raises(ValueError, match="net.weights.h5: expected sha256 0000"):
-        command_line._initial_weights()
+        learning.initial_weights()
 
 
 PLUGIN = """

@@ -13,6 +13,7 @@ import dicom_files
 import zoo
 from stand_in import Model
 from zoo import command_line
+from zoo.commands import asked
 
 ROOT = Path(__file__).parent.parent
 
@@ -176,8 +177,8 @@ def test_fine_tuning_refuses_another_unit(tmp_path, monkeypatch, capsys):
 
 
 def test_predict_says_what_it_did(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command_line, "_trained", lambda: None)
-    monkeypatch.setattr(command_line, "_model", lambda entry: Model())
+    monkeypatch.setattr(asked, "trained", lambda: None)
+    monkeypatch.setattr(asked, "built", lambda entry: Model())
     folder = dicom_files.series(tmp_path / "in", 3)
     options = [f"--input={folder}", "predict"]
     assert command_line.main(["zoo", f"--output={tmp_path}/a", *options]) == 0

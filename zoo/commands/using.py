@@ -1,0 +1,104 @@
+"""`evaluate`, `predict`, `generate` and `export`: what is done with a trained model."""
+
+import collections
+import sys
+from pathlib import Path
+
+from zoo.commands import asked
+from zoo.commands.asked import FLAGS, UsageError
+from zoo.errors import printable
+
+
+def evaluate() -> int:
+    entry, *others = asked.members()
+    from zoo.evaluation import measure, summary
+
+    if FLAGS.split not in measure.SPLITS:
+        raise UsageError(f"split: expected train, validation or test. Received: {FLAGS.split}")
+    output = asked.path("output") or measure.default_output(entry, others, FLAGS.tta)
+    results = measure.evaluate(
+        entry,
+        output,
+        data_dir=asked.path("data_dir"),
+        input=asked.path("input"),
+        split=FLAGS.split,
+        limit=FLAGS.limit,
+        ensemble=others,
+        tta=FLAGS.tta,
+    )
+    print("\n".join(summary.lines(results)))
+    note = results["dataset"]["description"]
+    if note:  # what the figures have to be read with
+        print(f"note: {note}", file=sys.stderr)
+    print(f"Wrote {output}/metrics.json and {output}/report.html")
+    return 0
+
+
+def predict() -> int:
+    source, output = asked.need("input", "output")
+    entries = asked.members()
+    from zoo.inference import predict
+
+    # The files, by the model or by a mean.
+    model = asked.built(*entries)
+    if FLAGS.tta or len(entries) > 1:
+        seen = f": each image {model.ways}" if FLAGS.tta else ""
+        print(f"{model.note.capitalize()}{seen}.")
+    report = predict.translate(
+        model,
+        Path(source).expanduser(),
+        Path(output).expanduser(),
+        deidentify=FLAGS.deidentify,
+        overwrite=FLAGS.overwrite,
+        batch_size=FLAGS.batch_size or 1,
+    )
+    # What there is to say of them.
+    for word, problems in (("warning", report.warnings), ("skipped", report.skipped)):
+        for path, text in problems:
+            print(printable(f"{word}: {path}: {text}"), file=sys.stderr)
+    for text, count in collections.Counter(p.reason for p in report.ignored).items():
+        print(printable(f"ignored: {_number(count, 'file')}: {text}"), file=sys.stderr)
+    files = report.done - report.series
+    counts = [f"{report.series} series"] if report.series or not files else []
+    counts += [_number(files, "file")] if files else []
+    print(
+        printable(
+            f"Translated {' and '.join(counts)}, {_number(report.slices, 'slice')}, into {output}: "
+            f"{len(report.skipped)} skipped, {len(report.ignored)} ignored, "
+            f"{_number(len(report.warnings), 'warning')}"
+        )
+    )
+    return 1 if report.skipped or not report.done else 0
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def generate() -> int:
+    (output,) = asked.need("output")
+    from zoo.inference import generate
+
+    entry = asked.trained()
+    paths = generate.generate(
+        asked.built(entry),
+        FLAGS.count,
+        Path(output).expanduser(),
+        seed=entry.recipe.seed,
+        overwrite=FLAGS.overwrite,
+        label=FLAGS.label,
+    )
+    print(f"Wrote {FLAGS.count} images; look at {paths[-1]}")
+    return 0
+
+
+def export() -> int:
+    (output,) = asked.need("output")
+    entry = asked.trained()
+    from zoo.serving import export
+
+    card = export.card_fields(entry)
+    base = Path(output).expanduser().absolute()
+    folder = export.export(asked.built(entry), base, card=card)
+    print(f"Exported to {folder}; TF Serving: --model_base_path={base}")
+    return 0
