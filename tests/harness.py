@@ -171,13 +171,15 @@ def export_in_this_process(monkeypatch) -> None:
 
     @contextlib.contextmanager
     def answers(folder: Path, questions: dict) -> Iterator[dict[str, np.ndarray]]:
-        signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
-        given = {
-            key: signature(**{name: tf.constant(value) for name, value in inputs.items()})
-            for key, inputs in questions.items()
-        }
-        images = {key: answer["images"].numpy() for key, answer in given.items()}
-        yield images | {"memory": np.array(3 * 2**20)}
+        signatures = tf.saved_model.load(str(folder)).signatures
+        given = {"memory": np.array(3 * 2**20)}
+        for key, inputs in questions.items():
+            tensors = {name: tf.constant(value) for name, value in inputs.items()}
+            (answer,) = signatures[key.split(" ")[0]](**tensors).values()
+            if answer.dtype == tf.string:
+                answer = tf.stack([tf.io.decode_png(png, dtype=tf.uint16) for png in answer])
+            given[key] = answer.numpy()
+        yield given
 
     monkeypatch.setattr(verify, "_fresh_answers", answers)
 

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 import re
 import stat
@@ -10,11 +11,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import harness
 import zoo
 from zoo.domain import Domain
 from zoo.recipe import Recipe
+from zoo.serving import png16
 from zoo.serving.export import card_fields, export, serving_specs
 from zoo.serving.verify import compare
 from zoo.translator import Translator
@@ -198,6 +201,80 @@ def test_it_answers_as_the_model_does_at_any_size(exported):
         assert answer["images"].dtype == tf.float32
         np.testing.assert_allclose(answer["images"], model(images), atol=0.01)
         assert answer["images"].shape == shape
+
+
+def test_png_in_and_out_answers_as_numbers_do(exported):
+    model, folder = exported
+    contract, _ = papers(folder)
+    given, made = (contract["bytes"][end] for end in ("input", "output"))
+    hu = np.random.default_rng(2).integers(-1024, 3072, [2, 21, 34]).astype("float32")
+    stored = ((hu - given["intercept"]) / given["slope"]).astype("uint16")
+    np.testing.assert_array_equal(stored * given["slope"] + given["intercept"], hu)  # exact
+    files = [png_of(image) for image in stored]
+    signatures = tf.saved_model.load(str(folder)).signatures
+    answer = signatures["bytes"](**{given["name"]: tf.constant(files)})[made["name"]]
+    images = np.stack([read_png(png) for png in answer.numpy()])
+    values = images * made["slope"] + made["intercept"]
+    wanted = signatures["serving_default"](images=tf.constant(hu[..., None]))["images"]
+    np.testing.assert_allclose(values, wanted[..., 0], atol=made["slope"] / 2 + 1e-3)
+    assert (
+        signatures["bytes"](**{given["name"]: tf.constant([], tf.string)})[made["name"]].shape == 0
+    )
+
+
+def png_of(image: np.ndarray) -> bytes:
+    """A PNG by another library."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def read_png(data: bytes) -> np.ndarray:
+    return np.array(Image.open(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros([8, 8], np.uint8), "expected PNG of 16 bits"),
+        (np.zeros([8, 8, 3], np.uint8), "expected PNG of 16 bits"),
+    ],
+)
+def test_png_of_8_bits_is_refused(exported, image, message):
+    _, folder = exported
+    signature = tf.saved_model.load(str(folder)).signatures["bytes"]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        signature(images_bytes=tf.constant([png_of(image)]))
+
+
+@pytest.mark.parametrize(
+    ("window", "slope", "intercept"),
+    [((-1024.0, 1500.0), 0.125, -3548.0), ((0.0, 4095.0), 0.25, -4095.0)],
+)
+def test_the_scale_of_png_holds_whole_numbers_and_what_lies_beyond_the_window(
+    window, slope, intercept
+):
+    scale = png16.Scale.of(Domain(window=window))
+    assert (scale.slope, scale.intercept) == (slope, intercept)
+    values = np.array([window[0] - 1000, *window, 2 * window[1]], np.float32)
+    np.testing.assert_array_equal(scale.physical(scale.stored(values)), values)
+
+
+def test_warm_up_requests_are_what_the_official_protos_read(exported):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    _, folder = exported
+    file = folder / "assets.extra" / "tf_serving_warmup_requests"
+    signatures = tf.saved_model.load(str(folder)).signatures
+    asked = []
+    for record in tf.data.TFRecordDataset(str(file)):
+        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        request = log.predict_log.request
+        inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+        tensors = {name: tf.constant(value) for name, value in inputs.items()}
+        assert signatures[request.model_spec.signature_name](**tensors)
+        asked.append(request.model_spec.signature_name)
+    assert sorted(asked) == sorted(signatures) == ["bytes", "serving_default"]
 
 
 def test_the_folder_is_what_tf_serving_watches(exported):

@@ -1,5 +1,6 @@
 """`export`: a model as a SavedModel that TF Serving takes, with its card and intensity contract."""
 
+import dataclasses
 import itertools
 import os
 import tempfile
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 import zoo
@@ -15,10 +17,11 @@ from zoo import registry, tiled
 from zoo.atomic import write_json
 from zoo.checkpoints import written
 from zoo.serving import card as model_card
-from zoo.serving.verify import call, class_names, verify
+from zoo.serving import png16, warmup
+from zoo.serving.verify import SIGNATURE, call, class_names, verify
 from zoo.translator import Translator
 
-SIGNATURE = "serving_default"
+_EXAMPLE = 64  # pixels a side of the images that warm a server up
 CARD_FIELDS = ("name", "summary", "paper", "dataset", "metrics", "licence", "notes")
 
 
@@ -36,8 +39,10 @@ def export(
     model of volumes has `[N, D, H, W, C]`; a classifier gives class numbers; a generator takes
     "latents" `[N, latent]` and, where it is conditional, "labels" int64 `[N]`. Several inputs are
     the channels of "images", in the order that the card says. Another rank, other
-    channels and labels that no class has are errors; no images give none. `assets.extra/` holds
-    `model_card.md` for people and `intensity.json`, the intensity contract, for clients.
+    channels and labels that no class has are errors; no images give none. Where a PNG holds the
+    images, the signature `bytes` takes and gives them as PNG of 16 bits (`zoo.serving.png16`).
+    `assets.extra/` holds `model_card.md` for people, `intensity.json`, the intensity contract, for
+    clients, and for TF Serving requests that warm it up and parameters for batching.
 
     The folder appears complete or not at all: before it gets its number it is loaded by a fresh
     process, without this package, and must answer as the Keras model does.
@@ -75,7 +80,8 @@ def export(
         temporary = Path(folder) / "model"
         specs = serving_specs(model)
         archive = keras.export.ExportArchive()
-        archive.add_endpoint(SIGNATURE, _endpoint(model, specs))
+        for name, graph in endpoints(model, specs).items():
+            archive.add_endpoint(name, graph)
         with written(final):
             archive.write_out(temporary, verbose=False)
         # What it answers, and what is told of it.
@@ -86,6 +92,7 @@ def export(
         with written(final):
             extra.mkdir()
             write_json(extra / "intensity.json", contract)
+            warmup.write(extra, examples(model, specs))
             (extra / "model_card.md").write_text(card_text, encoding="utf-8")
             os.replace(temporary, final)
     return final
@@ -149,6 +156,32 @@ def _next_version(output: Path) -> int:
     return max((int(p.name) for p in output.iterdir() if p.name.isdecimal()), default=0) + 1
 
 
+def endpoints(model: Translator, specs: dict[str, tf.TensorSpec]) -> dict[str, Callable[..., Any]]:
+    """The graphs that are served, by the names of their signatures.
+
+    Args:
+        model: what is served.
+        specs: its `serving_specs`.
+    """
+    serve = _endpoint(model, specs)
+    if not png16.fits(model):
+        return {SIGNATURE: serve}
+    return {SIGNATURE: serve, png16.SIGNATURE: png16.endpoint(model, serve, specs)}
+
+
+def examples(model: Translator, specs: dict[str, tf.TensorSpec]) -> dict[str, dict[str, Any]]:
+    """One small request of each signature, by its name: arrays, and PNG, by the inputs' names."""
+    arrays: dict[str, Any] = {}
+    for name, spec in specs.items():
+        sides = [side or _EXAMPLE for side in spec.shape.as_list()[1:]]
+        low = model.source.window[0] if name == "images" else 0
+        arrays[name] = np.full([1, *sides], low, spec.dtype.as_numpy_dtype)
+    found = {SIGNATURE: arrays}
+    if png16.fits(model):
+        found[png16.SIGNATURE] = png16.question(model, arrays)
+    return found
+
+
 def _endpoint(model: Translator, specs: Mapping[str, tf.TensorSpec]) -> Callable[..., Any]:
     """The graph that is served, of inputs by `specs`."""
 
@@ -199,6 +232,8 @@ def _contract(
             "keras": keras.__version__,
         },
     }
+    if png16.fits(model):
+        contract["bytes"] = _png_contract(model, specs)
     if model.source.inputs:
         of_each = [[each.name] * each.channels for each in model.source.inputs]
         inputs[0]["channels"] = list(itertools.chain.from_iterable(of_each))
@@ -209,3 +244,12 @@ def _contract(
     if model.classes:
         contract |= {"classes": model.classes, "label_names": names}
     return contract
+
+
+def _png_contract(model: Translator, specs: dict[str, tf.TensorSpec]) -> dict[str, Any]:
+    """How the signature `bytes` stores values: value = slope * stored + intercept."""
+    ends = {"output": model.target} | ({"input": model.source} if "images" in specs else {})
+    stored = {}
+    for end, domain in ends.items():
+        stored[end] = {"name": png16.NAME} | dataclasses.asdict(png16.Scale.of(domain))
+    return {"signature": png16.SIGNATURE, "format": "PNG, 16 bits a channel"} | stored

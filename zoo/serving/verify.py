@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from zoo.recipe import per_axis
-from zoo.serving import card
+from zoo.serving import card, png16
 from zoo.translator import Translator
 
 # Greatest difference between the Keras model and its reloaded export, as a fraction of the target's
@@ -21,6 +21,8 @@ from zoo.translator import Translator
 _TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2, "float16": 2e-3}
 # Of a label map: the greatest fraction of pixels whose class may differ, at ties of two classes.
 _TIES = {"float32": 1e-3, "bfloat16": 2e-2, "float16": 5e-3}
+
+SIGNATURE = "serving_default"
 
 Question = dict[str, np.ndarray]  # the signature's inputs by name
 
@@ -37,18 +39,21 @@ def memory(kind):
     return 1024 * int(found.group(1))
 
 folder, questions, answers = sys.argv[1:]
-serve = tf.saved_model.load(folder).signatures["serving_default"]
+signatures = tf.saved_model.load(folder).signatures
 asked, given = {}, {}
 for key, value in np.load(questions).items():
-    number, name = key.split(" ")
-    asked.setdefault(number, {})[name] = tf.constant(value)
+    signature, number, name = key.split(" ")
+    asked.setdefault((signature, number), {})[name] = tf.constant(value)
 try:
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (Linux)
     before = memory("VmRSS")
 except OSError:
     before = None
-for number, inputs in asked.items():
-    given[number] = serve(**inputs)["images"].numpy()
+for (signature, number), inputs in asked.items():
+    (answer,) = signatures[signature](**inputs).values()
+    if answer.dtype == tf.string:
+        answer = tf.stack([tf.io.decode_png(png, dtype=tf.uint16) for png in answer])
+    given[f"{signature} {number}"] = answer.numpy()
 given["memory"] = memory("VmHWM") - before if before else 0
 own = [module for module in sys.modules if module.split(".")[0].startswith("zoo")]
 if own:
@@ -72,6 +77,13 @@ def verify(model: Translator, folder: Path, specs: Mapping[str, tf.TensorSpec]) 
         ValueError: where they differ, or the SavedModel does not run by itself.
     """
     questions = _questions(model, specs)
+    first = next(iter(questions))
+    if png16.fits(model) and "images" in questions[first]:
+        # Both signatures are asked the same: values that a PNG holds.
+        scale = png16.Scale.of(model.source)
+        questions[first]["images"] = scale.physical(
+            scale.stored(questions[first]["images"])
+        ).numpy()
 
     def ask(question: Question) -> np.ndarray:
         inputs = [tf.constant(question[name]) for name in specs]
@@ -80,15 +92,24 @@ def verify(model: Translator, folder: Path, specs: Mapping[str, tf.TensorSpec]) 
     # Both on the CPU: this process may hold all of an accelerator's memory.
     with tf.device("CPU:0"):
         expected = {key: ask(question) for key, question in questions.items()}
-        first = next(iter(questions))
         again = ask(questions[first])
     compare(model, again, expected[first], "the model itself gives two answers to one input")
-    # The export's own answers.
-    with _fresh_answers(folder, questions) as answers:
+    # The export's own answers, those of PNG too.
+    asked = {f"{SIGNATURE} {key}": question for key, question in questions.items()}
+    coded = png16.fits(model)
+    if coded:
+        asked[f"{png16.SIGNATURE} {first}"] = png16.question(model, questions[first])
+    with _fresh_answers(folder, asked) as answers:
         for key, question in questions.items():
             shape = next(iter(question.values())).shape
             what = f"the export differs from the model on an input of {shape}"
-            compare(model, answers[key], expected[key], what)
+            compare(model, answers[f"{SIGNATURE} {key}"], expected[key], what)
+        if coded:
+            scale = png16.Scale.of(model.target)
+            received = scale.physical(answers[f"{png16.SIGNATURE} {first}"]).numpy()
+            wanted = scale.physical(scale.stored(expected[first])).numpy()
+            what = "the signature bytes differs from the model"
+            compare(model, received, wanted, what, rounding=scale.slope)
         return int(answers["memory"])
 
 
@@ -135,8 +156,22 @@ def _questions(model: Translator, specs: Mapping[str, tf.TensorSpec]) -> dict[st
     return questions
 
 
-def compare(model: Translator, received: np.ndarray, expected: np.ndarray, what: str) -> None:
-    """A ValueError where two answers differ by more than rounding may make."""
+def compare(
+    model: Translator,
+    received: np.ndarray,
+    expected: np.ndarray,
+    what: str,
+    rounding: float = 0.0,
+) -> None:
+    """A ValueError where two answers differ by more than rounding may make.
+
+    Args:
+        model: whose answers they are.
+        received: the one answer.
+        expected: the other.
+        what: what the error says of them.
+        rounding: what is allowed beside the network's own rounding.
+    """
     if received.shape != expected.shape:
         raise ValueError(f"{what}: expected {expected.shape}. Received: {received.shape}")
     if not np.isfinite(expected).all():
@@ -146,6 +181,7 @@ def compare(model: Translator, received: np.ndarray, expected: np.ndarray, what:
         largest = float(np.mean(received != expected))
     else:
         allowed, measure = _TOLERANCE[model.precision] * model.target.span, "a difference"
+        allowed += rounding
         largest = float(np.abs(received - expected).max())
     if not largest <= allowed:
         raise ValueError(f"{what}: expected {measure} up to {allowed:.3g}. Received: {largest:.3g}")
