@@ -8,7 +8,7 @@ from typing import Any
 from absl import flags, logging
 
 from zoo import __version__, registry
-from zoo.commands import about, data, learning, using
+from zoo.commands import about, data, learning, serving, using
 from zoo.commands.asked import FLAGS, UsageError
 from zoo.errors import reason
 from zoo.flags import USED, help_text
@@ -24,6 +24,7 @@ _COMMANDS = {
     "predict": using.predict,
     "generate": using.generate,
     "export": using.export,
+    "serve": serving.serve,
 }
 
 

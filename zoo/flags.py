@@ -17,8 +17,9 @@ COMMANDS = {
     "predict": "translate DICOM, NIfTI, MetaImage, NRRD, PNG, TIFF, JPEG or NPY files",
     "generate": "write new images from a generator",
     "export": "write a SavedModel for TF Serving",
+    "serve": "answer requests over HTTP as TF Serving does",
 }
-_TRAINED = "evaluate predict generate export"
+_TRAINED = "evaluate predict generate export serve"
 _BUILT = "prepare preview train evaluate"
 _RECIPE = f"prepare preview train {_TRAINED}"
 
@@ -64,8 +65,8 @@ _TABLE = {
         _Flag("minutes", "N", "plan train",
               "that training by a plan may take (default 20; 180 on an accelerator)"),
         _Flag("steps", "N", "plan train", "optimisation steps of the whole run, growing included"),
-        _Flag("batch_size", "N", "plan train predict",
-              "images in a step, over all replicas; predict: images at once"),
+        _Flag("batch_size", "N", "plan train predict serve",
+              "images in a step, over all replicas; predict, serve: images at once"),
         _Flag("seed", "N", f"plan train {_TRAINED}",
               "of weights, data order, augmentation and noise (default 0)", None, 0),
         _Flag("precision", "auto|float32|bfloat16|float16", f"plan train {_TRAINED}",
@@ -83,7 +84,7 @@ _TABLE = {
     ],
     "What goes in and out": [
         _Flag("input", "PATH", f"plan {_BUILT} predict", "file or folder to read"),
-        _Flag("output", "PATH", f"plan preview {_TRAINED}",
+        _Flag("output", "PATH", "plan preview evaluate predict generate export",
               "folder to write; plan: a file (default plan.json)"),
         _Flag("deidentify", "", "predict",
               "remove identifying DICOM attributes (PS3.15 basic profile)"),
@@ -97,6 +98,13 @@ _TABLE = {
         _Flag("count", "N", "generate", "how many images (default 16)", 16),
         _Flag("label", "NAME", "generate",
               "their class, of a conditional model (default: all in turn)"),
+    ],
+    "How to serve": [
+        _Flag("host", "ADDRESS", "serve",
+              "to listen on (default 127.0.0.1: this machine alone)", "127.0.0.1"),
+        _Flag("port", "N", "serve", "of REST (default 8501; 0 takes a free one)", 8501, 0),
+        _Flag("grpc_port", "N", "serve", "of gRPC (default 0: none)", 0, 0),
+        _Flag("body_mib", "N", "serve", "MiB that a request may have (default 256)", 256),
     ],
 }  # fmt: skip
 _OF_TRAINING = [flag.name for flag in _TABLE["How to train"]]

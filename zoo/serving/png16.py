@@ -104,7 +104,7 @@ def decode(coded: tf.Tensor, shape: tf.TensorShape) -> tf.Tensor:
 
     def one(png: tf.Tensor) -> tf.Tensor:
         # TensorFlow would stretch 8 bits to 16: another image.
-        depth = tf.strings.substr(png, _BIT_DEPTH, 1)
+        depth = tf.strings.substr(tf.strings.join([png, b"\0" * 32]), _BIT_DEPTH, 1)
         sixteen = tf.debugging.Assert(
             tf.equal(depth, b"\x10"), ["images_bytes: expected PNG of 16 bits a channel"]
         )
