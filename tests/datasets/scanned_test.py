@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from source_harness import check_repeatable, prepare, read
+from zoo_datasets import own_scans
 from zoo_datasets.cases import Case
 from zoo_datasets.ldct import scanned, scanners
 from zoo_datasets.ldct.ldct_dataset_builder import Builder
@@ -116,17 +117,17 @@ def scan(path, shape=(40, 30, 3), spacing=(0.8, 0.8, 5.0), low=-2048.0):
 def test_patients_are_split_as_their_folders_say_or_by_a_hash(tmp_path):
     for name in ("train/Ann", "train/Bob", "validation/Cid"):
         scan(tmp_path / "named" / name / "ct.nii")
-    found = scanned.find(tmp_path / "named", (2, 1, 0))
+    found = own_scans.find(tmp_path / "named", (2, 1, 0))
     assert [len(found[split]) for split in ("train", "validation", "test")] == [4, 2, 0]
     keys = {case.key for cases in found.values() for case in cases}
     assert len(keys) == 6 and not keys & {"Ann", "Bob", "Cid"}
     for number in range(12):
         scan(tmp_path / "hashed" / f"patient{number}" / "ct.nii")
-    found = scanned.find(tmp_path / "hashed", (0, 0, 0))
+    found = own_scans.find(tmp_path / "hashed", (0, 0, 0))
     assert 6 < len(found["train"]) < 12
     (tmp_path / "none").mkdir()
     with pytest.raises(FileNotFoundError, match="a folder for each patient.*Received: none"):
-        scanned.find(tmp_path / "none", (1, 1, 1))
+        own_scans.find(tmp_path / "none", (1, 1, 1))
 
 
 def test_noise_is_inserted_into_the_users_own_scans(tmp_path):
@@ -135,7 +136,7 @@ def test_noise_is_inserted_into_the_users_own_scans(tmp_path):
     config = SimulatedConfig(
         name="scans",
         description="One patient and one subject in each split.",
-        find=lambda root: scanned.find(root, (1, 1, 0)),
+        find=lambda root: own_scans.find(root, (1, 1, 0)),
         read=scanned.read,
         manual="https://example.org",
         protocol=dataclasses.replace(SMALL, draws=2),

@@ -87,6 +87,17 @@ def test_only_the_second_phase_trains_the_discriminator():
     assert any((a != b).any() for a, b in zip(start[0], copies(model.discriminator), strict=True))
 
 
+def test_the_first_phase_learns_the_error_that_is_asked_for():
+    batch = harness.enlarged_of((16, 16), 2, 2)
+    model = harness.build("srgan", TINY | {"pretrain_loss": "l1"})
+    model.compile()
+    model.enter(model.recipe.phases()[0])
+    error = model.values(batch["source"], training=True) - model.target_values(batch["target"])
+    logs = model.train_step(batch)
+    assert set(logs) == {"l1", "mae"}
+    assert float(logs["l1"]) == pytest.approx(float(np.abs(error).mean()), rel=1e-5)
+
+
 def test_a_run_stopped_in_both_phases_ends_as_if_undisturbed(tmp_path):
     def run(model, first: int, last: int) -> None:
         phases = [phase for phase in model.recipe.phases() for _ in range(phase.steps)]

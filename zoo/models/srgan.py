@@ -16,8 +16,9 @@ intensity windows map the input to [0, 1] and the output to [-1, 1], as in the p
 generator takes any size; the discriminator's dense layer takes crops of one size.
 
 A run has two phases. First the generator alone learns the mean squared error (the paper's
-SRResNet); then generator and discriminator learn in turn, the content loss being the distance of
-VGG19's features. Each phase has optimizers of its own, so the second begins with fresh moments.
+SRResNet) or the mean absolute one; then generator and discriminator learn in turn, the content loss
+being the distance of VGG19's features. Each phase has optimizers of its own, so the second begins
+with fresh moments.
 
     python cli.py --model=srgan --dataset=sr train
 
@@ -79,8 +80,10 @@ class SrganRecipe(Recipe):
 
     Attributes:
         steps: of the whole run; given alone it keeps the shares of both phases.
-        pretrain_steps: of these the first, on the mean squared error alone; a run of no more
-            steps than these trains SRResNet only.
+        pretrain_steps: of these the first, on the error of pixels alone; a run of no more steps
+            than these trains SRResNet only.
+        pretrain_loss: that error, mean squared or mean absolute; the latter counts faint errors,
+            such as ringing in a dark background, more.
         learning_rate: of the first phase, and of the first half of the second.
         fine_rate: of the second half of the second phase.
         decay: "constant" as above; "linear" takes the rate of each phase to zero over its
@@ -111,6 +114,7 @@ class SrganRecipe(Recipe):
 
     steps: ranges.Count = 1_200_000
     pretrain_steps: Annotated[int, ranges.Range(0, below=10**12)] = 1_000_000
+    pretrain_loss: Literal["mse", "l1"] = "mse"
     batch_size: ranges.Batch = 16
     learning_rate: ranges.Rate = 1e-4
     fine_rate: ranges.Rate = 1e-5
@@ -321,6 +325,7 @@ class SRGAN(Translator):
         self.pretrain_optimizer = adam(self.network, "SRResNet")
         self.generator_optimizer = adam(self.network, "SRGAN")
         self.discriminator_optimizer = adam(self.discriminator, "SRGAN")
+        self.pretrain_loss: keras.losses.Loss = L1() if recipe.pretrain_loss == "l1" else L2()
         self.content_loss: keras.losses.Loss = L1() if recipe.content == "l1" else L2()
         if recipe.content == "features" and "SRGAN" in steps:
             extractor = feature_extractor(recipe.extractor, recipe.layer)
@@ -337,9 +342,9 @@ class SRGAN(Translator):
     def _pretrain(self, source: tf.Tensor, target: tf.Tensor) -> tuple[dict, tf.Tensor]:
         with tf.GradientTape() as tape:
             output = self.values(source, training=True)
-            loss = L2()(target, output)
+            loss = self.pretrain_loss(target, output)
         descend(self.pretrain_optimizer, tape, loss, self.network.trainable_variables)
-        return {"mse": loss}, output
+        return {self.recipe.pretrain_loss: loss}, output
 
     def _adversarial(self, source: tf.Tensor, target: tf.Tensor) -> tuple[dict, tf.Tensor]:
         """The discriminator's update and then the generator's (eq. 2, 3 and 6)."""

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo_datasets import features
+from zoo_datasets import features, own_scans
 from zoo_datasets.cases import SourceConfig
 from zoo_datasets.ldct import cptac_sar, phantom, scanned, tcia, varied
 from zoo_datasets.phantoms import ct_scan
@@ -106,7 +106,7 @@ class Builder(SimulatedBuilder):
         SimulatedConfig(
             name="varied_scans",
             description="The same beside your own CT with such noise, from the manual directory.",
-            find=functools.partial(scanned.find, counts=_SUBJECTS),
+            find=functools.partial(own_scans.find, counts=_SUBJECTS),
             read=scanned.read,
             manual=_SCANS,
             licence="that of your scans",

@@ -10,23 +10,21 @@ or NIfTI. Importable without TensorFlow.
 """
 
 import dataclasses
-import hashlib
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from zoo.imaging import files
 from zoo.physics import noise
-from zoo_datasets.cases import SPLITS, Case, Examples, by_patient
+from zoo_datasets.cases import Case, Examples
 from zoo_datasets.ldct import varied
 from zoo_datasets.ldct.scanners import RAMP, Kernel, Scanner, line_integrals
 from zoo_datasets.phantoms import brain, shapes
 from zoo_datasets.phantoms.ct_scan import STORED
 from zoo_datasets.phantoms.noise import correlated
 from zoo_datasets.phantoms.slices import heights
-from zoo_datasets.simulated import SimulatedConfig, patients
+from zoo_datasets.simulated import SimulatedConfig
 
 _AIR = -950  # HU: what exceeds it is no air
 KINDS = {"body": 0.4, "head": 0.35, "shapes": 0.25}  # and their shares
@@ -55,35 +53,6 @@ class Protocol(varied.Protocol):
     added: tuple[float, float] = (8.0, 200.0)
     draws: int = 2
     every: int = 1
-
-
-def find(root: Path, counts: tuple[int, int, int]) -> dict[str, list[Case]]:
-    """The user's patients by split, and simulated subjects beside them.
-
-    Args:
-        root: holds a folder for each patient; or folders `train`, `validation` and `test` of such.
-        counts: simulated subjects of each split.
-
-    Raises:
-        FileNotFoundError: where there is none.
-    """
-    named = {split: root / split for split in SPLITS if (root / split).is_dir()}
-    found = {split: _scans(folder) for split, folder in named.items()} or by_patient(_scans(root))
-    if not any(found.values()):
-        raise FileNotFoundError(
-            f"manual directory {root}: expected a folder for each patient, or such in folders "
-            "called train and validation. Received: none"
-        )
-    return {split: found.get(split, []) + cases for split, cases in patients(counts).items()}
-
-
-def _scans(root: Path) -> list[Case]:
-    """A case for each folder, whose name may be a patient's and is not kept."""
-    cases = []
-    for path in sorted(path for path in root.glob("*") if path.is_dir()):
-        key = f"S{hashlib.sha256(path.name.encode()).hexdigest()[:8]}"
-        cases.append(Case(key=key, patient=key, files={"scan": path}))
-    return cases
 
 
 def read(case: Case, config: SimulatedConfig[Protocol]) -> Examples:

@@ -3,22 +3,40 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo_datasets import features
+from zoo_datasets import features, own_scans
 from zoo_datasets.cases import Case, Examples, SourceConfig
 from zoo_datasets.phantoms import atlas, mr_scan
 from zoo_datasets.publishers import cbis_ddsm, lidc, mr_signal
 from zoo_datasets.publishers import ixi as ixi_files
 from zoo_datasets.simulated import SimulatedBuilder, SimulatedConfig
-from zoo_datasets.sr import averaged, ixi, mni152, phantom, varied
+from zoo_datasets.sr import averaged, ixi, mni152, phantom, scanned, varied
+
+_SCANS = """\
+Your own MR, of whatever licence permits it.
+Put or link a folder for each patient into the manual directory, with DICOM series or NIfTI files.
+Patients in a folder `validation` beside a folder `train` choose the weights; without such folders a
+hash of each folder's name decides.
+"""
+_SUBJECTS = (160, 6, 2)  # simulated, of each split
+
+
+def with_scans(root: Path) -> dict[str, list[Case]]:
+    """The user's patients and simulated subjects, by split."""
+    atlas.files()  # else each subject that lacks them would be called a bad file
+    return own_scans.find(root, _SUBJECTS)
 
 
 def simulated(case: Case, config: "Simulated") -> Examples:
-    """The images of a simulated patient."""
+    """The images of a simulated patient, or of one whose scans the user has."""
+    if "scan" in case.files:
+        yield from scanned.tiles(config.protocol, config.seed, case)
+        return
     for i, images in enumerate(config.patient(config.protocol, config.seed, case.facts["number"])):
         pixels = {key: image[..., None] for key, image in images.items() if key != "spacing"}
         yield case.example(f"{case.key}-{i}", **images | pixels)
@@ -90,6 +108,27 @@ class Builder(SimulatedBuilder):
             check=atlas.files,
             patients=(380, 10, 20),
             seed=6,
+        ),
+        Simulated(
+            name="varied_mr_files",
+            description="The same in other subjects, reduced as finished files are, most of them "
+            "with a background of zeros: to train on; needs nilearn.",
+            protocol=phantom.Protocol("MR", slices=3),
+            patient=scanned.patient,
+            check=atlas.files,
+            patients=_SUBJECTS,
+            seed=7,
+        ),
+        Simulated(
+            name="varied_mr_scans",
+            description="The same beside your own MR, from the manual directory; needs nilearn.",
+            find=with_scans,
+            manual=_SCANS,
+            licence="that of your scans",
+            protocol=phantom.Protocol("MR", slices=3),
+            patient=scanned.patient,
+            patients=_SUBJECTS,
+            seed=7,
         ),
         Simulated(
             name="phantom_tiny",
@@ -169,7 +208,7 @@ class Builder(SimulatedBuilder):
 
 def _simulated_image(config: Simulated, scale: int) -> features.Image:
     protocol, spacing = config.protocol, None
-    if config.patient is not varied.patient:  # whose pixels differ in size
+    if config.patient not in (varied.patient, scanned.patient):  # whose pixels differ in size
         spacing = (scale * protocol.spacing,) * protocol.dimensions
     shape = (*protocol.shape(scale), 1)
     if protocol.modality == "CT":

@@ -8,6 +8,7 @@ were reduced after the scan. No TensorFlow is imported.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
@@ -32,20 +33,49 @@ def patient(protocol: Protocol, seed: int, number: int) -> list[dict[str, np.nda
         FileNotFoundError: without `nilearn`.
     """
     rng = np.random.default_rng([seed, number])
+    scan = scanned(protocol, rng)
+    reduce = reduction(rng)
+    pitch = {"spacing": np.array([scan.spacing, scan.spacing], np.float32)}
+    return [stored(image, protocol, reduce) | pitch for image in scan.images]
+
+
+class Scan(NamedTuple):
+    """A subject's slices.
+
+    Attributes:
+        images: complex `[slices, size, size]`.
+        spacing: in mm.
+        level: the brightest half per cent of the noise-free pixels begins there.
+        noise: standard deviation in a channel, in the images' unit.
+    """
+
+    images: np.ndarray
+    spacing: float
+    level: float
+    noise: float
+
+
+def scanned(protocol: Protocol, rng: np.random.Generator) -> Scan:
+    """A random subject in the scanner."""
     spacing = float(rng.uniform(*SPACING))
     images = _resolution(rng, draw(rng, protocol.slices, protocol.size, spacing))
     level, noise = (float(np.exp(rng.uniform(*np.log(each)))) for each in (LEVEL, NOISE))
     images *= level / np.quantile(images, 0.995)
     channels = rng.standard_normal((2, *images.shape), np.float32)
-    scanned = images + level * noise * (channels[0] + 1j * channels[1])
-    reduce = (resolution.crop_kspace, _averaged, _blurred)[rng.choice(3, p=[0.6, 0.25, 0.15])]
-    pitch = {"spacing": np.array([spacing, spacing], np.float32)}
-    return [_stored(image, protocol, reduce) | pitch for image in scanned]
+    complex_images = images + level * noise * (channels[0] + 1j * channels[1])
+    return Scan(complex_images, spacing, level, level * noise)
 
 
-def _stored(
-    image: np.ndarray, protocol: Protocol, reduce: Callable[[np.ndarray, int], np.ndarray]
-) -> dict[str, np.ndarray]:
+Reduction = Callable[[np.ndarray, int], np.ndarray]
+
+
+def reduction(rng: np.random.Generator) -> Reduction:
+    """One of the ways to low resolution: image and scale to a magnitude image."""
+    return (resolution.crop_kspace, _averaged, _blurred)[rng.choice(3, p=[0.6, 0.25, 0.15])]
+
+
+def stored(image: np.ndarray, protocol: Protocol, reduce: Reduction) -> dict[str, np.ndarray]:
+    """`target`, the magnitude of an image, and `source_x<scale>`, uint16 signal."""
     images = {"target": np.abs(image)}
     images |= {f"source_x{scale}": reduce(image, scale) for scale in protocol.scales}
     return {k: np.rint(v).clip(0, MAXIMUM).astype(np.uint16) for k, v in images.items()}
