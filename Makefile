@@ -18,7 +18,7 @@ define need
 endef
 
 .PHONY: demo test test-cpus test-lowest lint learn distributed fuzz table docs tutorials \
-  verify-weights bazel bazel-light dist install clean
+  verify-weights verify-physics bazel bazel-light dist install clean
 
 demo: install
 	@$(PYTHON) -m tools.demo
@@ -84,6 +84,11 @@ tutorials: install
 verify-weights: install
 	@$(PYTHON) -m pip install -qq --disable-pip-version-check --editable ".[verify]"
 	@$(PYTHON) -m tools.verify_weights
+
+# The operators and methods of reconstruction against ASTRA, FINUFFT, SigPy and CVXPY.
+verify-physics: install
+	@$(PYTHON) -m pip install -qq --disable-pip-version-check --editable ".[physics]"
+	@$(PYTHON) -m pytest -q -m physics tests/physics/oracles
 
 # Every test under Bazel, one at a time; bazel-light: builds all, and runs what takes seconds.
 bazel: BAZEL_ARGS := test //...

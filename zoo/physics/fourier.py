@@ -10,7 +10,8 @@ are the phase-encoding lines, which cost a repetition each; columns are the read
 Undersampling therefore keeps whole rows: A x = M F x with M zero on the lines not measured, and
 A* y = F* M y is the adjoint, the pseudo-inverse, and what is called zero filling.
 
-The transforms take NumPy arrays and TensorFlow tensors and give the same kind back, complex64.
+The transforms take NumPy arrays and TensorFlow tensors and give the same kind back, complex64
+(of complex128 tensors complex128).
 """
 
 import sys
@@ -204,9 +205,10 @@ def _shift(values: np.ndarray, inverse: bool = False) -> np.ndarray:
 def _tensor_transform(values, name: str):
     import tensorflow as tf
 
-    values = tf.cast(values, tf.complex64)
-    size = tf.cast(tf.reduce_prod(tf.shape(values)[-2:]), tf.float32)
+    if values.dtype != tf.complex128:
+        values = tf.cast(values, tf.complex64)
+    size = tf.cast(tf.reduce_prod(tf.shape(values)[-2:]), values.dtype.real_dtype)
     # TensorFlow's inverse divides by H W, its forward transform by nothing.
     scale = tf.sqrt(size) if name == "ifft2d" else 1.0 / tf.sqrt(size)
     values = getattr(tf.signal, name)(tf.signal.ifftshift(values, axes=(-2, -1)))
-    return tf.signal.fftshift(values, axes=(-2, -1)) * tf.cast(scale, tf.complex64)
+    return tf.signal.fftshift(values, axes=(-2, -1)) * tf.cast(scale, values.dtype)

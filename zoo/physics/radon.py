@@ -70,8 +70,7 @@ class ParallelBeam:
         self.size, self.views = int(size), int(views)
         self.spacing_mm = float(spacing_mm)
         self.detector_mm = float(detector_mm or spacing_mm)
-        diagonal = self.size * self.spacing_mm * np.sqrt(2.0) / self.detector_mm
-        self.detectors = int(detectors or 2 * np.ceil(diagonal / 2))
+        self.detectors = int(detectors or covering(size, self.spacing_mm, self.detector_mm))
         self.angles = (np.arange(self.views) + 0.5) * np.pi / self.views  # radians
         self._kept: dict[int, scipy.sparse.csr_matrix] = {}
 
@@ -108,15 +107,13 @@ class ParallelBeam:
         Raises:
             ValueError: for an unknown filter or interpolation, or a sinogram of another shape.
         """
-        if filter not in ("ramp", "hann"):
-            raise ValueError(f"filter: expected ramp or hann. Received: {filter!r}")
+        response, length = self._filter(filter)
         if interpolation not in ("sinc", "linear", "nearest"):
             raise ValueError(
                 f"interpolation: expected sinc, linear or nearest. Received: {interpolation!r}"
             )
         sinogram = self._checked("sinogram", sinogram, (self.views, self.detectors))
         views = self._fold(sinogram.reshape(-1, self.views, self.detectors))
-        response, length = self._filter(filter)
         columns = np.zeros((self.size**2, views.shape[2]), np.float32)
         samples = self.detectors * _OVERSAMPLING
         # Fixed-point positions: 1/65536 of an interpolated sample, exact enough and fast to add.
@@ -172,16 +169,7 @@ class ParallelBeam:
 
     def _filter(self, name: str) -> tuple[np.ndarray, int]:
         """The filter's response [length // 2 + 1, 1] in 1/mm, and the padded length."""
-        length = scipy.fft.next_fast_len(2 * self.detectors, real=True)
-        length += length % 2
-        n = np.minimum(np.arange(length), length - np.arange(length))
-        odd = n % 2 == 1
-        kernel = np.zeros(length)
-        kernel[0] = 0.25
-        kernel[odd] = -1.0 / (np.pi * n[odd]) ** 2
-        response = scipy.fft.rfft(kernel).real / self.detector_mm
-        if name == "hann":
-            response *= 0.5 + 0.5 * np.cos(np.pi * np.linspace(0, 1, response.size))
+        response, length = ramp(self.detectors, self.detector_mm, name)
         # The inverse transform is longer by the oversampling and divides by its own length.
         return (response[:, None] * _OVERSAMPLING).astype(np.float32), length
 
@@ -191,20 +179,8 @@ class ParallelBeam:
             return self._kept[k]
         size, theta = self.size, self.angles[k]
         s = (np.arange(self.detectors) - (self.detectors - 1) / 2) * self.detector_mm
-        v = (np.arange(size) - (size - 1) / 2) * self.spacing_mm
-        u = (s[:, None] - v * np.sin(theta)) / np.cos(theta)  # where ray s crosses row v
-        u = (u / self.spacing_mm + (size - 1) / 2).astype(np.float32)
-        low = np.floor(u)
-        upper = u - low
-        low = low.astype(np.int32)
-        column = np.stack([low, low + 1], -1)
-        weight = np.stack([1.0 - upper, upper], -1) * np.float32(self.spacing_mm / np.cos(theta))
-        inside = (column >= 0) & (column < size)
-        column += (np.arange(size, dtype=np.int32) * size)[:, None]
-        starts = np.concatenate([[0], np.cumsum(inside.sum((1, 2)))]).astype(np.int32)
-        matrix = scipy.sparse.csr_matrix(
-            (weight[inside], column[inside], starts), shape=(self.detectors, size**2)
-        )
+        pixel, weight, starts = joseph(s, np.cos(theta), np.sin(theta), size, self.spacing_mm)
+        matrix = scipy.sparse.csr_matrix((weight, pixel, starts), shape=(self.detectors, size**2))
         crossings = size**2 * self.views * self.spacing_mm / self.detector_mm
         if crossings <= _KEEP:
             self._kept[k] = matrix
@@ -235,6 +211,73 @@ class ParallelBeam:
             raise ValueError(f"{name}: expected shape (..., {shape[0]}, {shape[1]}). "
                              f"Received: {array.shape}")  # fmt: skip
         return array
+
+
+def covering(size: int, spacing_mm: float, detector_mm: float) -> int:
+    """The even number of detectors of a pitch that covers an image's diagonal."""
+    return int(2 * np.ceil(int(size) * spacing_mm * np.sqrt(2.0) / detector_mm / 2))
+
+
+def joseph(
+    offset_mm: np.ndarray,
+    cos: np.ndarray | float,
+    sin: np.ndarray | float,
+    size: int,
+    spacing_mm: float,
+    dtype: type = np.float32,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Joseph's weights of the rays u cos + v sin = offset, steeper to the rows than to the columns.
+
+    Each row that a ray crosses adds `spacing_mm / |cos|` times the value there, between two pixels.
+
+    Args:
+        offset_mm: `[rays]`.
+        cos, sin: of the angle of the rays' normal, one for all or `[rays, 1]`; `|cos| >= |sin|`.
+        size: height and width of the image in pixels.
+        spacing_mm: pixel pitch.
+        dtype: of the weights, and of the places in pixels that they come from.
+
+    Returns:
+        A sparse matrix `[rays, size**2]` by rows: int32 columns, weights in mm, and where each
+        row starts among them (`[rays + 1]`).
+    """
+    v = (np.arange(size) - (size - 1) / 2) * spacing_mm
+    u = (offset_mm[:, None] - v * sin) / cos  # where the ray crosses row v
+    u = (u / spacing_mm + (size - 1) / 2).astype(dtype)
+    low = np.floor(u)
+    upper = u - low
+    low = low.astype(np.int32)
+    column = np.stack([low, low + 1], -1)
+    length: np.ndarray = np.asarray(spacing_mm / np.abs(cos), dtype)[..., None]
+    weight = np.stack([1.0 - upper, upper], -1) * length
+    inside = (column >= 0) & (column < size)
+    column += (np.arange(size, dtype=np.int32) * size)[:, None]
+    starts = np.concatenate([[0], np.cumsum(inside.sum((1, 2)))]).astype(np.int32)
+    return column[inside], weight[inside], starts
+
+
+def ramp(detectors: int, detector_mm: float, filter: str) -> tuple[np.ndarray, int]:
+    """The response of a filter of `ParallelBeam.fbp` in 1/mm.
+
+    Returns:
+        float64 `[length // 2 + 1]` for the real transform of rows padded to `length`, and that.
+
+    Raises:
+        ValueError: for an unknown filter.
+    """
+    if filter not in ("ramp", "hann"):
+        raise ValueError(f"filter: expected ramp or hann. Received: {filter!r}")
+    length = scipy.fft.next_fast_len(2 * detectors, real=True)
+    length += length % 2
+    n = np.minimum(np.arange(length), length - np.arange(length))
+    odd = n % 2 == 1
+    kernel = np.zeros(length)
+    kernel[0] = 0.25
+    kernel[odd] = -1.0 / (np.pi * n[odd]) ** 2
+    response = scipy.fft.rfft(kernel).real / detector_mm
+    if filter == "hann":
+        response *= 0.5 + 0.5 * np.cos(np.pi * np.linspace(0, 1, response.size))
+    return response, length
 
 
 def _between(columns: np.ndarray, interpolation: str) -> np.ndarray:
