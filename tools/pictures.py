@@ -3,9 +3,10 @@
     python -m tools.pictures ct MY_DATA DENOISED       docs/pictures/real_ct.png
     python -m tools.pictures mr BRAIN.nii.gz           docs/pictures/real_mr.png
     python -m tools.pictures mammo DATA_DIR            docs/pictures/pggan_mammo.png
+    python -m tools.pictures page ADDRESS FILE         docs/pictures/serve_page.png
 
 MY_DATA is what `examples/simulate_low_dose.py` made, DENOISED what `predict` made of its `testA`.
-BRAIN is a brain MR volume.
+BRAIN is a brain MR volume. ADDRESS is that of a running `zoo serve`, whose page is given FILE.
 """
 
 import sys
@@ -63,6 +64,23 @@ def mr(path: str) -> None:
     figures.save_png(PICTURES / "real_mr.png", np.vstack(pad))
 
 
+def page(address: str, path: str) -> None:
+    from selenium import webdriver
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import Select, WebDriverWait
+
+    options = webdriver.ChromeOptions()
+    for flag in ("--headless=new", "--no-sandbox", "--window-size=1400,840"):
+        options.add_argument(flag)
+    with webdriver.Chrome(options=options) as browser:
+        browser.get(address)
+        browser.find_element(By.ID, "files").send_keys(str(Path(path).resolve()))
+        viewer = browser.find_element(By.ID, "viewer")
+        WebDriverWait(browser, 600).until(lambda _: viewer.is_displayed())
+        Select(browser.find_element(By.ID, "preset")).select_by_visible_text("soft tissue")
+        browser.save_screenshot(str(PICTURES / "serve_page.png"))
+
+
 def mammo(data_dir: str) -> None:
     model, entry = zoo.load("pggan_mammo"), zoo.lookup("pggan_mammo")
     builder = prepare.load_builder(entry.dataset, Path(data_dir), entry.recipe)
@@ -78,4 +96,4 @@ def mammo(data_dir: str) -> None:
 
 
 if __name__ == "__main__":
-    {"ct": ct, "mr": mr, "mammo": mammo}[sys.argv[1]](*sys.argv[2:])
+    {"ct": ct, "mr": mr, "mammo": mammo, "page": page}[sys.argv[1]](*sys.argv[2:])

@@ -49,6 +49,11 @@ class Scale:
         numbers = tf.round((tf.cast(values, tf.float32) - self.intercept) / self.slope)
         return tf.cast(tf.clip_by_value(numbers, 0.0, float(_LARGEST)), tf.uint16)
 
+    def numbers(self, values: np.ndarray) -> np.ndarray:
+        """uint16 numbers of an array as `stored` has them; what is no number is 0."""
+        numbers = np.rint((np.nan_to_num(values) - self.intercept) / self.slope)
+        return numbers.clip(0, _LARGEST).astype(np.uint16)
+
 
 def fits(model: Translator) -> bool:
     """Whether a PNG holds a model's images: of two dimensions, up to four channels, one window."""

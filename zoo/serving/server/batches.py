@@ -7,13 +7,15 @@ refused at once, so that nobody waits for an answer that comes too late.
 import asyncio
 import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from zoo.serving.server.served import Served
 
+LONG = 4  # whole uploads that may wait for the model, or have it
 WAIT = 0.005  # seconds that a request waits for others
 
 
@@ -57,6 +59,7 @@ class Batches:
         self._arrived = asyncio.Event()
         self._stopping = False
         self._thread = ThreadPoolExecutor(1, "model")
+        self._long = 0
         self._worker: asyncio.Task | None = None
         self.sizes: collections.Counter[int] = collections.Counter()  # batches by their images
 
@@ -95,6 +98,21 @@ class Batches:
         self._arrived.set()
         answers = await asyncio.gather(*(request.answer for request in requests))
         return _joined(answers)
+
+    async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function gives that uses the model: it has the model's thread to itself.
+
+        Raises:
+            Busy: where others wait for that already.
+        """
+        if self._stopping or self._long >= LONG:
+            raise Busy("the server is stopping" if self._stopping else "others wait already")
+        self._long += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, function, *arguments)
+        finally:
+            self._long -= 1
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()

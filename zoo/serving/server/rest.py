@@ -25,14 +25,11 @@ from starlette.routing import Route
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from zoo.serving.server.batches import Batches, Busy
+from zoo.serving.server.page import Page
+from zoo.serving.server.refusals import TooLarge, refused
 from zoo.serving.server.served import InvalidRequest, Served, UnknownServable
 
 BODY = 256 * 2**20  # bytes that a request may have
-_RETRY = {"Retry-After": "1"}
-
-
-class TooLarge(ValueError):
-    """A body beyond the limit."""
 
 
 class Rest:
@@ -68,6 +65,7 @@ class Rest:
             Route("/healthz", self.alive),
             Route("/readyz", self.is_ready),
             Route("/monitoring/prometheus/metrics", self.prometheus),
+            *Page(served, batches, body).routes,
         ]
         handlers = {404: _not_found, 405: _not_found, 500: _broken}
         self.app = Starlette(routes=routes, exception_handlers=handlers)
@@ -111,7 +109,7 @@ class Rest:
                 await asyncio.to_thread(answered, answers, rows), media_type="application/json"
             )
         except (InvalidRequest, UnknownServable, Busy, TooLarge) as error:
-            response = _refused(error)
+            response = refused(error)
         except ClientDisconnect:
             response = Response(status_code=499)  # nobody reads it
         self.requests.labels(str(response.status_code)).inc()
@@ -232,18 +230,7 @@ def _told(make: Callable[[], dict[str, Any]]) -> Response:
     try:
         return JSONResponse(make())
     except UnknownServable as error:
-        return _refused(error)
-
-
-def _refused(error: Exception) -> Response:
-    code = 400
-    if isinstance(error, UnknownServable):
-        code = 404
-    elif isinstance(error, TooLarge):
-        code = 413
-    elif isinstance(error, Busy):
-        code = 503
-    return JSONResponse({"error": str(error)}, code, headers=_RETRY if code == 503 else None)
+        return refused(error)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

@@ -1,0 +1,211 @@
+"""The page, as a person drives it: in headless Chromium, its pixels against NumPy's."""
+
+import asyncio
+import io
+import re
+import shutil
+import threading
+import zipfile
+
+import numpy as np
+import pydicom
+import pytest
+import uvicorn
+
+import dicom_files
+import zoo
+from zoo.inference import predict
+from zoo.serving.server import batches, rest, served, viewing
+
+MODEL = "encoder_decoder_ldct"
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+def grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """The window function of the page."""
+    scaled = np.floor(255 * (values.astype(float) - low) / (high - low) + 0.5)
+    return scaled.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    """Three slices of a CT, and what `predict` makes of them in HU."""
+    folder = dicom_files.series(tmp_path_factory.mktemp("page") / "in", 3)
+    made = folder.parent / "out"
+    predict.translate(zoo.load(MODEL), folder, made, progress=False)
+    stacks = []
+    for path in (folder, made):
+        volume = zoo_volume(path)
+        stacks.append(np.stack([volume.read(i) for i in range(volume.length)]))
+    return folder, *stacks
+
+
+def zoo_volume(path):
+    from zoo.imaging import files
+
+    return files.open_volume(path)
+
+
+@pytest.fixture(scope="module")
+def address():
+    """A server in a thread of its own."""
+    model = served.Served(zoo.load(MODEL), MODEL)
+    loop = asyncio.new_event_loop()
+
+    async def start():
+        waiting = batches.Batches(model)
+        waiting.start()
+        app = rest.Rest(model, waiting)
+        app.ready = True
+        server = uvicorn.Server(uvicorn.Config(app.app, port=0, log_level="warning"))
+        task = loop.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.05)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        return server, task, waiting, port
+
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    server, task, waiting, port = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+
+    async def stop():
+        await task
+        await waiting.stop()
+
+    asyncio.run_coroutine_threadsafe(stop(), loop).result(60)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    selenium = pytest.importorskip("selenium.webdriver")
+    if not CHROMIUM or not DRIVER:
+        pytest.skip("needs Debian's packages chromium and chromium-driver")
+    options = selenium.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1500,1000"):
+        options.add_argument(flag)
+    driver = selenium.Chrome(options=options, service=selenium.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def pixels(browser, canvas: str) -> np.ndarray:
+    """uint8 [H, W, 3] of a canvas."""
+    rows, columns, data = browser.execute_script(
+        "const c = document.getElementById(arguments[0]);"
+        "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        "return [c.height, c.width, Array.from(d)];",
+        canvas,
+    )
+    return np.array(data, np.uint8).reshape(rows, columns, 4)[..., :3]
+
+
+def press(browser, *keys: str) -> None:
+    from selenium.webdriver import ActionChains
+
+    chain = ActionChains(browser)
+    for key in keys:
+        chain.send_keys(key)
+    chain.perform()
+
+
+def test_a_series_is_shown_windowed_scrolled_and_downloaded(browser, address, series, tmp_path):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import Select, WebDriverWait
+
+    folder, source, result = series
+    browser.get(address)
+    paths = sorted(folder.iterdir())
+    browser.find_element(By.ID, "files").send_keys("\n".join(map(str, paths)))
+    viewer = browser.find_element(By.ID, "viewer")
+    WebDriverWait(browser, 120).until(lambda _: viewer.is_displayed())
+    # The model's window, on the middle slice.
+    window = (-1024.0, 1500.0)
+    for canvas, stack in (("source", source), ("result", result)):
+        shown = pixels(browser, canvas)
+        np.testing.assert_array_equal(shown[..., 0], grey(stack[1], *window))
+        assert (shown == shown[..., :1]).all()
+    # A preset, and the next slice by the keyboard.
+    Select(browser.find_element(By.ID, "preset")).select_by_visible_text("soft tissue")
+    browser.find_element(By.ID, "panes").click()
+    press(browser, Keys.ARROW_DOWN)
+    np.testing.assert_array_equal(pixels(browser, "source")[..., 0], grey(source[2], -160, 240))
+    assert browser.find_element(By.ID, "place").text == "3 of 3"
+    # Where nothing changed the difference is white; red is more, blue less.
+    difference, change = pixels(browser, "difference").astype(int), result[2] - source[2]
+    red, blue = (difference[..., 0] - difference[..., 2]) > 0, change < -1
+    assert (difference[change == 0] == 255).all()
+    assert red[change > 1].all()
+    assert (difference[..., 2] > difference[..., 0])[blue].all()
+    # Swiped to the middle: source at the left, result at the right of a line.
+    press(browser, "s")
+    swiped, half = pixels(browser, "result")[..., 0], source.shape[2] // 2
+    np.testing.assert_array_equal(swiped[:, :half], grey(source[2], -160, 240)[:, :half])
+    np.testing.assert_array_equal(swiped[:, half + 1 :], grey(result[2], -160, 240)[:, half + 1 :])
+    # Blinking shows the one, then the other.
+    press(browser, "b")
+    seen = []
+
+    def both(_):
+        seen.append(pixels(browser, "result")[..., 0].tobytes())
+        return {grey(stack[2], -160, 240).tobytes() for stack in (source, result)} <= set(seen)
+
+    WebDriverWait(browser, 20, 0.2).until(both)
+    press(browser, "d")
+    # A level typed in.
+    level = browser.find_element(By.ID, "level")
+    level.clear()
+    level.send_keys("0" + Keys.ENTER)
+    np.testing.assert_array_equal(pixels(browser, "source")[..., 0], grey(source[2], -200, 200))
+    # No request went anywhere else.
+    names = browser.execute_script(
+        "return performance.getEntriesByType('resource').map((each) => each.name)"
+    )
+    assert names
+    assert all(name.startswith((address, "data:", "blob:")) for name in names)
+    # What is saved is what `predict` writes.
+    archive = browser.execute_script(
+        "const { head, buffer, start } = state.answer;"
+        "return Array.from(new Uint8Array(buffer, start + head.archive.offset, head.archive.size))"
+    )
+    with zipfile.ZipFile(io.BytesIO(bytes(archive))) as files:
+        assert len(files.namelist()) == 3
+        stored = [pydicom.dcmread(io.BytesIO(files.read(n))) for n in files.namelist()]
+    stored.sort(key=lambda each: each.ImagePositionPatient[2])
+    hu = np.stack([each.pixel_array * each.RescaleSlope + each.RescaleIntercept for each in stored])
+    np.testing.assert_array_equal(hu, result)
+
+
+def test_warnings_are_shown_and_faults_said(browser, address, tmp_path):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    bad = tmp_path / "broken.nii.gz"
+    bad.write_bytes(b"nothing")
+    browser.get(address)
+    browser.find_element(By.ID, "files").send_keys(str(bad))
+    status = browser.find_element(By.ID, "status")
+    warnings = browser.find_element(By.ID, "warnings")
+    said = WebDriverWait(browser, 60).until(
+        lambda _: re.search("broken.nii.gz|no image", warnings.text + status.text)
+    )
+    assert said
+    assert str(tmp_path) not in warnings.text + status.text
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("a/b.dcm", "a/b.dcm"),
+        ("../../etc/passwd", "etc/passwd"),
+        ("/root/x", "root/x"),
+        ("..\\..\\x.dcm", "x.dcm"),
+        ("", "file7"),
+        ("a/\x00/../b", "a/b"),
+        ("x" * 300, "file7"),
+    ],
+)
+def test_no_name_leads_out_of_the_folder(name, kept):
+    assert viewing.safe_name(name, 7).as_posix() == kept

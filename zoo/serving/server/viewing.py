@@ -1,0 +1,125 @@
+"""What the page asks: files in, and back what to draw and what to keep, in one body.
+
+    uint32, little-endian: length of the head
+    head: JSON, see `translated`
+    stacks of slices: uint16, little-endian, value = slope * stored + intercept
+    archive: a ZIP of the files that `predict` wrote
+
+Files are in a temporary folder while they are worked on, and nowhere after.
+"""
+
+import contextlib
+import itertools
+import json
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from zoo.domain import Domain
+from zoo.imaging import files
+from zoo.imaging.volume import Volume
+from zoo.inference import predict
+from zoo.serving.png16 import Scale
+from zoo.translator import Translator
+
+
+def safe_name(name: str, number: int) -> Path:
+    """Where an uploaded file goes below its folder: its own path, without what leads out of it."""
+    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if _plain(part)]
+    return Path(*parts) if parts else Path(f"file{number}")
+
+
+def _plain(part: str) -> bool:
+    return part not in ("/", ".", "..") and part.isprintable() and len(part.encode()) < 200
+
+
+def translated(model: Translator, folder: Path, scratch: Path) -> Path:
+    """Translate the files in `folder`; the answer is a file in `scratch`.
+
+    The head has `volumes`: name, `source` and `result` (offset behind the head, shape [slices,
+    rows, columns], slope, intercept, unit), spacing of a result's pixel (row, column), the window
+    to show it in, and whether both are `comparable`; `warnings`: texts; `archive`: offset, size.
+
+    Args:
+        model: what translates.
+        folder: of the files.
+        scratch: an empty folder.
+
+    Raises:
+        ValueError: where there is no image.
+    """
+    made = scratch / "translated"
+    report = predict.translate(model, folder, made, progress=False)
+    warnings = [f"{path.name}: {text}" for path, text in (*report.warnings, *report.skipped)]
+    # Slices go to the disk one by one, and behind them the files.
+    pixels, volumes = scratch / "pixels", []
+    with open(pixels, "wb") as file:
+        for source, result in _pairs(model, folder, made):
+            volumes.append(_shown(model, source, result, file))
+        offset = file.tell()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for path in report.outputs:
+                archive.write(path, path.relative_to(made))
+        size = file.tell() - offset
+    head = {
+        "volumes": volumes,
+        "warnings": warnings,
+        "archive": {"offset": offset, "size": size},
+    }
+    # The head's length makes the slices begin at an even byte.
+    told = json.dumps(head).encode()
+    told += b" " * (len(told) % 2)
+    answer = scratch / "answer"
+    with open(answer, "wb") as file, open(pixels, "rb") as slices:
+        file.write(struct.pack("<I", len(told)) + told)
+        for part in iter(lambda: slices.read(2**20), b""):
+            file.write(part)
+    return answer
+
+
+def _pairs(model: Translator, folder: Path, made: Path) -> Iterator[tuple[Volume, Volume]]:
+    """The volumes that were translated, each with what became of it."""
+    if not made.exists():
+        return
+    results = {volume.name.partition("#")[0]: volume for volume in files.find(made).volumes}
+    for volume in files.find(folder).volumes:
+        found = results.get(volume.name.partition("#")[0])
+        if found is not None:
+            plane = model.source.plane
+            yield volume.presented(plane), found.presented(plane)
+
+
+def _shown(model: Translator, source: Volume, result: Volume, file: IO[bytes]) -> dict[str, Any]:
+    """Write both stacks, and tell of them."""
+    row, column = result.spacing or (1.0, 1.0)
+    given = _stack(source, model.source, file)
+    return {
+        "name": source.name,
+        "source": given,
+        "result": _stack(result, model.target, file),
+        "spacing": [row, column],
+        "window": list(model.target.window),
+        "comparable": source.unit == result.unit and model.source.window == model.target.window,
+    }
+
+
+def _stack(volume: Volume, domain: Domain, file: IO[bytes]) -> dict[str, Any]:
+    """Write a volume's slices; of several channels the first."""
+    scale, offset, shown = Scale.of(domain), file.tell(), []
+    for index in range(volume.length):
+        # A slice that cannot be read is named among the warnings.
+        with contextlib.suppress(ValueError):
+            image = volume.read(index)
+            image = image[..., 0] if image.ndim == 3 else image
+            file.write(scale.numbers(image).astype("<u2").tobytes())
+            shown.append(image.shape)
+    (rows, columns), *_ = itertools.chain(shown, [(0, 0)])
+    return {
+        "offset": offset,
+        "shape": [len(shown), rows, columns],
+        "slope": scale.slope,
+        "intercept": scale.intercept,
+        "unit": volume.unit if volume.unit != "1" else domain.unit,
+    }
