@@ -18,7 +18,7 @@ define need
 endef
 
 .PHONY: demo test test-cpus test-lowest lint learn distributed fuzz table docs tutorials \
-  verify-weights verify-physics bazel bazel-light dist install clean
+  browser verify-weights verify-physics bazel bazel-light dist install clean
 
 demo: install
 	@$(PYTHON) -m tools.demo
@@ -26,6 +26,10 @@ demo: install
 test: install lint
 	$(call need,dciodvfy,dicom3tools)
 	@$(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10
+
+# What the tests of the server's page are driven in; without it they are skipped.
+browser: install
+	$(call need,chromedriver,chromium chromium-driver)
 
 # The tests as other processors round: without oneDNN, then with what it does on AVX2. The second says
 # nothing of bfloat16: TensorFlow asks the processor itself whether it has that, and oneDNN refuses it.
