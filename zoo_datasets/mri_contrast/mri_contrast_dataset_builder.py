@@ -7,11 +7,22 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo_datasets import features
+from zoo_datasets import features, own_scans
 from zoo_datasets.cases import Case, Examples, SourceConfig
+from zoo_datasets.mri_contrast import heads
 from zoo_datasets.phantoms import atlas, brain, mr_scan
 from zoo_datasets.publishers import brats, ixi, mr_signal
 from zoo_datasets.simulated import SimulatedBuilder, SimulatedConfig, slices
+
+_HEADS = """\
+Your own heads, of whatever licence permits it, such as the longitudinal data of multiple sclerosis
+at https://github.com/muschellij2/open_ms_data (CC BY).
+Put or link a folder for each patient into the manual directory. It holds one NIfTI file, or one
+folder of DICOM, for each contrast, with T1, T2 or FLAIR in its name: patient01/study1_T1W.nii.gz.
+Patients in a folder `validation` beside a folder `train` choose the weights; without such folders
+a hash of each folder's name decides.
+"""
+_SUBJECTS = (30, 4, 2)  # simulated, of each split
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -116,6 +127,22 @@ def brats_config(name: str, source: str = "t1", target: str = "t2") -> Published
     )
 
 
+def heads_config(name: str, *contrasts: str) -> SimulatedConfig[heads.Protocol]:
+    """The user's own heads and simulated ones; contrasts of `mr_scan.GAIN`, the last the target."""
+    return SimulatedConfig(
+        name=name,
+        description=f"{' and '.join(contrasts[:-1])} to {contrasts[-1]} of simulated heads and "
+        "your own, not stripped, registered, at levels of signal that differ.",
+        find=functools.partial(own_scans.find, counts=_SUBJECTS),
+        read=heads.read,
+        manual=_HEADS,
+        licence="that of your scans",
+        protocol=heads.Protocol(contrasts=contrasts),
+        patients=_SUBJECTS,
+        seed=50,
+    )
+
+
 class Builder(SimulatedBuilder):
     """Pairs `source` and `target`, signal `[H, W, 1]`, most with label maps.
 
@@ -150,6 +177,9 @@ class Builder(SimulatedBuilder):
             )
             for contrasts in (("T1", "T2", "FLAIR"), ("T1", "FLAIR"), ("T2", "FLAIR"))
         ),
+        heads_config("heads", "T1", "T2"),
+        heads_config("heads_flair", "T1", "FLAIR"),
+        heads_config("heads_t1_t2_flair", "T1", "T2", "FLAIR"),
         ixi_config("ixi"),
         ixi_config("ixi_pd", "T2", "PD"),
         brats_config("brats"),
@@ -165,6 +195,8 @@ class Builder(SimulatedBuilder):
         else:
             image, others = mr_scan.image(config.protocol.size, config.protocol.spacing), {}
             contrasts, labels = config.protocol.contrasts, brain.LABELS
+            if isinstance(config.protocol, heads.Protocol):
+                labels = ()
         if isinstance(config, Average):
             contrasts, labels = config.contrasts, atlas.LABELS
         inputs = contrasts[:-1]
