@@ -2,10 +2,14 @@
 
 import asyncio
 import io
+import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -15,8 +19,9 @@ import uvicorn
 import dicom_files
 import zoo
 from zoo.inference import predict
-from zoo.serving.server import batches, rest, served, viewing
+from zoo.serving.server import batches, grpc, rest, served, viewing
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 MODEL = "encoder_decoder_ldct"
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
@@ -47,8 +52,8 @@ def zoo_volume(path):
 
 
 @pytest.fixture(scope="module")
-def address():
-    """A server in a thread of its own."""
+def addresses():
+    """A server in a thread of its own: where it answers by REST, and by gRPC."""
     model = served.Served(zoo.load(MODEL), MODEL)
     loop = asyncio.new_event_loop()
 
@@ -62,15 +67,19 @@ def address():
         while not server.started:
             await asyncio.sleep(0.05)
         port = server.servers[0].sockets[0].getsockname()[1]
-        return server, task, waiting, port
+        remote, other = grpc.make(model, waiting, "127.0.0.1:0")
+        await remote.start()
+        return server, task, waiting, remote, (port, other)
 
     threading.Thread(target=loop.run_forever, daemon=True).start()
-    server, task, waiting, port = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
-    yield f"http://127.0.0.1:{port}"
+    running = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
+    server, task, waiting, remote, (port, other) = running
+    yield f"http://127.0.0.1:{port}", f"127.0.0.1:{other}"
     server.should_exit = True
 
     async def stop():
         await task
+        await remote.stop(0)
         await waiting.stop()
 
     asyncio.run_coroutine_threadsafe(stop(), loop).result(60)
@@ -110,12 +119,13 @@ def press(browser, *keys: str) -> None:
     chain.perform()
 
 
-def test_a_series_is_shown_windowed_scrolled_and_downloaded(browser, address, series, tmp_path):
+def test_a_series_is_shown_windowed_scrolled_and_downloaded(browser, addresses, series):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import Select, WebDriverWait
 
     folder, source, result = series
+    address, _ = addresses
     browser.get(address)
     paths = sorted(folder.iterdir())
     browser.find_element(By.ID, "files").send_keys("\n".join(map(str, paths)))
@@ -178,13 +188,13 @@ def test_a_series_is_shown_windowed_scrolled_and_downloaded(browser, address, se
     np.testing.assert_array_equal(hu, result)
 
 
-def test_warnings_are_shown_and_faults_said(browser, address, tmp_path):
+def test_warnings_are_shown_and_faults_said(browser, addresses, tmp_path):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
     bad = tmp_path / "broken.nii.gz"
     bad.write_bytes(b"nothing")
-    browser.get(address)
+    browser.get(addresses[0])
     browser.find_element(By.ID, "files").send_keys(str(bad))
     status = browser.find_element(By.ID, "status")
     warnings = browser.find_element(By.ID, "warnings")
@@ -209,3 +219,16 @@ def test_warnings_are_shown_and_faults_said(browser, address, tmp_path):
 )
 def test_no_name_leads_out_of_the_folder(name, kept):
     assert viewing.safe_name(name, 7).as_posix() == kept
+
+
+@pytest.mark.parametrize("way", [0, 1], ids=["REST", "gRPC"])
+def test_a_series_is_translated_elsewhere_and_written_here(addresses, series, tmp_path, way):
+    folder, _, result = series
+    command = [sys.executable, "examples/remote_series.py", f"--model={MODEL}"]
+    command += [f"--address={addresses[way]}", f"--input={folder}", f"--output={tmp_path / 'out'}"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.endswith("Wrote 3 files\n"), done.stdout + done.stderr
+    volume = zoo_volume(tmp_path / "out")
+    hu = np.stack([volume.read(i) for i in range(volume.length)])
+    np.testing.assert_allclose(hu, result, atol=1)
