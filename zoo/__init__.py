@@ -27,6 +27,7 @@ __all__ = [
     "load",
     "lookup",
     "names",
+    "reconstruct",
     "register",
 ]
 
@@ -76,4 +77,8 @@ def __getattr__(name: str):
         from zoo.averaging import Average
 
         return Average
+    if name == "reconstruct":
+        from zoo.reconstruction.reconstruct import reconstruct
+
+        return reconstruct
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Images from measurements, by operators of `zoo.physics` and priors."""

@@ -1,0 +1,45 @@
+"""From a measurement to an image: `reconstruct`, and its methods by name."""
+
+from collections.abc import Callable
+
+from zoo.physics.operators import Operator
+from zoo.reconstruction import direct, tv
+from zoo.reconstruction.record import Result
+from zoo.registry import UnknownName
+
+METHODS: dict[str, Callable[..., Result]] = {
+    "fbp": direct.fbp,
+    "zero_filled": direct.zero_filled,
+    "tv": tv.reconstruct,
+}
+
+
+def reconstruct(measured, operator: Operator, method: str = "tv", **options) -> Result:
+    """The image that a measurement shows.
+
+    Args:
+        measured: y, of the shape `operator.range_shape`.
+        operator: A of `zoo.physics`: `tomography.ParallelBeam`, `mri.CartesianMRI` and so on.
+        method: "fbp" or "zero_filled", without a prior (`zoo.reconstruction.direct`), or "tv",
+            total variation (`zoo.reconstruction.tv`).
+        **options: of the method: see the function `fbp`, `zero_filled`, or `reconstruct` there.
+
+    Returns:
+        The image, NumPy of the shape `operator.domain_shape`, attenuation in 1/mm or complex
+        signal; and a `Record`: objective, gap, weight and why, iterations and seconds.
+
+    Raises:
+        UnknownName: for an unknown method.
+        ValueError: for another shape, or bad options.
+
+    Example:
+        >>> beam = tomography.ParallelBeam(256, 1.4, views=60)
+        >>> image, record = zoo.reconstruct(sinogram, beam, photons=1e4)
+        >>> hu = radon.attenuation_to_hu(image)
+    """
+    if method not in METHODS:
+        raise UnknownName(method, sorted(METHODS), "method")
+    shape = tuple(getattr(measured, "shape", ()))
+    if shape != operator.range_shape:
+        raise ValueError(f"measured: expected shape {operator.range_shape}. Received: {shape}")
+    return METHODS[method](measured, operator, **options)

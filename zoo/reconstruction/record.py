@@ -1,0 +1,43 @@
+"""What a reconstruction tells beside its image."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass
+class Record:
+    """How an image came about.
+
+    Attributes:
+        method: its name.
+        seconds: that it took.
+        iterations: of the last solve.
+        objective: what was minimised, at the image; None where nothing is.
+        gap: (objective - lower bound) / objective, the certificate: no image has an objective lower
+            by more than this share. None where there is none.
+        converged: whether the gap asked for was reached.
+        lam: weight of the prior, in the unit of the objective per that of the image.
+        why: how `lam` was chosen.
+        tried: (lam, what the rule looks at) of each solve.
+        notes: what to read the image with, such as a bound that it touches.
+    """
+
+    method: str
+    seconds: float = 0.0
+    iterations: int = 0
+    objective: float | None = None
+    gap: float | None = None
+    converged: bool = True
+    lam: float | None = None
+    why: str = ""
+    tried: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a JSON file."""
+        return dataclasses.asdict(self)
+
+
+Result = tuple[np.ndarray, Record]

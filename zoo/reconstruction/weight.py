@@ -1,0 +1,193 @@
+"""The weight of a prior, found without knowing the image.
+
+    discrepancy  lam such that the sum of w |A x - y|^2 is what noise alone makes of it on average:
+                 the number of measured values (twice that of complex ones); it grows with lam, and
+                 what is found is smoother than the best image
+    sure         lam of least sum of w |A x - y|^2 + 2 div, Stein's unbiased estimate of the error
+                 in what is measured, div by the answer to one random change of y (Ramani et al.,
+                 IEEE Trans. Image Process. 17, 2008)
+    holdout      lam whose image fits best to a tenth of y that it has not seen
+
+The first two need to know the noise. Where it is known and no rule is named, that is "sure".
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from zoo.physics.operators import Operator
+from zoo.reconstruction.record import Record
+
+RULES = ("discrepancy", "sure", "holdout")
+_SOLVES = 8  # at most, until the weight is found
+_CLOSE = 0.02  # a discrepancy that is right
+_LEFT_OUT = 0.1  # of what is measured
+_CHANGE = 0.1  # of y for `sure`, in standard deviations of the noise
+
+
+class Search:
+    """Solves a problem with a weight that is given or found.
+
+    Args:
+        problem: makes the problem of y and weights: it has `start()`, `solve(lam, start, tolerance,
+            iterations, progress)` and a `fidelity`.
+        operator: A.
+        y: the measurement.
+        weights: 1 / variance of each value.
+        known: whether they are so; else all are 1.
+        tolerance, iterations, seed, progress: as of `zoo.reconstruction.tv.reconstruct`.
+    """
+
+    def __init__(
+        self,
+        problem: Callable[[tf.Tensor, tf.Tensor], Any],
+        operator: Operator,
+        y: tf.Tensor,
+        weights: tf.Tensor,
+        known: bool,
+        tolerance: float,
+        iterations: int,
+        seed: int,
+        progress: Callable[[int, float], None] | None,
+    ):
+        self.make, self.operator, self.y, self.weights = problem, operator, y, weights
+        self.known, self.tolerance, self.iterations = known, tolerance, iterations
+        self.progress = progress
+        self.rng = np.random.default_rng(seed)
+        self.problem = problem(y, weights)
+        self.record = Record("tv")
+
+    def solved(self, lam: float | str | None) -> tuple[Any, Record]:
+        """The solution, and a record of the weight.
+
+        Raises:
+            ValueError: for an unknown rule, one that needs the noise, or a weight below 0.
+        """
+        begun = time.perf_counter()
+        by_itself = "sure" if self.known else "holdout"
+        rule = by_itself if lam is None else lam
+        start = self.problem.start()
+        if isinstance(rule, str):
+            self._check(rule)
+            rules = {"discrepancy": self._discrepancy, "sure": self._sure, "holdout": self._holdout}
+            chosen, start = rules[rule](start)
+        else:
+            chosen = float(rule)
+            self.record.why = "as given"
+            if not chosen >= 0:
+                raise ValueError(f"lam: expected a number, 0 or more. Received: {lam}")
+        found = self.problem.solve(chosen, start, self.tolerance, self.iterations, self.progress)
+        self.record.lam, self.record.seconds = chosen, time.perf_counter() - begun
+        return found, self.record
+
+    def _check(self, rule: str) -> None:
+        if rule not in RULES:
+            raise ValueError(f"lam: expected a number or {', '.join(RULES)}. Received: {rule!r}")
+        if rule != "holdout" and not self.known:
+            raise ValueError(
+                f"lam: expected sigma or photons for the rule {rule}; without them take holdout. "
+                "Received: neither"
+            )
+
+    def _noise(self) -> np.ndarray:
+        """White noise of y's shape and kind, each real part of variance 1."""
+        drawn = self.rng.standard_normal(self.operator.range_shape)
+        if self.operator.dtype.is_complex:
+            drawn = drawn + 1j * self.rng.standard_normal(self.operator.range_shape)
+        return drawn
+
+    def _guess(self) -> float:
+        """A weight to begin at: half of what noise is after A*, where TV begins to hold it down."""
+        return 0.5 * float(self.problem.level)
+
+    def _solve(self, problem: Any, lam: float, start: Any, tolerance: float) -> Any:
+        return problem.solve(lam, start, max(self.tolerance, tolerance), self.iterations)
+
+    def _discrepancy(self, start: Any) -> tuple[float, Any]:
+        parts = 2 if self.operator.dtype.is_complex else 1
+        expected = parts * float(np.count_nonzero(self.weights))
+        at, low, high = math.log(self._guess()), -math.inf, math.inf
+        before: tuple[float, float] | None = None
+        for _ in range(_SOLVES):
+            state = self._solve(self.problem, math.exp(at), start, 1e-4).state
+            start = state
+            value = float(self.problem.fidelity.squares(state.ax))
+            self.record.tried.append((math.exp(at), value))
+            excess = math.log(max(value, 1e-30) / expected)
+            if abs(excess) < _CLOSE:
+                break
+            low, high = (at, high) if excess < 0 else (low, at)
+            # The secant through the last two, kept between the bounds; at first a factor of 2.
+            step = -math.copysign(math.log(2), excess)
+            if before and excess != before[1]:
+                step = -excess * (at - before[0]) / (excess - before[1])
+                step = min(max(step, -math.log(16)), math.log(16))
+            before, at = (at, excess), at + step
+            if not low < at < high:
+                at = (low + high) / 2
+        lam, value = min(self.record.tried, key=lambda pair: abs(math.log(pair[1] / expected)))
+        self.record.why = f"discrepancy: {value:.6g}, expected of the noise {expected:.6g}"
+        return lam, start
+
+    def _holdout(self, start: Any) -> tuple[float, Any]:
+        shape = self.operator.range_shape[-2:]  # of coils the same
+        held = tf.constant(self.rng.uniform(size=shape) < _LEFT_OUT)
+        rest = self.make(self.y, tf.where(held, tf.zeros_like(self.weights), self.weights))
+        kept = tf.where(held, self.weights, tf.zeros_like(self.weights))
+
+        def score(lam: float, start: Any) -> tuple[float, Any]:
+            state = self._solve(rest, lam, start, 1e-3).state
+            return float(tf.reduce_sum(kept * tf.abs(state.ax - self.y) ** 2)), state
+
+        lam, value, start = self._least(score, start)
+        self.record.why = f"holdout: least misfit to a tenth of the values, {value:.6g}"
+        return lam, start
+
+    def _sure(self, start: Any) -> tuple[float, Any]:
+        change = self._noise()
+        root = tf.cast(tf.math.divide_no_nan(1.0, tf.sqrt(self.weights)), self.y.dtype)
+        moved = self.make(self.y + _CHANGE * root * tf.cast(change, self.y.dtype), self.weights)
+        others: list[Any] = [start]
+
+        def score(lam: float, start: Any) -> tuple[float, Any]:
+            state = self._solve(self.problem, lam, start, 1e-4).state
+            others[0] = self._solve(moved, lam, others[0], 1e-4).state
+            answer = np.sqrt(self.weights) * (others[0].ax - state.ax).numpy()
+            divergence = float(np.real(np.vdot(change, answer))) / _CHANGE
+            return float(self.problem.fidelity.squares(state.ax)) + 2 * divergence, state
+
+        lam, value, start = self._least(score, start)
+        self.record.why = f"sure: least estimate, {value:.6g}"
+        return lam, start
+
+    def _least(self, score: Callable[[float, Any], tuple[float, Any]], start: Any):
+        """The weight of least score: by factors of 2 downhill, then the least of a parabola."""
+        at = math.log(self._guess())
+        found: dict[int, float] = {}
+
+        def look(k: int) -> float:
+            nonlocal start
+            if k not in found:
+                lam = math.exp(at + k * math.log(2))
+                found[k], start = score(lam, start)
+                self.record.tried.append((lam, found[k]))
+            return found[k]
+
+        k = 0
+        while len(found) < _SOLVES:
+            if look(k + 1) < look(k):
+                k += 1
+            elif look(k - 1) < look(k):
+                k -= 1
+            else:
+                break
+        k = min(found, key=lambda key: found[key])
+        offset = 0.0
+        if k - 1 in found and k + 1 in found:
+            bend = found[k - 1] - 2 * found[k] + found[k + 1]
+            offset = 0.5 * (found[k - 1] - found[k + 1]) / bend if bend > 0 else 0.0
+        return math.exp(at + (k + offset) * math.log(2)), found[k], start
