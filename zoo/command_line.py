@@ -24,6 +24,7 @@ _COMMANDS = {
     "predict": using.predict,
     "generate": using.generate,
     "export": using.export,
+    "publish": using.publish,
     "serve": serving.serve,
 }
 

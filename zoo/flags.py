@@ -17,9 +17,10 @@ COMMANDS = {
     "predict": "translate DICOM, NIfTI, MetaImage, NRRD, PNG, TIFF, JPEG or NPY files",
     "generate": "write new images from a generator",
     "export": "write a SavedModel for TF Serving",
+    "publish": "write a model as a Hugging Face repository",
     "serve": "answer requests over HTTP as TF Serving does",
 }
-_TRAINED = "evaluate predict generate export serve"
+_TRAINED = "evaluate predict generate export publish serve"
 _BUILT = "prepare preview train evaluate"
 _RECIPE = f"prepare preview train {_TRAINED}"
 
@@ -86,6 +87,7 @@ _TABLE = {
         _Flag("input", "PATH", f"plan {_BUILT} predict", "file or folder to read"),
         _Flag("output", "PATH", "plan preview evaluate predict generate export",
               "folder to write; plan: a file (default plan.json)"),
+        _Flag("to", "DIR", "publish", "folder of the repository, new or empty"),
         _Flag("deidentify", "", "predict",
               "remove identifying DICOM attributes (PS3.15 basic profile)"),
         _Flag("overwrite", "", "predict generate", "replace files that are there"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from zoo import run
+from zoo import hub, run
 from zoo.errors import contained, reason, short
 from zoo.recipe import PRESETS, DataFacts, Recipe
 
@@ -419,7 +419,8 @@ def lookup(
     """The entry of a model, a pretrained model or a run folder, overrides applied.
 
     Args:
-        name: a registered name, or the path of a run folder (it holds a `run.json`); ~ is home.
+        name: a registered name, the path of a run folder (it holds a `run.json`) or of a published
+            model (`zoo.hub`), or "hf:owner/name" of one; ~ is home.
         dataset: data set that replaces the entry's own; "name" or "name/config".
         preset: "paper", "good" or "small"; only a plain model name has a choice.
         overrides: recipe fields to change.
@@ -473,7 +474,11 @@ def lookup(
 
 def _stored(name: str, weights: str) -> dict[str, Any]:
     """What a name stands for: a model; of a run or a pretrained one its recipe and weights too."""
-    folder = Path(name)
+    folder = hub.snapshot(name) if name.startswith(hub.SCHEME) else Path(name)
+    if hub.exists(folder) and name not in _classes:
+        if weights != "best":
+            raise ValueError(f"weights: expected a run, of whose weights one can choose: {name}")
+        return hub.stored(folder)
     there = run.exists(folder)
     if name not in _classes and (os.sep in name or there):
         if not there:

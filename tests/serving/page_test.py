@@ -210,7 +210,7 @@ def test_warnings_are_shown_and_faults_said(browser, addresses, tmp_path):
     [
         ("a/b.dcm", "a/b.dcm"),
         ("../../etc/passwd", "etc/passwd"),
-        ("/root/x", "root/x"),
+        ("/etc/x", "etc/x"),
         ("..\\..\\x.dcm", "x.dcm"),
         ("", "file7"),
         ("a/\x00/../b", "a/b"),

@@ -1,4 +1,4 @@
-"""`evaluate`, `predict`, `generate` and `export`: what is done with a trained model."""
+"""`evaluate`, `predict`, `generate`, `export` and `publish`: what is done with a trained model."""
 
 import collections
 import sys
@@ -101,4 +101,36 @@ def export() -> int:
     base = Path(output).expanduser().absolute()
     folder = export.export(asked.built(entry), base, card=card)
     print(f"Exported to {folder}; TF Serving: --model_base_path={base}")
+    return 0
+
+
+def publish() -> int:
+    (to,) = asked.need("to")
+    entry = asked.trained()
+    stored = entry.weights is not None and str(entry.weights).endswith(".weights.h5")
+    if not stored:
+        raise UsageError(f"weights: expected best or last. Received: {FLAGS.weights}")
+    from zoo import __version__, hub, registry, run
+
+    name = Path(entry.name).name
+    row = registry.index()["pretrained"].get(entry.name, {})
+    architecture = registry.index()["models"].get(entry.model, {})
+    fields = {"dataset": entry.dataset, "tasks": architecture.get("tasks", ())} | row
+    # A pretrained model has a card beside its weights.
+    card = Path(str(entry.weights)).parent / f"{name}.md"
+    folder = hub.publish(
+        Path(to).expanduser(),
+        name=name,
+        model=entry.model,
+        recipe=entry.recipe,
+        weights=entry.weights or "",
+        sha256=entry.sha256,
+        source=run.domain(entry.source or {}, "source"),
+        target=run.domain(entry.target or {}, "target"),
+        version=__version__,
+        fields=fields,
+        trained_on=entry.trained_on,
+        card=card.read_text(encoding="utf-8") if row and card.is_file() else "",
+    )
+    print(f"Published to {folder}; `zoo.load({str(folder)!r})` loads it.")
     return 0
