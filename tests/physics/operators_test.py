@@ -126,6 +126,25 @@ def test_round_trip_through_a_saved_model(name, tmp_path):
         np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
+@pytest.mark.parametrize("name", ["parallel", "radial"])
+def test_a_large_batch_is_its_items(name):
+    """More columns than are multiplied at a time, also where their number is not known before."""
+    a = operator(name)
+    shape = (None, *a.domain_shape)
+    both = tf.function(
+        lambda x: (a.forward(x), a.adjoint(a.forward(x))), [tf.TensorSpec(shape, a.dtype)]
+    )
+    for count in (1, 29):
+        x = normal((count, *a.domain_shape), a.dtype)
+        there, back = both(x)
+        dense = matrix(name)
+        expected = x.reshape(count, -1) @ dense.T
+        np.testing.assert_allclose(there.numpy().reshape(count, -1), expected, atol=1e-9)
+        expected = expected @ dense.conj()
+        np.testing.assert_allclose(back.numpy().reshape(count, -1), expected, atol=1e-9)
+        np.testing.assert_allclose(a.forward(x), there, atol=1e-12)
+
+
 @pytest.mark.parametrize("geometry", [(13, 0.8, 12, 17, 0.6), (12, 1.3, 20)])
 def test_parallel_beam_is_that_of_numpy(geometry):
     ours, theirs = tomography.ParallelBeam(*geometry), radon.ParallelBeam(*geometry)

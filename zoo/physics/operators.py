@@ -16,6 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 PRECISIONS = ("float32", "float64")
+# TensorFlow's product with 32 columns takes twenty times that with 24 on a CPU.
+_COLUMNS = 24
 
 
 class Operator:
@@ -151,11 +153,29 @@ class SparseMatrix:
 
     def times(self, columns: tf.Tensor) -> tf.Tensor:
         """M X: `[n, k]` to `[m, k]`."""
-        return tf.sparse.sparse_dense_matmul(self.entries, columns)
+        return _in_parts(columns, lambda part: tf.sparse.sparse_dense_matmul(self.entries, part))
 
     def transposed_times(self, columns: tf.Tensor) -> tf.Tensor:
         """M^T Y: `[m, k]` to `[n, k]`."""
-        return tf.sparse.sparse_dense_matmul(self.entries, columns, adjoint_a=True)
+        return _in_parts(
+            columns,
+            lambda part: tf.sparse.sparse_dense_matmul(self.entries, part, adjoint_a=True),
+        )
+
+
+def _in_parts(columns: tf.Tensor, product: Callable) -> tf.Tensor:
+    """`product` of a few columns at a time."""
+
+    def of_parts():
+        parts = -(-count // _COLUMNS)
+        padded = tf.pad(columns, [[0, 0], [0, parts * _COLUMNS - count]])
+        stacked = tf.reshape(padded, [-1, parts, _COLUMNS])
+        found = tf.map_fn(product, tf.transpose(stacked, [1, 0, 2]))
+        flat = tf.reshape(tf.transpose(found, [1, 0, 2]), [-1, parts * _COLUMNS])
+        return flat[:, :count]
+
+    count = tf.shape(columns)[1]
+    return tf.cond(count <= _COLUMNS, lambda: product(columns), of_parts)
 
 
 def precision(dtype: str) -> str:
