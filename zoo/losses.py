@@ -130,13 +130,17 @@ def gradient_penalty(function: Any, images: tf.Tensor) -> tf.Tensor:
     Returns:
         float32 `[N]`.
     """
+    # The small constant keeps the root's gradient finite where the gradient is zero.
+    return tf.square(tf.sqrt(squared_gradient(function, images) + 1e-12) - 1.0)
+
+
+def squared_gradient(function: Any, images: tf.Tensor) -> tf.Tensor:
+    """|d function / d image|^2 of each example, float32 `[N]`; arguments as `gradient_penalty`."""
     with tf.GradientTape() as tape:
         tape.watch(images)
         scores = function(images)
     gradient = tf.cast(tape.gradient(scores, images), tf.float32)
-    # The small constant keeps the root's gradient finite where the gradient is zero.
-    square = tf.reduce_sum(tf.square(gradient), axis=list(range(1, gradient.shape.rank)))
-    return tf.square(tf.sqrt(square + 1e-12) - 1.0)
+    return tf.reduce_sum(tf.square(gradient), axis=list(range(1, gradient.shape.rank)))
 
 
 def mean_gradient_penalty(

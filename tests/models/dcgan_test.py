@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import harness
 import zoo.models.dcgan  # noqa: F401  registers the class
+from zoo.models._generator import Noise
 from zoo.models.dcgan import DcganRecipe, discriminator, generator
 from zoo.recipe import DataFacts
 
@@ -37,17 +38,40 @@ def test_each_doubling_adds_a_layer(side):
     assert widths == {128: [2, 4, 8, 16, 32, 1], 256: [2, 4, 8, 16, 32, 32, 1]}[side]
 
 
+def test_refining_adds_convolutions_at_each_size_and_the_images_own():
+    recipe = DcganRecipe(**TINY, refine=2, noise_inputs=3)
+    judge, maker = discriminator(recipe, 1), generator(recipe, 1)
+    kinds = keras.layers.Conv2D, keras.layers.Conv2DTranspose
+    plan, made = (
+        [
+            (x.filters, *x.kernel_size[:1], *x.strides[:1])
+            for x in net.layers
+            if isinstance(x, kinds)
+        ]
+        for net in (judge, maker)
+    )
+    fine = [(4, 3, 1)] * 2 + [(8, 4, 2)] + [(8, 3, 1)] * 2 + [(16, 4, 2)]
+    assert plan == [*fine, *[(16, 3, 1)] * 2, (32, 4, 2), *[(32, 3, 1)] * 2, (64, 4, 2), (1, 4, 1)]
+    doubled = [[(n, 3, 2), (n, 3, 1), (n, 3, 1)] for n in (32, 16, 8, 4)]
+    assert made == [(64, 4, 1), *sum(doubled, []), (1, 3, 1)]
+    assert sum(isinstance(layer, Noise) for layer in maker.layers) == 12
+
+
 SPECTRAL = {"spectral_norm": True, "adversarial": "hinge", "ema": 0.5}
 
 
-@pytest.mark.parametrize(("options", "classes"), [({}, 0), (CLASSES | SPECTRAL, 2)])
+REFINED = {"r1": 1.0, "r1_every": 2, "refine": 1, "noise_inputs": 2, "ema": 0.5}
+
+
+@pytest.mark.parametrize(("options", "classes"), [({}, 0), (CLASSES | SPECTRAL, 2), (REFINED, 0)])
 def test_contract(options, classes, tmp_path, monkeypatch, two_replicas):
     batch = functools.partial(harness.singles_of, 64, classes=classes)
     harness.run_translator_test("dcgan", TINY | options, batch, tmp_path, monkeypatch, two_replicas)
 
 
-def test_wasserstein_loss_trains_every_weight():
-    model = harness.build("dcgan", TINY | {"adversarial": "wgan"})
+@pytest.mark.parametrize("options", [{"adversarial": "wgan"}, REFINED | {"diff_augment": True}])
+def test_every_weight_learns(options):
+    model = harness.build("dcgan", TINY | options)
     harness.every_weight_learns(model, functools.partial(harness.singles_of, 64))
 
 
@@ -104,7 +128,7 @@ def test_batch_normalisation_is_left_out_where_it_would_spoil_the_loss():
         return sum("norm" in layer.name for layer in network.layers)
 
     assert norms() == 3
-    assert norms(adversarial="wgan") == norms(spectral_norm=True) == 0
+    assert norms(adversarial="wgan") == norms(spectral_norm=True) == norms(r1=1.0) == 0
 
 
 def test_resolve_takes_resolution_and_classes_from_the_data():

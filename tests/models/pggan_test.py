@@ -192,6 +192,25 @@ def test_a_step_runs_and_changes_only_its_levels(name):
             np.testing.assert_array_equal(variable, value)
 
 
+@pytest.mark.parametrize("name", ["8x8 fade", "8x8"])
+def test_the_logistic_loss_with_r1_trains_all_its_level(name):
+    model = make(adversarial="bce", r1=2.0, r1_every=2, diff_augment=True)
+    step = start(model, name)
+    parts = [
+        part
+        for network in (model.generator, model.critic)
+        for part in network.parts(1, "fade" in name)
+    ]
+    before = [values(part.variables) for part in parts]
+    for batch in batches(8, 3):
+        logs = step(batch)
+    assert set(logs) == {"critic", "generator"}
+    assert all(np.isfinite(float(value)) for value in logs.values())
+    for part, old in zip(parts, before, strict=True):
+        for new, a in zip(part.variables, old, strict=True):
+            assert part is model.critic.score or not np.array_equal(new, a)
+
+
 def test_served_weights_are_the_moving_average():
     model = make(ema=0.9)
     step = start(model, "8x8")

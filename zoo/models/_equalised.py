@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from zoo.layers import SpectralNorm
+from zoo.models._doubling import doubling_kernel
 
 GAIN = math.sqrt(2)  # He's, for layers that LeakyReLU follows
 
@@ -100,9 +101,7 @@ class Conv(Equalised):
         if self.resample == "down":
             kernel *= 0.25
         if self.resample:
-            kernel = tf.pad(kernel, [[1, 1], [1, 1], [0, 0], [0, 0]])
-            kernel = kernel[1:] + kernel[:-1]
-            kernel = kernel[:, 1:] + kernel[:, :-1]
+            kernel = doubling_kernel(kernel)
         if self.resample == "up":
             n, h, w, _ = x.shape
             n = tf.shape(x)[0] if n is None else n
@@ -111,6 +110,16 @@ class Conv(Equalised):
         else:
             x = tf.nn.conv2d(x, kernel, 2 if self.resample else 1, "SAME")
         return tf.nn.bias_add(x, self.bias)
+
+
+def leaky(x: tf.Tensor) -> tf.Tensor:
+    """LeakyReLU with slope 0.2."""
+    return tf.nn.leaky_relu(x, 0.2)
+
+
+def blend(old: tf.Tensor, new: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
+    """Fade from `old` (alpha 0) to `new` (alpha 1)."""
+    return old + (new - old) * tf.cast(alpha, new.dtype)
 
 
 def pixel_norm(x: tf.Tensor) -> tf.Tensor:
@@ -144,3 +153,11 @@ def minibatch_stddev(x: tf.Tensor, group: int = 4) -> tf.Tensor:
     y = tf.repeat(tf.reduce_mean(deviation, axis=1), group)
     y = tf.ones([1, height, width, 1]) * tf.reshape(y, [-1, 1, 1, 1])
     return tf.concat([x, tf.cast(y, x.dtype)], axis=-1)
+
+
+def attach(network: keras.Model, **groups: list[keras.layers.Layer]) -> None:
+    """Give a network its layers, as lists and one by one: a checkpoint does not look into lists."""
+    for name, layers in groups.items():
+        setattr(network, name, layers)
+        for n, layer in enumerate(layers):
+            setattr(network, f"{name}_{n}", layer)

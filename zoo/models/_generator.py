@@ -1,9 +1,11 @@
 """What the models share that make new images from noise."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -22,6 +24,44 @@ class GeneratorRecipe(Recipe):
     """
 
     latent: ranges.Positive = 100
+
+
+class Noise(keras.layers.Layer):
+    """Features with noise added, each channel as much as it learns to; at first none.
+
+    StyleGAN (Karras, Laine and Aila 2019, arXiv:1812.04948, §3.2) draws the noise anew for each
+    image, so that its generator need not make grain out of its latents. Here an image must depend
+    on its latents alone, so what is drawn once are `planes` pictures of white noise, which
+    are added up with factors N(0, 1) made of the latents.
+
+    Takes `[features, latents]`, `[N, H, W, C]` and `[N, latent]`.
+
+    Args:
+        planes: how many pictures.
+    """
+
+    def __init__(self, planes: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.planes = planes
+
+    def build(self, shapes: Sequence[Sequence[int]]) -> None:
+        (_, height, width, channels), (_, latent) = shapes
+        fixed = {"trainable": False, "aggregation": "only_first_replica"}
+        normal = keras.initializers.RandomNormal
+        across = normal(0.0, 1.0 / math.sqrt(latent))
+        self.mixing = self.add_weight(shape=(latent, self.planes), initializer=across, **fixed)
+        shape = (height, width, self.planes)
+        self.pictures = self.add_weight(shape=shape, initializer=normal(0.0, 1.0), **fixed)
+        self.strength = self.add_weight(shape=(self.planes, channels), initializer="zeros")
+
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+        x, latents = inputs
+        factors = tf.matmul(tf.cast(latents, x.dtype), self.mixing)
+        kernel = factors[:, :, None] * self.strength  # [N, planes, C]
+        height, width, planes = self.pictures.shape
+        pictures = tf.reshape(self.pictures, [1, height * width, planes])
+        noise = tf.matmul(pictures, kernel)
+        return x + tf.reshape(noise, tf.shape(x))
 
 
 class Generator(Translator):

@@ -26,19 +26,21 @@ What differs from the paper, and why:
                                                                 what others compare with
     latents from N(0, 1)                      uniform [-1, 1]   the same code's; no bounds to keep
     served: moving batch statistics           of the batch      no image depends on others
-    `adversarial`, `spectral_norm`, `ema`,    the defaults      additions that stabilise training
-    `conditional`
+    `adversarial`, `spectral_norm`, `r1`,     the defaults      additions that stabilise training
+    `diff_augment`, `ema`, `conditional`
+    `refine`, `noise_inputs`                  the defaults      without a convolution at their own
+                                                                size images are made of squares
     no batch normalisation in a                                 it would undo what bounds the
-    discriminator with `spectral_norm` or                       slope of the one, and mix the
-    the gradient penalty of "wgan"                              examples of the other
+    discriminator with `spectral_norm`, or                      slope of the one, and mix the
+    a gradient penalty ("wgan", `r1`)                           examples of the other
     He's start of a discriminator without     N(0, 0.02²)       which lets hardly anything through
-    batch normalisation
+    batch normalisation, and of `refine`
     in the small preset: "wgan", a rate of    bce, 2e-4         with so few channels the paper's
     1e-3, and an average of the weights                         loss makes all samples alike
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import keras
 import tensorflow as tf
@@ -49,7 +51,9 @@ from zoo import ranges
 from zoo.domain import Domain
 from zoo.layers import Norm, constant, convolution, float32_judge, scheduled
 from zoo.losses import adversarial, mean_gradient_penalty
-from zoo.models._generator import Generator, GeneratorRecipe, fitting_resolution
+from zoo.models._discriminator import diff_augment, lazy_r1
+from zoo.models._doubling import DoublingConv2D
+from zoo.models._generator import Generator, GeneratorRecipe, Noise, fitting_resolution
 from zoo.recipe import DataFacts, Phase
 from zoo.step import (
     adam,
@@ -65,7 +69,7 @@ from zoo.step import (
 )
 
 SIZES = (64, 128, 256)
-LATENT, MIXING = 1, 2  # purposes of the random numbers in a step
+LATENT, MIXING, REAL, FAKE, JUDGED = range(1, 6)  # purposes of the random numbers in a step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,11 +80,20 @@ class DcganRecipe(GeneratorRecipe):
         resolution: height and width of the images, 64, 128 or 256; 0 takes the largest that the
             data allow, 64 where there are none.
         largest: of resolution 0 no larger one than this; 0 sets no bound.
-        base_filters: channels of the generator's last layer but one.
+        base_filters: channels of the generator's last layer but one, which is at half the images'
+            size, or with `refine` at their own.
         discriminator_filters: channels of the discriminator's first layer.
         discriminator_rate: its learning rate; 0, as in the paper, takes `learning_rate`.
         adversarial: the loss; "wgan" comes with a gradient penalty.
         gradient_penalty: its weight, where the loss is "wgan".
+        r1: weight of the R1 penalty, half the discriminator's squared gradient at real images,
+            with any loss; 0 for none.
+        r1_every: updates between two with the R1 penalty, which then weighs as many times as much.
+        diff_augment: change what the discriminator sees at random; for few training images.
+        refine: 3×3 convolutions at each size above 4×4 in both networks, the images' own size
+            included; up-sampling is then by nearest neighbours. 0 has none, as the paper.
+        noise_inputs: pictures of white noise that the generator can mix into its features at each
+            size above 4×4, so that it need not make grain out of its latents; 0 has none.
         spectral_norm: divide the discriminator's kernels by their largest singular value.
         ema: decay, per step, of a moving average of the generator's weights, which is served then;
             0 serves the weights themselves.
@@ -98,6 +111,11 @@ class DcganRecipe(GeneratorRecipe):
     discriminator_rate: ranges.Rate = 0.0
     adversarial: Literal["bce", "lsgan", "hinge", "wgan"] = "bce"
     gradient_penalty: ranges.Weight = 10.0
+    r1: ranges.Weight = 0.0
+    r1_every: ranges.Count = 16
+    diff_augment: bool = False
+    refine: Annotated[int, ranges.Range(0, 8)] = 0
+    noise_inputs: Annotated[int, ranges.Range(0, 256)] = 0
     spectral_norm: bool = False
     ema: ranges.Fraction = 0.0
     conditional: bool = False
@@ -170,13 +188,15 @@ class DcganRecipe(GeneratorRecipe):
 
 
 def widths(side: int, filters: int) -> list[int]:
-    """Channels at side/2, side/4, … 4 pixels."""
+    """Channels at side/2, side/4, … 4 pixels: twice as many each, at most 16 times the first."""
     return [filters * min(2**n, 16) for n in range(side.bit_length() - 3)]
 
 
 def generator(recipe: DcganRecipe, channels: int) -> keras.Model:
     """`[N, latent + classes]` to images `[N, R, R, channels]` in [-1, 1]."""
     init = keras.initializers.RandomNormal(0.0, 0.02)
+    if recipe.refine:  # through so many layers the paper's start would let hardly anything pass
+        init = keras.initializers.HeNormal()
 
     def up(filters, stride, padding, **options):
         # No bias before batch normalisation, which has an offset; nor, as released, at the end.
@@ -184,34 +204,62 @@ def generator(recipe: DcganRecipe, channels: int) -> keras.Model:
             filters, 4, stride, padding, use_bias=False, kernel_initializer=init, **options
         )
 
-    inputs = keras.Input((recipe.latent + recipe.label_values,))
-    x = layers.Reshape((1, 1, inputs.shape[-1]))(inputs)
-    for level, filters in enumerate(reversed(widths(recipe.side, recipe.base_filters))):
-        x = up(filters, 2, "same")(x) if level else up(filters, 1, "valid")(x)
-        x = layers.ReLU()(Norm("batch")(x))
-    x = up(channels, 2, "same", activation="tanh", dtype="float32")(x)
-    return keras.Model(inputs, x, name="generator")
+    def same(filters, **options):
+        options |= dict(padding="same", use_bias=False, kernel_initializer=init)
+        return layers.Conv2D(filters, 3, **options)
+
+    latents = keras.Input((recipe.latent + recipe.label_values,))
+    x = layers.Reshape((1, 1, latents.shape[-1]))(latents)
+    # Up to the images' own size where there are convolutions to refine it, or to half of it.
+    largest = recipe.side * (2 if recipe.refine else 1)
+    for level, filters in enumerate(reversed(widths(largest, recipe.base_filters))):
+        if level == 0:
+            convolutions = [up(filters, 1, "valid")]
+        elif recipe.refine:
+            doubled = DoublingConv2D(filters, kernel_initializer=init)
+            convolutions = [doubled, *(same(filters) for _ in range(recipe.refine))]
+        else:
+            convolutions = [up(filters, 2, "same")]
+        for each in convolutions:
+            x = each(x)
+            if recipe.noise_inputs and level:
+                x = Noise(recipe.noise_inputs)([x, latents])
+            x = layers.ReLU()(Norm("batch")(x))
+    # To images.
+    last = {"activation": "tanh", "dtype": "float32"}
+    x = same(channels, **last)(x) if recipe.refine else up(channels, 2, "same", **last)(x)
+    return keras.Model(latents, x, name="generator")
 
 
 def discriminator(recipe: DcganRecipe, channels: int) -> keras.Model:
     """Images `[N, R, R, channels + classes]`, the classes as maps, to logits `[N, 1]`."""
-    normalised = not recipe.spectral_norm and recipe.adversarial != "wgan"
+    penalised = recipe.adversarial == "wgan" or recipe.r1 > 0
+    normalised = not recipe.spectral_norm and not penalised
     # Small weights without normalisation would let hardly anything through.
     if normalised:
         init = keras.initializers.RandomNormal(0.0, 0.02)
     else:
         init = keras.initializers.HeNormal()
 
-    def down(filters, stride, padding, bias, **options):
+    def apply(x, filters, size, stride, padding="same", bias=not normalised, **options):
         options |= dict(spectral_norm=recipe.spectral_norm, padding=padding, use_bias=bias)
-        return convolution(filters, 4, stride, kernel_initializer=init, **options)
+        return convolution(filters, size, stride, kernel_initializer=init, **options)(x)
 
-    inputs = keras.Input((recipe.side, recipe.side, channels + recipe.label_values))
-    x = inputs
-    for level, filters in enumerate(widths(recipe.side, recipe.discriminator_filters)):
-        x = down(filters, 2, "same", not normalised)(x)
-        x = layers.LeakyReLU(0.2)(Norm("batch")(x) if level and normalised else x)
-    x = layers.Flatten(dtype="float32")(down(1, 1, "valid", False, dtype="float32")(x))
+    inputs = x = keras.Input((recipe.side, recipe.side, channels + recipe.label_values))
+    # (channels, kernel, stride) of each layer: 3×3 ones where it refines, and those that halve.
+    if recipe.refine:
+        fine, *wide = widths(2 * recipe.side, recipe.discriminator_filters)
+        plan = []
+        for filters in wide:
+            plan += [(fine, 3, 1) for _ in range(recipe.refine)] + [(filters, 4, 2)]
+            fine = filters
+    else:
+        plan = [(filters, 4, 2) for filters in widths(recipe.side, recipe.discriminator_filters)]
+    for number, layer in enumerate(plan):
+        x = apply(x, *layer)
+        x = layers.LeakyReLU(0.2)(Norm("batch")(x) if number and normalised else x)
+    x = apply(x, 1, 4, 1, "valid", bias=False, dtype="float32")
+    x = layers.Flatten(dtype="float32")(x)
     return keras.Model(inputs, x, name="discriminator")
 
 
@@ -237,8 +285,8 @@ class DCGAN(Generator):
                 f"Received: {recipe.class_names}"
             )
         self.generator = generator(recipe, target.channels)
-        penalised = recipe.adversarial == "wgan" and recipe.gradient_penalty > 0
-        with float32_judge(penalised):
+        penalty = recipe.gradient_penalty if recipe.adversarial == "wgan" else 0.0
+        with float32_judge(penalty + recipe.r1 > 0):
             self.discriminator = discriminator(recipe, target.channels)
         self.network = self.generator
         if recipe.ema:
@@ -274,22 +322,29 @@ class DCGAN(Generator):
         latents = self._with_labels(random_normal(seeds, (recipe.latent,), LATENT), labels)
         loss = adversarial(recipe.adversarial)
 
-        def judge(images):
+        def judge(images, purpose=0):
+            if purpose and recipe.diff_augment:
+                images = diff_augment(images, seeds, purpose)
             return self.discriminator(self._with_labels(images, labels), training=True)
 
+        # The discriminator's update, inside the record of the generator's.
         with tf.GradientTape() as g_tape:
             fake = self.generator(latents, training=True)
             constant = tf.stop_gradient(fake)
             with tf.GradientTape() as d_tape:
                 # Batches of their own, as the authors found necessary (§3).
-                d_share = loss.real(judge(real)) + loss.fake(judge(constant))
+                d_share = loss.real(judge(real, REAL)) + loss.fake(judge(constant, FAKE))
                 objective = d_share
+                if recipe.r1:
+                    penalty = lazy_r1(judge, real, recipe.r1_every, seen)
+                    objective += scaled(recipe.r1 * penalty)
                 if recipe.adversarial == "wgan" and recipe.gradient_penalty:
                     penalty = mean_gradient_penalty(judge, real, constant, seeds, MIXING)
                     objective += scaled(recipe.gradient_penalty * penalty)
             weights = self.discriminator.trainable_variables
             descend(self.discriminator_optimizer, d_tape, objective, weights)
-            g_share = loss.generator(judge(fake))
+            # The generator's, judged by the new weights.
+            g_share = loss.generator(judge(fake, JUDGED))
         weights = self.generator.trainable_variables
         changed = descend(self.generator_optimizer, g_tape, g_share, weights)
         if recipe.ema:

@@ -41,6 +41,8 @@ What differs from the paper, and why:
     Adam's moments are forgotten once a level,    not said; their    one start a level; the fade's
     as it begins to fade in                       code also forgets  end changes no layer's task
                                                   them as it ends
+    `adversarial=bce` with `r1`,              the default        R1 on real images now and then
+    `diff_augment`                                               costs a fraction of WGAN-GP
     minibatch 16, 14, 6, 3 whatever the number    the same, one GPU  set batch_size for several
     of replicas
     toRGB of one level remains as the next        dropped            one checkpoint structure for
@@ -51,7 +53,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import keras
 import numpy as np
@@ -61,8 +63,19 @@ import zoo
 from zoo import ranges
 from zoo.domain import Domain
 from zoo.layers import float32_judge
-from zoo.losses import mean_gradient_penalty
-from zoo.models._equalised import Conv, Dense, downsample, minibatch_stddev, pixel_norm, upsample
+from zoo.losses import adversarial, mean_gradient_penalty
+from zoo.models._discriminator import diff_augment, lazy_r1
+from zoo.models._equalised import (
+    Conv,
+    Dense,
+    attach,
+    blend,
+    downsample,
+    leaky,
+    minibatch_stddev,
+    pixel_norm,
+    upsample,
+)
 from zoo.models._generator import Generator, GeneratorRecipe, fitting_resolution
 from zoo.recipe import DataFacts, Phase
 from zoo.step import (
@@ -74,10 +87,12 @@ from zoo.step import (
     new_share,
     random_normal,
     scaled,
+    unscaled,
 )
 
 SIZES = tuple(2**n for n in range(2, 11))  # 4 ... 1024
-CRITIC_LATENT, MIXING, GENERATOR_LATENT = 1, 2, 3  # purposes of the random numbers in a step
+# Purposes of the random numbers in a step.
+CRITIC_LATENT, MIXING, GENERATOR_LATENT, REAL, FAKE, JUDGED = range(1, 7)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +133,13 @@ class PgganRecipe(GeneratorRecipe):
         images: images shown in the whole run; the last level has what the others leave over.
             With other `steps` these three only say how the levels share them.
         n_critic: critic updates, each with images of its own, in one step.
-        gradient_penalty: weight of (|gradient| - 1)^2.
-        drift: weight of the squared score of real images.
+        adversarial: "wgan", with a gradient penalty and drift, or "bce", the non-saturating
+            logistic loss with the R1 penalty.
+        gradient_penalty: weight of (|gradient| - 1)^2, with "wgan".
+        drift: weight of the squared score of real images, with "wgan".
+        r1: weight of half the critic's squared gradient at real images, with "bce".
+        r1_every: updates between two with the R1 penalty, which then weighs as many times as much.
+        diff_augment: change what the critic sees at random; for few training images.
         ema: decay of the served generator's moving average, per step.
         spectral_norm: divide the critic's kernels by their spectral norm, not by He's constant.
     """
@@ -138,8 +158,12 @@ class PgganRecipe(GeneratorRecipe):
     stable_images: ranges.Count = 600_000
     images: Annotated[int, ranges.Range(0, below=10**12)] = 12_000_000
     n_critic: Annotated[int, ranges.Range(1, 1000)] = 1
+    adversarial: Literal["wgan", "bce"] = "wgan"
     gradient_penalty: ranges.Weight = 10.0
     drift: ranges.Weight = 1e-3
+    r1: ranges.Weight = 10.0
+    r1_every: ranges.Count = 16
+    diff_augment: bool = False
     ema: ranges.Fraction = 0.999
     spectral_norm: bool = False
 
@@ -257,27 +281,6 @@ class PgganRecipe(GeneratorRecipe):
                 phases.append(Growth(name, stable, batch, size, first=not fade))
             start = end
         return phases
-
-
-# Blocks. Images are [N, H, W, C].
-
-
-def leaky(x: tf.Tensor) -> tf.Tensor:
-    """LeakyReLU with slope 0.2."""
-    return tf.nn.leaky_relu(x, 0.2)
-
-
-def blend(old: tf.Tensor, new: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
-    """Fade from `old` (alpha 0) to `new` (alpha 1)."""
-    return old + (new - old) * tf.cast(alpha, new.dtype)
-
-
-def attach(network: keras.Model, **groups: list[keras.layers.Layer]) -> None:
-    """Give a network its layers, as lists and one by one: a checkpoint does not look into lists."""
-    for name, layers in groups.items():
-        setattr(network, name, layers)
-        for n, layer in enumerate(layers):
-            setattr(network, f"{name}_{n}", layer)
 
 
 # Networks. The float32 policy is the outer one: images and scores are float32 under any policy.
@@ -404,6 +407,7 @@ class PGGAN(Generator):
         for average, weight in self._averaged():
             average.assign(weight)
         self.network.trainable = False
+        self.adversarial = adversarial(recipe.adversarial)
         self.phase: Growth = dataclasses.replace(recipe.phases()[-1], fade=0)
         self.built = True
 
@@ -473,28 +477,40 @@ class PGGAN(Generator):
         return zip(served, self.generator.trainable_variables, strict=True)
 
     def _critic_update(self, real, seeds, alpha) -> dict[str, tf.Tensor]:
-        level = self.phase.level
-        latents = random_normal(seeds, (self.recipe.latent,), CRITIC_LATENT)
+        recipe, level = self.recipe, self.phase.level
+        latents = random_normal(seeds, (recipe.latent,), CRITIC_LATENT)
         fake = self.generator.images(latents, level, alpha)
         with tf.GradientTape() as tape:
             score = functools.partial(self.critic.scores, level=level, alpha=alpha, training=True)
-            real_scores, fake_scores = score(real), score(fake)
-            penalty = mean_gradient_penalty(score, real, fake, seeds, MIXING)
-            wasserstein = tf.reduce_mean(real_scores) - tf.reduce_mean(fake_scores)
-            drift = tf.reduce_mean(tf.square(real_scores))
-            loss = self.recipe.gradient_penalty * penalty - wasserstein + self.recipe.drift * drift
-            objective = scaled(loss)
+            real_scores = score(self._changed(real, seeds, REAL))
+            fake_scores = score(self._changed(fake, seeds, FAKE))
+            if recipe.adversarial == "wgan":
+                penalty = mean_gradient_penalty(score, real, fake, seeds, MIXING)
+                wasserstein = tf.reduce_mean(real_scores) - tf.reduce_mean(fake_scores)
+                drift = tf.reduce_mean(tf.square(real_scores))
+                loss = recipe.gradient_penalty * penalty - wasserstein + recipe.drift * drift
+                objective = scaled(loss)
+                logs = {"critic": loss, "wasserstein": wasserstein, "penalty": penalty}
+            else:
+                share = self.adversarial.real(real_scores) + self.adversarial.fake(fake_scores)
+                seen = batches_seen(self.critic_optimizer)
+                penalty = lazy_r1(score, real, recipe.r1_every, seen) if recipe.r1 else 0.0
+                objective = share + scaled(recipe.r1 * penalty)
+                logs = {"critic": unscaled(share)}
         self._apply(self.critic, self.critic_optimizer, tape, objective)
-        return {"critic": loss, "wasserstein": wasserstein, "penalty": penalty}
+        return logs
+
+    def _changed(self, images, seeds, purpose: int) -> tf.Tensor:
+        return diff_augment(images, seeds, purpose) if self.recipe.diff_augment else images
 
     def _generator_update(self, seeds, alpha) -> tuple[tf.Tensor, tf.Tensor | bool]:
         level = self.phase.level
         latents = random_normal(seeds, (self.recipe.latent,), GENERATOR_LATENT)
         with tf.GradientTape() as tape:
-            fake = self.generator.images(latents, level, alpha)
-            loss = -tf.reduce_mean(self.critic.scores(fake, level, alpha))
-            objective = scaled(loss)
-        return loss, self._apply(self.generator, self.generator_optimizer, tape, objective)
+            fake = self._changed(self.generator.images(latents, level, alpha), seeds, JUDGED)
+            objective = self.adversarial.generator(self.critic.scores(fake, level, alpha))
+        changed = self._apply(self.generator, self.generator_optimizer, tape, objective)
+        return unscaled(objective), changed
 
     def _apply(
         self, network, optimizer, tape: tf.GradientTape, objective: tf.Tensor
@@ -519,14 +535,14 @@ class PGGAN(Generator):
     def training_flops(  # type: ignore[override]
         self, phase: Growth, sides: tuple[int, ...]
     ) -> float:
-        """Operations of one step: four generator passes, and 14 of the critic per critic update.
-
-        A backward pass counts as two forward ones; the penalty's second derivative doubles them.
-        """
+        """Operations of one step; a backward pass counts as two forward ones, a penalty as six."""
         level, channels = phase.level, self.target.channels
         make = forward_flops(lambda z: self.generator.images(z, level, None), (self.recipe.latent,))
         judge = forward_flops(
             lambda x: self.critic.scores(x, level, None), (phase.size, phase.size, channels)
         )
-        n = self.recipe.n_critic
-        return phase.batch_size / n * (n * (make + 12.0 * judge) + 3.0 * make + 2.0 * judge)
+        n, often = self.recipe.n_critic, 1.0
+        if self.recipe.adversarial == "bce":
+            often = 1.0 / self.recipe.r1_every if self.recipe.r1 else 0.0
+        update = make + (6.0 + 6.0 * often) * judge
+        return phase.batch_size / n * (n * update + 3.0 * make + 2.0 * judge)
