@@ -17,7 +17,7 @@ define need
   command -v $(1) >/dev/null || { echo "$(1) is missing: sudo apt-get install $(2)"; exit 1; }; }
 endef
 
-.PHONY: demo test test-cpus test-lowest lint learn distributed fuzz table docs tutorials \
+.PHONY: demo test slow test-cpus test-lowest lint learn distributed fuzz table docs tutorials \
   browser verify-weights verify-physics bazel bazel-light dist install clean
 
 demo: install
@@ -62,6 +62,10 @@ lint: install
 # Every model trains until it beats a baseline; writes docs/results.md and its pictures.
 learn: install
 	@$(PYTHON) -m pytest -q -s -m learn tests/tools/learn_test.py
+
+# What takes a minute or so each: runs that are killed, or go on.
+slow: install
+	@$(PYTHON) -m pytest -q -m slow tests
 
 # Every model in two processes, against one; and one of two that is killed and started again.
 distributed: install

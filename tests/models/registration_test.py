@@ -203,6 +203,7 @@ def test_output_stays_on_its_source():
     assert np.abs(output + held_out).mean() < 0.35 * np.abs(held_out).mean()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_registration(tmp_path, data_dir):
     """Stopped after a checkpoint and resumed, R and its optimizer included."""
     options = [
