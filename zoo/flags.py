@@ -88,6 +88,9 @@ _TABLE = {
         _Flag("output", "PATH", "plan preview evaluate predict generate export",
               "folder to write; plan: a file (default plan.json)"),
         _Flag("to", "DIR", "publish", "folder of the repository, new or empty"),
+        _Flag("engine", "auto|keras|openvino", "predict",
+              "what runs the network; auto takes OpenVINO on a CPU where it is installed and "
+              "answers the same", "auto"),
         _Flag("deidentify", "", "predict",
               "remove identifying DICOM attributes (PS3.15 basic profile)"),
         _Flag("overwrite", "", "predict generate", "replace files that are there"),

@@ -37,10 +37,11 @@ def evaluate() -> int:
 def predict() -> int:
     source, output = asked.need("input", "output")
     entries = asked.members()
-    from zoo.inference import predict
+    from zoo.inference import engines, predict
 
     # The files, by the model or by a mean.
     model = asked.built(*entries)
+    engine = engines.use(model, FLAGS.engine, lambda text: print(text, file=sys.stderr))
     if FLAGS.tta or len(entries) > 1:
         seen = f": each image {model.ways}" if FLAGS.tta else ""
         print(f"{model.note.capitalize()}{seen}.")
@@ -50,7 +51,7 @@ def predict() -> int:
         Path(output).expanduser(),
         deidentify=FLAGS.deidentify,
         overwrite=FLAGS.overwrite,
-        batch_size=FLAGS.batch_size or 1,
+        batch_size=FLAGS.batch_size or (1 if engine == "Keras" else engines.BATCH),
     )
     # What there is to say of them.
     for word, problems in (("warning", report.warnings), ("skipped", report.skipped)):

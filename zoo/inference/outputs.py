@@ -133,5 +133,8 @@ class Writer:
 
 
 def precision(model: Any) -> str:
-    """What a model computes in."""
-    return getattr(model, "precision", "float32")  # a model of somebody's own need not say
+    """What a model computes in, and by what where that is not Keras."""
+    # A model of somebody's own need not say.
+    found = getattr(model, "precision", "float32")
+    engine = getattr(getattr(model, "serve", None), "name", "")
+    return f"{found}, {engine}" if engine else found
