@@ -170,3 +170,27 @@ def test_kid_refuses_what_has_no_pairs():
     for real, fake in (((1, 3), (4, 3)), ((4, 3), (4, 2)), ((4, 3, 1), (4, 3, 1))):
         with pytest.raises(ValueError, match="kid: expected .*Received"):
             set_metrics.kid(np.ones(real), np.ones(fake))
+
+
+def test_octave_power_is_the_variance_in_each_octave():
+    white = 3.0 * _images(40, seed=0)
+    power = set_metrics.octave_power(white)
+    # Of white noise each octave has as much as it has frequencies, 9 a unit of area in all.
+    rings = np.pi * (0.5**2 - 0.25**2) * 4.0 ** -np.arange(4)
+    np.testing.assert_allclose(power, 9 * rings, rtol=0.1)
+    np.testing.assert_allclose(set_metrics.octave_power(2 * white + 50), 4 * power, rtol=1e-6)
+    assert set_metrics.octave_power(_images(4, 1, blur=1.0))[0] < 0.02 * power[0] / 9
+
+
+@pytest.mark.parametrize(("cycles", "octave"), [(25, 0), (12, 1), (6, 2), (3, 3)])
+def test_a_wave_is_in_its_octave(cycles, octave):
+    wave = np.cos(2 * np.pi * cycles * np.arange(64) / 64)
+    power = set_metrics.octave_power(np.tile(wave[None, :, None, None], (1, 1, 80, 1)))
+    assert power.argmax() == octave
+    # Half the amplitude squared, but for what the window spreads to the neighbours.
+    np.testing.assert_allclose(power[octave], 0.5, rtol=0.3)
+
+
+def test_octave_power_refuses_what_has_none():
+    with pytest.raises(ValueError, match=r"8 x 8 pixels or more. Received: \(2, 7, 64, 1\)"):
+        set_metrics.octave_power(np.zeros((2, 7, 64, 1)))

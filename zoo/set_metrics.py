@@ -112,6 +112,38 @@ def kid(real: np.ndarray, fake: np.ndarray) -> float:
     return float(within(real) + within(fake) - 2 * kernel(real, fake).mean())
 
 
+def octave_power(images: np.ndarray) -> np.ndarray:
+    """Mean power of images in each octave of spatial frequency, the finest first.
+
+    The octaves end at 1/2, 1/4, 1/8, … cycles a pixel; the last one holds at least two cycles an
+    image. Each channel less its mean is seen through a Hann window, without which the jump from
+    one edge of an image to the other would count as detail.
+
+    Args:
+        images: `[N, H, W, C]`, at least 8 x 8 pixels.
+
+    Returns:
+        `[octaves]`, in the images' unit squared, in proportion to their variance.
+
+    Raises:
+        ValueError: for other shapes.
+    """
+    images = np.asarray(images, np.float64)
+    if images.ndim != 4 or not len(images) or min(images.shape[1:3]) < 8:
+        raise ValueError(
+            f"octave_power: expected [N, H, W, C] of 8 x 8 pixels or more. Received: {images.shape}"
+        )
+    height, width = images.shape[1:3]
+    window = (np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[1:-1])[..., None]
+    mean = (window * images).sum((1, 2), keepdims=True) / window.sum()
+    spectrum = np.abs(np.fft.fft2(window * (images - mean), axes=(1, 2))) ** 2
+    power = spectrum.mean((0, 3)) / (height * width * np.sum(window**2))
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
+    octaves = int(np.log2(min(height, width))) - 2
+    ends = 0.5 / 2.0 ** np.arange(octaves)
+    return np.array([power[(radius <= end) & (radius > end / 2)].sum() for end in ends])
+
+
 def pair_similarity(images: np.ndarray, window: Window, *, seed: int = 0) -> float:
     """Mean MS-SSIM of 64 random pairs out of `[N, H, W, C]` (Odena et al. 2017).
 
