@@ -150,7 +150,12 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "sr/varied_mr",
         _SRGAN | {"steps": 4500, "pretrain_steps": 4500, "scale": 4, "crop": 96},
     ),
-    "srgan_mri_x2": ("srgan", "sr/varied_mr_scans", {"init": "srresnet_mri_x2"} | _ADVERSARIAL),
+    "srgan_mri_x2": (
+        "srgan",
+        "sr/varied_mr_scans",
+        # With 1e-2 even regions got lines.
+        {"init": "srresnet_mri_x2"} | _ADVERSARIAL | {"lambda_adversarial": 4e-3},
+    ),
     "srgan_mri_x4": (
         "srgan",
         "sr/varied_mr_scans",
