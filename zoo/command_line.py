@@ -8,7 +8,7 @@ from typing import Any
 from absl import flags, logging
 
 from zoo import __version__, registry
-from zoo.commands import about, data, learning, serving, using
+from zoo.commands import about, data, learning, reconstructing, serving, using
 from zoo.commands.asked import FLAGS, UsageError
 from zoo.errors import reason
 from zoo.flags import USED, help_text
@@ -25,6 +25,7 @@ _COMMANDS = {
     "generate": using.generate,
     "export": using.export,
     "publish": using.publish,
+    "reconstruct": reconstructing.reconstruct,
     "serve": serving.serve,
 }
 

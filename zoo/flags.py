@@ -18,6 +18,7 @@ COMMANDS = {
     "generate": "write new images from a generator",
     "export": "write a SavedModel for TF Serving",
     "publish": "write a model as a Hugging Face repository",
+    "reconstruct": "images of sinograms or k-space, by physics: NPY in HU, and records.json",
     "serve": "answer requests over HTTP as TF Serving does",
 }
 _TRAINED = "evaluate predict generate export publish serve"
@@ -43,9 +44,9 @@ _TABLE = {
     "Which model and data": [
         _Flag("model", "NAME", f"describe plan train {_TRAINED}",
               "a model, a pretrained model, or the folder of a run (~ is home)"),
-        _Flag("dataset", "NAME[/CFG]", f"describe {_RECIPE}",
+        _Flag("dataset", "NAME[/CFG]", f"describe reconstruct {_RECIPE}",
               "a data set; for `folder`, --input names your files"),
-        _Flag("data_dir", "DIR", f"describe {_BUILT}",
+        _Flag("data_dir", "DIR", f"describe reconstruct {_BUILT}",
               "where data sets are kept (default: ~/tensorflow_datasets)"),
         _Flag("workdir", "DIR", f"train {_TRAINED}",
               "the run's folder (default: runs/MODEL-DATASET)"),
@@ -68,7 +69,7 @@ _TABLE = {
         _Flag("steps", "N", "plan train", "optimisation steps of the whole run, growing included"),
         _Flag("batch_size", "N", "plan train predict serve",
               "images in a step, over all replicas; predict, serve: images at once"),
-        _Flag("seed", "N", f"plan train {_TRAINED}",
+        _Flag("seed", "N", f"plan train reconstruct {_TRAINED}",
               "of weights, data order, augmentation and noise (default 0)", None, 0),
         _Flag("precision", "auto|float32|bfloat16|float16", f"plan train {_TRAINED}",
               "what the network computes in", "auto"),
@@ -84,8 +85,8 @@ _TABLE = {
               "any other field of the recipe (repeatable); `describe` lists them"),
     ],
     "What goes in and out": [
-        _Flag("input", "PATH", f"plan {_BUILT} predict", "file or folder to read"),
-        _Flag("output", "PATH", "plan preview evaluate predict generate export",
+        _Flag("input", "PATH", f"plan {_BUILT} predict reconstruct", "file or folder to read"),
+        _Flag("output", "PATH", "plan preview evaluate predict generate export reconstruct",
               "folder to write; plan: a file (default plan.json)"),
         _Flag("to", "DIR", "publish", "folder of the repository, new or empty"),
         _Flag("engine", "auto|keras|openvino", "predict",
@@ -93,16 +94,24 @@ _TABLE = {
               "answers the same", "auto"),
         _Flag("deidentify", "", "predict",
               "remove identifying DICOM attributes (PS3.15 basic profile)"),
-        _Flag("overwrite", "", "predict generate", "replace files that are there"),
+        _Flag("overwrite", "", "predict generate reconstruct", "replace files that are there"),
         _Flag("tta", "", "evaluate predict",
               "mean over mirror images and turns as in training"),
         _Flag("ensemble", "NAME,NAME", "evaluate predict",
               "the mean of these models or runs (no --model)"),
-        _Flag("split", "NAME", "evaluate", "train, validation or test (default test)", "test"),
-        _Flag("limit", "N", "evaluate", "the first N images only"),
+        _Flag("split", "NAME", "evaluate reconstruct",
+              "train, validation or test (default test)", "test"),
+        _Flag("limit", "N", "evaluate reconstruct", "the first N images only"),
         _Flag("count", "N", "generate", "how many images (default 16)", 16),
         _Flag("label", "NAME", "generate",
               "their class, of a conditional model (default: all in turn)"),
+    ],
+    "How to reconstruct": [
+        _Flag("method", "NAME", "reconstruct", "fbp, zero_filled or tv (default)", "tv"),
+        _Flag("lam", "RULE", "reconstruct",
+              "weight of tv: a number, sure, holdout or discrepancy (docs/reconstruction.md)"),
+        _Flag("photons", "PHOTONS", "reconstruct", "of a ray before the object: the noise of CT"),
+        _Flag("sigma", "SIGMA", "reconstruct", "or the noise's standard deviation"),
     ],
     "How to serve": [
         _Flag("host", "ADDRESS", "serve",
@@ -141,7 +150,7 @@ _END = "--version says which one this is. Exit codes: 0 done, 1 failed, 2 wrong 
 def help_text() -> str:
     """What `--help` prints."""
     lines = [_EXAMPLES, "Commands"]
-    lines += [f"  {name:<11}{text}" for name, text in COMMANDS.items()]
+    lines += [f"  {name:<12}{text}" for name, text in COMMANDS.items()]
     for title, rows in _TABLE.items():
         lines += ["", title]
         for flag in rows:

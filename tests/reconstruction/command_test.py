@@ -1,0 +1,150 @@
+"""`reconstruct` as users run it: data sets, and files of their own of every kind."""
+
+import json
+import re
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from zoo import command_line
+from zoo.physics import mri, radon, tomography
+from zoo.reconstruction import measured
+
+
+def disc(size):
+    axis = np.linspace(-1, 1, size)
+    return (np.hypot(axis, axis[:, None]) < 0.7).astype(np.float32)
+
+
+def run(*flags):
+    return command_line.main(["zoo", "reconstruct", *map(str, flags)])
+
+
+@pytest.mark.parametrize("dataset, quick", [("ct_recon", "fbp"), ("mri_recon", "zero_filled")])
+def test_a_data_set(dataset, quick, data_dir, tmp_path, capsys):
+    base = [f"--dataset={dataset}/phantom_tiny", f"--data_dir={data_dir}", "--limit=1"]
+    lam = 1.0 if dataset == "ct_recon" else 0.005
+    assert run(*base, f"--output={tmp_path / 'quick'}", f"--method={quick}") == 0
+    assert run(*base, f"--output={tmp_path / 'tv'}", f"--lam={lam}") == 0
+    assert "PSNR" in capsys.readouterr().out
+    found = {}
+    for name in ("quick", "tv"):
+        (found[name],) = json.loads((tmp_path / name / "records.json").read_text())["images"]
+        image = np.load(tmp_path / name / f"{found[name]['name']}.npy")
+        assert image.dtype == np.float32 and image.ndim == 2
+    assert found["tv"]["psnr"] > found["quick"]["psnr"] + 0.5
+    assert found["tv"]["gap"] <= 1e-4 and found["tv"]["lam"] == lam
+    # Results are not replaced unasked.
+    assert run(*base, f"--output={tmp_path / 'tv'}", "--method=fbp") == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+GEOMETRY = {"size": 24, "spacing_mm": 8.0}
+
+
+def test_own_sinograms_are_in_hu(tmp_path, capsys):
+    beam = tomography.ParallelBeam(24, 8.0, 40)
+    hu = np.stack([1000 * disc(24) - 1000, 1100 * disc(24) - 1000])
+    np.save(tmp_path / "scan.npy", beam.forward(radon.hu_to_attenuation(hu)))
+    (tmp_path / "scan.yaml").write_text(yaml.safe_dump({"kind": "parallel", **GEOMETRY}))
+    assert run(f"--input={tmp_path}/scan.npy", "--method=fbp", f"--output={tmp_path}/out") == 0
+    assert "Wrote 2 images" in capsys.readouterr().out
+    for number in range(2):
+        image = np.load(tmp_path / "out" / f"scan_{number:04d}.npy")
+        assert image[9:15, 9:15].mean() == pytest.approx(100 * number, abs=15)
+
+
+def kinds():
+    fan = {"detector_mm": 12.0, "source_mm": 200.0, "source_to_detector_mm": 350.0}
+    angles = np.arange(30) * 12.0
+    maps = np.stack([1 + 0 * disc(16), np.linspace(0, 1, 16) * 1j + 0 * disc(16)])
+    lines = np.arange(16) % 3 > 0
+    places = mri.radial(9, 16, 2.0)
+    return {
+        "fan": (tomography.FanBeam(views=np.deg2rad(angles), detectors=60, **GEOMETRY, **fan),
+                {**GEOMETRY, **fan, "angles_deg": angles.tolist()}, {}),
+        "cartesian": (mri.CartesianMRI(lines), {}, {}),
+        "cartesian, coils": (mri.CartesianMRI(lines, maps=maps), {}, {"maps": maps}),
+        "non_cartesian": (mri.NonCartesianMRI((16, 16), 2.0, places),
+                          {"size": [16, 16], "spacing_mm": 2.0}, {"trajectory": places}),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("slices", [0, 2])
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+@pytest.mark.parametrize("kind", ["fan", "cartesian", "cartesian, coils", "non_cartesian"])
+def test_own_files_and_their_operators(kind, suffix, slices, tmp_path):
+    operator, fields, arrays = kinds()[kind]
+    image = 0.01 * disc(operator.domain_shape[0])
+    y = operator.forward(np.stack([image] * slices) if slices else image).numpy()
+    path = tmp_path / f"scan{suffix}"
+    if suffix == ".npz":
+        np.savez(path, measured=y, **arrays)
+    else:
+        with h5py.File(path, "w") as file:
+            for name, values in {"measured": y, **arrays}.items():
+                file[name] = values
+    path.with_suffix(".yaml").write_text(yaml.safe_dump({"kind": kind.split(",")[0], **fields}))
+    found, same = measured.of_file(path)
+    assert found.shape == (max(slices, 1), *operator.range_shape) == (len(found), *same.range_shape)
+    np.testing.assert_allclose(same.forward(image), found[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        (None, "scan.yaml: expected the geometry of scan.npy"),
+        ({"kind": "cone"}, "expected kind parallel.*cone"),
+        ({"kind": "parallel", "size": 8}, "expected of parallel .*Received: size"),
+        ({"kind": "parallel", "pixels": 8, **GEOMETRY}, "expected of parallel .*pixels"),
+        ({"kind": "parallel", **GEOMETRY, "angles_deg": [1, 2]}, "angles_deg: expected 6 angles"),
+        (
+            {"kind": "parallel", "size": "a", "spacing_mm": 1},
+            "scan.yaml: expected a number as size",
+        ),
+        ({"kind": "non_cartesian", "size": [8, 8], "spacing_mm": 1}, "trajectory: expected an"),
+    ],
+)
+def test_bad_geometries_are_refused(fields, words, tmp_path, capsys):
+    np.save(tmp_path / "scan.npy", np.zeros((6, 9)))
+    if fields:
+        (tmp_path / "scan.yaml").write_text(yaml.safe_dump(fields))
+    assert run(f"--input={tmp_path}/scan.npy", f"--output={tmp_path}/out") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+
+    assert re.search(words, line) and "Received: " in line
+
+
+def test_bad_files_are_refused(tmp_path):
+    for name, content in (("a.npy", b"no"), ("a.npz", b"no"), ("a.h5", b"no"), ("a.txt", b"no")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}: expected .*Received: "):
+            measured.of_file(tmp_path / name)
+    np.savez(tmp_path / "b.npz", image=np.zeros(3))
+    with pytest.raises(ValueError, match="b.npz: expected an array `measured`"):
+        measured.of_file(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ((), "--output"),
+        (("--output=x",), "expected --dataset, or --input"),
+        (("--output=x", "--input=a.npy", "--method=tw"), "method: expected fbp"),
+        (("--output=x", "--input=a.npy", "--method=fbp", "--lam=3"), "fbp takes none of --lam"),
+        (("--output=x", "--input=a.npy", "--photons=many"), "photons: expected a number"),
+        (("--output=x", "--input=a.npy", "--model=unit"), "--model"),
+    ],
+)
+def test_wrong_usage(flags, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*flags) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_data_set_of_other_images_is_refused(data_dir, tmp_path, capsys):
+    dataset = "--dataset=ct_recon/phantom_fbp_tiny"
+    assert run(dataset, f"--data_dir={data_dir}", f"--output={tmp_path}/out") == 1
+    assert "dataset: expected sinograms of ct_recon" in capsys.readouterr().err

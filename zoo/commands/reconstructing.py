@@ -1,0 +1,115 @@
+"""`reconstruct`: images of measurements, by physics."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.commands import asked
+from zoo.commands.asked import FLAGS, UsageError
+
+
+def reconstruct() -> int:
+    (output,) = asked.need("output")
+    if bool(FLAGS.dataset) == bool(FLAGS.input):
+        raise UsageError(
+            "reconstruct: expected --dataset, or --input with a file of yours. "
+            f"Received: {FLAGS.dataset or 'neither'}"
+        )
+    options = _options()
+    from zoo.atomic import replacing, write_json
+    from zoo.reconstruction.measured import in_unit
+    from zoo.reconstruction.reconstruct import reconstruct as solve
+
+    folder = Path(output).expanduser()
+    if (folder / "records.json").exists() and not FLAGS.overwrite:
+        raise UsageError(f"output: {folder} has results; --overwrite replaces them.")
+    folder.mkdir(parents=True, exist_ok=True)
+    records = []
+    for name, measured, operator, unit, target, window in _measurements():
+        # The image, and what it is worth where the truth is known.
+        image, record = solve(measured, operator, FLAGS.method, **options, **_bar(name))
+        values = in_unit(image, unit)
+        fields = {"name": name, **record.to_dict()} | _measured(values, target, window)
+        with replacing(folder / f"{name}.npy") as path, path.open("wb") as file:
+            np.save(file, values)
+        records.append(fields)
+        print(_line(fields))
+    write_json(folder / "records.json", {"images": records})
+    print(f"Wrote {len(records)} images and records.json to {folder}")
+    return 0 if all(record["converged"] for record in records) else 1
+
+
+def _options() -> dict[str, Any]:
+    """What the method takes, of the flags."""
+    from zoo.reconstruction.reconstruct import METHODS
+
+    if FLAGS.method not in METHODS:
+        raise UsageError(f"method: expected {', '.join(METHODS)}. Received: {FLAGS.method}")
+    given = {name: getattr(FLAGS, name) for name in ("lam", "photons", "sigma")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and FLAGS.method != "tv":
+        raise UsageError(f"{FLAGS.method} takes none of --lam, --photons, --sigma.")
+    for name, value in given.items():
+        try:
+            given[name] = float(value)
+        except ValueError:
+            if name != "lam":
+                raise UsageError(f"{name}: expected a number. Received: {value}") from None
+    if FLAGS.method == "tv":
+        given["seed"] = FLAGS.seed or 0
+    return given
+
+
+def _measurements():
+    """Name, measurement, operator, unit, and where they are known the target and its window."""
+    from zoo.reconstruction import measured
+
+    if FLAGS.input:
+        path = Path(FLAGS.input).expanduser()
+        values, operator = measured.of_file(path)
+        for number, one in enumerate(values[: FLAGS.limit]):
+            name = path.stem if len(values) == 1 else f"{path.stem}_{number:04d}"
+            yield name, one, operator, "HU", None, None
+        return
+    from zoo.data import batches, facts, prepare
+    from zoo.recipe import Recipe
+
+    recipe = Recipe.preset("paper")
+    builder = prepare.load_builder(FLAGS.dataset, asked.path("data_dir"), recipe, None)
+    domain = facts.data_facts(builder, recipe).target
+    examples = batches.eval_dataset(builder, FLAGS.split, FLAGS.limit)
+    for number, (example, one, operator) in enumerate(measured.of_examples(builder, examples)):
+        name, target = f"{FLAGS.split}_{number:04d}", example["target"][..., 0]
+        yield name, one, operator, domain.unit, target, domain.window
+
+
+def _bar(name: str) -> dict[str, Any]:
+    """Progress on a terminal, of a method that iterates."""
+    if FLAGS.method != "tv" or not sys.stderr.isatty():
+        return {}
+
+    def progress(done: int, gap: float) -> None:
+        print(f"\r{name}: {done} iterations, gap {gap:.1e} ", end="", file=sys.stderr, flush=True)
+
+    return {"progress": progress}
+
+
+def _measured(values: np.ndarray, target: np.ndarray | None, window) -> dict[str, float]:
+    if target is None:
+        return {}
+    from zoo import metrics
+
+    pair = np.clip(values, *window)[..., None], target[..., None]
+    return {"psnr": float(metrics.psnr(*pair, window)), "ssim": float(metrics.ssim(*pair, window))}
+
+
+def _line(fields: dict[str, Any]) -> str:
+    parts = [f"{fields['seconds']:.1f} s"]
+    if fields["gap"] is not None:
+        parts.append(f"gap {fields['gap']:.1e} after {fields['iterations']} iterations")
+        parts.append(f"lam {fields['lam']:.4g} ({fields['why']})")
+    if "psnr" in fields:
+        parts.insert(0, f"PSNR {fields['psnr']:.2f} dB, SSIM {fields['ssim']:.3f}")
+    return f"{fields['name']}: {', '.join(parts + fields['notes'])}"

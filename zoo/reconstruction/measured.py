@@ -1,0 +1,178 @@
+"""Measurements with their operators: of a data set, and of the user's own files.
+
+An own file is NPY with the measurement alone, or NPZ or HDF5 with it under the name `measured`, and
+perhaps `maps`, complex `[coils, H, W]` (`zoo.physics.coils` estimates them), and `trajectory` in
+1/mm, `[..., 2]`. Its shape is that of the operator (`zoo.physics.tomography`, `zoo.physics.mri`),
+or with a dimension of slices before. A YAML file of the same name beside it says the geometry:
+`kind`, and the arguments of the operator:
+
+    parallel       size, spacing_mm, perhaps detector_mm; half a turn, or angles_deg
+    fan            size, spacing_mm, detector_mm, source_mm, source_to_detector_mm; a whole turn, or
+                   angles_deg
+    cartesian      none: what is zero in all slices and coils was not measured
+    non_cartesian  size (H, W) and spacing_mm, and a `trajectory` in the file
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import yaml
+
+from zoo.physics import coils, mri, radon, tomography
+from zoo.physics.fourier import from_channels
+from zoo.physics.operators import Operator
+
+SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
+_NAMES = ("measured", "maps", "trajectory")
+_FIELDS = {
+    "parallel": {"size", "spacing_mm", "detector_mm", "angles_deg"},
+    "fan": {
+        "size",
+        "spacing_mm",
+        "detector_mm",
+        "source_mm",
+        "source_to_detector_mm",
+        "angles_deg",
+    },
+    "cartesian": set(),
+    "non_cartesian": {"size", "spacing_mm"},
+}
+_OPTIONAL = {"detector_mm", "angles_deg"}
+
+
+def of_file(path: Path) -> tuple[np.ndarray, Operator]:
+    """The measurements of a file, one a slice, and their operator.
+
+    Returns:
+        `[slices, *operator.range_shape]`, and the operator.
+
+    Raises:
+        ValueError: for another kind of file, or a geometry that is not as described.
+        OSError: for a file that is missing.
+    """
+    arrays = _arrays(path)
+    beside = path.with_suffix(".yaml")
+    if not beside.is_file():
+        raise FileNotFoundError(
+            f"{beside}: expected the geometry of {path.name}. Received: no file"
+        )
+    try:
+        fields = yaml.safe_load(beside.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{beside.name}: expected YAML. Received: {error}") from error
+    kind = fields.pop("kind", None) if isinstance(fields, dict) else None
+    if kind not in _FIELDS:
+        raise ValueError(f"{beside.name}: expected kind {', '.join(_FIELDS)}. Received: {kind}")
+    needed = _FIELDS[kind] - (_OPTIONAL if kind == "parallel" else {"angles_deg"})
+    if not needed <= set(fields) <= _FIELDS[kind]:
+        raise ValueError(
+            f"{beside.name}: expected of {kind} {', '.join(sorted(_FIELDS[kind])) or 'no field'}. "
+            f"Received: {', '.join(sorted(fields)) or 'none'}"
+        )
+    for field, value in fields.items():
+        several = {"angles_deg": 1, "size": int(kind == "non_cartesian")}.get(field, 0)
+        array = np.asarray(value)
+        if array.dtype.kind not in "iuf" or array.ndim != several:
+            expected = "numbers" if several else "a number"
+            raise ValueError(f"{beside.name}: expected {expected} as {field}. Received: {value}")
+    try:
+        return _with_operator(kind, fields, arrays)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+
+
+def of_examples(builder: Any, examples: Iterator[dict]) -> Iterator[tuple[dict, Any, Operator]]:
+    """The examples of a data set of sinograms or k-space, each with measurement and operator.
+
+    Raises:
+        ValueError: for a data set of other images.
+    """
+    metadata = dict(builder.info.metadata or {})
+    if metadata.get("source", {}).get("unit") == "line integral":
+        beam = tomography.ParallelBeam(**metadata["parallel_beam"])
+        for example in examples:
+            yield example, example["source"][..., 0], beam
+        return
+    if builder.name != "mri_recon":
+        raise ValueError(
+            "dataset: expected sinograms of ct_recon or k-space of mri_recon. "
+            f"Received: {builder.info.full_name}"
+        )
+    for example in examples:
+        height, width, channels = example["source"].shape
+        pairs = example["source"].reshape(height, width, channels // 2, 2).transpose(2, 0, 1, 3)
+        kspace = from_channels(pairs)
+        yield example, *_cartesian(kspace if len(kspace) > 1 else kspace[0])
+
+
+def in_unit(image: np.ndarray, unit: str = "HU") -> np.ndarray:
+    """Attenuation in HU, or as LoDoPaB-CT has it; of complex signal the magnitude."""
+    if np.iscomplexobj(image):
+        return np.abs(image).astype(np.float32)
+    if unit == "normalised attenuation":
+        return (image / 0.08135858).astype(np.float32)  # of 3071 HU, in 1/mm
+    return radon.attenuation_to_hu(image)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path.name}: expected {', '.join(SUFFIXES)}. Received: {path.suffix}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a measurement. Received: no file")
+    try:
+        if path.suffix.lower() == ".npy":
+            return {"measured": np.load(path, allow_pickle=False)}
+        if path.suffix.lower() == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                found = {name: file[name] for name in _NAMES if name in file}
+        else:
+            with h5py.File(path) as file:
+                found = {name: file[name][()] for name in _NAMES if name in file}
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path.name}: expected a readable file. Received: {error}") from error
+    if "measured" not in found:
+        raise ValueError(f"{path.name}: expected an array `measured`. Received: none")
+    return found
+
+
+def _with_operator(kind: str, fields: dict, arrays: dict) -> tuple[np.ndarray, Operator]:
+    """Measurements `[slices, …]` and the operator of a geometry."""
+    measured, maps = arrays["measured"], arrays.get("maps")
+    if not np.isfinite(measured).all():
+        raise ValueError("measured: expected finite values. Received: others")
+    if kind == "cartesian":
+        slices = measured.reshape(-1, *measured.shape[-2 if maps is None else -3 :])
+        seen = np.abs(slices).sum(tuple(range(slices.ndim - 2))) > 0
+        return slices, mri.CartesianMRI(seen, maps=maps)
+    if kind == "non_cartesian":
+        if "trajectory" not in arrays:
+            raise ValueError("trajectory: expected an array beside `measured`. Received: none")
+        size = tuple(fields["size"])
+        operator: Operator = mri.NonCartesianMRI(
+            size, fields["spacing_mm"], arrays["trajectory"], maps
+        )
+        return measured.reshape(-1, *operator.range_shape), operator
+    if measured.ndim not in (2, 3) or np.iscomplexobj(measured):
+        raise ValueError(
+            "measured: expected real (views, detectors), or slices before. "
+            f"Received: {measured.dtype} {measured.shape}"
+        )
+    views, detectors = measured.shape[-2:]
+    angles = fields.pop("angles_deg", None)
+    if angles is not None and len(angles) != views:
+        raise ValueError(f"angles_deg: expected {views} angles. Received: {len(angles)}")
+    turn = views if angles is None else np.deg2rad(angles)
+    beam = tomography.ParallelBeam if kind == "parallel" else tomography.FanBeam
+    return measured.reshape(-1, views, detectors), beam(views=turn, detectors=detectors, **fields)
+
+
+def _cartesian(kspace: np.ndarray) -> tuple[np.ndarray, Operator]:
+    """K-space `[H, W]`, or of coils `[coils, H, W]` whose maps are estimated, and its operator."""
+    if kspace.ndim == 2:
+        return kspace, mri.CartesianMRI(np.abs(kspace) > 0)
+    calibration = min(24, *kspace.shape[1:])
+    maps = coils.espirit(kspace, calibration)
+    return kspace, mri.CartesianMRI(np.abs(kspace).sum(0) > 0, maps=maps)
