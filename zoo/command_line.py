@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"zoo-medical {__version__}")
         return 0
     if FLAGS.help or not arguments or arguments == ["help"]:
-        print(help_text())
+        print(help_text(arguments[0] if arguments else ""))
         return 0 if FLAGS.help or arguments else 2
     command, *rest = arguments
     if command not in _COMMANDS:

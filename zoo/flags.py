@@ -121,7 +121,6 @@ _TABLE = {
         _Flag("body_mib", "N", "serve", "MiB that a request may have (default 256)", 256),
     ],
 }  # fmt: skip
-_OF_TRAINING = [flag.name for flag in _TABLE["How to train"]]
 _ALL = list(itertools.chain.from_iterable(_TABLE.values()))
 USED: dict[str, list[str]] = {name: [] for name in COMMANDS}  # the flags of each command
 for _flag in _ALL:
@@ -147,24 +146,26 @@ Examples
 _END = "--version says which one this is. Exit codes: 0 done, 1 failed, 2 wrong usage."
 
 
-def help_text() -> str:
-    """What `--help` prints."""
-    lines = [_EXAMPLES, "Commands"]
-    lines += [f"  {name:<12}{text}" for name, text in COMMANDS.items()]
+def help_text(command: str = "") -> str:
+    """What `--help` prints: examples and commands; behind a command, its flags."""
+    if command not in COMMANDS:
+        lines = [_EXAMPLES, "Commands (python cli.py COMMAND --help lists what each takes)"]
+        lines += [f"  {name:<12}{text}" for name, text in COMMANDS.items()]
+        return "\n".join([*lines, "", _END])
+    lines = [f"{command}: {COMMANDS[command]}"]
     for title, rows in _TABLE.items():
-        lines += ["", title]
-        for flag in rows:
+        taken = [flag for flag in rows if command in flag.commands.split()]
+        if taken:
+            lines += ["", title]
+        for flag in taken:
             lines += _help_lines(flag)
     return "\n".join([*lines, "", _END])
 
 
 def _help_lines(flag: _Flag) -> list[str]:
-    """A flag, and beside it its text, which begins with the only one or two that take it."""
-    text, commands = flag.text, flag.commands.split()
-    if len(commands) <= 2 and flag.name not in _OF_TRAINING:
-        text = f"{', '.join(commands)}: {text}"
+    """A flag, and beside it its text."""
     shown = f"  --{flag.name}={flag.value}" if flag.value else f"  --{flag.name}"
-    beside = textwrap.wrap(text, 68)
+    beside = textwrap.wrap(flag.text, 68)
     if len(shown) > 22:  # such as a long choice: the text stands below
         return [shown, *(f"{'':<24}{line}" for line in beside)]
     return [f"{shown:<24}{beside[0]}", *(f"{'':<24}{line}" for line in beside[1:])]
