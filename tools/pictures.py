@@ -9,6 +9,7 @@ MY_DATA is what `examples/simulate_low_dose.py` made, DENOISED what `predict` ma
 BRAIN is a brain MR volume. ADDRESS is that of a running `zoo serve`, whose page is given FILE.
 """
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -72,7 +73,9 @@ def page(address: str, path: str) -> None:
     options = webdriver.ChromeOptions()
     for flag in ("--headless=new", "--no-sandbox", "--window-size=1400,840"):
         options.add_argument(flag)
-    with webdriver.Chrome(options=options) as browser:
+    # Named, so that Selenium does not look for one in the network.
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    with webdriver.Chrome(options=options, service=service) as browser:
         browser.get(address)
         browser.find_element(By.ID, "files").send_keys(str(Path(path).resolve()))
         viewer = browser.find_element(By.ID, "viewer")
