@@ -9,7 +9,7 @@ scans that no weights were trained on and that are none of `tools/scans.yaml`. N
 
 import argparse
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -91,28 +91,33 @@ def real(folder: Path) -> Iterator[tuple[str, np.ndarray, float]]:
 
 
 def report(model: Translator, images: list[Case]) -> None:
-    """Print PSNR over BM3D, structure in the error, and noise left by octave, of each and all."""
+    """Print PSNR over BM3D, edges in the error, and noise left by octave, of each and all."""
     bands = zip(denoising.OCTAVES, denoising.OCTAVES[1:], strict=False)
     octaves = ", ".join(f"{low:g}-{high:g}" for low, high in bands)
-    print(f"{'':40}   PSNR   over  structure    noise left, % (BM3D's): {octaves}")
+    print(f"{'':40}   PSNR   over  structure    edges off    noise left, % (BM3D's): {octaves}")
     rows = []
     for case in images:
         output = model.translate(case.source)
         own, other = (denoising.fidelity(image, case.full) for image in (output, case.bm3d))
         over = own["psnr"] - other["psnr"]
-        rows.append((over, own["structure"], other["structure"]))
+        rows.append((over, own["structure"], other["structure"], own["edges"], other["edges"]))
         left = [
             denoising.noise_left(image, case.source, case.full) for image in (output, case.bm3d)
         ]
         shares = " ".join(f"{100 * a:5.1f}({100 * b:.1f})" for a, b in zip(*left, strict=True))
-        structure = f"{own['structure']:.3f}({other['structure']:.3f})"
-        print(f"{case.name:40} {own['psnr']:6.2f} {over:+6.2f}  {structure} {shares}")
+        print(f"{case.name:40} {own['psnr']:6.2f} {over:+6.2f}  {_edges(rows[-1])} {shares}")
     heads = np.array([case.name.startswith("head") for case in images])
     for title, chosen in (("heads", heads), ("others", ~heads)):
         table = np.array(rows)[chosen]
-        over, own, other = table.mean(0)
-        structure = f"{own:.3f}({other:.3f})"
-        print(f"{title:40} {'':6} {over:+6.2f}  {structure} lowest {table[:, 0].min():+.2f}")
+        means = table.mean(0)
+        lowest = f"lowest {table[:, 0].min():+.2f}"
+        print(f"{title:40} {'':6} {means[0]:+6.2f}  {_edges(means)} {lowest}")
+
+
+def _edges(row: Sequence[float]) -> str:
+    """What edges show in the error, of a model and of BM3D."""
+    _, structure, other, edges, others = row
+    return f"{structure:.3f}({other:.3f}) {edges:.3f}({others:.3f})"
 
 
 def main() -> None:

@@ -48,6 +48,33 @@ _ADVERSARIAL = _SRGAN | {
     "spectral_norm": True,
     "lambda_adversarial": 1e-2,
 }
+_DENOISER = {
+    "crop": 128,
+    "batch_size": 6,
+    "base_filters": 24,
+    "levels": 4,
+    "skips": "add",
+    "equivariant": True,
+    "relative": True,
+    "loss": "l1",
+    "learning_rate": 1e-3,
+    "image_every": 1000,
+    "checkpoint_every": 500,
+}
+_SCANS = {
+    "steps": 4000,
+    "learning_rate": 6e-4,
+    "rate_schedule": "cosine",
+    "precision": "float32",
+    "crop": 160,
+    "batch_size": 4,
+    "flip_up_down": True,
+    "turn": True,
+    "validate_every": 500,
+    "validate_images": 40,
+    "image_every": 1000,
+    "checkpoint_every": 250,
+}
 
 # Name: model, data set, and what differs from the model's small preset.
 RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -71,8 +98,14 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "lung_nodule/phantom",
         {"steps": 5000, "learning_rate": 5e-4, "ema": 0.995, "discriminator_filters": 24},
     ),
-    # How much of the noise is the target's own, it learns from doses as they are.
+    # Last noise that is up to fifty times as strong as the target's own.
     "encoder_decoder_ldct": (
+        "encoder_decoder",
+        "ldct/varied_scans",
+        {"init": "runs/pretrained/encoder_decoder_ldct_second"} | _SCANS,
+    ),
+    # How much of the noise is the target's own, it learns from doses as they are.
+    "encoder_decoder_ldct_second": (
         "encoder_decoder",
         "ldct/varied_doses",
         {
@@ -86,21 +119,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "encoder_decoder_ldct_first": (
         "encoder_decoder",
         "ldct/varied",
-        {
-            "steps": 12000,
-            "precision": "bfloat16",
-            "crop": 128,
-            "batch_size": 6,
-            "base_filters": 24,
-            "levels": 4,
-            "skips": "add",
-            "equivariant": True,
-            "relative": True,
-            "loss": "l1",
-            "learning_rate": 1e-3,
-            "image_every": 1000,
-            "checkpoint_every": 500,
-        },
+        {"steps": 12000, "precision": "bfloat16"} | _DENOISER,
     ),
     "pix2pix_ldct": (
         "pix2pix",
@@ -197,6 +216,10 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "pggan_mammo": ("pggan", "mammo/phantom", {"steps": 3000, "images": 48000, "ema": 0.99}),
 }
 
+# A share of the weights of the run that another began from: fine-tuning on hard cases had made them
+# worse on easy ones (Wortsman et al. 2022, arXiv:2109.01903).
+BLENDS = {"encoder_decoder_ldct": 0.25}
+
 
 def command(name: str) -> list[str]:
     """The arguments of `cli.py` that train `name`."""
@@ -232,6 +255,8 @@ def keep_record(name: str, file: str) -> dict[str, Any]:
         raise ValueError(f"{FOLDER / name}: expected a finished run. Received: {record['state']}")
     kept = {key: value for key, value in record.items() if key not in ("metrics", "workdir")}
     kept["command"] = "python cli.py " + " ".join(command(name))
+    if name in BLENDS:
+        kept["share_of_initial_weights"] = BLENDS[name]
     (WEIGHTS / file).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     return record
 
@@ -248,6 +273,8 @@ def ship(name: str) -> None:
     record = keep_record(name, f"{name}.run.json")
     weights = WEIGHTS / f"{name}.weights.h5"
     shutil.copy(run.stored(workdir)["weights"], weights)
+    if name in BLENDS:
+        blend(weights, run.stored(FOLDER / earlier_runs(name)[-1])["weights"], BLENDS[name])
     curves(workdir, WEIGHTS / f"{name}.curves.png")
     model_class = registry.model_class(record["model"])
     paper = model_class.recipe_class.preset("paper").to_dict()
@@ -271,6 +298,18 @@ def ship(name: str) -> None:
     guard = {"trained_on": prose["trained_on"]} if "trained_on" in prose else {}
     summary = " ".join(prose["job"].rstrip(".").split())
     write_entry(name, fields | guard | {"metrics": entry.get("metrics", {}), "summary": summary})
+
+
+def blend(weights: Path, others: Path, share: float) -> None:
+    """Mix a share of other weights of the same network into a file of weights."""
+    import h5py
+
+    def mix(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.shape:
+            item[...] = (1 - share) * item[...] + share * other[name][...]
+
+    with h5py.File(weights, "r+") as file, h5py.File(others) as other:
+        file.visititems(mix)
 
 
 def write_entry(name: str, fields: dict[str, Any]) -> None:

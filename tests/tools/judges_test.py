@@ -50,8 +50,19 @@ def test_structure_is_what_follows_the_edges():
     axis = np.arange(128) - 63.5
     full = np.where(np.hypot(axis, axis[:, None]) < 40, 60.0, 20.0).astype(np.float32)
     blurred, even = ndimage.gaussian_filter(full, 2.0), full + rng.normal(0, 5, full.shape)
-    assert denoising.structure(blurred, full) > 0.7
-    assert abs(denoising.structure(even, full)) < 0.05
+    assert denoising.structure(blurred, full)["structure"] > 0.7
+    assert abs(denoising.structure(even, full)["structure"]) < 0.05
+
+
+def test_edges_off_are_told_through_even_noise():
+    rng = np.random.default_rng(0)
+    full = ndimage.gaussian_filter(rng.normal(0, 3000, (256, 256)), 3.0).astype(np.float32)
+    moved = ndimage.shift(full, (0, 0.5), order=3, mode="wrap")
+    noise = rng.normal(0, 10, full.shape)
+    off, noisy = (denoising.structure(each, full)["edges"] for each in (moved, moved + noise))
+    # Half a pixel along one axis of two.
+    assert off == pytest.approx(0.5 / np.sqrt(2), rel=0.2)
+    assert noisy == pytest.approx(off, rel=0.15)
 
 
 def test_noise_left_is_the_share_of_its_power():
