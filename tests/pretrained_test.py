@@ -69,7 +69,7 @@ def test_card_record_and_registry_agree(name):
     for field in ("job", "use", "data", "limits", "picture", "memorisation"):
         assert cards.PROSE[name][field] in card, field
     assert cards.PROSE[name].get("chosen", "Nothing was chosen by them.") in card
-    for linked in re.findall(r"\]\(([^)]+)\)", card):
+    for linked in re.findall(r"\]\((?!https://)([^)]+)\)", card):
         assert (WEIGHTS / linked).exists(), linked
     record = json.loads((WEIGHTS / f"{name}.run.json").read_text(encoding="utf-8"))
     assert record["command"] == "python cli.py " + " ".join(pretrained.command(name))

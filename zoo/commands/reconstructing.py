@@ -4,8 +4,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from zoo.commands import asked
 from zoo.commands.asked import FLAGS, UsageError
 
@@ -18,6 +16,8 @@ def reconstruct() -> int:
             f"Received: {FLAGS.dataset or 'neither'}"
         )
     options = _options()
+    import numpy as np
+
     from zoo.atomic import replacing, write_json
     from zoo.reconstruction.measured import in_unit
     from zoo.reconstruction.reconstruct import reconstruct as solve
@@ -96,9 +96,11 @@ def _bar(name: str) -> dict[str, Any]:
     return {"progress": progress}
 
 
-def _measured(values: np.ndarray, target: np.ndarray | None, window) -> dict[str, float]:
+def _measured(values: Any, target: Any, window: Any) -> dict[str, float]:
     if target is None:
         return {}
+    import numpy as np
+
     from zoo import metrics
 
     pair = np.clip(values, *window)[..., None], target[..., None]

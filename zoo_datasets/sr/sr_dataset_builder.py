@@ -18,7 +18,7 @@ from zoo_datasets.simulated import SimulatedBuilder, SimulatedConfig
 from zoo_datasets.sr import averaged, ixi, mni152, phantom, scanned, varied
 
 _SCANS = """\
-Your own MR, of whatever licence permits it.
+Your own MR, of whatever licence permits it, such as that of https://openneuro.org.
 Put or link a folder for each patient into the manual directory, with DICOM series or NIfTI files.
 Patients in a folder `validation` beside a folder `train` choose the weights; without such folders a
 hash of each folder's name decides.
