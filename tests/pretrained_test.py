@@ -10,14 +10,17 @@ import numpy as np
 import pydicom
 import pydicom.data
 import pytest
+from skimage.exposure import match_histograms
 
 import zoo
 from tools import cards, pretrained
-from tools.judges import reconstruction
+from tools.judges import contrasts, reconstruction
 from zoo import metrics, registry
 from zoo.cache import file_sha256
 from zoo.physics import fourier, noise, resolution
 from zoo.step import forward_flops
+from zoo_datasets.mri_contrast import heads
+from zoo_datasets.phantoms import mr_scan
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = ROOT / "zoo" / "weights"
@@ -164,3 +167,18 @@ def test_automap_beats_the_inverse_fft():
         assert metrics.rmse(output, target) < metrics.rmse(
             model.baseline(source)[0][..., 0], target
         )
+
+
+def test_contrasts_of_a_head_at_any_gain():
+    name = "encoder_decoder_t1_t2"
+    protocol = contrasts.protocol_of(ENTRIES[name]["dataset"])
+    images = mr_scan.patient(dataclasses.replace(protocol, slices=1), 901, 0)
+    ((_, source, target),) = heads.scaled(images, protocol)
+    model, inside = zoo.load(name), contrasts.inside(source[..., 0])
+    outputs = [model.translate(gain * source[None])[0, ..., 0][inside] for gain in (0.4, 1.0)]
+    matched = match_histograms(source[..., 0], target)[inside]
+    for output in outputs:
+        error = np.abs(output - target[inside]).mean()
+        assert error < 0.7 * np.abs(matched - target[inside]).mean()
+        assert np.corrcoef(output, target[inside])[0, 1] > 0.75
+    assert np.abs(outputs[0] - outputs[1]).mean() < 0.1 * heads.LEVEL

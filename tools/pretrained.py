@@ -75,6 +75,25 @@ _SCANS = {
     "image_every": 1000,
     "checkpoint_every": 250,
 }
+# Few patients: each is seen at other angles, sizes and gains every time.
+_HEADS = {
+    "batch_size": 2,
+    "crop": 192,
+    "base_filters": 20,
+    "levels": 4,
+    "norm": "instance",
+    "output": "image",
+    "loss": "l1",
+    "learning_rate": 1e-3,
+    "rate_schedule": "cosine",
+    "rotation": 10.0,
+    "zoom": 0.15,
+    "gamma": 0.3,
+    "bias_field": 0.3,
+    "validate_every": -1,
+    "image_every": 500,
+    "checkpoint_every": 100,
+}
 
 # Name: model, data set, and what differs from the model's small preset.
 RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -121,6 +140,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "ldct/varied",
         {"steps": 12000, "precision": "bfloat16"} | _DENOISER,
     ),
+    "encoder_decoder_t1_t2": ("encoder_decoder", "mri_contrast/heads", _HEADS | {"steps": 1400}),
     "pix2pix_ldct": (
         "pix2pix",
         "ldct/varied",

@@ -20,6 +20,7 @@ import numpy as np
 
 import zoo
 from tools import cards, pretrained
+from tools.judges.contrasts import contrasts
 from tools.judges.generation import generation
 from tools.judges.low_dose import low_dose
 from tools.judges.reconstruction import kspace
@@ -36,6 +37,7 @@ JUDGES: dict[str, Callable[[Translator], Result]] = {
     ),
     "dcgan_lung_nodule": partial(generation, dataset="lung_nodule/phantom"),
     "encoder_decoder_ldct": low_dose,
+    "encoder_decoder_t1_t2": partial(contrasts, dataset="mri_contrast/heads"),
     "pggan_mammo": partial(generation, dataset="mammo/phantom"),
     "pix2pix_ldct": partial(low_dose, texture=True),
     "srcnn_mri_x2": super_resolution,
