@@ -180,5 +180,5 @@ def test_contrasts_of_a_head_at_any_gain():
     for output in outputs:
         error = np.abs(output - target[inside]).mean()
         assert error < 0.7 * np.abs(matched - target[inside]).mean()
-        assert np.corrcoef(output, target[inside])[0, 1] > 0.75
+        assert np.corrcoef(output, target[inside])[0, 1] > 0.7
     assert np.abs(outputs[0] - outputs[1]).mean() < 0.1 * heads.LEVEL
