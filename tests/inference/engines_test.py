@@ -54,8 +54,20 @@ def test_other_answers_are_left_or_refused(monkeypatch):
     assert len(told) == 1 and "answers otherwise than Keras" in told[0]
     strict = model()
     engines.use(strict, "openvino")
-    with pytest.raises(ValueError, match="answers otherwise than Keras"):
+    with pytest.raises(ValueError, match="engine: .*answers otherwise than Keras"):
         strict.serve(images(1, 16, 16, 1))
+
+
+def test_an_engine_that_fails_is_left(monkeypatch):
+    def broken(self, batch):
+        raise RuntimeError("no such layer")
+
+    monkeypatch.setattr(engines.OpenVino, "_answer", broken)
+    network, told = model(), []
+    expected = network.serve(images(1, 16, 16, 1))
+    engines.use(network, "auto", told.append)
+    np.testing.assert_array_equal(network.serve(images(1, 16, 16, 1)), expected)
+    assert told == ["no such layer. Keras is used."]
 
 
 def test_without_the_package_or_in_half_precision_keras_runs(monkeypatch):

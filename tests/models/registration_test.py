@@ -177,6 +177,7 @@ def test_classes_are_refused():
         harness.build("encoder_decoder", TINY, target=classes)
 
 
+@pytest.mark.slow
 def test_output_stays_on_its_source():
     """Targets that are displaced at random: what is learned is sharp, and lies on the source."""
     model = harness.build(

@@ -37,6 +37,8 @@ def structure(image: np.ndarray, full: np.ndarray) -> dict[str, float]:
     body = ndimage.gaussian_filter(full, 1.0) > BODY
     gradient = ndimage.gaussian_gradient_magnitude(np.clip(full, *HU).astype(float), 1.0)[body]
     error = np.abs(np.clip(image, *HU) - np.clip(full, *HU))[body]
+    if not gradient.any() or not error.any():
+        return {"structure": 0.0, "edges": 0.0}
     slope = np.cov(error**2, gradient**2)[0, 1] / np.var(gradient**2, ddof=1)
     return {
         "structure": float(np.corrcoef(error, gradient)[0, 1]),
