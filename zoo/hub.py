@@ -125,7 +125,7 @@ def publish(
         weights, sha256: the weights, and what they must hash to.
         source, target: the domains.
         version: of this package.
-        fields: any of summary, dataset, licence, metrics, tasks and judged_on.
+        fields: any of summary, dataset, licence, metrics and tasks.
         trained_on: what inputs were like, for the guards.
         card: Markdown that follows the front matter; "" makes a short one.
 

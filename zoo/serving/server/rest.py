@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from tensorflow.core.protobuf import meta_graph_pb2
 
+from zoo.serving.export import SIGNATURE
 from zoo.serving.server.batches import Batches, Busy
 from zoo.serving.server.page import Page
 from zoo.serving.server.refusals import TooLarge, refused
@@ -172,7 +173,7 @@ def asked(served: Served, body: bytes) -> tuple[str, dict[str, np.ndarray], bool
             raise InvalidRequest(f"inputs: expected by name {', '.join(signature.inputs)}")
         given = dict.fromkeys(signature.inputs, given)
     arrays = signature.checked({key: _decoded(value) for key, value in given.items()})
-    return name or "serving_default", arrays, rows
+    return name or SIGNATURE, arrays, rows
 
 
 def _columns(instances: Any, inputs: Mapping[str, Any]) -> dict[str, list]:
