@@ -18,7 +18,7 @@ define need
 endef
 
 .PHONY: demo test slow test-cpus test-lowest lint learn distributed fuzz table docs tutorials \
-  browser verify-weights verify-physics bazel bazel-light dist install clean
+  browser pacs verify-weights verify-physics bazel bazel-light dist install clean
 
 demo: install
 	@$(PYTHON) -m tools.demo
@@ -66,6 +66,12 @@ learn: install
 # What takes a minute or so each: runs that are killed, or go on.
 slow: install
 	@$(PYTHON) -m pytest -q -m slow tests
+
+# The DICOM node against Debian's Orthanc, which it installs: a minute or two.
+pacs: install
+	$(call need,/usr/sbin/Orthanc,orthanc orthanc-dicomweb)
+	$(call need,dciodvfy,dicom3tools)
+	@$(PYTHON) -m pytest -q -m slow tests/serving/orthanc_test.py
 
 # Every model in two processes, against one; and one of two that is killed and started again.
 distributed: install

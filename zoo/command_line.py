@@ -27,6 +27,7 @@ _COMMANDS = {
     "publish": using.publish,
     "reconstruct": reconstructing.reconstruct,
     "serve": serving.serve,
+    "dicom-node": serving.dicom_node,
 }
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "publish": "write a model as a Hugging Face repository",
     "reconstruct": "images of sinograms or k-space, by physics: NPY in HU, and records.json",
     "serve": "answer requests over HTTP as TF Serving does",
+    "dicom-node": "translate DICOM series that an archive sends, and send them on",
 }
 _TRAINED = "evaluate predict generate export publish serve"
 _BUILT = "prepare preview train evaluate"
@@ -67,8 +68,8 @@ _TABLE = {
         _Flag("minutes", "N", "plan train",
               "that training by a plan may take (default 20; 180 on an accelerator)"),
         _Flag("steps", "N", "plan train", "optimisation steps of the whole run, growing included"),
-        _Flag("batch_size", "N", "plan train predict serve",
-              "images in a step, over all replicas; predict, serve: images at once"),
+        _Flag("batch_size", "N", "plan train predict serve dicom-node",
+              "images in a step, over all replicas; predict and servers: images at once"),
         _Flag("seed", "N", f"plan train reconstruct {_TRAINED}",
               "of weights, data order, augmentation and noise (default 0)", None, 0),
         _Flag("precision", "auto|float32|bfloat16|float16", f"plan train {_TRAINED}",
@@ -89,7 +90,7 @@ _TABLE = {
         _Flag("output", "PATH", "plan preview evaluate predict generate export reconstruct",
               "folder to write; plan: a file (default plan.json)"),
         _Flag("to", "DIR", "publish", "folder of the repository, new or empty"),
-        _Flag("engine", "auto|keras|openvino", "predict",
+        _Flag("engine", "auto|keras|openvino", "predict dicom-node",
               "what runs the network; auto takes OpenVINO on a CPU where it is installed and "
               "answers the same", "auto"),
         _Flag("deidentify", "", "predict",
@@ -114,11 +115,16 @@ _TABLE = {
         _Flag("sigma", "SIGMA", "reconstruct", "or the noise's standard deviation"),
     ],
     "How to serve": [
-        _Flag("host", "ADDRESS", "serve",
+        _Flag("host", "ADDRESS", "serve dicom-node",
               "to listen on (default 127.0.0.1: this machine alone)", "127.0.0.1"),
         _Flag("port", "N", "serve", "of REST (default 8501; 0 takes a free one)", 8501, 0),
         _Flag("grpc_port", "N", "serve", "of gRPC (default 0: none)", 0, 0),
         _Flag("body_mib", "N", "serve", "MiB that a request may have (default 256)", 256),
+        _Flag("rules", "FILE", "dicom-node", "which series go through which model, and where to"),
+        _Flag("spool", "DIR", "dicom-node", "the queue, kept when the node ends in any way"),
+        _Flag("spool_gib", "N", "dicom-node", "GiB that it may hold (default 20)", 20),
+        _Flag("dicom_port", "N", "dicom-node",
+              "of C-STORE and C-ECHO (default 11112; 0 takes a free one)", 11112, 0),
     ],
 }  # fmt: skip
 _ALL = list(itertools.chain.from_iterable(_TABLE.values()))

@@ -1,6 +1,8 @@
-"""`serve`: a model behind TF Serving's interfaces."""
+"""`serve` and `dicom-node`: models behind TF Serving's interfaces and DICOM's."""
 
+import functools
 from pathlib import Path
+from typing import Any
 
 from zoo.commands import asked
 from zoo.commands.asked import FLAGS, UsageError
@@ -18,4 +20,44 @@ def serve() -> int:
     model = served.Served(asked.built(entry), Path(entry.name).name)
     largest = FLAGS.batch_size or 4
     run.run(model, FLAGS.host, FLAGS.port, FLAGS.grpc_port, largest, FLAGS.body_mib * 2**20)
+    return 0
+
+
+def dicom_node() -> int:
+    asked.need("rules", "spool")
+    try:
+        from zoo.serving.node import node, rules, spool
+    except ImportError as error:
+        raise UsageError(
+            f"dicom-node needs the extra `pacs`: pip install 'zoo-medical[pacs]' ({error})"
+        ) from error
+    from zoo.inference import engines, predict
+
+    # The models of all rules, so that what is wrong with one is said now.
+    path, folder = asked.path("rules") or Path(), asked.path("spool") or Path()
+    known = rules.read(path)
+    tell = functools.partial(print, flush=True)
+
+    @functools.cache
+    def model(name: str) -> tuple[Any, int]:
+        entry = asked.lookup(name)
+        if entry.weights is None:
+            raise UsageError(f"rules: model: expected one with weights. Received: {name}")
+        found = asked.built(entry)
+        engine = engines.use(found, FLAGS.engine, tell)
+        return found, FLAGS.batch_size or (1 if engine == "Keras" else engines.BATCH)
+
+    for rule in known.rules:
+        model(rule.model)
+
+    def translate(name: str, given: Path, made: Path) -> predict.Report:
+        try:
+            found, batch_size = model(name)
+        except UsageError as error:  # of an earlier rule file
+            raise ValueError(str(error)) from error
+        return predict.translate(found, given, made, batch_size=batch_size, progress=False)
+
+    queue = spool.Spool(folder, FLAGS.spool_gib * 2**30)
+    node.run(node.Node(known, queue, translate, tell), FLAGS.host, FLAGS.dicom_port)
+    queue.close()
     return 0

@@ -33,6 +33,7 @@ _ORIGINAL_ONLY = (
 
 
 LARGEST_NUMBER = 2**31 - 1  # of an integer string
+_MAKER = "zoo"  # in ContributingEquipmentSequence
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,7 +141,7 @@ def derive(
     # who made it, and when
     equipment = headers.item(
         PurposeOfReferenceCodeSequence=[iods.code("109102", "DCM", "Processing Equipment")],
-        Manufacturer="zoo",
+        Manufacturer=_MAKER,
         ManufacturerModelName=derivation.name.replace("\\", "/")[:64],
         SoftwareVersions=__version__,
         ContributionDescription=derivation.title.replace("\\", "/")[:1024],
@@ -156,6 +157,16 @@ def derive(
     header.preamble = b"\0" * 128  # the input's may hold anything
     header.file_meta = pydicom.dataset.FileMetaDataset()
     header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+
+
+def made_here(header: pydicom.Dataset) -> bool:
+    """Whether `derive` has made a header.
+
+    Raises:
+        ValueError: for a header that is damaged there.
+    """
+    equipment = headers.items(header, "ContributingEquipmentSequence")
+    return any(headers.text(item, "Manufacturer") == _MAKER for item in equipment)
 
 
 def _derive_enhanced(
