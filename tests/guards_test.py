@@ -1,5 +1,6 @@
 """zoo.guards: what is warned of, and above all what is not."""
 
+import concurrent.futures
 import types
 import warnings
 
@@ -254,6 +255,10 @@ def test_translate_warns_once_for_a_reason_and_translates(pretrained, head):
         loaded.translate(ct + random(*ct.shape, sd=20))
         with guards.silent():
             np.testing.assert_array_equal(loaded.translate(mr), result)
+            with concurrent.futures.ThreadPoolExecutor(1) as others:
+                elsewhere = others.submit(loaded.translate, mr)
+                with pytest.raises(guards.UntrainedInput):  # another thread is not silenced
+                    elsewhere.result()
         loaded(mr)
         zoo.load("encoder_decoder", source=CT, target=CT, **TINY).translate(mr)
 

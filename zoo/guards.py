@@ -6,6 +6,7 @@ teaches people to ignore the right ones. Imports no TensorFlow.
 """
 
 import contextlib
+import contextvars
 import itertools
 import warnings
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ BLOCK = 9  # pixels along a block whose noise is measured
 MARGIN = {"spacing": 1.1, "level": 1.5, "noise": 2.0}  # factors beyond the range that are let pass
 _ENDS = (0.5, 99.5)  # percentiles that the span of an input's values lies between
 _EXCHANGED = 2 * np.log(2)  # of two inputs: each fits twice as well in the other's place
+_silent = contextvars.ContextVar("silent", default=False)  # of each thread its own
 
 
 class UntrainedInput(UserWarning):
@@ -190,9 +192,18 @@ def noise_level(images: np.ndarray, unit: str = "HU") -> float | None:
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
     """Within it `translate` does not warn: the caller has checked, or need not."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UntrainedInput)
+    token = _silent.set(True)
+    try:
         yield
+    finally:
+        _silent.reset(token)
+
+
+def warn(model: Any, images: np.ndarray, stacklevel: int) -> None:
+    """Warn, as `UntrainedInput`, of what `reasons` finds, unless within `silent`."""
+    if not _silent.get():
+        for unlike in reasons(model, images):
+            warnings.warn(unlike, UntrainedInput, stacklevel=stacklevel + 1)
 
 
 def _planes(images: np.ndarray) -> np.ndarray:

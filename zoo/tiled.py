@@ -1,6 +1,5 @@
 """From NumPy arrays through a model to NumPy arrays, in tiles where they are large."""
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -52,8 +51,7 @@ def translated(
         raise ValueError(f"array: expected images with pixels. Received: shape {array.shape}")
     # Through the network, and back to the rank that was given.
     if len(images):
-        for unlike in guards.reasons(model, images):
-            warnings.warn(unlike, guards.UntrainedInput, stacklevel=3)
+        guards.warn(model, images, stacklevel=3)
         answer = answers(images, batch_size) if answers else answered(model, images, batch_size)
         result = decided(model, answer)
     else:

@@ -1,5 +1,6 @@
 """From the slices of a file through a model to slices of the file that is written."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from zoo.errors import contained
 from zoo.imaging.geometry import Grid
 from zoo.imaging.resampling import Regridded, resampling
 from zoo.imaging.volume import Volume
+from zoo.inference.ahead import ahead
+
+_READ, _MADE = 1, 1  # batches that wait before and behind the model
 
 Skip = Callable[[Path, ValueError], None]  # reports a file that is left out, and why
 Slices = Iterator[tuple[int, np.ndarray]]  # index and pixels on the output's grid, ascending
@@ -104,32 +108,35 @@ def one_by_one(
                 skip(volume.path(index), error)
         return window[index]
 
-    def translated(batch: dict[int, np.ndarray]) -> Slices:
-        results = _answer(model, np.stack(list(batch.values())), batch_size)
-        for index, result in zip(batch, results, strict=True):
-            yield index, back(result)
-            done()
+    def stacks() -> Slices:
+        """Each slice that can be read, with its neighbours as channels."""
+        for index in range(volume.length):
+            centre = get(index)
+            if centre is not None and (volume.channels == 1 or len(volume.parts) > 1):
+                # neighbours from the centre outwards
+                stack = {0: centre}
+                for sign in (-1, 1):
+                    for step in range(1, reach + 1):
+                        found = get(volume.neighbour(index, sign * step))
+                        stack[sign * step] = stack[sign * (step - 1)] if found is None else found
+                channels = np.stack([stack[step] for step in sorted(stack)], axis=-1)
+                # of each input all slices
+                yield index, channels.reshape(*channels.shape[:2], -1)
+            elif centre is not None:
+                yield index, centre
+            window.pop(index - reach, None)
 
-    batch: dict[int, np.ndarray] = {}
-    for index in range(volume.length):
-        centre = get(index)
-        if centre is not None and (volume.channels == 1 or len(volume.parts) > 1):
-            # neighbours as channels, from the centre outwards
-            stack = {0: centre}
-            for sign in (-1, 1):
-                for step in range(1, reach + 1):
-                    found = get(volume.neighbour(index, sign * step))
-                    stack[sign * step] = stack[sign * (step - 1)] if found is None else found
-            channels = np.stack([stack[step] for step in sorted(stack)], axis=-1)
-            batch[index] = channels.reshape(*channels.shape[:2], -1)  # of each input all slices
-        elif centre is not None:
-            batch[index] = centre
-        window.pop(index - reach, None)
-        if len(batch) == batch_size:
-            yield from translated(batch)
-            batch = {}
-    if batch:
-        yield from translated(batch)
+    def results() -> Slices:
+        """Batches through the model; reading goes on meanwhile."""
+        read = ahead(stacks(), _READ * batch_size)
+        while batch := dict(itertools.islice(read, batch_size)):
+            answer = _answer(model, np.stack(list(batch.values())), batch_size)
+            yield from zip(batch, answer, strict=True)
+
+    # The model goes on while slices are resampled back and written.
+    for index, result in ahead(results(), _MADE * batch_size):
+        yield index, back(result)
+        done()
 
 
 def _answer(model: Any, images: np.ndarray, batch_size: int) -> np.ndarray:

@@ -1,6 +1,9 @@
 """zoo.imaging.dicom.headers: what pydicom throws, deflated files, byte orders."""
 
+import contextlib
+import logging
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 
 from dicom_files import bundled, dciodvfy, series, write
 from stand_in import Model, translate, with_peak
+from zoo.imaging.dicom import headers
 from zoo.imaging.files import find, open_volume
 
 
@@ -130,3 +134,21 @@ def test_curves_of_implicit_files_are_kept(tmp_path):
     dataset.save_as(tmp_path / "in.dcm")
     result = write(open_volume(tmp_path / "in.dcm"), tmp_path / "out")
     assert pydicom.dcmread(result.paths[0])[0x5000, 0x3000].value == b"\1\2\3\4"
+
+
+def test_pydicom_is_quiet_until_the_last_thread_is_done():
+    """However their times overlap; afterwards all is as before."""
+    logger, before = logging.getLogger("pydicom"), list(warnings.filters)
+    first, second = contextlib.ExitStack(), contextlib.ExitStack()
+    first.enter_context(headers.quiet())
+    second.enter_context(headers.quiet())
+    first.close()
+    assert logger.disabled
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.warn("Invalid value for VR PN: 'Doe^Jane'", stacklevel=1)
+    assert not caught
+    second.close()
+    assert not logger.disabled and list(warnings.filters) == before
+    with headers.quiet():  # again
+        assert logger.disabled
+    assert not logger.disabled

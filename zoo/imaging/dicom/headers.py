@@ -6,9 +6,10 @@ import io
 import logging
 import math
 import struct
+import threading
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,17 +24,40 @@ _START = 4096  # bytes in which a file names its transfer syntax
 _INFLATED = (64 << 20, 16)
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silences pydicom, whose warnings quote values of the header."""
-    logger = logging.getLogger("pydicom")
-    disabled, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings():
+class _Quiet:
+    """Silences pydicom from the first thread's entry to the last one's exit.
+
+    Python keeps one list of warning filters for all threads: each restoring what it found would
+    leave another's, or let a warning through.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._within, self._before = threading.Lock(), 0, contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._within += 1
+            if self._within > 1:
+                return
+            logger = logging.getLogger("pydicom")
+            self._before.callback(setattr, logger, "disabled", logger.disabled)
+            logger.disabled = True
+            self._before.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = disabled
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._within -= 1
+            if not self._within:
+                self._before.close()
+
+
+_quiet = _Quiet()
+
+
+def quiet() -> contextlib.AbstractContextManager[None]:
+    """Silences pydicom, whose warnings quote values of the header."""
+    return _quiet
 
 
 def tags(keywords: Sequence[str]) -> list[pydicom.tag.BaseTag]:
