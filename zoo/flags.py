@@ -108,9 +108,15 @@ _TABLE = {
               "their class, of a conditional model (default: all in turn)"),
     ],
     "How to reconstruct": [
-        _Flag("method", "NAME", "reconstruct", "fbp, zero_filled or tv (default)", "tv"),
+        _Flag("method", "NAME", "reconstruct", "fbp, zero_filled, tv (default), pnp or dip", "tv"),
         _Flag("lam", "RULE", "reconstruct",
-              "weight of tv: a number, sure, holdout or discrepancy (docs/reconstruction.md)"),
+              "weight of tv and pnp: a number, sure, holdout or discrepancy "
+              "(docs/reconstruction.md)"),
+        _Flag("denoiser", "NAME", "reconstruct",
+              "of pnp: a pretrained model or the folder of a run (default encoder_decoder_ldct)"),
+        _Flag("stop", "RULE", "reconstruct",
+              "of dip: discrepancy, holdout or variance says when it stops"),
+        _Flag("iterations", "N", "reconstruct", "of a method that iterates, at most"),
         _Flag("photons", "PHOTONS", "reconstruct", "of a ray before the object: the noise of CT"),
         _Flag("sigma", "SIGMA", "reconstruct", "or the noise's standard deviation"),
     ],

@@ -127,7 +127,7 @@ def test_no_image_is_better_than_the_certificate_says(name):
     assert min(map(objective, others)) > bound
     # Any dual variables, however bad, bound it too.
     for share in (0.0, 0.5, 2.0):
-        p = problem.fidelity.step(share * found.state.p, problem._rays)
+        p = problem.fidelity.step(share * found.state.p, problem.problem.rays)
         state = found.state._replace(p=p, q=share / 2 * found.state.q)
         gap, _ = problem._gap(state._replace(g=problem._slope(state)), 3000.0)
         assert gap >= found.gap - 1e-6

@@ -1,11 +1,14 @@
 """`reconstruct`: images of measurements, by physics."""
 
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
 
 from zoo.commands import asked
 from zoo.commands.asked import FLAGS, UsageError
+
+_FLAGS = ("lam", "photons", "sigma", "denoiser", "stop", "iterations")
 
 
 def reconstruct() -> int:
@@ -47,17 +50,18 @@ def _options() -> dict[str, Any]:
 
     if FLAGS.method not in METHODS:
         raise UsageError(f"method: expected {', '.join(METHODS)}. Received: {FLAGS.method}")
-    given = {name: getattr(FLAGS, name) for name in ("lam", "photons", "sigma")}
+    taken = inspect.signature(METHODS[FLAGS.method]).parameters
+    given = {name: getattr(FLAGS, name) for name in _FLAGS}
     given = {name: value for name, value in given.items() if value is not None}
-    if given and FLAGS.method != "tv":
-        raise UsageError(f"{FLAGS.method} takes none of --lam, --photons, --sigma.")
-    for name, value in given.items():
+    if unfit := [f"--{name}" for name in given if name not in taken]:
+        raise UsageError(f"{FLAGS.method} takes none of {', '.join(unfit)}.")
+    for name in {"lam", "photons", "sigma"} & set(given):
         try:
-            given[name] = float(value)
+            given[name] = float(given[name])
         except ValueError:
             if name != "lam":
-                raise UsageError(f"{name}: expected a number. Received: {value}") from None
-    if FLAGS.method == "tv":
+                raise UsageError(f"{name}: expected a number. Received: {given[name]}") from None
+    if "seed" in taken:
         given["seed"] = FLAGS.seed or 0
     return given
 
@@ -87,11 +91,14 @@ def _measurements():
 
 def _bar(name: str) -> dict[str, Any]:
     """Progress on a terminal, of a method that iterates."""
-    if FLAGS.method != "tv" or not sys.stderr.isatty():
+    from zoo.reconstruction.reconstruct import METHODS
+
+    iterates = "progress" in inspect.signature(METHODS[FLAGS.method]).parameters
+    if not iterates or not sys.stderr.isatty():
         return {}
 
-    def progress(done: int, gap: float) -> None:
-        print(f"\r{name}: {done} iterations, gap {gap:.1e} ", end="", file=sys.stderr, flush=True)
+    def progress(done: int, left: float) -> None:
+        print(f"\r{name}: {done} iterations, {left:.1e} ", end="", file=sys.stderr, flush=True)
 
     return {"progress": progress}
 
@@ -109,9 +116,15 @@ def _measured(values: Any, target: Any, window: Any) -> dict[str, float]:
 
 def _line(fields: dict[str, Any]) -> str:
     parts = [f"{fields['seconds']:.1f} s"]
-    if fields["gap"] is not None:
-        parts.append(f"gap {fields['gap']:.1e} after {fields['iterations']} iterations")
-        parts.append(f"lam {fields['lam']:.4g} ({fields['why']})")
+    if fields["iterations"]:
+        parts.append(f"{fields['iterations']} iterations")
+    for name, shown in (("gap", "gap"), ("change", "change"), ("lipschitz", "Lipschitz constant")):
+        if fields[name] is not None:
+            parts.append(f"{shown} {fields[name]:.2g}")
+    if fields["lam"] is not None:
+        parts.append(f"lam {fields['lam']:.4g}")
+    if fields["why"]:
+        parts.append(f"({fields['why']})")
     if "psnr" in fields:
         parts.insert(0, f"PSNR {fields['psnr']:.2f} dB, SSIM {fields['ssim']:.3f}")
     return f"{fields['name']}: {', '.join(parts + fields['notes'])}"

@@ -10,6 +10,7 @@ of TensorFlow's own operations and constants: it runs where TensorFlow runs, and
 a SavedModel.
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -41,6 +42,7 @@ class Operator:
         self.dtype = tf.as_dtype(dtype)
         self.nonnegative = nonnegative
         self._norm: float | None = None
+        self._graphs: dict[Callable, Callable] = {}
 
     def forward(self, image) -> tf.Tensor:
         """A x: `[..., *domain_shape]` to `[..., *range_shape]`.
@@ -82,6 +84,17 @@ class Operator:
                     break
             self._norm = float(np.sqrt(found))
         return self._norm
+
+    def graph(self, function: Callable) -> Callable:
+        """`function(operator, …)` without its first argument, as a graph that is made once.
+
+        Args:
+            function: one of a module, of tensors and structures of them.
+        """
+        if function not in self._graphs:
+            of_this = functools.partial(function, self)
+            self._graphs[function] = tf.function(of_this, reduce_retracing=True)
+        return self._graphs[function]
 
     def checked(self, name: str, values) -> tf.Tensor:
         """An "image" or something "measured" as a tensor of the operator's type.

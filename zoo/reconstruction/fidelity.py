@@ -16,8 +16,8 @@ import tensorflow as tf
 NAMES = ("l2", "poisson", "l1")
 
 
-class Fidelity:
-    """One of `NAMES` for the measurement `y`.
+class Fidelity(tf.experimental.ExtensionType):
+    """One of `NAMES` for the measurement `y`; a function of TensorFlow takes it as an argument.
 
     Args:
         name: which.
@@ -29,6 +29,10 @@ class Fidelity:
         ValueError: for an unknown name, or poisson without photons or with complex values.
     """
 
+    name: str
+    y: tf.Tensor
+    weights: tf.Tensor
+
     def __init__(self, name: str, y: tf.Tensor, weights: tf.Tensor, photons: float | None = None):
         if name not in NAMES:
             raise ValueError(f"fidelity: expected {', '.join(NAMES)}. Received: {name!r}")
@@ -37,14 +41,22 @@ class Fidelity:
                 "fidelity: expected photons, and real line integrals, for poisson. "
                 f"Received: photons {photons}, {y.dtype.name}"
             )
-        self.name, self.y = name, y
-        self.used = weights > 0
         if name == "poisson":
-            weights = tf.cast(self.used, y.dtype) * tf.cast(photons, y.dtype) * tf.exp(-y)
-        self.weights = weights
-        self._root = tf.sqrt(weights)
-        # 1 / w, and 0 where nothing is measured.
-        self._inverse = tf.cast(tf.math.divide_no_nan(tf.ones_like(weights), weights), y.dtype)
+            used = tf.cast(weights > 0, y.dtype)
+            weights = used * tf.cast(photons, y.dtype) * tf.exp(-y)
+        self.name, self.y, self.weights = name, y, weights
+
+    @property
+    def used(self) -> tf.Tensor:
+        """What is measured at all, bool."""
+        return self.weights > 0
+
+    @property
+    def _inverse(self) -> tf.Tensor:
+        """1 / w, and 0 where nothing is measured."""
+        return tf.cast(
+            tf.math.divide_no_nan(tf.ones_like(self.weights), self.weights), self.y.dtype
+        )
 
     def value(self, t: tf.Tensor) -> tf.Tensor:
         """f(t), summed."""
@@ -72,7 +84,7 @@ class Fidelity:
             return tf.where(self.used, (p - wide * self.y) / (1 + wide * self._inverse), 0)
         if self.name == "l1":
             moved = p - wide * self.y
-            size, bound = tf.abs(moved), self._root
+            size, bound = tf.abs(moved), tf.sqrt(self.weights)
             shrunk = tf.math.divide_no_nan(bound, tf.maximum(size, bound))
             return moved * tf.cast(shrunk, p.dtype)
         # By Moreau: p less sigma times the root of -n exp(-s) + n + sigma (s - v), s = t - y.
@@ -89,7 +101,7 @@ class Fidelity:
         if self.name == "l2":
             return 0.5 * self.weights * tf.abs(away) ** 2
         if self.name == "l1":
-            return self._root * tf.abs(away)
+            return tf.sqrt(self.weights) * tf.abs(away)
         return self.weights * (tf.math.expm1(-away) + away)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from zoo.physics.operators import Operator
-from zoo.reconstruction import direct, tv
+from zoo.reconstruction import dip, direct, pnp, tv
 from zoo.reconstruction.record import Result
 from zoo.registry import UnknownName
 
@@ -11,6 +11,8 @@ METHODS: dict[str, Callable[..., Result]] = {
     "fbp": direct.fbp,
     "zero_filled": direct.zero_filled,
     "tv": tv.reconstruct,
+    "pnp": pnp.reconstruct,
+    "dip": dip.reconstruct,
 }
 
 
@@ -20,8 +22,9 @@ def reconstruct(measured, operator: Operator, method: str = "tv", **options) -> 
     Args:
         measured: y, of the shape `operator.range_shape`.
         operator: A of `zoo.physics`: `tomography.ParallelBeam`, `mri.CartesianMRI` and so on.
-        method: "fbp" or "zero_filled", without a prior (`zoo.reconstruction.direct`), or "tv",
-            total variation (`zoo.reconstruction.tv`).
+        method: "fbp" or "zero_filled", without a prior (`zoo.reconstruction.direct`); "tv", total
+            variation (`zoo.reconstruction.tv`); "pnp", a denoiser (`zoo.reconstruction.pnp`); or
+            "dip", a network fitted to the measurement alone (`zoo.reconstruction.dip`).
         **options: of the method: see the function `fbp`, `zero_filled`, or `reconstruct` there.
 
     Returns:

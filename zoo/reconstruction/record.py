@@ -17,10 +17,13 @@ class Record:
         objective: what was minimised, at the image; None where nothing is.
         gap: (objective - lower bound) / objective, the certificate: no image has an objective lower
             by more than this share. None where there is none.
-        converged: whether the gap asked for was reached.
+        change: of a method without a certificate, the last change of the image as a share of it.
+        lipschitz: of pnp, how far its denoiser moves images near the first one apart.
+        damping: of pnp, what its denoiser's answer counts beside its input.
+        converged: whether the gap or change asked for was reached, or a rule stopped in time.
         lam: weight of the prior, in the unit of the objective per that of the image.
         why: how `lam` was chosen.
-        tried: (lam, what the rule looks at) of each solve.
+        tried: (lam, what the rule looks at) of each solve; of dip with the iteration for lam.
         notes: what to read the image with, such as a bound that it touches.
     """
 
@@ -29,6 +32,9 @@ class Record:
     iterations: int = 0
     objective: float | None = None
     gap: float | None = None
+    change: float | None = None
+    lipschitz: float | None = None
+    damping: float | None = None
     converged: bool = True
     lam: float | None = None
     why: str = ""

@@ -24,6 +24,7 @@ from zoo.physics.operators import Operator
 from zoo.reconstruction import weight
 from zoo.reconstruction.fidelity import Fidelity
 from zoo.reconstruction.record import Result
+from zoo.reconstruction.weight import Solution
 
 _BLOCK = 20  # iterations between two looks at the gap
 _RELAXATION = 1.8  # of at most 2: a third fewer iterations than 1
@@ -39,13 +40,14 @@ class State(NamedTuple):
     g: tf.Tensor
 
 
-class Solution(NamedTuple):
-    """The best iterate found, its objective and gap, and the iterations that it took."""
+class Problem(tf.experimental.ExtensionType):
+    """What the iterations need: f, u, and the steps of p, x and q."""
 
-    state: State
-    objective: float
-    gap: float
-    iterations: int
+    fidelity: Fidelity
+    upper: tf.Tensor
+    rays: tf.Tensor
+    pixels: tf.Tensor
+    edges: tf.Tensor
 
 
 def gradient(x: tf.Tensor) -> tf.Tensor:
@@ -76,6 +78,8 @@ class TotalVariation:
         upper: u, in the image's unit.
     """
 
+    stride = 2.0
+
     def __init__(self, operator: Operator, fidelity: Fidelity, upper: float):
         if len(operator.domain_shape) != 2:
             raise ValueError(
@@ -83,35 +87,39 @@ class TotalVariation:
             )
         self.operator, self.fidelity = operator, fidelity
         self._real = operator.dtype.real_dtype
-        self.upper = tf.cast(upper, self._real)
         root = tf.sqrt(fidelity.weights)
         if operator.nonnegative:
             # Pock and Chambolle: one over the sums of rows and of columns.
             rows = operator.forward(tf.ones(operator.domain_shape, self._real))
             columns = operator.adjoint(root)
-            self._share = tf.reduce_mean(columns) / 4
-            self._rays = tf.math.divide_no_nan(root, rows)
-            self._rays = tf.where(self._rays > 0, self._rays, tf.reduce_max(root) + 1e-30)
-            self._pixels = 1 / (columns + 4 * self._share)
+            share = tf.reduce_mean(columns) / 4
+            rays = tf.math.divide_no_nan(root, rows)
+            rays = tf.where(rays > 0, rays, tf.reduce_max(root) + 1e-30)
+            pixels = 1 / (columns + 4 * share)
         else:
             # The power method comes from below.
             size = 1.02 * operator.norm() * tf.reduce_max(root)
-            self._share = size / np.sqrt(8.0)
-            self._rays = tf.fill(operator.range_shape, tf.reduce_max(root) ** 2 / size)
-            self._pixels = 1 / (size + np.sqrt(8.0) * self._share)
-        # The step of q; the differences are counted `_share` times, as large as A's columns.
-        self._edges = self._share / (2 if operator.nonnegative else np.sqrt(8.0))
+            share = size / np.sqrt(8.0)
+            rays = tf.fill(operator.range_shape, tf.reduce_max(root) ** 2 / size)
+            pixels = 1 / (size + np.sqrt(8.0) * share)
+        # The step of q; the differences are counted `share` times, as large as A's columns.
+        edges = share / (2 if operator.nonnegative else np.sqrt(8.0))
+        self.problem = Problem(fidelity, tf.cast(upper, self._real), rays, pixels, edges)
         # White noise, weighted as the measurement: how large it and what A* makes of it are.
         noise = np.random.default_rng(0).standard_normal(operator.range_shape)
         noise = tf.cast(root, operator.dtype) * tf.cast(noise, operator.dtype)
         back = operator.adjoint(noise)
         self.level = tf.sqrt(tf.reduce_mean(tf.abs(back) ** 2))
         image = self._box(operator.pseudo_inverse(fidelity.y))
-        sizes = [tf.abs(noise) / tf.sqrt(self._rays), tf.abs(image) / tf.sqrt(self._pixels)]
+        sizes = [tf.abs(noise) / tf.sqrt(rays), tf.abs(image) / tf.sqrt(pixels)]
         self._sizes = [tf.maximum(tf.norm(size), 1e-30) for size in sizes]
         # Of graphs alone: a solve is hundreds of iterations.
-        self._run = tf.function(self._iterations, reduce_retracing=True)
-        self._judge = tf.function(self._bounds, reduce_retracing=True)
+        self._run, self._judge = operator.graph(_iterations), operator.graph(_bounds)
+
+    @property
+    def guess(self) -> float:
+        """A weight to begin at: half of what noise is after A*, where TV begins to hold it down."""
+        return 0.5 * float(self.level)
 
     def start(self, x: tf.Tensor | None = None) -> State:
         """An iterate from an image, or from nothing."""
@@ -141,9 +149,10 @@ class TotalVariation:
         bound, balance = tf.cast(lam, self._real), self._balance(tf.cast(lam, self._real))
         state = start._replace(q=_project(start.q, bound))
         state = state._replace(g=self._slope(state))
-        best, done = None, 0
+        best: Solution | None = None
+        done = 0
         while done < iterations and (best is None or best.gap > tolerance):
-            state, found = self._run(state, bound, balance)
+            state, found = self._run(self.problem, state, bound, balance)
             done += _BLOCK
             gap, objective = self._gap(found, bound)
             if best is None or gap < best.gap:
@@ -154,48 +163,15 @@ class TotalVariation:
             raise ValueError(f"iterations: expected a positive number. Received: {iterations}")
         return best._replace(iterations=done)
 
-    def _iterations(self, state: State, lam, balance) -> tuple[State, State]:
-        """So many steps: the iterate, and that before its over-relaxation, which is feasible.
-
-        `balance` times the dual steps, and one over it times the primal ones.
-        """
-        across = tf.cast(self._pixels / balance, self.operator.dtype)
-        rays = self._rays * balance
-        wide = tf.cast(rays, self.operator.dtype)
-        edges = tf.cast(self._edges * balance, self.operator.dtype)
-
-        def step(k, state, _):
-            x = self._box(state.x - across * state.g)
-            ax = self.operator.forward(x)
-            p = self.fidelity.step(state.p + wide * (2 * ax - state.ax), rays)
-            q = _project(state.q + edges * gradient(2 * x - state.x), lam)
-            found = State(x, p, q, ax, self.operator.adjoint(p) + gradient_adjoint(q))
-            pairs = zip(state, found, strict=True)
-            return k + 1, State(*(a + _RELAXATION * (b - a) for a, b in pairs)), found
-
-        _, state, found = tf.while_loop(lambda k, *_: k < _BLOCK, step, (0, state, state))
-        return state, found
-
     def _slope(self, state: State) -> tf.Tensor:
         return self.operator.adjoint(state.p) + gradient_adjoint(state.q)
 
     def _box(self, x: tf.Tensor) -> tf.Tensor:
-        if x.dtype.is_complex:
-            return x * tf.cast(self.upper / tf.maximum(tf.abs(x), self.upper), x.dtype)
-        low = 0 * self.upper if self.operator.nonnegative else -self.upper
-        return tf.clip_by_value(x, low, self.upper)
-
-    def _bounds(self, state: State, lam) -> tuple[tf.Tensor, tf.Tensor]:
-        """P and D of an iterate, float64."""
-        tv = total_variation(state.x)
-        primal = self.fidelity.value(state.ax) + tf.cast(lam, tf.float64) * tv
-        lost = tf.nn.relu(-state.g) if self.operator.nonnegative else tf.abs(state.g)
-        box = tf.cast(self.upper, tf.float64) * tf.reduce_sum(tf.cast(lost, tf.float64))
-        return primal, -self.fidelity.conjugate(state.p) - box
+        return _boxed(x, self.problem.upper, self.operator.nonnegative)
 
     def _gap(self, state: State, lam) -> tuple[float, float]:
         """The relative gap and the objective."""
-        primal, dual = (float(value) for value in self._judge(state, lam))
+        primal, dual = (float(value) for value in self._judge(self.problem, state, lam))
         return (primal - dual) / max(abs(primal), 1e-30), primal
 
     def _balance(self, lam: tf.Tensor) -> tf.Tensor:
@@ -206,6 +182,47 @@ class TotalVariation:
         """
         share = tf.clip_by_value(lam / self.level, 0.01, 10)
         return 10 * share * self._sizes[0] / self._sizes[1]
+
+
+def _iterations(
+    operator: Operator, problem: Problem, state: State, lam, balance
+) -> tuple[State, State]:
+    """So many steps: the iterate, and that before its over-relaxation, which is feasible.
+
+    `balance` times the dual steps, and one over it times the primal ones.
+    """
+    across = tf.cast(problem.pixels / balance, operator.dtype)
+    rays = problem.rays * balance
+    wide = tf.cast(rays, operator.dtype)
+    edges = tf.cast(problem.edges * balance, operator.dtype)
+
+    def step(k, state, _):
+        x = _boxed(state.x - across * state.g, problem.upper, operator.nonnegative)
+        ax = operator.forward(x)
+        p = problem.fidelity.step(state.p + wide * (2 * ax - state.ax), rays)
+        q = _project(state.q + edges * gradient(2 * x - state.x), lam)
+        found = State(x, p, q, ax, operator.adjoint(p) + gradient_adjoint(q))
+        pairs = zip(state, found, strict=True)
+        return k + 1, State(*(a + _RELAXATION * (b - a) for a, b in pairs)), found
+
+    _, state, found = tf.while_loop(lambda k, *_: k < _BLOCK, step, (0, state, state))
+    return state, found
+
+
+def _bounds(operator: Operator, problem: Problem, state: State, lam) -> tuple[tf.Tensor, tf.Tensor]:
+    """P and D of an iterate, float64."""
+    tv = total_variation(state.x)
+    primal = problem.fidelity.value(state.ax) + tf.cast(lam, tf.float64) * tv
+    lost = tf.nn.relu(-state.g) if operator.nonnegative else tf.abs(state.g)
+    box = tf.cast(problem.upper, tf.float64) * tf.reduce_sum(tf.cast(lost, tf.float64))
+    return primal, -problem.fidelity.conjugate(state.p) - box
+
+
+def _boxed(x: tf.Tensor, upper: tf.Tensor, nonnegative: bool) -> tf.Tensor:
+    """The nearest image in the box."""
+    if x.dtype.is_complex:
+        return x * tf.cast(upper / tf.maximum(tf.abs(x), upper), x.dtype)
+    return tf.clip_by_value(x, 0 * upper if nonnegative else -upper, upper)
 
 
 def _lengths(q: tf.Tensor) -> tf.Tensor:
@@ -255,10 +272,8 @@ def reconstruct(
         ValueError: for bad arguments, and a rule that needs noise that is not known.
     """
     y = operator.checked("measured", measured)
-    if sigma is not None and photons is not None:
-        raise ValueError("sigma, photons: expected one of them. Received: both")
     # What is seen at all, and how well.
-    weights = _weights(y, operator, sigma, photons)
+    weights = weight.of_noise(y, operator, sigma, photons)
     image = operator.pseudo_inverse(y)
     if upper is None:
         upper = 2.0 * float(np.quantile(np.abs(image), 0.999))
@@ -271,7 +286,7 @@ def reconstruct(
     # The weight of TV, and the image with it.
     known = sigma is not None or photons is not None
     search = weight.Search(
-        problem, operator, y, weights, known, tolerance, iterations, seed, progress
+        "tv", problem, operator, y, weights, known, tolerance, iterations, seed, progress
     )
     found, record = search.solved(lam)
     record.iterations, record.objective, record.gap = found.iterations, found.objective, found.gap
@@ -284,26 +299,3 @@ def reconstruct(
             f"stopped after {found.iterations} iterations, before the gap asked for"
         )
     return result, record
-
-
-def _weights(y: tf.Tensor, operator: Operator, sigma, photons: float | None) -> tf.Tensor:
-    """One over the variance of what the operator sees, and 0 of what it does not."""
-    real = operator.dtype.real_dtype
-    if photons is not None:
-        if not photons > 0 or y.dtype.is_complex:
-            raise ValueError(
-                "photons: expected a positive number, and real line integrals. "
-                f"Received: {photons}, {y.dtype.name}"
-            )
-        weights = photons * tf.exp(-y)
-    else:
-        deviation = np.asarray(1.0 if sigma is None else sigma, np.float64)
-        if not (deviation > 0).all() or deviation.shape not in ((), operator.range_shape):
-            raise ValueError(
-                f"sigma: expected positive numbers, one or of shape {operator.range_shape}. "
-                f"Received: shape {deviation.shape}, from {deviation.min():g} on"
-            )
-        weights = tf.fill(operator.range_shape, tf.cast(1, real)) / tf.cast(deviation**2, real)
-    anything = np.random.default_rng(0).uniform(0.5, 1, operator.domain_shape)
-    seen = tf.abs(operator.forward(anything)) > 0
-    return tf.where(seen, tf.cast(weights, real), 0)

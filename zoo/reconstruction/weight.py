@@ -14,7 +14,7 @@ The first two need to know the noise. Where it is known and no rule is named, th
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -29,12 +29,67 @@ _LEFT_OUT = 0.1  # of what is measured
 _CHANGE = 0.1  # of y for `sure`, in standard deviations of the noise
 
 
+def of_noise(y: tf.Tensor, operator: Operator, sigma, photons: float | None) -> tf.Tensor:
+    """The weights w: one over the variance of what the operator sees, and 0 of what it does not.
+
+    Args:
+        y: the measurement.
+        operator: A.
+        sigma, photons: the noise, as of `zoo.reconstruction.tv.reconstruct`; None: w is 1.
+
+    Raises:
+        ValueError: for both, or either one wrong.
+    """
+    if sigma is not None and photons is not None:
+        raise ValueError("sigma, photons: expected one of them. Received: both")
+    real = operator.dtype.real_dtype
+    if photons is not None:
+        if not photons > 0 or y.dtype.is_complex:
+            raise ValueError(
+                "photons: expected a positive number, and real line integrals. "
+                f"Received: {photons}, {y.dtype.name}"
+            )
+        weights = photons * tf.exp(-y)
+    else:
+        deviation = np.asarray(1.0 if sigma is None else sigma, np.float64)
+        if not (deviation > 0).all() or deviation.shape not in ((), operator.range_shape):
+            raise ValueError(
+                f"sigma: expected positive numbers, one or of shape {operator.range_shape}. "
+                f"Received: shape {deviation.shape}, from {deviation.min():g} on"
+            )
+        weights = tf.fill(operator.range_shape, tf.cast(1, real)) / tf.cast(deviation**2, real)
+    anything = np.random.default_rng(0).uniform(0.5, 1, operator.domain_shape)
+    seen = tf.abs(operator.forward(anything)) > 0
+    return tf.where(seen, tf.cast(weights, real), 0)
+
+
+def held_out(weights: tf.Tensor, rng: np.random.Generator) -> tuple[tf.Tensor, tf.Tensor]:
+    """Weights of a tenth of the values, drawn at random, of coils the same; and of the others."""
+    held = tf.constant(rng.uniform(size=weights.shape[-2:]) < _LEFT_OUT)
+    nothing = tf.zeros_like(weights)
+    return tf.where(held, weights, nothing), tf.where(held, nothing, weights)
+
+
+class Solution(NamedTuple):
+    """The best iterate found (with x and A x), its objective, how far from the end, iterations.
+
+    `gap` is what `tolerance` bounds: of a certificate the gap, else the last change of the image.
+    """
+
+    state: Any
+    objective: float | None
+    gap: float
+    iterations: int
+
+
 class Search:
     """Solves a problem with a weight that is given or found.
 
     Args:
+        method: its name.
         problem: makes the problem of y and weights: it has `start()`, `solve(lam, start, tolerance,
-            iterations, progress)` and a `fidelity`.
+            iterations, progress)`, a `fidelity`, the weight to begin at, `guess`, and the
+            factor from one weight to the next, `stride`.
         operator: A.
         y: the measurement.
         weights: 1 / variance of each value.
@@ -44,6 +99,7 @@ class Search:
 
     def __init__(
         self,
+        method: str,
         problem: Callable[[tf.Tensor, tf.Tensor], Any],
         operator: Operator,
         y: tf.Tensor,
@@ -59,7 +115,7 @@ class Search:
         self.progress = progress
         self.rng = np.random.default_rng(seed)
         self.problem = problem(y, weights)
-        self.record = Record("tv")
+        self.record = Record(method)
 
     def solved(self, lam: float | str | None) -> tuple[Any, Record]:
         """The solution, and a record of the weight.
@@ -100,17 +156,13 @@ class Search:
             drawn = drawn + 1j * self.rng.standard_normal(self.operator.range_shape)
         return drawn
 
-    def _guess(self) -> float:
-        """A weight to begin at: half of what noise is after A*, where TV begins to hold it down."""
-        return 0.5 * float(self.problem.level)
-
     def _solve(self, problem: Any, lam: float, start: Any, tolerance: float) -> Any:
         return problem.solve(lam, start, max(self.tolerance, tolerance), self.iterations)
 
     def _discrepancy(self, start: Any) -> tuple[float, Any]:
         parts = 2 if self.operator.dtype.is_complex else 1
         expected = parts * float(np.count_nonzero(self.weights))
-        at, low, high = math.log(self._guess()), -math.inf, math.inf
+        at, low, high = math.log(self.problem.guess), -math.inf, math.inf
         before: tuple[float, float] | None = None
         for _ in range(_SOLVES):
             state = self._solve(self.problem, math.exp(at), start, 1e-4).state
@@ -134,10 +186,8 @@ class Search:
         return lam, start
 
     def _holdout(self, start: Any) -> tuple[float, Any]:
-        shape = self.operator.range_shape[-2:]  # of coils the same
-        held = tf.constant(self.rng.uniform(size=shape) < _LEFT_OUT)
-        rest = self.make(self.y, tf.where(held, tf.zeros_like(self.weights), self.weights))
-        kept = tf.where(held, self.weights, tf.zeros_like(self.weights))
+        kept, weights = held_out(self.weights, self.rng)
+        rest = self.make(self.y, weights)
 
         def score(lam: float, start: Any) -> tuple[float, Any]:
             state = self._solve(rest, lam, start, 1e-3).state
@@ -165,14 +215,15 @@ class Search:
         return lam, start
 
     def _least(self, score: Callable[[float, Any], tuple[float, Any]], start: Any):
-        """The weight of least score: by factors of 2 downhill, then the least of a parabola."""
-        at = math.log(self._guess())
+        """The weight of least score: by strides downhill, then the least of a parabola."""
+        at = math.log(self.problem.guess)
+        step = math.log(self.problem.stride)
         found: dict[int, float] = {}
 
         def look(k: int) -> float:
             nonlocal start
             if k not in found:
-                lam = math.exp(at + k * math.log(2))
+                lam = math.exp(at + k * step)
                 found[k], start = score(lam, start)
                 self.record.tried.append((lam, found[k]))
             return found[k]
@@ -190,4 +241,4 @@ class Search:
         if k - 1 in found and k + 1 in found:
             bend = found[k - 1] - 2 * found[k] + found[k + 1]
             offset = 0.5 * (found[k - 1] - found[k + 1]) / bend if bend > 0 else 0.0
-        return math.exp(at + (k + offset) * math.log(2)), found[k], start
+        return math.exp(at + (k + offset) * step), found[k], start
