@@ -54,6 +54,13 @@ def test_own_sinograms_are_in_hu(tmp_path, capsys):
     for number in range(2):
         image = np.load(tmp_path / "out" / f"scan_{number:04d}.npy")
         assert image[9:15, 9:15].mean() == pytest.approx(100 * number, abs=15)
+    # What a method tells of itself.
+    base = [f"--input={tmp_path}/scan.npy", "--limit=1"]
+    assert run(*base, "--method=pnp", "--lam=100", f"--output={tmp_path}/pnp") in (0, 1)
+    assert "Lipschitz constant" in capsys.readouterr().out
+    assert run(*base, "--method=dip", "--iterations=10", f"--output={tmp_path}/dip") == 1
+    (found,) = json.loads((tmp_path / "dip" / "records.json").read_text())["images"]
+    assert found["iterations"] == 10 and "10 iterations" in found["notes"][0]
 
 
 def kinds():
@@ -134,6 +141,7 @@ def test_bad_files_are_refused(tmp_path):
         (("--output=x",), "expected --dataset, or --input"),
         (("--output=x", "--input=a.npy", "--method=tw"), "method: expected fbp"),
         (("--output=x", "--input=a.npy", "--method=fbp", "--lam=3"), "fbp takes none of --lam"),
+        (("--output=x", "--input=a.npy", "--method=pnp", "--stop=holdout"), "none of --stop"),
         (("--output=x", "--input=a.npy", "--photons=many"), "photons: expected a number"),
         (("--output=x", "--input=a.npy", "--model=unit"), "--model"),
     ],
