@@ -86,9 +86,10 @@ _TABLE = {
               "any other field of the recipe (repeatable); `describe` lists them"),
     ],
     "What goes in and out": [
-        _Flag("input", "PATH", f"plan {_BUILT} predict reconstruct", "file or folder to read"),
+        _Flag("input", "PATH", f"plan {_BUILT} predict reconstruct",
+              "file or folder to read; predict: also dicomweb://…"),
         _Flag("output", "PATH", "plan preview evaluate predict generate export reconstruct",
-              "folder to write; plan: a file (default plan.json)"),
+              "folder to write; plan: a file (default plan.json); predict: also dicomweb://…"),
         _Flag("to", "DIR", "publish", "folder of the repository, new or empty"),
         _Flag("engine", "auto|keras|openvino", "predict dicom-node",
               "what runs the network; auto takes OpenVINO on a CPU where it is installed and "

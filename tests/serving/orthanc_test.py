@@ -1,4 +1,4 @@
-"""A real archive: Orthanc sends to the node and gets the result; `make pacs` runs it."""
+"""A real archive: Orthanc by C-STORE and by DICOMweb; `make pacs` runs it."""
 
 import time
 
@@ -9,6 +9,7 @@ import pytest
 import dicom_files
 import orthanc
 import zoo
+from zoo import command_line
 from zoo.inference import predict
 from zoo.serving.node import node, rules, spool
 
@@ -91,3 +92,33 @@ def test_200_slices_go_to_the_node_and_come_back(model, series, tmp_path):
     before = dicom_files.dciodvfy(series / "000.dcm")
     for path in results[::20]:
         assert dicom_files.dciodvfy(path) <= before
+
+
+def test_predict_reads_from_and_writes_to_the_archive_by_dicomweb(model, series, tmp_path):
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted(series.iterdir())[:12]:
+        (few / path.name).write_bytes(path.read_bytes())
+    header = pydicom.dcmread(few / "000.dcm")
+    with orthanc.started(tmp_path) as archive:
+        (given,) = {archive.add(path) for path in sorted(few.iterdir())}
+        web = archive.web.replace("http:", "dicomweb:")
+        words = [f"--model={MODEL}", "--engine=keras", f"--output={web}"]
+        study = f"{web}/studies/{header.StudyInstanceUID}"
+        source = f"--input={study}/series/{header.SeriesInstanceUID}"
+        assert command_line.main(["zoo", "predict", *words, source]) == 0
+        (made,) = set(archive.series()) - {given}
+        results = archive.files(made, tmp_path / "results")
+        # A search finds the series, of which the study now has two.
+        local = [f"--model={MODEL}", "--engine=keras", f"--output={tmp_path / 'local'}"]
+        search = f"--input={web}?Modality=CT&SeriesInstanceUID={header.SeriesInstanceUID}"
+        assert command_line.main(["zoo", "predict", *local, search]) == 0
+    predict.translate(model, few, tmp_path / "out", progress=False)
+    expected = values((tmp_path / "out").iterdir())
+    for found in (results, (tmp_path / "local").rglob("*.dcm")):
+        received = values(found)
+        assert received.keys() == expected.keys() and len(received) == 12
+        for position, image in received.items():
+            assert image.PixelData == expected[position].PixelData
+    before = dicom_files.dciodvfy(few / "000.dcm")
+    assert all(dicom_files.dciodvfy(path) <= before for path in results)

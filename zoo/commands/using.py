@@ -2,6 +2,7 @@
 
 import collections
 import sys
+import tempfile
 from pathlib import Path
 
 from zoo.commands import asked
@@ -37,6 +38,7 @@ def evaluate() -> int:
 def predict() -> int:
     source, output = asked.need("input", "output")
     entries = asked.members()
+    from zoo.imaging.dicom import web
     from zoo.inference import engines, predict
 
     # The files, by the model or by a mean.
@@ -45,14 +47,25 @@ def predict() -> int:
     if FLAGS.tta or len(entries) > 1:
         seen = f": each image {model.ways}" if FLAGS.tta else ""
         print(f"{model.note.capitalize()}{seen}.")
-    report = predict.translate(
-        model,
-        Path(source).expanduser(),
-        Path(output).expanduser(),
-        deidentify=FLAGS.deidentify,
-        overwrite=FLAGS.overwrite,
-        batch_size=FLAGS.batch_size or (1 if engine == "Keras" else engines.BATCH),
-    )
+    with tempfile.TemporaryDirectory(prefix="zoo-") as scratch:
+        given, made = Path(source).expanduser(), Path(output).expanduser()
+        if web.is_address(source):
+            given = Path(scratch) / "given"
+            given.mkdir()
+            web.fetch(source, given)
+        if web.is_address(output):
+            web.Address.parse(output, "output")  # before any work is done
+            made = Path(scratch) / "made"
+        report = predict.translate(
+            model,
+            given,
+            made,
+            deidentify=FLAGS.deidentify,
+            overwrite=FLAGS.overwrite,
+            batch_size=FLAGS.batch_size or (1 if engine == "Keras" else engines.BATCH),
+        )
+        if web.is_address(output):
+            web.store(report.outputs, output)
     # What there is to say of them.
     for word, problems in (("warning", report.warnings), ("skipped", report.skipped)):
         for path, text in problems:
