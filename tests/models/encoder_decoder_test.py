@@ -10,6 +10,7 @@ import zoo
 from zoo.cache import file_sha256
 from zoo.domain import Domain
 from zoo.models._unet import unet
+from zoo.step import forward_flops
 
 TINY = {"base_filters": 4, "levels": 3, "crop": 32}
 
@@ -34,6 +35,8 @@ def test_contract(tmp_path, monkeypatch, two_replicas):
         {"skips": "add", "upsampling": "pixel_shuffle", "norm": "instance", "loss": "structure"},
         {"skips": "conv", "upsampling": "resize", "norm": "batch", "loss": "l1"},
         {"skips": "none", "downsampling": "stride", "residual_blocks": 2, "loss": "charbonnier"},
+        {"shuffle": 2, "norm": "batch"},
+        {"shuffle": 4, "skips": "add", "equivariant": True, "output": "auto"},
     ],
 )
 def test_every_weight_learns_in_every_variant(options):
@@ -83,8 +86,10 @@ def test_labels_of_tiles_are_those_of_the_whole():
 
 @pytest.mark.parametrize("upsampling", ["deconv", "pixel_shuffle", "resize"])
 @pytest.mark.parametrize("downsampling", ["pool", "stride"])
-def test_tiled_equals_untiled_away_from_the_border(upsampling, downsampling):
+@pytest.mark.parametrize("shuffle", [1, 2])
+def test_tiled_equals_untiled_away_from_the_border(upsampling, downsampling, shuffle):
     options = {"upsampling": upsampling, "downsampling": downsampling, "residual_blocks": 1}
+    options |= {"levels": 4 - shuffle, "shuffle": shuffle}
     model = harness.build("encoder_decoder", TINY | options | {"tile": 64})
     image = np.random.default_rng(0).uniform(-500, 500, (600, 520)).astype("float32")
     whole = model(image[None, ..., None]).numpy()[0, ..., 0]
@@ -102,11 +107,25 @@ def test_neighbouring_slices_correct_the_middle_one():
     np.testing.assert_allclose(model.translate(image)[..., 0], image[..., 1], atol=1e-3)
 
 
-@pytest.mark.parametrize(("precision", "within"), [("float32", 1e-3), ("bfloat16", 0.05)])
-def test_equivariant_to_scale_and_level(precision, within):
+@pytest.mark.parametrize(
+    ("precision", "within", "shuffle"),
+    [("float32", 1e-3, 1), ("float32", 1e-3, 2), ("bfloat16", 0.05, 1)],
+)
+def test_equivariant_to_scale_and_level(precision, within, shuffle):
+    options = {"base_filters": 6, "levels": 3, "skips": "add", "shuffle": shuffle}
     harness.equivariant_to_scale_and_level(
-        "encoder_decoder", within, precision=precision, base_filters=6, levels=3, skips="add"
+        "encoder_decoder", within, precision=precision, **options
     )
+
+
+def test_shuffle_works_on_fewer_pixels():
+    """By so many on each axis; the image comes back whole, with any sides."""
+    plain, shuffled = (unet(1, 1, base_filters=4, levels=2, shuffle=n) for n in (1, 2))
+    ratio = forward_flops(plain, (64, 64, 1)) / forward_flops(shuffled, (64, 64, 1))
+    assert 3 < ratio < 4  # the first kernels are larger
+    model = harness.build("encoder_decoder", TINY | {"shuffle": 2})
+    assert model.size_multiple == 8
+    assert model.translate(np.zeros([2, 30, 41, 1], "float32")).shape == (2, 30, 41, 1)
 
 
 def test_relative_losses_count_weak_noise_alike():

@@ -21,6 +21,7 @@ def unet(
     norm: Literal["none", "batch", "instance"] = "none",
     equivariant: bool = False,
     residual_blocks: int = 0,
+    shuffle: int = 1,
 ) -> keras.Model:
     """The U-Net of `zoo.models.encoder_decoder`, whose recipe describes the options.
 
@@ -57,7 +58,11 @@ def unet(
 
     # Down to the bottleneck.
     inputs = keras.Input((None,) * dimensions + (channels,))
-    x = without_level(inputs, base_filters) if equivariant else inputs
+    x = inputs
+    if equivariant:
+        x = without_level(x, base_filters, shuffle)
+    elif shuffle > 1:
+        x = layers.ReLU()(normalised(conv(x, base_filters, 3 * shuffle, shuffle)))
     features = []
     # Processors have no pooling of volumes in float16; the largest value is the same in float32.
     half = keras.config.dtype_policy().compute_dtype == "float16"
@@ -80,7 +85,9 @@ def unet(
     # A correction starts from none; an image from small weights.
     start = keras.initializers.RandomNormal(0.0, 0.02)
     last: dict[str, Any] = {"use_bias": bias, "kernel_initializer": start, "dtype": "float32"}
-    x = convolution(outputs, 1, rank=dimensions, **last)(x)
+    x = convolution(shuffle**dimensions * outputs, 1, rank=dimensions, **last)(x)
+    if shuffle > 1:
+        x = PixelShuffle(shuffle, dtype="float32")(x)
     return keras.Model(inputs, x, name="encoder_decoder")
 
 

@@ -9,7 +9,7 @@ Kida 2019, figure 1, with 32 filters and not 64).
     skips    concatenation            end   1×1 convolution, linear
 
 Input and output `[N, H, W, C]` in physical units; the intensity windows map them to [-1, 1].
-H and W are free: images are padded to a multiple of 2^(levels-1) and cropped back. Where the
+H and W are free: images are padded to a multiple of shuffle·2^(levels-1) and cropped back. Where the
 target holds classes the output is a label map: the class of each pixel. With `dimensions=3` all
 of it has a third axis, `[N, D, H, W, C]`, as in the 3D U-Net (Çiçek et al. 2016, arXiv:1606.06650).
 
@@ -75,6 +75,9 @@ class EncoderDecoderRecipe(Recipe):
             (Herbreteau, Moebel, Kervrann 2023, arXiv:2306.05037): what it learns at one noise and
             one HU it knows at all of them.
         residual_blocks: residual blocks of two 3×3 convolutions added at the bottleneck.
+        shuffle: with 2, the first convolution has a stride of 2 and 6×6 kernels, and the
+            last layer is a pixel shuffle (FFDNet, Zhang et al. 2018, arXiv:1710.04026), so that
+            the network works on a quarter of the pixels; 1 leaves both out.
         loss: pixel loss on values scaled to [-1, 1]; see `zoo.losses`.
         relative: divide an example's values by its input's mean absolute error first, so that
             weak noise counts as much as strong. Source and target share a window; "auto" does it
@@ -111,6 +114,7 @@ class EncoderDecoderRecipe(Recipe):
     norm: Literal["none", "batch", "instance"] = "none"
     equivariant: bool = False
     residual_blocks: ranges.Blocks = 0
+    shuffle: Annotated[int, ranges.Range(1, 8)] = 1
     loss: Literal["l2", "l1", "charbonnier", "structure"] = "l2"
     relative: Literal[False, True, "auto"] = False
     lambda_perceptual: ranges.Weight = 0.0
@@ -152,7 +156,7 @@ class EncoderDecoderRecipe(Recipe):
 
     @property
     def size_multiple(self) -> int:
-        return 2 ** (self.levels - 1)
+        return self.shuffle * 2 ** (self.levels - 1)
 
 
 @zoo.register("encoder_decoder")
@@ -184,6 +188,7 @@ class EncoderDecoder(Translator):
             norm=recipe.norm,
             equivariant=recipe.equivariant,
             residual_blocks=recipe.residual_blocks,
+            shuffle=recipe.shuffle,
         )
         if recipe.registration:
             self.registration = _registration.Registration(self)
@@ -191,7 +196,8 @@ class EncoderDecoder(Translator):
     @property
     def tile_margin(self) -> int:
         # At most half the receptive field: 3×3 convolutions at strides 1, 2, 4 … down and up again.
-        return 4 * 2**self.recipe.levels + 2 * self.recipe.residual_blocks * self.size_multiple
+        convolutions = 4 * 2**self.recipe.levels * self.recipe.shuffle
+        return convolutions + 2 * self.recipe.residual_blocks * self.size_multiple
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)
