@@ -36,6 +36,7 @@ def test_contract(tmp_path, monkeypatch, two_replicas):
         {"skips": "conv", "upsampling": "resize", "norm": "batch", "loss": "l1"},
         {"skips": "none", "downsampling": "stride", "residual_blocks": 2, "loss": "charbonnier"},
         {"shuffle": 2, "norm": "batch"},
+        {"stages": 2, "levels": 2},
         {"shuffle": 4, "skips": "add", "equivariant": True, "output": "auto"},
     ],
 )
@@ -108,11 +109,16 @@ def test_neighbouring_slices_correct_the_middle_one():
 
 
 @pytest.mark.parametrize(
-    ("precision", "within", "shuffle"),
-    [("float32", 1e-3, 1), ("float32", 1e-3, 2), ("bfloat16", 0.05, 1)],
+    ("precision", "within", "more"),
+    [
+        ("float32", 1e-3, {}),
+        ("float32", 1e-3, {"shuffle": 2}),
+        ("float32", 1e-3, {"stages": 2}),
+        ("bfloat16", 0.05, {}),
+    ],
 )
-def test_equivariant_to_scale_and_level(precision, within, shuffle):
-    options = {"base_filters": 6, "levels": 3, "skips": "add", "shuffle": shuffle}
+def test_equivariant_to_scale_and_level(precision, within, more):
+    options = {"base_filters": 6, "levels": 3, "skips": "add"} | more
     harness.equivariant_to_scale_and_level(
         "encoder_decoder", within, precision=precision, **options
     )
@@ -126,6 +132,19 @@ def test_shuffle_works_on_fewer_pixels():
     model = harness.build("encoder_decoder", TINY | {"shuffle": 2})
     assert model.size_multiple == 8
     assert model.translate(np.zeros([2, 30, 41, 1], "float32")).shape == (2, 30, 41, 1)
+
+
+@pytest.mark.parametrize("output", ["residual", "image"])
+def test_a_stage_sees_the_input_and_the_estimate_before(output):
+    """Computed by hand from the two U-Nets of a cascade."""
+    source = harness.Domain(modality="CT", unit="HU", window=(-1000, 1000), channels=3)
+    model = harness.build("encoder_decoder", TINY | {"stages": 2, "output": output}, source=source)
+    first, second = (model.network.get_layer(f"stage{n}") for n in (0, 1))
+    x = np.random.default_rng(0).uniform(-1, 1, (1, 8, 8, 3)).astype("float32")
+    estimate = first(x).numpy() + (x[..., 1:2] if output == "residual" else 0)
+    expected = second(np.concatenate([x, estimate], -1))
+    np.testing.assert_allclose(model.network(x), expected, atol=1e-6)
+    assert np.abs(expected).max() > 1e-4
 
 
 def test_relative_losses_count_weak_noise_alike():

@@ -22,6 +22,7 @@ def unet(
     equivariant: bool = False,
     residual_blocks: int = 0,
     shuffle: int = 1,
+    name: str = "encoder_decoder",
 ) -> keras.Model:
     """The U-Net of `zoo.models.encoder_decoder`, whose recipe describes the options.
 
@@ -88,7 +89,29 @@ def unet(
     x = convolution(shuffle**dimensions * outputs, 1, rank=dimensions, **last)(x)
     if shuffle > 1:
         x = PixelShuffle(shuffle, dtype="float32")(x)
-    return keras.Model(inputs, x, name="encoder_decoder")
+    return keras.Model(inputs, x, name=name)
+
+
+def cascade(networks: list[keras.Model], residual: bool) -> keras.Model:
+    """Networks in a row: each further one sees the input beside what the one before made of it.
+
+    Args:
+        networks: the first takes the input, the others that and the estimate behind its channels.
+        residual: the outputs are corrections to the input's middle channel, each of them whole.
+
+    Returns:
+        From the first one's input to the last one's output.
+    """
+    inputs = keras.Input(networks[0].input_shape[1:])
+    values = networks[0](inputs)
+    for network in networks[1:]:
+        estimate = values
+        if residual:
+            centre = inputs.shape[-1] // 2
+            estimate = layers.Add(dtype="float32")([inputs[..., centre : centre + 1], values])
+        seen = layers.Concatenate(dtype="float32")([inputs, estimate])
+        values = network(seen)
+    return keras.Model(inputs, values, name="cascade")
 
 
 def strided_unet(

@@ -24,6 +24,8 @@ What differs from the paper, and why:
                                               SGD               take cross-entropy here too
     `skips`, `downsampling`, `upsampling`,    the defaults      the variants in use
     `norm`, `residual_blocks`
+    `shuffle`                                 none              fewer operations
+    `stages`                                  1                 edges, in strong noise
     `equivariant`, `relative`                 none              noise of any level at any HU
     `registration`                            none              pairs that do not lie quite on
                                                                 each other
@@ -45,7 +47,7 @@ from zoo import losses, ranges
 from zoo.domain import Domain
 from zoo.layers import LinearDecay, scheduled
 from zoo.models import _registration
-from zoo.models._unet import unet
+from zoo.models._unet import cascade, unet
 from zoo.recipe import Recipe
 from zoo.step import adam, batches_seen, descend, example_seeds, ready, unscaled
 from zoo.translator import Translator
@@ -78,6 +80,8 @@ class EncoderDecoderRecipe(Recipe):
         shuffle: with 2, the first convolution has a stride of 2 and 6×6 kernels, and the
             last layer is a pixel shuffle (FFDNet, Zhang et al. 2018, arXiv:1710.04026), so that
             the network works on a quarter of the pixels; 1 leaves both out.
+        stages: U-Nets in a row, each of which but the first sees the input beside what the one
+            before made of it: where edges are is plainer there (as in BM3D's second step).
         loss: pixel loss on values scaled to [-1, 1]; see `zoo.losses`.
         relative: divide an example's values by its input's mean absolute error first, so that
             weak noise counts as much as strong. Source and target share a window; "auto" does it
@@ -115,6 +119,7 @@ class EncoderDecoderRecipe(Recipe):
     equivariant: bool = False
     residual_blocks: ranges.Blocks = 0
     shuffle: Annotated[int, ranges.Range(1, 8)] = 1
+    stages: Annotated[int, ranges.Range(1, 4)] = 1
     loss: Literal["l2", "l1", "charbonnier", "structure"] = "l2"
     relative: Literal[False, True, "auto"] = False
     lambda_perceptual: ranges.Weight = 0.0
@@ -176,9 +181,17 @@ class EncoderDecoder(Translator):
     def __init__(self, recipe: EncoderDecoderRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
         self.relative = self.of_one_domain("relative")
-        self.network = unet(
-            source.channels,
-            self.classes or target.channels,
+        stages = [self._stage(number) for number in range(recipe.stages)]
+        self.network = stages[0] if len(stages) == 1 else cascade(stages, self.residual)
+        if recipe.registration:
+            self.registration = _registration.Registration(self)
+
+    def _stage(self, number: int) -> keras.Model:
+        """The U-Net of this number, which takes what the one before gave as further channels."""
+        recipe, outputs = self.recipe, self.classes or self.target.channels
+        return unet(
+            self.source.channels + (outputs if number else 0),
+            outputs,
             base_filters=recipe.base_filters,
             levels=recipe.levels,
             dimensions=recipe.dimensions,
@@ -189,15 +202,15 @@ class EncoderDecoder(Translator):
             equivariant=recipe.equivariant,
             residual_blocks=recipe.residual_blocks,
             shuffle=recipe.shuffle,
+            name=f"stage{number}" if recipe.stages > 1 else "encoder_decoder",
         )
-        if recipe.registration:
-            self.registration = _registration.Registration(self)
 
     @property
     def tile_margin(self) -> int:
         # At most half the receptive field: 3×3 convolutions at strides 1, 2, 4 … down and up again.
         convolutions = 4 * 2**self.recipe.levels * self.recipe.shuffle
-        return convolutions + 2 * self.recipe.residual_blocks * self.size_multiple
+        blocks = 2 * self.recipe.residual_blocks * self.size_multiple
+        return self.recipe.stages * (convolutions + blocks)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)
