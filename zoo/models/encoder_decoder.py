@@ -9,9 +9,10 @@ Kida 2019, figure 1, with 32 filters and not 64).
     skips    concatenation            end   1×1 convolution, linear
 
 Input and output `[N, H, W, C]` in physical units; the intensity windows map them to [-1, 1].
-H and W are free: images are padded to a multiple of shuffle·2^(levels-1) and cropped back. Where the
-target holds classes the output is a label map: the class of each pixel. With `dimensions=3` all
-of it has a third axis, `[N, D, H, W, C]`, as in the 3D U-Net (Çiçek et al. 2016, arXiv:1606.06650).
+H and W are free: images are padded to a multiple of shuffle·2^(levels-1) and cropped back. Where
+the target holds classes the output is a label map: the class of each pixel. With `dimensions=3`
+all of it has a third axis, `[N, D, H, W, C]`, as in the 3D U-Net (Çiçek et al. 2016,
+arXiv:1606.06650).
 
     python cli.py --model=encoder_decoder --dataset=ldct train
     python cli.py --model=encoder_decoder --dataset=brain_seg train
@@ -189,8 +190,9 @@ class EncoderDecoder(Translator):
     def _stage(self, number: int) -> keras.Model:
         """The U-Net of this number, which takes what the one before gave as further channels."""
         recipe, outputs = self.recipe, self.classes or self.target.channels
+        before = outputs if number else 0
         return unet(
-            self.source.channels + (outputs if number else 0),
+            self.source.channels + before,
             outputs,
             base_filters=recipe.base_filters,
             levels=recipe.levels,
