@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo import registry, run
-from zoo.flags import define
+from zoo.flags import USED, define
 
 FLAGS = define()
 
@@ -19,6 +19,25 @@ def need(*names: str) -> list[str]:
     if missing:
         raise UsageError(f"this command needs {', '.join(f'--{name}' for name in missing)}.")
     return [getattr(FLAGS, name) for name in names]
+
+
+def given(command: str, *but: str) -> list[str]:
+    """The flags of a command as they were given, some left out, for another process."""
+    arguments = []
+    for name in USED[command]:
+        flag = FLAGS[name]
+        if flag.present and name not in but:
+            values = flag.value if isinstance(flag.value, list) else [flag.value]
+            arguments += [f"--{name}={value}" for value in values]
+    return arguments
+
+
+def part() -> tuple[int, int]:
+    """--part as K and N; (1, 1) where it is not given."""
+    first, slash, last = (FLAGS.part or "1/1").partition("/")
+    if not (slash and first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last)):
+        raise UsageError(f"part: expected K/N, such as 1/4. Received: {FLAGS.part}")
+    return int(first), int(last)
 
 
 def path(name: str) -> Path | None:

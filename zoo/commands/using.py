@@ -4,10 +4,15 @@ import collections
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.commands import asked
 from zoo.commands.asked import FLAGS, UsageError
 from zoo.errors import printable
+
+if TYPE_CHECKING:
+    from zoo.inference.report import Report
+    from zoo.registry import Entry
 
 
 def evaluate() -> int:
@@ -38,15 +43,45 @@ def evaluate() -> int:
 def predict() -> int:
     source, output = asked.need("input", "output")
     entries = asked.members()
-    from zoo.imaging.dicom import web
-    from zoo.inference import engines, predict
+    shared = FLAGS.workers or FLAGS.part or FLAGS.manifest
+    if shared and FLAGS.deidentify:
+        raise UsageError("deidentify: its pseudonyms are one process's. Received: a share of a run")
+    several = (FLAGS.workers or 1) > 1
+    report = _by_workers(source, output) if several else _translated(source, output, entries)
+    _say(report, output)
+    return 1 if report.skipped or not (report.done or report.others) else 0
 
-    # The files, by the model or by a mean.
+
+def _by_workers(source: str, output: str) -> "Report":
+    """What processes of their own translate, each a part."""
+    from zoo.imaging.dicom import web
+    from zoo.inference import workers
+
+    if web.is_address(source) or web.is_address(output):
+        raise UsageError("workers: expected folders on disk. Received: a DICOMweb address")
+    with tempfile.TemporaryDirectory(prefix="zoo-") as scratch:
+        return workers.run(
+            asked.given("predict", "workers", "part", "manifest"),
+            FLAGS.workers,
+            asked.part(),
+            asked.path("manifest") or Path(scratch) / "manifest.jsonl",
+            Path(output).expanduser(),
+        )
+
+
+def _translated(source: str, output: str, entries: "list[Entry]") -> "Report":
+    """What this process translates, by a model or by the mean of several."""
+    from zoo.imaging.dicom import web
+    from zoo.inference import engines, predict, workers
+
+    workers.end_with_parent()
+    # by a model, or by the mean of several
     model = asked.built(*entries)
     engine = engines.use(model, FLAGS.engine, lambda text: print(text, file=sys.stderr))
     if FLAGS.tta or len(entries) > 1:
         seen = f": each image {model.ways}" if FLAGS.tta else ""
         print(f"{model.note.capitalize()}{seen}.")
+    # from and to folders, which stand for DICOMweb's addresses
     with tempfile.TemporaryDirectory(prefix="zoo-") as scratch:
         given, made = Path(source).expanduser(), Path(output).expanduser()
         if web.is_address(source):
@@ -63,26 +98,33 @@ def predict() -> int:
             deidentify=FLAGS.deidentify,
             overwrite=FLAGS.overwrite,
             batch_size=FLAGS.batch_size or (1 if engine == "Keras" else engines.BATCH),
+            manifest=asked.path("manifest") or "",
+            part=asked.part(),
         )
         if web.is_address(output):
             web.store(report.outputs, output)
-    # What there is to say of them.
+    return report
+
+
+def _say(report: "Report", output: str) -> None:
+    """What there is to say of a user's files."""
     for word, problems in (("warning", report.warnings), ("skipped", report.skipped)):
         for path, text in problems:
             print(printable(f"{word}: {path}: {text}"), file=sys.stderr)
     for text, count in collections.Counter(p.reason for p in report.ignored).items():
         print(printable(f"ignored: {_number(count, 'file')}: {text}"), file=sys.stderr)
     files = report.done - report.series
+    before = f", {report.before} of them before" if report.before else ""
+    elsewhere = f", {report.others} left to other parts" if report.others else ""
     counts = [f"{report.series} series"] if report.series or not files else []
     counts += [_number(files, "file")] if files else []
     print(
         printable(
-            f"Translated {' and '.join(counts)}, {_number(report.slices, 'slice')}, into {output}: "
-            f"{len(report.skipped)} skipped, {len(report.ignored)} ignored, "
-            f"{_number(len(report.warnings), 'warning')}"
+            f"Translated {' and '.join(counts)}, {_number(report.slices, 'slice')}{before}, "
+            f"into {output}: {len(report.skipped)} skipped, {len(report.ignored)} ignored, "
+            f"{_number(len(report.warnings), 'warning')}{elsewhere}"
         )
     )
-    return 1 if report.skipped or not report.done else 0
 
 
 def _number(count: int, noun: str) -> str:

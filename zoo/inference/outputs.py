@@ -1,6 +1,5 @@
 """Writes translated slices as the file, or the series of files, that they belong to."""
 
-import collections
 import datetime
 import os
 from pathlib import Path
@@ -21,6 +20,19 @@ from zoo.inference.series import numbers, output_identities, same_unit
 from zoo.inference.slices import Skip, Slices
 
 
+class _Uids(dict):
+    """A UID for each key; with a token, the same in every process that knows the token."""
+
+    def __init__(self, token: str):
+        super().__init__()
+        self.token = token
+
+    def __missing__(self, key: tuple) -> str:
+        sources = [self.token, *map(str, key)] if self.token else None
+        self[key] = pydicom.uid.generate_uid(entropy_srcs=sources)
+        return self[key]
+
+
 class Writer:
     """What the outputs of a run have in common, such as UIDs by which their series hang together.
 
@@ -30,6 +42,7 @@ class Writer:
         grid: how much finer the outputs' grids are.
         deidentifier: of DICOM headers; None leaves these, and free text, as they are.
         description: free text for the headers.
+        token: of runs whose series have the same UIDs; without one these are random.
     """
 
     def __init__(
@@ -39,11 +52,12 @@ class Writer:
         grid: Grid,
         deidentifier: Deidentifier | None,
         description: str,
+        token: str = "",
     ):
         self.model, self.grid = model, grid
         self.deidentifier, self.description = deidentifier, description
         # Of the output series, by `output_identities`; UIDs are made as they are asked for.
-        self.uids: dict[tuple, str] = collections.defaultdict(pydicom.uid.generate_uid)
+        self.uids: dict[tuple, str] = _Uids(token)
         self.numbers = numbers(model, volumes)
 
     def write(

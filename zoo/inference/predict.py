@@ -1,8 +1,10 @@
 """Translates a user's files."""
 
+import contextlib
 import dataclasses
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -15,34 +17,11 @@ from zoo.imaging.dicom.series import Series
 from zoo.imaging.geometry import Grid
 from zoo.imaging.volume import Problem, Volume
 from zoo.inference import checks, inputs, slices
-from zoo.inference.outputs import Writer
+from zoo.inference.manifest import FOUND, Manifest, share
+from zoo.inference.outputs import Writer, precision
+from zoo.inference.report import Report
 from zoo.inference.series import identity
 from zoo.inference.targets import check_paths, check_writable, targets
-
-
-@dataclasses.dataclass
-class Report:
-    """What a run did.
-
-    Attributes:
-        done: what was written of: files, and DICOM series, of which each counts once.
-        series: how many of them are DICOM series.
-        slices: the slices of the inputs that were translated.
-        outputs: the files written.
-        skipped: the files that were not translated, and why.
-        ignored: the files that are no images, such as notes and RT structure sets.
-        warnings: what there is to say of images that were translated, each by its first file:
-            that they are far from what the model was trained on, or became another kind of DICOM
-            object.
-    """
-
-    done: int = 0
-    series: int = 0
-    slices: int = 0
-    outputs: list[Path] = dataclasses.field(default_factory=list)
-    skipped: list[Problem] = dataclasses.field(default_factory=list)
-    ignored: list[Problem] = dataclasses.field(default_factory=list)
-    warnings: list[Problem] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -55,6 +34,7 @@ class _Run:
         alone: series, by `identity`, with several slices of one view that are alone.
         series: the input's series of which there is output, by `identity`.
         bar: counts slices.
+        report: of the volume that is being translated.
     """
 
     model: Any
@@ -77,6 +57,8 @@ def translate(
     batch_size: int = 1,
     description: str = "",
     progress: bool = True,
+    manifest: str | os.PathLike = "",
+    part: tuple[int, int] = (1, 1),
 ) -> Report:
     """Translates every image in `input`, each into its own format, in its own place.
 
@@ -107,62 +89,127 @@ def translate(
         batch_size: slices that the model gets at once.
         description: free text for the output headers.
         progress: show a progress bar over slices.
+        manifest: a file that says what is done; with one that is there the run goes on, and what
+            is done, or failed, is not done again (`zoo.inference.manifest`).
+        part: K and N: translate the K-th of N parts of the volumes, which have about as many
+            pixels. What is wrong with the input is in the first part's report.
 
     Raises:
         FileNotFoundError: where `input` does not exist.
         FileExistsError: where an output file exists and `overwrite` is False.
-        ValueError: where there is no image, good or bad, or an output would replace an input.
+        ValueError: where there is no image, good or bad, or an output would replace an input; for
+            a manifest of another run, or with `deidentify`, whose pseudonyms are one process's.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: expected 1 or more. Received: {batch_size}")
+    if deidentify and (manifest or part != (1, 1)):
+        raise ValueError("deidentify: expected one whole run. Received: a manifest, or a part")
     # what there is
     input, output = Path(input), Path(output)
     deidentifier = Deidentifier() if deidentify else None
     found = inputs.find(model, input, output)
     report = Report()
-    for problem in found.problems:
+    for problem in found.problems if part[0] == 1 else ():
         (report.ignored if problem.harmless else report.skipped).append(problem)
     if not found.volumes:
-        if report.skipped:
+        if found.problems and any(not problem.harmless for problem in found.problems):
             return report
-        first = f" ({report.ignored[0].reason})" if report.ignored else ""
+        first = f" ({found.problems[0].reason})" if found.problems else ""
         raise ValueError(f"input: expected image files{first}. Received: {input}")
+    if (manifest or part != (1, 1)) and found.place.is_file():
+        raise ValueError(f"input: expected a folder, of which parts are done. Received: {input}")
     # where it goes, with faults of the call found before any work is done
     grid = Grid(scale=model.scale, depth=model.scale if model.dimensions == 3 else 1)
     volumes = [volume.presented(model.source.plane) for volume in found.volumes]
-    places, root = targets(
-        model, volumes, grid, found.place, output, deidentify=deidentify, overwrite=overwrite
-    )
-    check_writable(root)
-    # one volume after the other, each within a boundary of its own
-    total = sum(volume.length for volume in volumes)
-    firsts = [volume.parts[0] for volume in volumes]  # of several inputs
-    claimed: set[Path] = set()
-    # None: no bar where stderr is no terminal
-    with tqdm.tqdm(total=total, unit="slice", disable=None if progress else True) as bar:
+    mine = share(volumes, part)
+    report.others = len(volumes) - len(mine)
+    with contextlib.ExitStack() as held:
+        record = None
+        if manifest:
+            facts = _facts(model, description)
+            record = held.enter_context(Manifest(Path(manifest), facts, part, output))
+            if part[0] == 1:
+                record.end(FOUND, report)
+        places, root = targets(
+            model,
+            volumes,
+            grid,
+            found.place,
+            output,
+            deidentify=deidentify,
+            mine=mine,
+            replaceable=lambda path: overwrite or (record is not None and record.owns(path)),
+        )
+        check_writable(root)
+        # one volume after the other, each within a boundary of its own
+        firsts = [volume.parts[0] for volume in volumes]  # of several inputs
+        total = sum(volumes[index].length for index in mine)
+        # None: no bar where stderr is no terminal
+        bar = held.enter_context(
+            tqdm.tqdm(total=total, unit="slice", disable=None if progress else True)
+        )
         run = _Run(
             model=model,
             grid=grid,
             batch_size=batch_size,
-            writer=Writer(model, firsts, grid, deidentifier, description),
+            writer=Writer(
+                model, firsts, grid, deidentifier, description, record.token if record else ""
+            ),
             alone={identity(each) for each in firsts if _single(each) and each.number > 0},
             series=set(),
             bar=bar,
             report=report,
         )
-        for volume, paths in zip(volumes, places, strict=True):
-            before = bar.n
-            try:
-                with contained("translation"):
-                    check_paths(paths, root, claimed)
-                    _translate_one(run, volume, paths)
+        claimed: set[Path] = set()
+        for index, (volume, paths) in enumerate(zip(volumes, places, strict=True)):
+            if index in mine:
+                check = functools.partial(check_paths, paths, root, claimed)
+                one = _recorded(run, record, found.place, volume, paths, check)
+                report.add(one)
+            if index not in mine or one.outputs:  # of another part as if it were written
                 claimed.update(paths)
-            except ValueError as error:
-                count = len(volume.paths)
-                whole = f" (a series of {count} files)" if count > 1 else ""
-                _skip(volume.paths[0], error, report.skipped, whole)
-            bar.update(before + volume.length - bar.n)
     return report
+
+
+def _facts(model: Any, description: str) -> dict[str, Any]:
+    """What a manifest's runs have in common."""
+    return {
+        "model": model.name,
+        "weights": model.weights_hash,
+        "computed": precision(model),
+        "note": getattr(model, "note", ""),
+        "description": description,
+    }
+
+
+def _recorded(
+    run: _Run,
+    record: Manifest | None,
+    base: Path,
+    volume: Volume,
+    paths: list[Path],
+    check: Callable[[], None],
+) -> Report:
+    """What becomes of a volume, or has become of it in an earlier run."""
+    key = record.key(volume, base) if record else ""
+    if record and (known := record.found(key)):
+        run.bar.update(volume.length)
+        return known
+    if record:
+        record.begin(key, paths)
+    before, run.report = run.bar.n, Report()
+    try:
+        with contained("translation"):
+            check()
+            _translate_one(run, volume, paths)
+    except ValueError as error:
+        count = len(volume.paths)
+        whole = f" (a series of {count} files)" if count > 1 else ""
+        _skip(volume.paths[0], error, run.report.skipped, whole)
+    run.bar.update(before + volume.length - run.bar.n)
+    if record:
+        record.end(key, run.report)
+    return run.report
 
 
 def _single(volume: Volume) -> TypeGuard[Series]:

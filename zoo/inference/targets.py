@@ -3,6 +3,7 @@
 import itertools
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,16 @@ def targets(
     output: Path,
     *,
     deidentify: bool,
-    overwrite: bool,
+    mine: set[int],
+    replaceable: Callable[[Path], bool],
 ) -> tuple[list[list[Path]], Path]:
     """The files that each volume is written to, and the folder that all of them lie in.
 
     Of several inputs the first says where.
 
     Raises:
-        FileExistsError: where one of them exists and `overwrite` is False.
+        FileExistsError: where one of `mine`, the volumes of this part, exists and is not
+            `replaceable`.
         ValueError: where one would replace an input, or `output` names a file of another kind.
     """
     inputs, volumes = volumes, [volume.parts[0] for volume in volumes]
@@ -56,7 +59,7 @@ def targets(
     for place, (volume, paths) in enumerate(zip(volumes, found, strict=True)):
         if len(paths) == 1:
             found[place] = volume.files(paths[0])
-    _check_free(inputs, found, overwrite)
+    _check_free(inputs, [found[index] for index in sorted(mine)], replaceable)
     return found, root
 
 
@@ -139,12 +142,15 @@ def _numbered(path: Path, number: int) -> Path:
     return path.with_name(stem + end)
 
 
-def _check_free(volumes: list[Volume], targets: list[list[Path]], overwrite: bool) -> None:
+def _check_free(
+    volumes: list[Volume], targets: list[list[Path]], replaceable: Callable[[Path], bool]
+) -> None:
     inputs = {os.path.realpath(path) for v in volumes for path in (*v.paths, *v.companions)}
     for path in itertools.chain.from_iterable(targets):
         if os.path.realpath(path) in inputs:
             raise ValueError(f"output: would replace an input file. Received: {path}")
-        check_replaceable(path, overwrite)
+        if os.path.lexists(path):
+            check_replaceable(path, replaceable(path))
 
 
 def check_replaceable(path: Path, overwrite: bool) -> None:
