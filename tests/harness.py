@@ -175,7 +175,8 @@ def export_in_this_process(monkeypatch) -> None:
         given = {"memory": np.array(3 * 2**20)}
         for key, inputs in questions.items():
             tensors = {name: tf.constant(value) for name, value in inputs.items()}
-            (answer,) = signatures[key.split(" ")[0]](**tensors).values()
+            answer = signatures[key.split(" ")[0]](**tensors)
+            answer = answer["half_width"] if len(answer) == 2 else next(iter(answer.values()))
             if answer.dtype == tf.string:
                 answer = tf.stack([tf.io.decode_png(png, dtype=tf.uint16) for png in answer])
             given[key] = answer.numpy()

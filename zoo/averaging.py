@@ -233,12 +233,17 @@ class Average:
     def answers(self, images: np.ndarray, batch_size: int = 1) -> np.ndarray:
         """The mean of what the members answer, as `tiled.answered` of one."""
         total: Any = 0.0
+        for answer, share in self.each(images, batch_size):
+            total += answer * share
+        return total
+
+    def each(self, images: np.ndarray, batch_size: int = 1) -> Iterator[tuple[np.ndarray, Any]]:
+        """Every answer that the mean is made of, as the image lies, and its share of the mean."""
         for member, seen in zip(self.members, self.views, strict=True):
             share = np.float32(1 / (len(self.members) * len(seen)))
             for view in seen:
                 answer = tiled.answered(member, np.ascontiguousarray(view.of(images)), batch_size)
-                total += view.back(answer) * share
-        return total
+                yield view.back(answer), share
 
 
 def _read(view: View, read: tiling.Read, depth: int, start: int, stop: int) -> np.ndarray:

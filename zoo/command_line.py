@@ -8,7 +8,7 @@ from typing import Any
 from absl import flags, logging
 
 from zoo import __version__, registry
-from zoo.commands import about, data, learning, reconstructing, serving, using
+from zoo.commands import about, data, learning, reconstructing, serving, trusting, using
 from zoo.commands.asked import FLAGS, UsageError
 from zoo.errors import reason
 from zoo.flags import USED, help_text
@@ -21,6 +21,7 @@ _COMMANDS = {
     "preview": data.preview,
     "train": learning.train,
     "evaluate": using.evaluate,
+    "calibrate": trusting.calibrate,
     "predict": using.predict,
     "generate": using.generate,
     "export": using.export,

@@ -14,6 +14,7 @@ COMMANDS = {
     "preview": "write a picture of some training images (--dataset, --output=FILE.png)",
     "train": "train a model on a data set, or go on with an interrupted run",
     "evaluate": "measure a trained model: metrics.json and report.html",
+    "calibrate": "intervals that hold, of a trained model, by patients that it has not seen",
     "predict": "translate DICOM, NIfTI, MetaImage, NRRD, PNG, TIFF, JPEG or NPY files",
     "generate": "write new images from a generator",
     "export": "write a SavedModel for TF Serving",
@@ -22,8 +23,8 @@ COMMANDS = {
     "serve": "answer requests over HTTP as TF Serving does",
     "dicom-node": "translate DICOM series that an archive sends, and send them on",
 }
-_TRAINED = "evaluate predict generate export publish serve"
-_BUILT = "prepare preview train evaluate"
+_TRAINED = "evaluate calibrate predict generate export publish serve"
+_BUILT = "prepare preview train evaluate calibrate"
 _RECIPE = f"prepare preview train {_TRAINED}"
 
 
@@ -88,8 +89,10 @@ _TABLE = {
     "What goes in and out": [
         _Flag("input", "PATH", f"plan {_BUILT} predict reconstruct",
               "file or folder to read; predict: also dicomweb://…"),
-        _Flag("output", "PATH", "plan preview evaluate predict generate export reconstruct",
-              "folder to write; plan: a file (default plan.json); predict: also dicomweb://…"),
+        _Flag("output", "PATH",
+              "plan preview evaluate calibrate predict generate export reconstruct",
+              "folder to write; plan, calibrate: a file (default plan.json, and into the run); "
+              "predict: also dicomweb://…"),
         _Flag("to", "DIR", "publish", "folder of the repository, new or empty"),
         _Flag("engine", "auto|keras|openvino", "predict dicom-node",
               "what runs the network; auto takes OpenVINO on a CPU where it is installed and "
@@ -102,16 +105,28 @@ _TABLE = {
         _Flag("part", "K/N", "predict",
               "translate the K-th of N parts alone; the others may run elsewhere"),
         _Flag("overwrite", "", "predict generate reconstruct", "replace files that are there"),
-        _Flag("tta", "", "evaluate predict",
+        _Flag("tta", "", "evaluate calibrate predict",
               "mean over mirror images and turns as in training"),
-        _Flag("ensemble", "NAME,NAME", "evaluate predict",
+        _Flag("ensemble", "NAME,NAME", "evaluate calibrate predict",
               "the mean of these models or runs (no --model)"),
-        _Flag("split", "NAME", "evaluate reconstruct",
-              "train, validation or test (default test)", "test"),
+        _Flag("split", "NAME", "evaluate calibrate reconstruct",
+              "train, validation or test (default test; calibrate: validation)", "test"),
         _Flag("limit", "N", "evaluate reconstruct", "the first N images only"),
         _Flag("count", "N", "generate", "how many images (default 16)", 16),
         _Flag("label", "NAME", "generate",
               "their class, of a conditional model (default: all in turn)"),
+    ],
+    "How sure it is": [
+        _Flag("uncertainty", "", "predict",
+              "half-widths of intervals beside the output, of a model that was calibrated"),
+        _Flag("calibration", "FILE", "predict", "that calibrate wrote (default: the run's own)"),
+        _Flag("spread", "auto|quantiles|dropout|views|answers", "calibrate",
+              "what says where errors are: quantile heads, dropout, mirror images and turns, or "
+              "the answers of --tta and --ensemble (docs/trust.md)", "auto"),
+        _Flag("alpha", "SHARE", "calibrate",
+              "of a patient's pixels that intervals may miss (default 0.1)", "0.1"),
+        _Flag("delta", "CHANCE", "calibrate",
+              "that the patients mislead, and more is missed (default 0.1)", "0.1"),
     ],
     "How to reconstruct": [
         _Flag("method", "NAME", "reconstruct", "fbp, zero_filled, tv (default), pnp or dip", "tv"),

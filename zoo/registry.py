@@ -86,6 +86,7 @@ class Entry:
         source, target: the stored `Domain` dictionaries, or None for a fresh model.
         trained_on: of a pretrained model, what its inputs were like (`zoo.guards` compares others
             with it); None where nothing is stated, so of all other models.
+        uncertainty: what `calibrate` found (`zoo.trust.calibration`), or None.
         facts: what the data set is, once the entry was fitted to it (`zoo.data.facts`).
     """
 
@@ -100,6 +101,7 @@ class Entry:
     source: dict[str, Any] | None = None
     target: dict[str, Any] | None = None
     trained_on: dict[str, Any] | None = None
+    uncertainty: dict[str, Any] | None = None
     facts: DataFacts = DataFacts()
 
     @property
@@ -469,6 +471,7 @@ def lookup(
         source=stored.get("source"),
         target=stored.get("target"),
         trained_on=stored.get("trained_on"),
+        uncertainty=stored.get("uncertainty"),
     )
 
 

@@ -1,8 +1,8 @@
 """The folder of a run: `run.json`, and the lock that keeps it to one process.
 
 `run.json` holds the model, data set, recipe, domains, library versions, state, step, metrics, the
-figures of training and validation, and the last and the best weights with their sha256. No other
-module reads or writes it.
+figures of training and validation, what `calibrate` found, and the last and the best weights with
+their sha256. No other module reads or writes it.
 """
 
 import contextlib
@@ -45,6 +45,7 @@ _RUN_FIELDS = (
     ("validation", dict, False),
     ("losses", dict, False),
     ("metrics", dict, False),
+    ("uncertainty", dict, False),
     ("state", str, False),
     ("step", int, False),
 )

@@ -63,17 +63,28 @@ def translated(
     return result[0] if array.ndim == rank else result
 
 
-def answered(model: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
+def answered(
+    model: Any,
+    images: np.ndarray,
+    batch_size: int,
+    serve: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
     """float32 `[N, H', W', C']` of float32 `[N, H, W, C]`, volumes likewise.
 
     Of a classifier the probabilities `[N, H, W, classes]`.
+
+    Args:
+        model: a `zoo.Translator`.
+        images: in the source's unit.
+        batch_size: tiles or images that go through the network at once.
+        serve: what gives the answer of a batch, of the model's sizes; None: the model's own.
     """
-    cut = Cut.of(model)
+    cut, serve = Cut.of(model), serve or model.serve
     if not model.tiles or cut.takes(images.shape[1:-1]):
         starts = range(0, len(images), batch_size)
-        return np.concatenate([model.serve(images[i : i + batch_size]) for i in starts])
+        return np.concatenate([serve(images[i : i + batch_size]) for i in starts])
     options: Any = cut._asdict()
-    return tiling.tiled(model.serve, images, batch_size=batch_size, **options)
+    return tiling.tiled(serve, images, batch_size=batch_size, **options)
 
 
 def answered_slices(

@@ -205,12 +205,16 @@ class Translator(keras.Model):
         return tf.nn.softmax(self._cropped_values(tf.cast(images, tf.float32), training))
 
     def _cropped_values(self, images: tf.Tensor, training: bool) -> tf.Tensor:
+        return self.cropped(self.values, images, training)
+
+    def cropped(self, values: Callable[..., tf.Tensor], images: tf.Tensor, training: bool):
+        """What `values` makes of images padded to the network's multiple, cropped back."""
         if self.size_multiple == 1:
-            return self.values(images, training)
+            return values(images, training)
         axes = range(1, self.dimensions + 1)
         inside = [slice(tf.shape(images)[axis] * self.scale) for axis in axes]
         padded = pad_to_multiple(images, self.size_multiple)
-        return self.values(padded, training)[(slice(None), *inside)]
+        return values(padded, training)[(slice(None), *inside)]
 
     def values(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """What the network makes of physical images, as values of the target's scale."""

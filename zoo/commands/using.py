@@ -46,6 +46,10 @@ def predict() -> int:
     shared = FLAGS.workers or FLAGS.part or FLAGS.manifest
     if shared and FLAGS.deidentify:
         raise UsageError("deidentify: its pseudonyms are one process's. Received: a share of a run")
+    if shared and FLAGS.uncertainty:
+        raise UsageError("uncertainty: one process writes it. Received: a share of a run")
+    if FLAGS.calibration and not FLAGS.uncertainty:
+        raise UsageError("calibration: expected --uncertainty beside it. Received: none")
     several = (FLAGS.workers or 1) > 1
     report = _by_workers(source, output) if several else _translated(source, output, entries)
     _say(report, output)
@@ -77,6 +81,7 @@ def _translated(source: str, output: str, entries: "list[Entry]") -> "Report":
     workers.end_with_parent()
     # by a model, or by the mean of several
     model = asked.built(*entries)
+    widths = _half_widths(model, entries[0]) if FLAGS.uncertainty else None
     engine = engines.use(model, FLAGS.engine, lambda text: print(text, file=sys.stderr))
     if FLAGS.tta or len(entries) > 1:
         seen = f": each image {model.ways}" if FLAGS.tta else ""
@@ -91,16 +96,17 @@ def _translated(source: str, output: str, entries: "list[Entry]") -> "Report":
         if web.is_address(output):
             web.Address.parse(output, "output")  # before any work is done
             made = Path(scratch) / "made"
+        options = {
+            "deidentify": FLAGS.deidentify,
+            "overwrite": FLAGS.overwrite,
+            "batch_size": FLAGS.batch_size or (1 if engine == "Keras" else engines.BATCH),
+        }
+        manifest = asked.path("manifest") or ""
         report = predict.translate(
-            model,
-            given,
-            made,
-            deidentify=FLAGS.deidentify,
-            overwrite=FLAGS.overwrite,
-            batch_size=FLAGS.batch_size or (1 if engine == "Keras" else engines.BATCH),
-            manifest=asked.path("manifest") or "",
-            part=asked.part(),
+            model, given, made, manifest=manifest, part=asked.part(), **options
         )
+        if widths is not None and report.outputs:
+            _write_half_widths(widths, given, made, report, options)
         if web.is_address(output):
             web.store(report.outputs, output)
     return report
@@ -125,6 +131,25 @@ def _say(report: "Report", output: str) -> None:
             f"{_number(len(report.warnings), 'warning')}{elsewhere}"
         )
     )
+
+
+def _write_half_widths(widths, given, made, report, options):
+    """Half-widths beside what was written, added to the report."""
+    from zoo.inference import half_widths
+
+    place = half_widths.beside(made, report.outputs)
+    written = half_widths.write(widths, given, place, **options)
+    report.skipped += [each for each in written.skipped if each not in report.skipped]
+    report.outputs += written.outputs
+    print(printable(f"Half-widths, as {place.name}: {widths.calibration.words}."))
+
+
+def _half_widths(model, entry):
+    """What gives half-widths of the model's intervals, where it was calibrated."""
+    from zoo.trust import calibration
+    from zoo.trust.half_width import HalfWidth
+
+    return HalfWidth(model, calibration.of(entry, model, asked.path("calibration")))
 
 
 def _number(count: int, noun: str) -> str:
@@ -155,9 +180,27 @@ def export() -> int:
 
     card = export.card_fields(entry)
     base = Path(output).expanduser().absolute()
-    folder = export.export(asked.built(entry), base, card=card)
+    model, uncertainty = asked.built(entry), None
+    if entry.uncertainty is not None:
+        uncertainty = _servable(entry, model)
+    folder = export.export(model, base, card=card, uncertainty=uncertainty)
     print(f"Exported to {folder}; TF Serving: --model_base_path={base}")
     return 0
+
+
+def _servable(entry, model):
+    """The calibration that an export can have; None, with a line that says why, of another."""
+    from zoo.trust import calibration, served
+
+    try:
+        found = calibration.of(entry, model)
+    except ValueError as error:
+        print(f"note: exported without uncertainty. {error}", file=sys.stderr)
+        return None
+    if found.spread in served.IN_GRAPHS:
+        return found
+    print(f"note: exported without uncertainty, which is by {found.spread}.", file=sys.stderr)
+    return None
 
 
 def publish() -> int:

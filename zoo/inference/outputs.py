@@ -86,7 +86,7 @@ class Writer:
             folder.mkdir(parents=True, exist_ok=True)
         others, volume = volume.parts[1:], volume.parts[0]
         if isinstance(volume, Series):
-            derivation = self._derivation(volume, reasons, note, others)
+            derivation = self.derivation(volume, reasons, note, others)
             return write.write(
                 volume, paths, slices, derivation, skip, self.deidentifier, self.grid
             )
@@ -99,7 +99,7 @@ class Writer:
                 )
         return paths, []
 
-    def _derivation(
+    def derivation(
         self, series: Series, reasons: list[str], note: str, others: tuple[Volume, ...]
     ) -> Derivation:
         """What the headers of a DICOM series say of where it is from."""

@@ -22,6 +22,7 @@ from zoo.inference.outputs import Writer, precision
 from zoo.inference.report import Report
 from zoo.inference.series import identity
 from zoo.inference.targets import check_paths, check_writable, targets
+from zoo.trust.half_width import HalfWidth
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -59,6 +60,7 @@ def translate(
     progress: bool = True,
     manifest: str | os.PathLike = "",
     part: tuple[int, int] = (1, 1),
+    writer: type[Writer] = Writer,
 ) -> Report:
     """Translates every image in `input`, each into its own format, in its own place.
 
@@ -79,7 +81,8 @@ def translate(
     DerivationDescription of DICOM output. A file appears under its name only when it is complete.
 
     Args:
-        model: a `zoo.Translator`, or a `zoo.Average`, whose `note` the headers have.
+        model: a `zoo.Translator`, a `zoo.Average`, whose `note` the headers have, or a
+            `zoo.trust.half_width.HalfWidth`.
         input: a file or a folder; of a model of several inputs as `inputs.find` says.
         output: a folder (made as needed), or a file name where `input` is a file that is. DICOM
             slices between those of the input get numbers behind the name of the nearest one.
@@ -93,6 +96,7 @@ def translate(
             is done, or failed, is not done again (`zoo.inference.manifest`).
         part: K and N: translate the K-th of N parts of the volumes, which have about as many
             pixels. What is wrong with the input is in the first part's report.
+        writer: writes what was translated.
 
     Raises:
         FileNotFoundError: where `input` does not exist.
@@ -152,7 +156,7 @@ def translate(
             model=model,
             grid=grid,
             batch_size=batch_size,
-            writer=Writer(
+            writer=writer(
                 model, firsts, grid, deidentifier, description, record.token if record else ""
             ),
             alone={identity(each) for each in firsts if _single(each) and each.number > 0},
@@ -220,7 +224,7 @@ def _single(volume: Volume) -> TypeGuard[Series]:
 def _translate_one(run: _Run, volume: Volume, paths: list[Path]) -> None:
     """Translates one volume and adds it to the report; of a failure it leaves no file behind."""
     model, note = run.model, ""
-    if isinstance(model, Average):
+    if isinstance(model, Average | HalfWidth):
         # what is resampled gets square pixels
         model = model.for_spacing(None if model.recipe.spacing else volume.spacing)
         note = model.note

@@ -32,6 +32,8 @@ What differs from the paper, and why:
                                                                 each other
     `teacher`                                 none              what a large network learned, in
                                                                 a small one
+    `quantiles`                               none              where the output may be wrong, and
+                                                                by how much
     `output="residual"` in the small preset,  classes           values beyond the window pass
     where source and target share a window                      through; learns in minutes
 """
@@ -47,7 +49,7 @@ import zoo
 from zoo import losses, ranges
 from zoo.domain import Domain
 from zoo.layers import LinearDecay, scheduled
-from zoo.models import _registration
+from zoo.models import _quantiles, _registration
 from zoo.models._unet import cascade, unet
 from zoo.recipe import Recipe
 from zoo.step import adam, batches_seen, descend, example_seeds, ready, unscaled
@@ -101,6 +103,8 @@ class EncoderDecoderRecipe(Recipe):
             network learns to give ("distillation"); "" learns from the targets alone.
         teacher_share: of the loss, what is measured against the teacher's output; the rest is
             against the target.
+        quantiles: let the network give a lower and an upper bound of each pixel beside it, by the
+            pinball loss, whose weight is 1; `calibrate` scales what lies between them to intervals.
         output: "image", or "residual": the network's output is a correction to its input; "auto"
             takes the residual where source and target share modality, unit and window.
     """
@@ -132,6 +136,7 @@ class EncoderDecoderRecipe(Recipe):
     registration: bool = False
     teacher: str = ""
     teacher_share: Annotated[float, ranges.Range(0, 1)] = 1.0
+    quantiles: bool = False
     output: Literal["image", "residual", "auto"] = "image"
 
     SMALL: ClassVar[dict[str, Any]] = {
@@ -160,13 +165,17 @@ class EncoderDecoderRecipe(Recipe):
         "output": "auto",
     }
 
+    def __post_init__(self):
+        super().__post_init__()
+        _quantiles.check_recipe(self)
+
     @property
     def size_multiple(self) -> int:
         return self.shuffle * 2 ** (self.levels - 1)
 
 
 @zoo.register("encoder_decoder")
-class EncoderDecoder(Translator):
+class EncoderDecoder(_quantiles.WithQuantiles):
     """A U-Net that translates images.
 
     Example:
@@ -189,8 +198,9 @@ class EncoderDecoder(Translator):
 
     def _stage(self, number: int) -> keras.Model:
         """The U-Net of this number, which takes what the one before gave as further channels."""
-        recipe, outputs = self.recipe, self.classes or self.target.channels
-        before = outputs if number else 0
+        recipe, estimate = self.recipe, self.classes or self.target.channels
+        before = estimate if number else 0
+        outputs = self.outputs() if number == recipe.stages - 1 else estimate
         return unet(
             self.source.channels + before,
             outputs,
@@ -238,10 +248,13 @@ class EncoderDecoder(Translator):
         """One step on the recipe's losses of values scaled to [-1, 1], or of classes."""
         target = self.target_values(batch["target"])
         with tf.GradientTape() as tape:
-            values = self.values(batch["source"], training=True)
+            heads = self.heads(batch["source"], training=True)
+            values = self.estimate(heads)
             if self.recipe.registration:
                 values = self._registered(batch, values, target)
             share = self._loss(batch["source"], target, values)
+            if self.recipe.quantiles:
+                share += self.pinball(heads, target, self._error(batch["source"], target))
         descend(self.network_optimizer, tape, share, self.network.trainable_variables)
         return {"loss": unscaled(share)} | self.pixel_logs(values, target)
 
@@ -252,11 +265,13 @@ class EncoderDecoder(Translator):
         images = self.source.encode(batch["source"]), values, target
         return _registration.register(self.registration, optimizer, recipe.steps, seeds, *images)
 
+    def _error(self, source: tf.Tensor, target: tf.Tensor) -> Any:
+        """What values are divided by: the input's error of each example, or nothing."""
+        return losses.input_error(self.source.encode(source), target) if self.relative else 1.0
+
     def _loss(self, source: tf.Tensor, target: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
         """The recipe's losses of values scaled to [-1, 1], or of classes."""
-        error = 1.0
-        if self.relative:
-            error = losses.input_error(self.source.encode(source), target)
+        error = self._error(source, target)
         wanted = [(1.0, target)]
         if self.recipe.teacher:
             share = self.recipe.teacher_share

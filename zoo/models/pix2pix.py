@@ -37,6 +37,8 @@ What differs from the paper, and why:
     `equivariant`, `relative`                 none              noise of any level at any HU
     `registration`                            none              pairs that do not lie quite on
                                                                 each other
+    `quantiles`                               none              where the output may be wrong, and
+                                                                by how much
     `refine` in the small preset: two 3x3     none              the paper's decoder has no
     convolutions at full resolution                             nonlinear layer there; fine noise
                                                                 and edges need one
@@ -51,7 +53,7 @@ import zoo
 from zoo import losses, ranges
 from zoo.domain import Domain
 from zoo.layers import LinearDecay, float32_judge, patch_gan, require_patches, scheduled, step_seeds
-from zoo.models import _registration
+from zoo.models import _quantiles, _registration
 from zoo.models._unet import strided_unet
 from zoo.recipe import DataFacts, Phase, Recipe
 from zoo.step import (
@@ -63,7 +65,6 @@ from zoo.step import (
     scaled,
     unscaled,
 )
-from zoo.translator import Translator
 
 MIXING = 1  # purpose of the random numbers of the gradient penalty
 
@@ -108,6 +109,9 @@ class Pix2PixRecipe(Recipe):
         registration: let a small network predict how each target is displaced from the output, and
             compare them there (RegGAN, Kong et al. 2021, arXiv:2110.06465): for pairs that do not
             lie quite on each other. It is thrown away after training.
+        quantiles: let the generator give a lower and an upper bound of each pixel beside it, by the
+            pinball loss, weighted by `lambda_l1`; the discriminator does not see them, and
+            `calibrate` scales what lies between them to intervals.
         output: "image", or "residual": the network's tanh is a correction to its input; "auto"
             takes the residual where source and target share modality, unit and window.
         test_statistics: batch normalisation outside training.
@@ -141,6 +145,7 @@ class Pix2PixRecipe(Recipe):
     focal_gamma: Annotated[float, ranges.Range(0, 100)] = 2.0
     lambda_dice: ranges.Weight = 1.0
     registration: bool = False
+    quantiles: bool = False
     output: Literal["image", "residual", "auto"] = "image"
     test_statistics: Literal["moving", "image"] = "image"
     test_dropout: bool = False
@@ -185,6 +190,7 @@ class Pix2PixRecipe(Recipe):
 
     def __post_init__(self):
         super().__post_init__()
+        _quantiles.check_recipe(self)
         if self.adversarial == "wgan" and self.discriminator_norm == "batch":
             raise ValueError(
                 "discriminator_norm: expected instance or none with adversarial=wgan, whose "
@@ -202,7 +208,7 @@ class Pix2PixRecipe(Recipe):
 
 
 @zoo.register("pix2pix")
-class Pix2Pix(Translator):
+class Pix2Pix(_quantiles.WithQuantiles):
     """pix2pix with its U-Net generator and PatchGAN discriminator.
 
     Example:
@@ -222,7 +228,7 @@ class Pix2Pix(Translator):
         outputs = self.classes or target.channels
         self.network = strided_unet(
             source.channels,
-            outputs,
+            self.outputs(),
             base_filters=recipe.base_filters,
             levels=recipe.levels,
             dimensions=recipe.dimensions,
@@ -293,7 +299,8 @@ class Pix2Pix(Translator):
 
         with tf.GradientTape() as g_tape:
             with step_seeds(seeds):
-                output = self.values(batch["source"], training=True)
+                heads = self.heads(batch["source"], training=True)
+            output = self.estimate(heads)
             if recipe.registration:  # what the discriminator sees lies where the target does
                 learner, images = self.registration_optimizer, (source, output, real)
                 output = _registration.register(
@@ -315,6 +322,8 @@ class Pix2Pix(Translator):
             g_loss = recipe.lambda_gan * g_gan
             compared = real / error, output / error
             g_loss += sum(weight * loss(*compared) for weight, loss in self.terms)
+            if recipe.quantiles:
+                g_loss += recipe.lambda_l1 * self.pinball(heads, real, error)
         descend(self.generator_optimizer, g_tape, g_loss, self.network.trainable_variables)
         logs = {"d_loss": unscaled(d_loss), "g_gan": unscaled(g_gan)}
         return logs | self.pixel_logs(output, real)

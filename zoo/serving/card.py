@@ -6,6 +6,7 @@ from typing import Any
 
 from zoo.domain import HANGS
 from zoo.recipe import per_axis
+from zoo.trust.calibration import Calibration
 
 # Side of the largest volume that an export is tried with: a whole tile may take minutes.
 LARGEST_CUBE = 32
@@ -74,7 +75,7 @@ for images like those it was trained on: same modality, body part, protocol and 
 
 {fields.get("notes", "")}
 
-## How to call it
+{_certainty(contract)}## How to call it
 
 In the folder that holds version {version}:
 
@@ -93,6 +94,25 @@ With TF Serving:
 ```sh
 tensorflow_model_server --rest_api_port=8501 --model_name=translate --model_base_path="$PWD"
 ```
+"""
+
+
+def _certainty(contract: dict[str, Any]) -> str:
+    """What intervals about the output promise, where it was calibrated."""
+    found = dict(contract.get("uncertainty", {}))
+    if not found:
+        return ""
+    signature, name = found.pop("signature"), found.pop("name")
+    told = Calibration.from_dict(found)
+    unit = "" if told.unit == "1" else f" {told.unit}"
+    return f"""## How sure it is
+
+The signature `{signature}` gives `{name}` beside `images`. The {told.words}. Here
+{told.risk:.1%} of the pixels ({told.pixels}) were missed, and the half-width was
+{told.half_width:.4g}{unit} on average, {told.factor:.4g} times the spread by {told.spread}.
+It promises nothing of another scanner, protocol or body part, of a single pixel, or of what the
+target lacks too.
+
 """
 
 

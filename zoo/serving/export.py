@@ -20,6 +20,9 @@ from zoo.serving import card as model_card
 from zoo.serving import png16, warmup
 from zoo.serving.verify import SIGNATURE, call, class_names, verify
 from zoo.translator import Translator
+from zoo.trust import served
+from zoo.trust.calibration import Calibration
+from zoo.trust.half_width import HalfWidth
 
 _EXAMPLE = 64  # pixels a side of the images that warm a server up
 CARD_FIELDS = ("name", "summary", "paper", "dataset", "metrics", "licence", "notes")
@@ -31,6 +34,7 @@ def export(
     *,
     version: int | None = None,
     card: Mapping[str, Any] | None = None,
+    uncertainty: Calibration | None = None,
 ) -> Path:
     """Write a model as `<output>/<version>/`, the layout that TF Serving watches.
 
@@ -41,8 +45,10 @@ def export(
     the channels of "images", in the order that the card says. Another rank, other
     channels and labels that no class has are errors; no images give none. Where a PNG holds the
     images, the signature `bytes` takes and gives them as PNG of 16 bits (`zoo.serving.png16`).
-    `assets.extra/` holds `model_card.md` for people, `intensity.json`, the intensity contract, for
-    clients, and for TF Serving requests that warm it up and parameters for batching.
+    With `uncertainty` a signature of that name gives "half_width" beside "images": the output ± it
+    is the interval that `calibrate` found. `assets.extra/` holds `model_card.md` for people,
+    `intensity.json`, the intensity contract, for clients, and for TF Serving requests that warm it
+    up and parameters for batching.
 
     The folder appears complete or not at all: before it gets its number it is loaded by a fresh
     process, without this package, and must answer as the Keras model does.
@@ -53,13 +59,15 @@ def export(
         version: number of the new version; None takes the highest there is plus one.
         card: what the model cannot know: any of name, summary, paper, dataset, metrics (a dict),
             licence, notes (Markdown). Summary and paper default to the registry's.
+        uncertainty: a calibration of this model, by quantile heads, or by mirror images and turns.
 
     Returns:
         The version's folder.
 
     Raises:
-        ValueError: for an unknown card field, a version that is not a positive number or exists
-            already, an output that is a file, or an export that answers otherwise than the model.
+        ValueError: for an unknown card field, another kind of `uncertainty`, a version that is not
+            a positive number or exists already, an output that is a file, or an export that answers
+            otherwise than the model.
         OSError: where it cannot be written.
     """
     # Where it goes.
@@ -82,12 +90,19 @@ def export(
         archive = keras.export.ExportArchive()
         for name, graph in endpoints(model, specs).items():
             archive.add_endpoint(name, graph)
+        widths = None
+        if uncertainty is not None:
+            widths = HalfWidth(model, uncertainty)
+            archive.add_endpoint(served.SIGNATURE, served.endpoint(model, uncertainty, specs))
         with written(final):
             archive.write_out(temporary, verbose=False)
         # What it answers, and what is told of it.
-        memory = verify(model, temporary, specs)
+        memory = verify(model, temporary, specs, widths)
         extra = temporary / "assets.extra"
         contract = _contract(model, specs, fields)
+        if uncertainty is not None:
+            about = {"signature": served.SIGNATURE, "name": "half_width"}
+            contract["uncertainty"] = about | uncertainty.to_dict()
         card_text = model_card.write(contract, fields, version, memory)
         with written(final):
             extra.mkdir()

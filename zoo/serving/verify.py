@@ -15,6 +15,8 @@ import tensorflow as tf
 from zoo.recipe import per_axis
 from zoo.serving import card, png16
 from zoo.translator import Translator
+from zoo.trust import served
+from zoo.trust.half_width import HalfWidth
 
 # Greatest difference between the Keras model and its reloaded export, as a fraction of the target's
 # window. Convolutions may add up in another order; bfloat16 keeps 8 bits of each value, float16 11.
@@ -50,7 +52,8 @@ try:
 except OSError:
     before = None
 for (signature, number), inputs in asked.items():
-    (answer,) = signatures[signature](**inputs).values()
+    answer = signatures[signature](**inputs)
+    answer = answer["half_width"] if len(answer) == 2 else next(iter(answer.values()))
     if answer.dtype == tf.string:
         answer = tf.stack([tf.io.decode_png(png, dtype=tf.uint16) for png in answer])
     given[f"{signature} {number}"] = answer.numpy()
@@ -62,13 +65,19 @@ np.savez(answers, **given)
 """
 
 
-def verify(model: Translator, folder: Path, specs: Mapping[str, tf.TensorSpec]) -> int:
+def verify(
+    model: Translator,
+    folder: Path,
+    specs: Mapping[str, tf.TensorSpec],
+    widths: HalfWidth | None = None,
+) -> int:
     """Compare a SavedModel, in a fresh process, with the Keras model.
 
     Args:
         model: what was exported.
         folder: of the SavedModel.
         specs: the signature's inputs.
+        widths: what the half-widths of the signature `uncertainty` must be.
 
     Returns:
         Memory that the largest input takes on a CPU, in bytes; 0 where it cannot be measured.
@@ -99,6 +108,8 @@ def verify(model: Translator, folder: Path, specs: Mapping[str, tf.TensorSpec]) 
     coded = png16.fits(model)
     if coded:
         asked[f"{png16.SIGNATURE} {first}"] = png16.question(model, questions[first])
+    if widths is not None:
+        asked[f"{served.SIGNATURE} {first}"] = questions[first]
     with _fresh_answers(folder, asked) as answers:
         for key, question in questions.items():
             shape = next(iter(question.values())).shape
@@ -110,6 +121,13 @@ def verify(model: Translator, folder: Path, specs: Mapping[str, tf.TensorSpec]) 
             wanted = scale.physical(scale.stored(expected[first])).numpy()
             what = "the signature bytes differs from the model"
             compare(model, received, wanted, what, rounding=scale.slope)
+        if widths is not None:
+            wanted = widths.translate(questions[first]["images"])
+            factor = 4 * widths.calibration.factor  # of what rounding makes of answers
+            what, allowed = "the signature uncertainty differs from the model", model.target.span
+            allowed *= factor * _TOLERANCE[model.precision]
+            received = answers[f"{served.SIGNATURE} {first}"]
+            compare(model, received, wanted, what, rounding=allowed)
         return int(answers["memory"])
 
 

@@ -1,0 +1,72 @@
+"""Exports that answer with half-widths."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import harness
+from zoo.averaging import View
+from zoo.serving.export import export
+from zoo.trust import served
+from zoo.trust.calibration import Calibration
+from zoo.trust.half_width import HalfWidth
+
+FIELDS = {"levels": 2, "base_filters": 4, "tile": 64, "output": "auto"}
+
+
+def calibrated(model, spread):
+    return Calibration(
+        spread=spread, factor=3.5, alpha=0.1, delta=0.1, risk=0.04, patients=60, images=120,
+        pixels="body", half_width=31.25, unit="HU", dataset="ldct/phantom", split="validation",
+        weights=model.weights_hash,
+    )  # fmt: skip
+
+
+def test_views_in_a_graph_are_those_of_numpy():
+    volume = np.random.default_rng(0).uniform(size=(2, 3, 4, 5, 1)).astype("float32")
+    images = volume[:, 0]
+    for fields in itertools.product((False, True), range(4), (False, True)):
+        view = View(*fields)
+        array = volume if view.backwards else images
+        graph = lambda x, view=view: served._back(view, served._seen(view, x) + 1)  # noqa: E731
+        seen = served._seen(view, tf.constant(array))
+        np.testing.assert_array_equal(seen, view.of(array))
+        np.testing.assert_array_equal(graph(tf.constant(array)), array + 1)
+
+
+@pytest.mark.parametrize(
+    ("spread", "fields"),
+    [("quantiles", {"quantiles": True}), ("views", {"flip": True})],
+)
+def test_the_signature_gives_what_the_model_does(spread, fields, tmp_path, monkeypatch):
+    """Of images of other sides than the network's multiple; `export` compares it too."""
+    model = harness.build("encoder_decoder", FIELDS | fields)
+    last = model.network.trainable_variables[-2]
+    last.assign(np.random.default_rng(1).normal(0, 0.3, last.shape))
+    found = calibrated(model, spread)
+    harness.export_in_this_process(monkeypatch)
+    folder = export(model, tmp_path / "served", uncertainty=found)
+    answer = tf.saved_model.load(str(folder)).signatures[served.SIGNATURE]
+    images = np.random.default_rng(0).uniform(-900, 900, (2, 19, 26, 1)).astype("float32")
+    given = answer(images=tf.constant(images))
+    np.testing.assert_allclose(given["images"], model.translate(images), atol=0.05)
+    widths = HalfWidth(model, found).translate(images)
+    assert widths.max() > 20
+    np.testing.assert_allclose(given["half_width"], widths, atol=0.2)
+    # The promise travels with it.
+    contract = json.loads((folder / "assets.extra/intensity.json").read_text())
+    assert contract["uncertainty"]["signature"] == "uncertainty"
+    assert contract["uncertainty"]["factor"] == 3.5
+    card = (folder / "assets.extra/model_card.md").read_text()
+    assert "## How sure it is" in card and "half-width was\n31.25 HU on average" in card
+    assert "all but 10% of a patient's pixels" in card
+
+
+def test_what_no_graph_can_give_is_refused(tmp_path):
+    model = harness.build("encoder_decoder", FIELDS)
+    specs = {"images": tf.TensorSpec([None, None, None, 1])}
+    with pytest.raises(ValueError, match="by quantiles or views in an export. Received: dropout"):
+        served.endpoint(model, calibrated(model, "dropout"), specs)

@@ -1,0 +1,172 @@
+"""`calibrate`: from a spread to intervals that miss few pixels of a new patient."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import scipy.stats
+import tqdm
+
+from zoo import averaging
+from zoo.data import prepare
+from zoo.data.facts import data_facts
+from zoo.evaluation import measure, translation
+from zoo.evaluation.examples import Example, checked, require_finite, require_shape
+from zoo.registry import Entry
+from zoo.trust.calibration import Calibration
+from zoo.trust.conformal import Misses, require_patients
+from zoo.trust.spread import Spread
+
+_BLOCK = 8  # pixels along a block whose mean error is compared with its mean width
+
+
+def calibrate(
+    entry: Entry,
+    *,
+    data_dir: Path | None = None,
+    input: Path | None = None,
+    split: str = "validation",
+    ensemble: Sequence[Entry] = (),
+    tta: bool = False,
+    spread: str = "auto",
+    alpha: float = 0.1,
+    delta: float = 0.1,
+) -> Calibration:
+    """Find the factor that makes an entry's spread cover what its data set's patients show.
+
+    Args:
+        entry: model with weights, data set and recipe, from `registry.lookup`.
+        data_dir: where data sets are kept; None: TFDS's own.
+        input: the user's files, for the data set `folder`.
+        split: whose patients; the network must not have been trained on them.
+        ensemble: entries of other models; the mean of all answers.
+        tta: average over mirror images and turns, as `zoo.Average` does.
+        spread: as `zoo.trust.spread.Spread` takes it.
+        alpha, delta: see `Calibration`; between 0 and 1.
+
+    Raises:
+        ValueError: for too few patients, saying how many are needed, patients that nobody tells
+            apart, and as `Spread` and `zoo.Average`.
+    """
+    # What can be refused at once.
+    for name, value in (("alpha", alpha), ("delta", delta)):
+        if not 0 < value < 1:
+            raise ValueError(f"{name}: expected between 0 and 1. Received: {value:g}")
+    if split not in ("validation", "test"):
+        raise ValueError(f"split: expected validation or test. Received: {split}")
+    if ensemble and split != "test" and any(each.recipe.fold for each in (entry, *ensemble)):
+        raise ValueError(
+            "split: expected test for models of folds, each of which was trained on what the "
+            f"others are validated on. Received: {split}"
+        )
+    # The patients are counted before any work is done.
+    builder = prepare.load_builder(entry.dataset, data_dir, entry.recipe, input, prepare=False)
+    builder = prepare.prepare_builder(builder)
+    facts = data_facts(builder, entry.recipe)
+    if facts.kind != "paired" or not facts.aligned:
+        raise ValueError(
+            "dataset: expected aligned pairs, whose targets are the truth. "
+            f"Received: {entry.dataset}"
+        )
+    size = entry.recipe.phases()[-1].size
+
+    def examples() -> Iterable[Example]:
+        return measure.split_examples(builder, entry.recipe, split, None, size)
+
+    require_patients(len({str(each.get("patient", "")) for each in examples()}), alpha, delta)
+    model = averaging.build([entry, *ensemble], tta)
+    return fitted(Spread(model, spread), examples(), entry.dataset, split, alpha=alpha, delta=delta)
+
+
+def fitted(
+    spread: Spread,
+    examples: Iterable[Example],
+    dataset: str,
+    split: str,
+    *,
+    alpha: float = 0.1,
+    delta: float = 0.1,
+) -> Calibration:
+    """The calibration of a spread by examples from anywhere, as `measure.measure` takes them.
+
+    Raises:
+        ValueError: as `calibrate`, and for images that are not finite or have other shapes.
+    """
+    # What is kept of each patient: counts of misses, mean widths, and blocks to correlate.
+    model, misses = spread.model, Misses()
+    images, kinds = 0, set()
+    widths: dict[str, list[float]] = {}
+    pieces: dict[str, list[np.ndarray]] = {}
+    for each in tqdm.tqdm(examples, desc="calibrate", unit="image", disable=None):
+        example = checked(each, ("source", "target"), model.dimensions)
+        answer, width = (part[0] for part in spread(example["source"][None]))
+        example["output"] = answer
+        require_finite(answer, "model", f"its output for {example['name']!r}")
+        require_shape(example)
+        if not example["patient"]:
+            raise ValueError("dataset: expected examples that say whose they are. Received: none")
+        # The pixels that count: air around a patient is easy, and would hide what is missed.
+        mask, patient = translation.body(example, model.target), example["patient"]
+        kinds.add("all" if mask is None else "body")
+        counted = np.ones(answer.shape, bool)
+        if mask is not None and mask.any():
+            counted = np.broadcast_to(mask, answer.shape)
+        error = np.abs(answer - example["target"])
+        misses.add(patient, error[counted], width[counted])
+        widths.setdefault(patient, []).append(float(width[counted].mean()))
+        pieces.setdefault(patient, []).append(blocks(np.stack([error, width]), counted))
+        images += 1
+    # The factor, and what intervals by it are like.
+    factor, risk = misses.factor(alpha, delta)
+    means = [float(np.mean(each)) for each in widths.values()]
+    return Calibration(
+        spread=spread.name,
+        average=getattr(model, "note", ""),
+        factor=factor,
+        alpha=float(alpha),
+        delta=float(delta),
+        risk=risk,
+        patients=len(means),
+        images=images,
+        pixels="body" if kinds == {"body"} else "all",
+        half_width=factor * float(np.mean(means)),
+        correlation=correlation(list(pieces.values())),
+        unit=model.target.unit,
+        dataset=dataset,
+        split=split,
+        weights=model.weights_hash,
+    )
+
+
+def blocks(pair: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Mean error and mean width `[2, blocks]` of the blocks of 8 x 8 pixels that wholly count.
+
+    Args:
+        pair: absolute error and width, each `[H, W, C]`, or volumes.
+        counted: bool of one's shape.
+    """
+    height, width = (side // _BLOCK for side in pair.shape[-3:-1])
+    means = []
+    for images in (*pair, counted):
+        cut = images[..., : height * _BLOCK, : width * _BLOCK, :]
+        cut = cut.reshape(-1, height, _BLOCK, width, _BLOCK, images.shape[-1])
+        means.append(cut.mean((2, 4)).ravel())
+    error, spread, whole = means
+    return np.stack([error, spread])[:, whole == 1]
+
+
+def correlation(patients: list[list[np.ndarray]]) -> float | None:
+    """The mean over patients of Spearman's correlation of the blocks' errors and widths.
+
+    Args:
+        patients: of each patient what `blocks` gives of each image.
+
+    Returns:
+        -1 to 1; None where no patient has ten blocks.
+    """
+    found = []
+    for parts in patients:
+        error, width = np.concatenate(parts, axis=1)
+        if len(error) > 9 and np.ptp(error) and np.ptp(width):
+            found.append(float(scipy.stats.spearmanr(error, width).statistic))
+    return float(np.mean(found)) if found else None
