@@ -31,6 +31,7 @@ def evaluate() -> int:
         limit=FLAGS.limit,
         ensemble=others,
         tta=FLAGS.tta,
+        lesions=FLAGS.lesions,
     )
     print("\n".join(summary.lines(results)))
     note = results["dataset"]["description"]

@@ -21,6 +21,7 @@ from zoo.averaging import Average
 from zoo.data import batches, folds, prepare
 from zoo.data.facts import data_facts
 from zoo.evaluation import generation, report, segmentation, translation
+from zoo.evaluation import lesions as lesion_test
 from zoo.evaluation.examples import Example, checked
 from zoo.recipe import Recipe
 from zoo.registry import Entry
@@ -62,6 +63,7 @@ def evaluate(
     limit: int | None = None,
     ensemble: Sequence[Entry] = (),
     tta: bool = False,
+    lesions: bool = False,
 ) -> dict[str, Any]:
     """Measure an entry's model on its data set; writes `metrics.json` and `report.html`.
 
@@ -76,6 +78,7 @@ def evaluate(
         limit: take the first so many examples.
         ensemble: entries of other models; the mean of all is measured on the data set of `entry`.
         tta: average over mirror images and turns, as `zoo.Average` does.
+        lesions: put lesions into the examples too, and measure what becomes of them.
 
     Returns:
         What `metrics.json` holds.
@@ -99,6 +102,10 @@ def evaluate(
     builder = prepare.prepare_builder(builder)
     facts = data_facts(builder, entry.recipe)
     model = averaging.build(members, tta)
+    if lesions:
+        lesion_test.require(model)
+        if facts.kind != "paired" or not facts.aligned:
+            raise ValueError(f"lesions: expected aligned pairs. Received: {entry.dataset}")
     # A network that grew sees images of the size that it ended with.
     size = model.recipe.phases()[-1].size
     training_images = None
@@ -119,6 +126,9 @@ def evaluate(
         limit=limit,
         seed=entry.recipe.seed,
     )
+    if lesions:
+        again = split_examples(builder, entry.recipe, split, limit, size)
+        results["lesions"] = _finite(lesion_test.measure(model, again, entry.recipe.seed))
     which = "; ".join(member.which for member in members if member.which)
     if which:
         results["which_weights"] = which

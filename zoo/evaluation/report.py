@@ -8,7 +8,7 @@ import numpy as np
 
 from zoo import figures
 from zoo.domain import Domain
-from zoo.evaluation import formats, intervals, page, segmentation_report
+from zoo.evaluation import formats, intervals, lesion_report, page, segmentation_report
 from zoo.evaluation.examples import Example, input_domain
 from zoo.figures import Window
 
@@ -39,6 +39,7 @@ def render(results: dict[str, Any], pictures: dict[str, Any]) -> str:
     parts = [_head(results)]
     if kind == "translation":
         parts += [_tiles(results), _summary(results), _volumes(results), _plot(results)]
+        parts.append(lesion_report.section(results))
         parts += [_examples(results, pictures["examples"]), _patients(results)]
     elif kind == "unaligned translation":
         parts += [_distances(results), _examples(results, pictures["examples"])]

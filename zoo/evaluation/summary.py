@@ -40,9 +40,20 @@ def lines(results: dict[str, Any]) -> list[str]:
     for name, distances in results.get("sliced_wasserstein", {}).items():
         if name != "images":
             found.append(f"  sliced Wasserstein distance ×1000, {name}: {distances['mean']:.1f}")
+    if results.get("lesions"):
+        found.append(_lesions(results["lesions"]))
     if results.get("memorisation"):
         found.append(f"  too close to a training image: {results['memorisation']['flagged']}")
     return found
+
+
+def _lesions(measured: dict[str, Any]) -> str:
+    """How many are lost of those that can be seen in the input."""
+    lost = measured["lost_of_seen"]
+    if lost["share"] is None:
+        return f"  lesions: none of {measured['lesions']} can be seen in the input"
+    most = "" if lost["at_most"] is None else f" (at most {lost['at_most']:.1%}, by patient)"
+    return f"  lost of {lost['lesions']} lesions that the input shows: {lost['share']:.1%}{most}"
 
 
 def _measures(summary: dict[str, Any], results: dict[str, Any]) -> Iterator[str]:
