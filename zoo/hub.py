@@ -113,6 +113,7 @@ def publish(
     version: str,
     fields: Mapping[str, Any],
     trained_on: Mapping[str, Any] | None = None,
+    uncertainty: Mapping[str, Any] | None = None,
     card: str = "",
 ) -> Path:
     """Write a model as a repository, complete or not at all.
@@ -127,6 +128,7 @@ def publish(
         version: of this package.
         fields: any of summary, dataset, licence, metrics and tasks.
         trained_on: what inputs were like, for the guards.
+        uncertainty: what `calibrate` found, for `predict --uncertainty`.
         card: Markdown that follows the front matter; "" makes a short one.
 
     Raises:
@@ -149,6 +151,8 @@ def publish(
         "dataset": fields.get("dataset"),
         "sha256": file_sha256(file),
     }
+    if uncertainty is not None:
+        config["uncertainty"] = dict(uncertainty)
     text = _front_matter(name, fields) + (_without_links(card) or _short_card(name, fields))
     output.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, output / WEIGHTS)

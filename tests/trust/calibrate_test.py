@@ -161,6 +161,10 @@ def test_calibrate_and_predict_on_the_command_line(trained, model, tmp_path, cap
     assert "all but 50% of a patient's pixels" in printed and "confidence 70%" in printed
     found = Calibration.from_dict(run.read(folder)["uncertainty"])
     assert (found.patients, found.split, found.spread) == (2, "validation", "views")
+    # It goes where the model goes.
+    assert zoo("publish", f"--model={folder}", f"--to={tmp_path / 'hub'}") == 0
+    assert registry.lookup(str(tmp_path / "hub")).uncertainty == found.to_dict()
+    capsys.readouterr()
     # Beside each output, in its own format.
     assert zoo("predict", f"--model={folder}", *files, "--uncertainty") == 0
     assert "Half-widths, as half_width: output" in capsys.readouterr().out

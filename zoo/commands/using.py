@@ -230,6 +230,7 @@ def publish() -> int:
         version=__version__,
         fields=fields,
         trained_on=entry.trained_on,
+        uncertainty=entry.uncertainty,
         card=card.read_text(encoding="utf-8") if row and card.is_file() else "",
     )
     print(f"Published to {folder}; `zoo.load({str(folder)!r})` loads it.")
