@@ -514,7 +514,9 @@ def pad_to_multiple(images: tf.Tensor, multiple: int) -> tf.Tensor:
         return images
 
     def reflected(size: tf.Tensor) -> tf.Tensor:
-        index = tf.range(size + (-size) % multiple) % (2 * size)
+        # Of no negative number: converters round its quotient the other way.
+        missing = (multiple - size % multiple) % multiple
+        index = tf.range(size + missing) % (2 * size)
         return tf.minimum(index, 2 * size - 1 - index)
 
     for axis in range(1, images.shape.rank - 1):

@@ -1,6 +1,8 @@
 """`evaluate`, `predict`, `generate`, `export` and `publish`: what is done with a trained model."""
 
 import collections
+import dataclasses
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -177,16 +179,48 @@ def generate() -> int:
 def export() -> int:
     (output,) = asked.need("output")
     entry = asked.trained()
-    from zoo.serving import export
+    allowed = _percent("int8_loss")
+    from zoo.serving import export, formats, int8
 
-    card = export.card_fields(entry)
+    saved_model = FLAGS.format == formats.SAVED_MODEL
+    if not saved_model and FLAGS.precision == "auto":
+        recipe = dataclasses.replace(entry.recipe, precision="float32")
+        entry = dataclasses.replace(entry, recipe=recipe)
+    # What it is calibrated on, and where it goes.
+    model, images = asked.built(entry), asked.path("int8")
     base = Path(output).expanduser().absolute()
-    model, uncertainty = asked.built(entry), None
-    if entry.uncertainty is not None:
+    uncertainty = None
+    if entry.uncertainty is not None and saved_model:
         uncertainty = _servable(entry, model)
-    folder = export.export(model, base, card=card, uncertainty=uncertainty)
-    print(f"Exported to {folder}; TF Serving: --model_base_path={base}")
+    folder = export.export(
+        model,
+        base,
+        card=export.card_fields(entry),
+        uncertainty=uncertainty,
+        format=FLAGS.format,
+        int8=int8.read(model, images) if images else (),
+        allowed=allowed,
+    )
+    served = f"; TF Serving: --model_base_path={base}" if saved_model else ""
+    print(f"Exported to {folder}{served}")
+    if images:
+        told = json.loads((folder / "intensity.json").read_text(encoding="utf-8"))["int8"]
+        print(
+            f"int8 is {told['loss_percent']:.3g} % of the window from float32 (root mean square, "
+            f"on {told['judged_on']} images that it was not calibrated on)"
+        )
     return 0
+
+
+def _percent(flag: str) -> float:
+    value = getattr(FLAGS, flag)
+    try:
+        found = float(value)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= 100:
+        raise UsageError(f"{flag}: expected a number from 0 to 100. Received: {value}")
+    return found
 
 
 def _servable(entry, model):

@@ -21,6 +21,7 @@ def write(contract: dict[str, Any], fields: dict[str, Any], version: int, memory
         version: the number of the export.
         memory: bytes that the largest input tried takes; 0 where unknown.
     """
+    # What goes in.
     if contract["input"]["name"] == "latents":
         given = _latents(contract)
     else:
@@ -35,9 +36,6 @@ def write(contract: dict[str, Any], fields: dict[str, Any], version: int, memory
     if fields.get("metrics"):
         rows = "\n".join(f"| {name} | {value} |" for name, value in _flat(fields["metrics"]))
         measured = f"| metric | value |\n|---|---|\n{rows}"
-    # How to call it.
-    inputs = "\n".join(f"{name} = {example}" for name, example in given.examples.items())
-    arguments = ", ".join(f"{name}=tf.constant({name})" for name in given.examples)
     return f"""# {fields["name"]}, version {version}
 
 {fields.get("summary", "")}
@@ -50,7 +48,7 @@ def write(contract: dict[str, Any], fields: dict[str, Any], version: int, memory
 | data set | {fields.get("dataset") or "not stated"} |
 | licence | {fields.get("licence") or "not stated"} |
 | weights (sha256) | `{contract["weights_sha256"]}` |
-| precision inside | {contract["precision"]} |
+| precision inside | {_precision(contract)} |
 | made with | {", ".join(f"{k} {v}" for k, v in contract["libraries"].items())} |
 
 ## Intended use and limits
@@ -79,13 +77,58 @@ for images like those it was trained on: same modality, body part, protocol and 
 
 In the folder that holds version {version}:
 
-```python
+{_calls(contract, given, version)}
+"""
+
+
+def _precision(contract: dict[str, Any]) -> str:
+    told = contract.get("int8")
+    if not told:
+        return contract["precision"]
+    return (
+        f"int8, calibrated on {told['calibrated_on']} images; {told['loss_percent']:.2g} % of the "
+        f"window from float32 (root mean square, on {told['judged_on']} others)"
+    )
+
+
+# How each kind of export is called, by its file; a SavedModel has none of its own.
+_CALLS = {
+    "model.onnx": """```python
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{version}/model.onnx")
+{inputs}
+answer = session.run(["{output}"], {{{by_name}}})[0]
+print(answer.shape)
+```
+
+Triton takes the folder that holds version {version} as a model of its repository.""",
+    "model.xml": """```python
+import numpy as np
+import openvino
+
+model = openvino.Core().compile_model("{version}/model.xml", "CPU")
+{inputs}
+answer = model({{{by_name}}})["{output}"]
+print(answer.shape)
+```""",
+    "model.tflite": """```python
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+runner = Interpreter("{version}/model.tflite").get_signature_runner("{signature}")
+{inputs}
+answer = runner({keywords})["{output}"]
+print(answer.shape)
+```""",
+    "": """```python
 import numpy as np
 import tensorflow as tf
 
 model = tf.saved_model.load("{version}")
 {inputs}
-answer = model.signatures["{contract["signature"]}"]({arguments})
+answer = model.signatures["{signature}"]({tensors})
 print(answer["images"].shape)
 ```
 
@@ -93,8 +136,28 @@ With TF Serving:
 
 ```sh
 tensorflow_model_server --rest_api_port=8501 --model_name=translate --model_base_path="$PWD"
-```
-"""
+```""",
+}
+
+
+def _calls(contract: dict[str, Any], given: "_Given", version: int) -> str:
+    """Python that calls the export, and a server's command where there is one."""
+    return _CALLS[contract.get("file", "")].format(
+        version=version,
+        signature=contract["signature"],
+        output=contract["output"]["name"],
+        inputs="\n".join(f"{name} = {example}" for name, example in given.examples.items()),
+        **_arguments(list(given.examples)),
+    )
+
+
+def _arguments(names: list[str]) -> dict[str, str]:
+    """The inputs as a dictionary's entries, as keywords, and as keywords of tensors."""
+    forms = {"by_name": '"{0}": {0}', "keywords": "{0}={0}", "tensors": "{0}=tf.constant({0})"}
+    found = {}
+    for kind, form in forms.items():
+        found[kind] = ", ".join(form.format(name) for name in names)
+    return found
 
 
 def _certainty(contract: dict[str, Any]) -> str:

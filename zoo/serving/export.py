@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ import tensorflow as tf
 
 import zoo
 from zoo import registry, tiled
-from zoo.atomic import write_json
+from zoo.atomic import write_atomic, write_json
 from zoo.checkpoints import written
 from zoo.serving import card as model_card
-from zoo.serving import png16, warmup
-from zoo.serving.verify import SIGNATURE, call, class_names, verify
+from zoo.serving import formats, monai, png16, warmup
+from zoo.serving.verify import SIGNATURE, call, class_names, loss, verify, verify_engine
 from zoo.translator import Translator
 from zoo.trust import served
 from zoo.trust.calibration import Calibration
@@ -35,6 +35,9 @@ def export(
     version: int | None = None,
     card: Mapping[str, Any] | None = None,
     uncertainty: Calibration | None = None,
+    format: str = formats.SAVED_MODEL,
+    int8: Sequence[np.ndarray] = (),
+    allowed: float = 0.5,
 ) -> Path:
     """Write a model as `<output>/<version>/`, the layout that TF Serving watches.
 
@@ -47,11 +50,13 @@ def export(
     images, the signature `bytes` takes and gives them as PNG of 16 bits (`zoo.serving.png16`).
     With `uncertainty` a signature of that name gives "half_width" beside "images": the output ± it
     is the interval that `calibrate` found. `assets.extra/` holds `model_card.md` for people,
-    `intensity.json`, the intensity contract, for clients, and for TF Serving requests that warm it
-    up and parameters for batching.
+    `intensity.json`, the intensity contract, for clients, `metadata.json` for MONAI's tools, and for
+    TF Serving requests that warm it up and parameters for batching.
 
     The folder appears complete or not at all: before it gets its number it is loaded by a fresh
-    process, without this package, and must answer as the Keras model does.
+    process, without this package, and must answer as the Keras model does. Other formats than the
+    SavedModel (`zoo.serving.formats`) are answered by their own engine; they have the card and
+    the contract in the version's folder itself, and ONNX has `config.pbtxt` for Triton above it.
 
     Args:
         model: a `Translator`, whose `call` is what is served.
@@ -59,17 +64,23 @@ def export(
         version: number of the new version; None takes the highest there is plus one.
         card: what the model cannot know: any of name, summary, paper, dataset, metrics (a dict),
             licence, notes (Markdown). Summary and paper default to the registry's.
-        uncertainty: a calibration of this model, by quantile heads, or by mirror images and turns.
+        uncertainty: a calibration of this model, by quantile heads, or by mirror images and turns;
+            of a SavedModel alone.
+        format: "saved_model", "onnx", "openvino" or "litert".
+        int8: images `[1, H, W, C]` that make an int8 network of another format than
+            SavedModel: every other one calibrates it, the rest tell what it loses.
+        allowed: what int8 may lose, in percent of the target's window (`verify.loss`).
 
     Returns:
         The version's folder.
 
     Raises:
         ValueError: for an unknown card field, another kind of `uncertainty`, a version that is not
-            a positive number or exists already, an output that is a file, or an export that answers
-            otherwise than the model.
-        OSError: where it cannot be written.
+            a positive number or exists already, an output that is a file, an export that answers
+            otherwise than the model, or for other formats a model that does not compute in float32.
+        OSError: where it cannot be written, or what the format needs is not installed.
     """
+    _check_format(model, format, bool(int8))
     # Where it goes.
     output = Path(output)
     fields = _card_fields(model, card or {})
@@ -87,30 +98,103 @@ def export(
     with tempfile.TemporaryDirectory(dir=output, prefix=".writing-") as folder:
         temporary = Path(folder) / "model"
         specs = serving_specs(model)
-        archive = keras.export.ExportArchive()
-        for name, graph in endpoints(model, specs).items():
-            archive.add_endpoint(name, graph)
-        widths = None
-        if uncertainty is not None:
-            widths = HalfWidth(model, uncertainty)
-            archive.add_endpoint(served.SIGNATURE, served.endpoint(model, uncertainty, specs))
+        if format == formats.SAVED_MODEL:
+            _write_saved_model(model, temporary, specs, final, fields, uncertainty)
+        else:
+            _write_other(model, temporary, specs, final, fields, format, int8, allowed)
         with written(final):
-            archive.write_out(temporary, verbose=False)
-        # What it answers, and what is told of it.
-        memory = verify(model, temporary, specs, widths)
-        extra = temporary / "assets.extra"
-        contract = _contract(model, specs, fields)
-        if uncertainty is not None:
-            about = {"signature": served.SIGNATURE, "name": "half_width"}
-            contract["uncertainty"] = about | uncertainty.to_dict()
-        card_text = model_card.write(contract, fields, version, memory)
-        with written(final):
-            extra.mkdir()
-            write_json(extra / "intensity.json", contract)
-            warmup.write(extra, examples(model, specs))
-            (extra / "model_card.md").write_text(card_text, encoding="utf-8")
             os.replace(temporary, final)
     return final
+
+
+def _check_format(model: Translator, format: str, int8: bool) -> None:
+    known = (formats.SAVED_MODEL, *formats.FILES)
+    if format not in known:
+        raise ValueError(f"format: expected {', '.join(known)}. Received: {format!r}")
+    if format == formats.SAVED_MODEL:
+        if int8:
+            others = ", ".join(formats.FILES)
+            raise ValueError(f"int8: expected the format {others}. Received: {format}")
+        return
+    if model.precision != "float32":
+        raise ValueError(f"precision: {format} takes float32. Received: {model.precision}")
+    formats.require(format, int8)
+
+
+def _write_saved_model(
+    model: Translator,
+    folder: Path,
+    specs: dict[str, tf.TensorSpec],
+    final: Path,
+    fields: dict[str, Any],
+    uncertainty: Calibration | None,
+) -> None:
+    """A SavedModel in `folder`, which will be `final`, with what is told of it."""
+    archive = keras.export.ExportArchive()
+    for name, graph in endpoints(model, specs).items():
+        archive.add_endpoint(name, graph)
+    widths = None
+    if uncertainty is not None:
+        widths = HalfWidth(model, uncertainty)
+        archive.add_endpoint(served.SIGNATURE, served.endpoint(model, uncertainty, specs))
+    with written(final):
+        archive.write_out(folder, verbose=False)
+    # What it answers, and what is told of it.
+    memory = verify(model, folder, specs, widths)
+    extra = folder / "assets.extra"
+    contract = _contract(model, specs, fields)
+    if uncertainty is not None:
+        about = {"signature": served.SIGNATURE, "name": "half_width"}
+        contract["uncertainty"] = about | uncertainty.to_dict()
+    card_text = model_card.write(contract, fields, int(final.name), memory)
+    with written(final):
+        extra.mkdir()
+        write_json(extra / "intensity.json", contract)
+        write_json(extra / "metadata.json", monai.metadata(contract, fields, int(final.name)))
+        warmup.write(extra, examples(model, specs))
+        (extra / "model_card.md").write_text(card_text, encoding="utf-8")
+
+
+def _write_other(
+    model: Translator,
+    folder: Path,
+    specs: dict[str, tf.TensorSpec],
+    final: Path,
+    fields: dict[str, Any],
+    format: str,
+    int8: Sequence[np.ndarray],
+    allowed: float,
+) -> None:
+    """The network in another format, as `_write_saved_model`."""
+    with written(final):
+        folder.mkdir()
+        formats.write(model, format, specs, folder, int8[::2])
+    ask = formats.engine(format, folder)
+    contract = _contract(model, specs, fields)
+    contract["output"]["name"] = formats.OUTPUT
+    contract["file"] = formats.FILES[format]
+    contract.pop("bytes", None)
+    # What it answers: to the rounding, or with fewer bits within what is allowed.
+    if int8:
+        lost = loss(model, ask, int8[1::2])
+        contract["int8"] = {
+            "calibrated_on": len(int8[::2]),
+            "judged_on": len(int8[1::2]),
+            "loss_percent": lost,
+        }
+        if not lost <= allowed:
+            raise ValueError(
+                f"int8: expected a loss up to {allowed:g} % of the window. Received: {lost:.3g} %"
+            )
+    else:
+        verify_engine(model, ask, specs)
+    card_text = model_card.write(contract, fields, int(final.name), 0)
+    with written(final):
+        write_json(folder / "intensity.json", contract)
+        write_json(folder / "metadata.json", monai.metadata(contract, fields, int(final.name)))
+        (folder / "model_card.md").write_text(card_text, encoding="utf-8")
+        if format == "onnx":
+            write_atomic(final.parent / "config.pbtxt", formats.triton(specs, model).encode())
 
 
 def serving_specs(model: Translator) -> dict[str, tf.TensorSpec]:

@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom.data
 import tensorflow as tf
 
+from zoo.imaging import files
 from zoo.recipe import per_axis
 from zoo.serving import card, png16
 from zoo.translator import Translator
@@ -25,6 +27,7 @@ _TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2, "float16": 2e-3}
 _TIES = {"float32": 1e-3, "bfloat16": 2e-2, "float16": 5e-3}
 
 SIGNATURE = "serving_default"
+_REAL = {"CT": "CT_small.dcm", "MR": "MR_small.dcm"}  # of pydicom's wheel
 
 Question = dict[str, np.ndarray]  # the signature's inputs by name
 
@@ -129,6 +132,59 @@ def verify(
             received = answers[f"{served.SIGNATURE} {first}"]
             compare(model, received, wanted, what, rounding=allowed)
         return int(answers["memory"])
+
+
+def verify_engine(
+    model: Translator,
+    ask: Callable[[Sequence[np.ndarray]], np.ndarray],
+    specs: Mapping[str, tf.TensorSpec],
+) -> None:
+    """Compare another engine with the Keras model, at two batch sizes and two sizes of images.
+
+    They are random, and of CT and MR real slices besides, which come with pydicom.
+
+    Args:
+        model: that was converted, in float32.
+        ask: the engine: the inputs in their order to the answer.
+        specs: the signature's inputs.
+
+    Raises:
+        ValueError: where they differ.
+    """
+    questions = list(_questions(model, specs).values())[:2]
+    name = _REAL.get(model.source.modality)
+    if name and "images" in specs and specs["images"].shape.as_list()[1:] == [None, None, 1]:
+        path = str(pydicom.data.get_testdata_file(name, download=False))
+        image = files.open_volume(path).read(0)[None, ..., None]
+        odd = image[:, : -image.shape[1] // 3, :-7]
+        questions += [{"images": image}, {"images": np.concatenate([odd, odd[:, ::-1]])}]
+    for question in questions:
+        given = [question[name] for name in specs]
+        with tf.device("CPU:0"):
+            expected = np.asarray(call(model, [tf.constant(each) for each in given]))
+        what = f"the export differs from the model on an input of {given[0].shape}"
+        compare(model, ask(given), expected, what)
+
+
+def loss(
+    model: Translator,
+    ask: Callable[[Sequence[np.ndarray]], np.ndarray],
+    images: Sequence[np.ndarray],
+) -> float:
+    """How far an engine of fewer bits is from the Keras model, in percent of the target's window.
+
+    The root mean square over all pixels of all images `[1, H, W, C]`; of label maps the pixels of
+    another class, in percent. Each image is asked for alone and in a batch of two.
+    """
+    squares, count, other = 0.0, 0, 0
+    for image in images:
+        expected = np.asarray(call(model, [tf.constant(image)]))
+        for copies in (1, 2):
+            for answer in ask([np.repeat(image, copies, axis=0)]):
+                squares += float(np.sum((answer - expected[0]).astype(np.float64) ** 2))
+                other += int(np.sum(answer != expected[0]))
+                count += answer.size
+    return 100 * (other / count if model.classes else (squares / count) ** 0.5 / model.target.span)
 
 
 def call(model: Translator, inputs: Sequence[Any]) -> tf.Tensor:

@@ -1,0 +1,214 @@
+"""A model for other engines than TensorFlow: ONNX, OpenVINO and LiteRT, in float32 or int8.
+
+    onnx       model.onnx               ONNX Runtime; with `config.pbtxt` a model of Triton
+    openvino   model.xml, model.bin     OpenVINO, and its model server
+    litert     model.tflite             LiteRT (TensorFlow Lite)
+
+N and the sides of an image are free, as in a SavedModel; no images at all are an error. The input
+is called as there, the output "translated". Each engine is imported only where it is used.
+"""
+
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from zoo.serving.verify import SIGNATURE, call
+from zoo.serving.warmup import BATCH_SIZES
+from zoo.translator import Translator
+
+SAVED_MODEL = "saved_model"
+FILES = {"onnx": "model.onnx", "openvino": "model.xml", "litert": "model.tflite"}
+OUTPUT = "translated"
+_NEEDS = {
+    "onnx": ("onnx", "tf2onnx", "onnxruntime"),
+    "openvino": ("openvino",),
+    "litert": ("ai_edge_litert",),
+}
+_OPSET = 18  # of ONNX, which all engines of the last years take
+
+Ask = Callable[[Sequence[np.ndarray]], np.ndarray]  # the inputs in their order to the answer
+
+
+def require(format: str, int8: bool = False) -> None:
+    """An OSError where what a format needs is not installed."""
+    needs = _NEEDS[format] + (("nncf",) if int8 and format == "openvino" else ())
+    for name in needs:
+        try:
+            __import__(name)
+        except ImportError as error:
+            raise OSError(
+                f"format: {format} needs the extra `formats`: pip install 'zoo-medical[formats]'. "
+                f"Received: no {name}"
+            ) from error
+
+
+def write(
+    model: Translator,
+    format: str,
+    specs: Mapping[str, tf.TensorSpec],
+    folder: Path,
+    calibration: Sequence[np.ndarray] = (),
+) -> None:
+    """Write a model's network, by the names of `FILES`.
+
+    Args:
+        model: that computes in float32.
+        format: one of `FILES`.
+        specs: its `export.serving_specs`.
+        folder: that exists.
+        calibration: images `[1, H, W, C]` that int8 is calibrated on; of none it stays float32.
+    """
+
+    def serve(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {OUTPUT: tf.cast(call(model, inputs), tf.float32)}
+
+    graph = tf.function(serve, input_signature=list(specs.values()), autograph=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the converters, of what they do inside
+        _WRITERS[format](graph, specs, folder / FILES[format], calibration)
+
+
+def engine(format: str, folder: Path) -> Ask:
+    """What answers by a format's own engine, on the CPU, from the files alone."""
+    return _ENGINES[format](folder / FILES[format])
+
+
+def triton(specs: Mapping[str, tf.TensorSpec], model: Translator) -> str:
+    """`config.pbtxt` of a model repository of Triton, beside the numbered versions."""
+    made = [None] * model.dimensions
+    known = getattr(model.network, "output_shape", None)
+    if isinstance(known, tuple) and len(known) == model.dimensions + 2:
+        made = list(known[1:-1])
+    outputs = {OUTPUT: tf.TensorSpec([None, *made, model.target.channels], tf.float32)}
+    lines = ['platform: "onnxruntime_onnx"', f"max_batch_size: {BATCH_SIZES[-1]}"]
+    for end, tensors in (("input", specs), ("output", outputs)):
+        lines += [_tensor(end, name, spec) for name, spec in tensors.items()]
+    lines.append("dynamic_batching { max_queue_delay_microseconds: 5000 }")
+    return "\n".join(lines) + "\n"
+
+
+def _tensor(end: str, name: str, spec: tf.TensorSpec) -> str:
+    """One tensor of `config.pbtxt`, which leaves the batch's axis out."""
+    kind = {tf.float32: "TYPE_FP32", tf.int64: "TYPE_INT64"}[spec.dtype]
+    sides = [str(side or -1) for side in spec.shape.as_list()[1:]]
+    shape = f"dims: [ {', '.join(sides)} ]" if sides else "dims: [ 1 ] reshape { shape: [ ] }"
+    return f'{end} [ {{ name: "{name}" data_type: {kind} {shape} }} ]'
+
+
+# ONNX.
+
+
+def _write_onnx(
+    graph: Any, specs: Mapping[str, tf.TensorSpec], path: Path, calibration: Sequence[np.ndarray]
+) -> None:
+    import tf2onnx
+
+    proto, _ = tf2onnx.convert.from_function(graph, list(specs.values()), opset=_OPSET)
+    path.write_bytes(proto.SerializeToString())
+    if not calibration:
+        return
+    from onnxruntime import quantization
+
+    class Images(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter(calibration)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(self.left, None)
+            return None if image is None else {next(iter(specs)): image}
+
+    with tempfile.TemporaryDirectory() as scratch:
+        plain = Path(scratch) / "plain.onnx"
+        quantization.quant_pre_process(path, plain, skip_symbolic_shape=True)
+        # What adds up, such as the input to a residual, stays float32.
+        quantization.quantize_static(
+            plain,
+            path,
+            Images(),
+            op_types_to_quantize=["Conv", "ConvTranspose", "MatMul"],
+            per_channel=True,
+            extra_options={"DedicatedQDQPair": True},
+        )
+
+
+def _onnx(path: Path) -> Ask:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_inputs()]
+    return lambda inputs: session.run([OUTPUT], dict(zip(names, inputs, strict=True)))[0]
+
+
+# OpenVINO.
+
+
+def _write_openvino(
+    graph: Any, specs: Mapping[str, tf.TensorSpec], path: Path, calibration: Sequence[np.ndarray]
+) -> None:
+    import openvino
+
+    converted = openvino.convert_model(graph.get_concrete_function())
+    for name, given in zip(specs, converted.inputs, strict=True):
+        given.get_tensor().set_names({name})
+    converted.output(0).get_tensor().set_names({OUTPUT})
+    if calibration:
+        import nncf
+
+        # Images of several sizes: one calibrates at a time.
+        converted = nncf.quantize(
+            converted, nncf.Dataset(list(calibration)), subset_size=len(calibration)
+        )
+    openvino.save_model(converted, path, compress_to_fp16=False)
+
+
+def _openvino(path: Path) -> Ask:
+    import openvino
+
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(path, "CPU", exact)
+    return lambda inputs: compiled(list(inputs))[OUTPUT]
+
+
+# LiteRT.
+
+
+def _write_litert(
+    graph: Any, specs: Mapping[str, tf.TensorSpec], path: Path, calibration: Sequence[np.ndarray]
+) -> None:
+    def images() -> Iterable[list[np.ndarray]]:
+        for image in calibration:
+            yield [image]
+
+    with tempfile.TemporaryDirectory() as scratch:
+        archive = keras.export.ExportArchive()
+        archive.add_endpoint(SIGNATURE, graph)
+        archive.write_out(scratch, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(scratch)
+        if calibration:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = images
+        path.write_bytes(converter.convert())
+
+
+def _litert(path: Path) -> Ask:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    runner = interpreter.get_signature_runner(SIGNATURE)
+    names = list(runner.get_input_details())
+
+    def ask(inputs: Sequence[np.ndarray]) -> np.ndarray:
+        given = dict(zip(names, inputs, strict=True))
+        return np.asarray(runner(**given)[OUTPUT])
+
+    return ask
+
+
+_WRITERS = {"onnx": _write_onnx, "openvino": _write_openvino, "litert": _write_litert}
+_ENGINES = {"onnx": _onnx, "openvino": _openvino, "litert": _litert}
