@@ -477,8 +477,9 @@ def lookup(
 
 def _stored(name: str, weights: str) -> dict[str, Any]:
     """What a name stands for: a model; of a run or a pretrained one its recipe and weights too."""
-    folder = hub.snapshot(name) if name.startswith(hub.SCHEME) else Path(name)
-    if hub.exists(folder) and name not in _classes:
+    of_hub = name.startswith(hub.SCHEME)
+    folder = hub.snapshot(name) if of_hub else Path(name)
+    if of_hub or (hub.exists(folder) and name not in _classes):
         if weights != "best":
             raise ValueError(f"weights: expected a run, of whose weights one can choose: {name}")
         return hub.stored(folder)

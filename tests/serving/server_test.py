@@ -30,6 +30,7 @@ from tensorflow_serving.apis import (
 
 import zoo
 from zoo.domain import Domain
+from zoo.figures import CT_WINDOWS
 from zoo.recipe import Recipe
 from zoo.serving import png16
 from zoo.serving.server import batches, rest, run, served
@@ -212,6 +213,12 @@ def test_other_paths_and_methods(running):
     assert "Malformed request" in running.get("/v1/nothing").json()["error"]
     assert running.post(MODEL, {}).status_code == 405
     assert running.get("/healthz").status_code == running.get("/readyz").status_code == 200
+
+
+def test_the_page_has_the_windows_that_figures_have(running):
+    windows = running.get("/about").json()["windows"]
+    assert {name: tuple(window) for name, window in windows.items()}.items() >= CT_WINDOWS.items()
+    assert windows["brain"] == [0, 80]
 
 
 def test_metrics_count_requests(running):

@@ -246,6 +246,7 @@ def _translate_one(run: _Run, volume: Volume, paths: list[Path]) -> None:
     report.outputs += written
     if not written:
         return
+    report.volumes.append(first)
     report.slices += volume.length - len(skipped)
     said = [*reasons, *resampled, *notes]
     report.warnings += [Problem(volume.paths[0], note) for note in said]

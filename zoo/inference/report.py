@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from zoo.imaging.volume import Problem
+from zoo.imaging.volume import Problem, Volume
 
 
 @dataclasses.dataclass
@@ -15,6 +15,7 @@ class Report:
         series: how many of them are DICOM series.
         slices: the slices of the inputs that were translated.
         outputs: the files written.
+        volumes: what was translated, in the model's unit; of several inputs the first.
         skipped: the files that were not translated, and why.
         ignored: the files that are no images, such as notes and RT structure sets.
         warnings: what there is to say of images that were translated, each by its first file:
@@ -28,6 +29,7 @@ class Report:
     series: int = 0
     slices: int = 0
     outputs: list[Path] = dataclasses.field(default_factory=list)
+    volumes: list[Volume] = dataclasses.field(default_factory=list)
     skipped: list[Problem] = dataclasses.field(default_factory=list)
     ignored: list[Problem] = dataclasses.field(default_factory=list)
     warnings: list[Problem] = dataclasses.field(default_factory=list)

@@ -50,8 +50,8 @@ def export(
     images, the signature `bytes` takes and gives them as PNG of 16 bits (`zoo.serving.png16`).
     With `uncertainty` a signature of that name gives "half_width" beside "images": the output ± it
     is the interval that `calibrate` found. `assets.extra/` holds `model_card.md` for people,
-    `intensity.json`, the intensity contract, for clients, `metadata.json` for MONAI's tools, and for
-    TF Serving requests that warm it up and parameters for batching.
+    `intensity.json`, the intensity contract, for clients, `metadata.json` for MONAI's tools, and
+    for TF Serving requests that warm it up and parameters for batching.
 
     The folder appears complete or not at all: before it gets its number it is loaded by a fresh
     process, without this package, and must answer as the Keras model does. Other formats than the

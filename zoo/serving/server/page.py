@@ -14,12 +14,15 @@ from starlette.routing import Route
 
 from zoo import registry
 from zoo.errors import reason
+from zoo.figures import CT_WINDOWS
 from zoo.serving.server import viewing
 from zoo.serving.server.batches import Batches, Busy
 from zoo.serving.server.refusals import TooLarge, refused
 from zoo.serving.server.served import Served
 
 FILES = 5000  # of an upload
+# Of CT, from and to in HU; a brain's grey and white matter besides, which figures do not look for.
+_WINDOWS = CT_WINDOWS | {"brain": (0.0, 80.0)}
 _STATIC = Path(__file__).parent / "static"
 # All comes from this server, and nothing that it shows may call another.
 _POLICY = {
@@ -60,7 +63,8 @@ class Page:
 
     async def about(self, request: Request) -> Response:
         entry = registry.index()["pretrained"].get(self.served.name, {})
-        return JSONResponse({"name": self.served.name, "summary": entry.get("summary", "")})
+        told = {"name": self.served.name, "summary": entry.get("summary", ""), "windows": _WINDOWS}
+        return JSONResponse(told)
 
     async def translate(self, request: Request) -> Response:
         """The files of a form, translated; the body is that of `zoo.serving.server.viewing`."""

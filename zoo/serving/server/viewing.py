@@ -56,7 +56,7 @@ def translated(model: Translator, folder: Path, scratch: Path) -> Path:
     # Slices go to the disk one by one, and behind them the files.
     pixels, volumes = scratch / "pixels", []
     with open(pixels, "wb") as file:
-        for source, result in _pairs(model, folder, made):
+        for source, result in _pairs(model, report.volumes, made):
             volumes.append(_shown(model, source, result, file))
         offset = file.tell()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
@@ -79,16 +79,15 @@ def translated(model: Translator, folder: Path, scratch: Path) -> Path:
     return answer
 
 
-def _pairs(model: Translator, folder: Path, made: Path) -> Iterator[tuple[Volume, Volume]]:
+def _pairs(model: Translator, given: list[Volume], made: Path) -> Iterator[tuple[Volume, Volume]]:
     """The volumes that were translated, each with what became of it."""
-    if not made.exists():
+    if not given:
         return
     results = {volume.name.partition("#")[0]: volume for volume in files.find(made).volumes}
-    for volume in files.find(folder).volumes:
+    for volume in given:
         found = results.get(volume.name.partition("#")[0])
         if found is not None:
-            plane = model.source.plane
-            yield volume.presented(plane), found.presented(plane)
+            yield volume, found.presented(model.source.plane)
 
 
 def _shown(model: Translator, source: Volume, result: Volume, file: IO[bytes]) -> dict[str, Any]:

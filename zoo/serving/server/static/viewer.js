@@ -2,8 +2,7 @@
 // The viewer: what the server answers is drawn here, and leaves this page only as a download.
 
 const $ = (name) => document.getElementById(name);
-const PRESETS = { "soft tissue": [40, 400], lung: [-600, 1500], bone: [400, 1800], brain: [40, 80] };
-const state = { answer: null, volume: null, slice: 0, low: 0, high: 1, view: "side", swipe: 0.5, shown: "result", timer: 0 };
+const state = { windows: {}, answer: null, volume: null, slice: 0, low: 0, high: 1, view: "side", swipe: 0.5, shown: "result", timer: 0 };
 
 // Asking the server.
 
@@ -69,15 +68,15 @@ function choose(number) {
   $("slice").max = result.slices - 1;
   $("volume").value = number;
   $("differing").hidden = !alike;
-  const presets = told.result.unit === "HU" ? Object.keys(PRESETS) : [];
+  const presets = told.result.unit === "HU" ? Object.keys(state.windows) : [];
   $("preset").replaceChildren(option("", "model's"), ...presets.map((name) => option(name, name)));
   preset("");
 }
 
 function preset(name) {
-  const [level, width] = PRESETS[name] || [(state.volume.window[0] + state.volume.window[1]) / 2, state.volume.window[1] - state.volume.window[0]];
+  const [low, high] = state.windows[name] || state.volume.window;
   $("preset").value = name;
-  windowed(level, width);
+  windowed((low + high) / 2, high - low);
 }
 
 function windowed(level, width) {
@@ -268,4 +267,5 @@ for (const canvas of document.querySelectorAll("canvas")) dragging(canvas);
 fetch("about").then((answer) => answer.json()).then((about) => {
   $("model").textContent = document.title = about.name;
   $("about").textContent = about.summary;
+  state.windows = about.windows;
 });
