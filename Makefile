@@ -18,7 +18,7 @@ define need
 endef
 
 .PHONY: demo test slow test-cpus test-lowest lint learn distributed fuzz table docs tutorials \
-  browser pacs verify-weights verify-physics bazel bazel-light dist install clean
+  browser pacs bids verify-weights verify-physics bazel bazel-light dist install clean
 
 demo: install
 	@$(PYTHON) -m tools.demo
@@ -72,6 +72,11 @@ pacs: install
 	$(call need,/usr/sbin/Orthanc,orthanc orthanc-dicomweb)
 	$(call need,dciodvfy,dicom3tools)
 	@$(PYTHON) -m pytest -q -m slow tests/serving/orthanc_test.py
+
+# BIDS derivatives by the validator, which runs without a network.
+bids: install
+	@$(PYTHON) -m pip install -qq --disable-pip-version-check "bids-validator-deno>=2"
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pytest -q -m slow tests/inference/bids_test.py
 
 # Every model in two processes, against one; and one of two that is killed and started again.
 distributed: install

@@ -110,6 +110,8 @@ _TABLE = {
         _Flag("workers", "N", "predict", "processes that share the series and files"),
         _Flag("part", "K/N", "predict",
               "translate the K-th of N parts alone; the others may run elsewhere"),
+        _Flag("bids", "SUFFIX[:SUFFIX]", "predict",
+              "NIfTI of this suffix in a BIDS dataset to derivatives of that one, as T1w:T2w"),
         _Flag("overwrite", "", "predict generate reconstruct", "replace files that are there"),
         _Flag("tta", "", "evaluate calibrate predict",
               "mean over mirror images and turns as in training"),

@@ -53,6 +53,8 @@ def predict() -> int:
         raise UsageError("uncertainty: one process writes it. Received: a share of a run")
     if FLAGS.calibration and not FLAGS.uncertainty:
         raise UsageError("calibration: expected --uncertainty beside it. Received: none")
+    if FLAGS.bids and (shared or FLAGS.uncertainty):
+        raise UsageError("bids: expected neither a share of a run nor --uncertainty beside it.")
     several = (FLAGS.workers or 1) > 1
     report = _by_workers(source, output) if several else _translated(source, output, entries)
     _say(report, output)
@@ -79,7 +81,7 @@ def _by_workers(source: str, output: str) -> "Report":
 def _translated(source: str, output: str, entries: "list[Entry]") -> "Report":
     """What this process translates, by a model or by the mean of several."""
     from zoo.imaging.dicom import web
-    from zoo.inference import engines, predict, workers
+    from zoo.inference import bids, engines, predict, workers
 
     workers.end_with_parent()
     # by a model, or by the mean of several
@@ -104,10 +106,13 @@ def _translated(source: str, output: str, entries: "list[Entry]") -> "Report":
             "overwrite": FLAGS.overwrite,
             "batch_size": FLAGS.batch_size or (1 if engine == "Keras" else engines.BATCH),
         }
-        manifest = asked.path("manifest") or ""
-        report = predict.translate(
-            model, given, made, manifest=manifest, part=asked.part(), **options
-        )
+        if FLAGS.bids:
+            report = bids.translate(model, given, made, FLAGS.bids, **options)
+        else:
+            manifest = asked.path("manifest") or ""
+            report = predict.translate(
+                model, given, made, manifest=manifest, part=asked.part(), **options
+            )
         if widths is not None and report.outputs:
             _write_half_widths(widths, given, made, report, options)
         if web.is_address(output):
