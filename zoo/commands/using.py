@@ -187,6 +187,7 @@ def export() -> int:
     allowed = _percent("int8_loss")
     from zoo.serving import export, formats, int8
 
+    # Other formats compute in float32.
     saved_model = FLAGS.format == formats.SAVED_MODEL
     if not saved_model and FLAGS.precision == "auto":
         recipe = dataclasses.replace(entry.recipe, precision="float32")
