@@ -17,6 +17,10 @@ from zoo.translator import Translator
 
 HU = Domain(modality="CT", unit="HU", window=(-1000.0, 1000.0))
 
+KSPACE = Domain(modality="MR", unit="k-space", window=(-16.0, 16.0), channels=2)
+SINOGRAM = Domain(modality="CT", unit="line integral", window=(0.0, 8.0))
+MEASURED = {"automap": KSPACE, "learned_primal_dual": SINOGRAM, "varnet": KSPACE}
+
 Batch = dict[str, tf.Tensor]
 
 SLOW_RATE = 1e-6  # of `use_sgd`: a step moves a weight by less than a millionth of its gradient
@@ -34,6 +38,15 @@ def batch_of(size: int, count: int, seed: int = 0, source: Domain = HU) -> Batch
     noisy = clean + rng.normal(0, 50, clean.shape).astype("float32")
     noisy = np.repeat(noisy, source.channels, axis=-1)
     return tensors({"source": noisy, "target": clean}, seed)
+
+
+def measured_of(model: Translator, count: int, seed: int = 0) -> Batch:
+    """Measurements as a model of these takes them, and images of 16 x 16 pixels in HU."""
+    rng = np.random.default_rng(seed)
+    sides = (side or 16 for side in model.network.input_shape[1:])
+    source = rng.normal(size=(count, *sides)).astype("float32")
+    target = rng.uniform(-800, 800, (count, 16, 16, 1)).astype("float32")
+    return tensors({"source": source, "target": target}, seed)
 
 
 def singles_of(size: int, count: int, seed: int = 0, classes: int = 0) -> Batch:

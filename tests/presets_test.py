@@ -12,10 +12,8 @@ import harness
 import zoo
 from zoo import command_line, loading, registry
 from zoo.data import facts, prepare
-from zoo.domain import Domain
 from zoo.recipe import PRESETS, DataFacts
 
-KSPACE = Domain(modality="MR", unit="k-space", window=(-16.0, 16.0), channels=2)
 CPU, GPU = 0.15e12, 20e12  # operations a second: what training reaches on a few cores, on a GPU
 STEP = 0.01  # seconds a step beside its arithmetic
 NAMES = sorted(registry.index()["models"])
@@ -25,6 +23,7 @@ REDUCED = {
     "cyclegan": {"crop": 32, "base_filters": 4, "blocks": 1, "discriminator_filters": 4},
     "dcgan": {"resolution": 64, "base_filters": 4, "discriminator_filters": 4},
     "encoder_decoder": {"crop": 32, "base_filters": 4, "levels": 2},
+    "learned_primal_dual": {"n": 16, "views": 8, "iterations": 2, "filters": 4},
     "pggan": {"resolution": 8, "fmap_base": 64, "fmap_max": 8, "latent": 8},
     "pix2pix": {"crop": 32, "base_filters": 4, "refine": 4, "discriminator_filters": 4,
                 "discriminator_layers": 2},
@@ -32,12 +31,13 @@ REDUCED = {
     "srgan": {"crop": 32, "base_filters": 4, "blocks": 1, "discriminator_filters": 4},
     "unit": {"crop": 32, "base_filters": 4, "blocks": 1, "discriminator_filters": 4,
              "discriminator_scales": 1},
+    "varnet": {"cascades": 2, "base_filters": 4, "levels": 2},
 }  # fmt: skip
 
 
 def good(name: str, **fields) -> zoo.Translator:
     entry = registry.lookup(name, preset="good", overrides={"precision": "float32"} | fields)
-    source = KSPACE if name == "automap" else harness.HU
+    source = harness.MEASURED.get(name, harness.HU)
     return loading.build(entry, source, harness.HU)
 
 
@@ -45,11 +45,8 @@ def batch(model) -> harness.Batch:
     recipe = model.recipe
     if model.generates:
         return harness.singles_of(recipe.side, 2)
-    if model.name == "automap":
-        rng = np.random.default_rng(0)
-        source = rng.normal(size=(2, 16, 16, 2)).astype("float32")
-        target = rng.uniform(-800, 800, (2, 16, 16, 1)).astype("float32")
-        return harness.tensors({"source": source, "target": target}, 0)
+    if model.name in harness.MEASURED:
+        return harness.measured_of(model, 2)
     if recipe.scale > 1:
         return harness.enlarged_of((recipe.crop // 2,) * 2, 2, 2)
     return harness.batch_of(recipe.crop, 2)
@@ -75,7 +72,7 @@ def test_a_good_recipe_takes_an_evening_on_a_gpu_and_a_weekend_on_a_cpu(name):
         assert recipe.side == 128
     if name == "automap":
         recipe = recipe.changed(n=128)
-    source = KSPACE if name == "automap" else harness.HU
+    source = harness.MEASURED.get(name, harness.HU)
     model = loading.build(dataclasses.replace(entry, recipe=recipe), source, harness.HU)
     operations = 0.0
     for phase in recipe.phases():
@@ -96,6 +93,8 @@ def test_a_good_recipe_takes_an_evening_on_a_gpu_and_a_weekend_on_a_cpu(name):
         ("cyclegan", "cbct_ct/phantom_tiny"),
         ("cyclegan", "mr_ct/phantom_tiny"),
         ("dcgan", "lung_nodule/phantom_tiny"),
+        ("learned_primal_dual", "ct_recon/phantom_tiny"),
+        ("varnet", "mri_recon/phantom_tiny"),
         ("encoder_decoder", "brain_seg/phantom_tiny"),
         ("encoder_decoder", "ldct/phantom_tiny"),
         ("encoder_decoder", "mr_ct/phantom_tiny"),

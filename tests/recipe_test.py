@@ -25,13 +25,11 @@ BESIDE = {
 }
 # What a recipe's own rule, which the fields' types do not say, allows less of.
 OWN_RULES = {
-    ("automap", "crop"): "measurements are taken as they are",
-    ("automap", "shift"): "measurements are taken as they are",
-    ("automap", "rotation"): "measurements are taken as they are",
-    ("automap", "zoom"): "measurements are taken as they are",
-    ("automap", "gamma"): "measurements are taken as they are",
-    ("automap", "bias_field"): "measurements are taken as they are",
     ("srgan", "crop"): "expected a multiple of 16",
+} | {
+    (name, field): "measurements are taken as they are"
+    for name in ("automap", "learned_primal_dual", "varnet")
+    for field in ("crop", "shift", "rotation", "zoom", "gamma", "bias_field")
 }
 
 

@@ -9,17 +9,16 @@ import harness
 import zoo
 from harness import checkpointed, gradient_sums, gradient_sums_agree
 from zoo import training
-from zoo.domain import Domain
 from zoo.recipe import DataFacts
 from zoo.step import batches_seen, descend, ready, require_ready
 
-KSPACE = Domain(modality="MR", unit="k-space", window=(-16.0, 16.0), channels=2)
 JUDGE = {"discriminator_filters": 4, "discriminator_layers": 2, "discriminator_norm": "none"}
 # Without batch normalisation, which sees each batch alone: dcgan has it.
 MODELS = {
     "automap": {"n": 16, "variant": "dautomap", "filters": 4},
     "cyclegan": {"crop": 32, "base_filters": 4, "blocks": 1, "norm": "none", **JUDGE},
     "encoder_decoder": {"base_filters": 4, "levels": 2},
+    "learned_primal_dual": {"n": 16, "views": 8, "iterations": 2, "filters": 4},
     "pggan": {"resolution": 8, "fmap_base": 64, "fmap_max": 8, "latent": 8},
     "pix2pix": {"base_filters": 4, "levels": 3, "norm": "none", "dropout": 0.3, **JUDGE},
     "srcnn": {"deviation": 0.05, "filters1": 4, "filters2": 4},
@@ -27,6 +26,7 @@ MODELS = {
               "pretrain_steps": 10, "steps": 10},
     "unit": {"crop": 32, "base_filters": 4, "blocks": 1, "norm": "none", "discriminator_layers": 3,
              "discriminator_filters": 4, "discriminator_scales": 1},
+    "varnet": {"cascades": 2, "base_filters": 4, "levels": 2},
 }  # fmt: skip
 DCGAN = {"base_filters": 4, "discriminator_filters": 4, "adversarial": "wgan"}
 COUNT = 8  # images in an update
@@ -34,7 +34,7 @@ COUNT = 8  # images in an update
 
 def build(name, compiled=True, **fields):
     fields = MODELS.get(name, {}) | fields
-    model = harness.build(name, fields, KSPACE if name == "automap" else harness.HU)
+    model = harness.build(name, fields, harness.MEASURED.get(name, harness.HU))
     if compiled:
         model.compile()
     return model
@@ -45,11 +45,8 @@ def batch(model, count=COUNT):
     name, recipe = model.name, model.recipe
     if model.generates:
         return harness.singles_of(recipe.side, count)
-    if name == "automap":
-        rng = np.random.default_rng(0)
-        source = rng.normal(size=(count, 16, 16, 2)).astype("float32")
-        target = rng.uniform(-800, 800, (count, 16, 16, 1)).astype("float32")
-        return harness.tensors({"source": source, "target": target}, 0)
+    if name in harness.MEASURED:
+        return harness.measured_of(model, count)
     if recipe.scale > 1:
         return harness.enlarged_of((20, 20) if name == "srcnn" else (16, 16), 2, count)
     return harness.batch_of(32, count)

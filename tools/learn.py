@@ -30,11 +30,13 @@ RUNS = {
     "cyclegan": ("mri_contrast/phantom", []),
     "dcgan": ("lung_nodule", []),
     "encoder_decoder": ("ldct", ["--steps=800"]),
+    "learned_primal_dual": ("ct_recon/phantom_tiny", []),
     "pggan": ("mammo", ["--steps=1200"]),
     "pix2pix": ("ldct", ["--steps=1500"]),
     "srcnn": ("sr", []),
     "srgan": ("sr", []),
     "unit": ("mri_contrast/phantom", []),
+    "varnet": ("mri_recon/phantom", []),
 }
 EARLY_STEPS = 60  # of a generator's first measurement
 BASELINES = {

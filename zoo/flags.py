@@ -139,9 +139,10 @@ _TABLE = {
               "that the patients mislead, and more is missed (default 0.1)", "0.1"),
     ],
     "How to reconstruct": [
-        _Flag("method", "NAME", "reconstruct", "fbp, zero_filled, tv (default), pnp or dip", "tv"),
+        _Flag("method", "NAME", "reconstruct",
+              "fbp, zero_filled, tv (default), pnp, dip, or a model: pretrained or of a run", "tv"),
         _Flag("lam", "RULE", "reconstruct",
-              "weight of tv and pnp: a number, sure, holdout or discrepancy "
+              "weight of tv, pnp, or a model's image: a number, sure, holdout or discrepancy "
               "(docs/reconstruction.md)"),
         _Flag("denoiser", "NAME", "reconstruct",
               "of pnp: a pretrained model or the folder of a run (default encoder_decoder_ldct)"),

@@ -49,6 +49,7 @@ class DataFacts:
         features: names of all features.
         class_names: names of the values of "label", the class of a whole image.
         label_names: names of the values of a label map, the class of each pixel.
+        beam: of sinograms, the arguments of `zoo.physics.tomography.ParallelBeam`.
         as_images: of measurements, the config that has them as images; "" where none has.
         note: what figures measured on these data have to be read with.
     """
@@ -65,6 +66,7 @@ class DataFacts:
     features: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     label_names: tuple[str, ...] = ()
+    beam: dict[str, Any] | None = None
     as_images: str = ""
     note: str = ""
 

@@ -133,19 +133,20 @@ class Translator(keras.Model):
 
     def picture(self, examples: list[dict[str, np.ndarray]]) -> np.ndarray:
         """uint8 `[H, W, 3]` to look at while training: source | output | target | error."""
-        rows = []
+        rows, measured = [], False
         for example in examples:
             with guards.silent():
                 output = self.translate(example["source"][None])[0]
             row = {k: example["source"][..., at] for k, (_, at) in self.source.parts.items()}
             row |= {"output": output, "target": example["target"]}
             baseline, _ = self.baseline(example["source"])
+            measured = measured or (baseline is not None and self.source.measured)
             if baseline is not None and not self.source.inputs:
                 row["source"] = baseline
             if self.dimensions == 3:  # the middle slice
                 row = {key: volume[len(volume) // 2] for key, volume in row.items()}
             rows.append(row)
-        shown = self.target if self.source.unit == "k-space" else self.source
+        shown = self.target if measured else self.source
         domains = {name: part for name, (part, _) in shown.parts.items()}
         domains |= {"output": self.target, "target": self.target}
         windows = {name: domain.window for name, domain in domains.items()}

@@ -58,6 +58,9 @@ def test_own_sinograms_are_in_hu(tmp_path, capsys):
     base = [f"--input={tmp_path}/scan.npy", "--limit=1"]
     assert run(*base, "--method=pnp", "--lam=100", f"--output={tmp_path}/pnp") in (0, 1)
     assert "Lipschitz constant" in capsys.readouterr().out
+    assert run(*base, "--method=encoder_decoder_ldct", f"--output={tmp_path}/model") == 0
+    denoised = np.load(tmp_path / "model" / "scan_0000.npy")
+    assert np.abs(denoised - np.load(tmp_path / "out" / "scan_0000.npy")).max() > 1
     assert run(*base, "--method=dip", "--iterations=10", f"--output={tmp_path}/dip") == 1
     (found,) = json.loads((tmp_path / "dip" / "records.json").read_text())["images"]
     assert found["iterations"] == 10 and "10 iterations" in found["notes"][0]

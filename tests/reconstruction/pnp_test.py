@@ -83,7 +83,7 @@ def test_a_weight_by_rule_and_a_model_of_the_zoo():
     quick, _ = zoo.reconstruct(y, beam, "fbp")
     assert np.std(found - image) < np.std(quick - image)
     # Its pixels are larger than any that the model has seen.
-    assert any("encoder_decoder_ldct: spacing" in note for note in record.notes)
+    assert any("encoder_decoder: spacing" in note for note in record.notes)
 
 
 def test_complex_images_keep_their_phase():
@@ -100,8 +100,8 @@ def test_complex_images_keep_their_phase():
 @pytest.mark.parametrize(
     "options, words",
     [
-        (dict(denoiser="automap_mri"), "denoiser: expected a model of images in HU.*k-space"),
-        (dict(denoiser="srcnn_mri_x2"), "denoiser: expected a model of images in HU.*signal"),
+        (dict(denoiser="automap_mri"), "model: expected one of images in HU.*signal"),
+        (dict(denoiser="cyclegan_cbct_ct", lam=-1.0), "lam: expected a number, 0 or more"),
         (dict(denoiser=blurred, lam="discrepancy"), "lam: expected sigma or photons"),
         (dict(denoiser=blurred, sigma=-1.0), "sigma: expected positive"),
     ],

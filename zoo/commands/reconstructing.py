@@ -18,13 +18,14 @@ def reconstruct() -> int:
             "reconstruct: expected --dataset, or --input with a file of yours. "
             f"Received: {FLAGS.dataset or 'neither'}"
         )
-    options = _options()
+    method, options = _method()
     import numpy as np
 
     from zoo.atomic import replacing, write_json
     from zoo.reconstruction.measured import in_unit
     from zoo.reconstruction.reconstruct import reconstruct as solve
 
+    # Where the results go.
     folder = Path(output).expanduser()
     if (folder / "records.json").exists() and not FLAGS.overwrite:
         raise UsageError(f"output: {folder} has results; --overwrite replaces them.")
@@ -32,9 +33,10 @@ def reconstruct() -> int:
     records = []
     for name, measured, operator, unit, target, window in _measurements():
         # The image, and what it is worth where the truth is known.
-        image, record = solve(measured, operator, FLAGS.method, **options, **_bar(name))
+        image, record = solve(measured, operator, method, **options, **_bar(name, method))
         values = in_unit(image, unit)
-        fields = {"name": name, **record.to_dict()} | _measured(values, target, window)
+        fields = {"name": name} | record.to_dict() | {"method": FLAGS.method}
+        fields |= _measured(values, target, window)
         with replacing(folder / f"{name}.npy") as path, path.open("wb") as file:
             np.save(file, values)
         records.append(fields)
@@ -44,13 +46,19 @@ def reconstruct() -> int:
     return 0 if all(record["converged"] for record in records) else 1
 
 
-def _options() -> dict[str, Any]:
-    """What the method takes, of the flags."""
-    from zoo.reconstruction.reconstruct import METHODS
+def _method() -> tuple[Any, dict[str, Any]]:
+    """The method, a model of the zoo loaded, and what it takes of the flags."""
+    from zoo import loading, registry
+    from zoo.reconstruction.learned import reconstruct as by_model
+    from zoo.reconstruction.reconstruct import METHODS, is_known
 
-    if FLAGS.method not in METHODS:
-        raise UsageError(f"method: expected {', '.join(METHODS)}. Received: {FLAGS.method}")
-    taken = inspect.signature(METHODS[FLAGS.method]).parameters
+    if not is_known(FLAGS.method):
+        raise UsageError(
+            f"method: expected {', '.join(METHODS)}, a pretrained model or the folder of a run. "
+            f"Received: {FLAGS.method}"
+        )
+    named = METHODS.get(FLAGS.method)
+    taken = inspect.signature(named or by_model).parameters
     given = {name: getattr(FLAGS, name) for name in _FLAGS}
     given = {name: value for name, value in given.items() if value is not None}
     if unfit := [f"--{name}" for name in given if name not in taken]:
@@ -63,7 +71,10 @@ def _options() -> dict[str, Any]:
                 raise UsageError(f"{name}: expected a number. Received: {given[name]}") from None
     if "seed" in taken:
         given["seed"] = FLAGS.seed or 0
-    return given
+    # A model is loaded once for all images.
+    if "denoiser" in given:
+        given["denoiser"] = loading.build(registry.lookup(given["denoiser"]))
+    return FLAGS.method if named else loading.build(registry.lookup(FLAGS.method)), given
 
 
 def _measurements():
@@ -89,11 +100,12 @@ def _measurements():
         yield name, one, operator, domain.unit, target, domain.window
 
 
-def _bar(name: str) -> dict[str, Any]:
+def _bar(name: str, method: Any) -> dict[str, Any]:
     """Progress on a terminal, of a method that iterates."""
     from zoo.reconstruction.reconstruct import METHODS
 
-    iterates = "progress" in inspect.signature(METHODS[FLAGS.method]).parameters
+    known = isinstance(method, str) and inspect.signature(METHODS[method]).parameters
+    iterates = known and "progress" in known
     if not iterates or not sys.stderr.isatty():
         return {}
 

@@ -49,6 +49,7 @@ def data_facts(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> DataFacts:
         features=tuple(features),
         class_names=tuple(features["label"].names) if "label" in features else (),
         label_names=tuple(metadata.get("label_names") or ()),
+        beam=metadata.get("parallel_beam"),
         as_images=metadata.get("images", ""),
         note=metadata.get("note", ""),
     )

@@ -60,8 +60,9 @@ from zoo import ranges
 from zoo.domain import Domain
 from zoo.layers import LinearDecay, constant, patch_gan, scheduled, step_seeds
 from zoo.losses import L2, adversarial
+from zoo.models._measured import MeasuredRecipe
 from zoo.models._unet import strided_unet, unet
-from zoo.recipe import DataFacts, Phase, Recipe
+from zoo.recipe import DataFacts, Phase
 from zoo.step import (
     adam,
     batches_seen,
@@ -79,7 +80,7 @@ JITTER = 1  # purpose of the random numbers in a step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AutomapRecipe(Recipe):
+class AutomapRecipe(MeasuredRecipe):
     """Defaults are the paper's (Methods); the number of steps is ours.
 
     Attributes:
@@ -145,16 +146,6 @@ class AutomapRecipe(Recipe):
         "transform_activation": "none",
         "filters": 32,
     }
-
-    def __post_init__(self):
-        super().__post_init__()
-        moved = ("crop", "flip", "flip_up_down", "flip_slices", "turn", "shift", "rotation", "zoom")
-        for name in (*moved, "gamma", "bias_field"):
-            if getattr(self, name):
-                raise ValueError(
-                    f"{name}: measurements are taken as they are: each sample has its place. "
-                    f"Received: {getattr(self, name)}"
-                )
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "AutomapRecipe":

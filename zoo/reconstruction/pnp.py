@@ -27,12 +27,12 @@ import numpy as np
 import tensorflow as tf
 
 from zoo import guards, loading, registry
-from zoo.physics import radon
 from zoo.physics.operators import Operator
-from zoo.reconstruction import weight
+from zoo.reconstruction import units, weight
 from zoo.reconstruction.fidelity import Fidelity
 from zoo.reconstruction.record import Result
 from zoo.reconstruction.weight import Solution
+from zoo.translator import Translator
 
 _INNER = 8  # steps of conjugate gradients, which begin at the last image
 _POWER = 12  # of the power method
@@ -174,38 +174,31 @@ def lipschitz(denoise: Denoiser, x: tf.Tensor, seed: int = 0) -> float:
     return found
 
 
-def _of_model(name: str, operator: Operator, first: tf.Tensor) -> tuple[Denoiser, list[str]]:
+def _of_model(
+    model: Translator, operator: Operator, first: tf.Tensor
+) -> tuple[Denoiser, list[str]]:
     """A model of the zoo as a denoiser of real images in the operator's unit, and its warnings."""
-    model = loading.build(registry.lookup(name))
-    source, target = model.source, model.target
+    source, target, unit = model.source, model.target, units.of_model(model, operator, first)
     image = source.channels == target.channels == model.scale == 1 and not model.classes
-    unit = "HU" if operator.nonnegative else "signal"
-    if not image or model.dimensions != 2 or not source.unit == target.unit == unit:
+    if not image or model.dimensions != 2 or source.unit != target.unit:
         raise ValueError(
-            f"denoiser: expected a model of images in {unit}, one in and one out. "
-            f"Received: {name}, {source.channels} x {source.unit} to {target.unit}"
+            "denoiser: expected a model whose input and output are one kind of image. "
+            f"Received: {model.name}, {source.channels} x {source.unit} to {target.unit}"
         )
-    # The unit: HU, or signal whose brightest pixels reach the window's end.
-    level = 0.0
-    if unit == "HU":
-        factor, level = 1000 / radon.MU_WATER, -1000.0
-    else:
-        factor = source.window[1] / float(np.quantile(np.abs(first), 0.999))
 
     def denoise(x):
-        images = tf.cast(x, tf.float32)[None, ..., None] * factor + level
-        return tf.cast((model(images)[0, ..., 0] - level) / factor, x.dtype)
+        images = tf.cast(x, tf.float32)[None, ..., None] * unit.factor + unit.level
+        return tf.cast((model(images)[0, ..., 0] - unit.level) / unit.factor, x.dtype)
 
     spacing = (operator.spacing_mm,) * 2 if hasattr(operator, "spacing_mm") else None
-    image = tf.math.abs(first) if first.dtype.is_complex else first
-    shown = image.numpy()[..., None] * factor + level
-    return denoise, [f"{name}: {reason}" for reason in guards.reasons(model, shown, spacing)]
+    reasons = guards.reasons(model, unit.shown(first), spacing)
+    return denoise, [f"{model.name}: {reason}" for reason in reasons]
 
 
 def reconstruct(
     measured,
     operator: Operator,
-    denoiser: str | Denoiser = "encoder_decoder_ldct",
+    denoiser: str | Translator | Denoiser = "encoder_decoder_ldct",
     lam: float | str | None = None,
     sigma: float | np.ndarray | None = None,
     photons: float | None = None,
@@ -221,8 +214,9 @@ def reconstruct(
     Args:
         measured: y, of the operator's range.
         operator: A, of images (H, W).
-        denoiser: a pretrained model or a run folder, of images in HU for attenuation, else in
-            signal; or a function of TensorFlow, of a real image in the operator's unit.
+        denoiser: a pretrained model, a run folder or a loaded model, of images in HU for
+            attenuation, else in signal; or a function of TensorFlow, of a real image in the
+            operator's unit.
         lam: weight of what it takes away, a number or a rule (`zoo.reconstruction.weight`).
         sigma, photons: the noise, as of `zoo.reconstruction.tv`.
         tolerance: the change of an image, as a share of it, to stop at.
@@ -242,6 +236,8 @@ def reconstruct(
     function: Any = denoiser
     notes: list[str] = []
     if isinstance(denoiser, str):
+        denoiser = loading.build(registry.lookup(denoiser))
+    if isinstance(denoiser, Translator):
         function, notes = _of_model(denoiser, operator, first)
     moved = lipschitz(function, real, seed)
     damping = 1 / max(moved, 1.0)
