@@ -137,10 +137,10 @@ def rows(count: int, models: list[str]) -> list[str]:
         own = seen(spread, patients(count, PROTOCOL))
         other = seen(spread, patients(count // 4, OTHER, seed=78))
         found = coverage(own, other, count // 2)
-        half = found.factor * own.width
+        half, title = found.factor * own.width, f"`{Path(name).name}`, {spread.name}"
         lines.append(
-            f"| `{Path(name).name}`, {spread.name} | {SPLITS * found.kept:.0f} | {found.outside:.1%} | "
-            f"{half:.0f} HU | {own.correlation or 0:.2f} | {found.naive:.1%} | {found.other:.1%} |"
+            f"| {title} | {SPLITS * found.kept:.0f} | {found.outside:.1%} | {half:.0f} HU | "
+            f"{own.correlation or 0:.2f} | {found.naive:.1%} | {found.other:.1%} |"
         )
     return lines
 
