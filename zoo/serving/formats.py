@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from zoo.errors import reason
 from zoo.serving.verify import SIGNATURE, call
 from zoo.serving.warmup import BATCH_SIZES
 from zoo.translator import Translator
@@ -63,6 +64,10 @@ def write(
         specs: its `export.serving_specs`.
         folder: that exists.
         calibration: images `[1, H, W, C]` that int8 is calibrated on; of none it stays float32.
+
+    Raises:
+        ValueError: for a network with an operation that the format or its converter lacks.
+        OSError: where it cannot be written.
     """
 
     def serve(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -71,7 +76,13 @@ def write(
     graph = tf.function(serve, input_signature=list(specs.values()), autograph=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the converters, of what they do inside
-        _WRITERS[format](graph, specs, folder / FILES[format], calibration)
+        try:
+            _WRITERS[format](graph, specs, folder / FILES[format], calibration)
+        except OSError:
+            raise
+        except Exception as error:  # converters have kinds of their own
+            text = f"format: {format} cannot hold {model.name}. Received: {reason(error)}"
+            raise ValueError(text) from error
 
 
 def engine(format: str, folder: Path) -> Ask:

@@ -163,7 +163,9 @@ def verify_engine(
         with tf.device("CPU:0"):
             expected = np.asarray(call(model, [tf.constant(each) for each in given]))
         what = f"the export differs from the model on an input of {given[0].shape}"
-        compare(model, ask(given), expected, what)
+        # What lies beyond the window, as of random k-space, is rounded as coarsely as it is large.
+        rounding = _TOLERANCE["float32"] * float(np.ptp(expected))
+        compare(model, ask(given), expected, what, rounding=rounding)
 
 
 def loss(
