@@ -249,14 +249,11 @@ class ZeroMeanConv3D(_ZeroMeanConvolution, keras.layers.Conv3D):
     """`keras.layers.Conv3D` without bias, its kernels less their mean."""
 
 
-def without_level(x: tf.Tensor, filters: int, stride: int = 1) -> tf.Tensor:
-    """Features `[N, H, W, filters]`, or of a volume, that no constant added to `x` changes.
-
-    With a `stride` of all places only one in so many on each axis, from kernels as much larger.
-    """
-    x = ReflectionPadding(stride, dtype="float32")(x)
+def without_level(x: tf.Tensor, filters: int) -> tf.Tensor:
+    """Features `[N, H, W, filters]`, or of a volume, that no constant added to `x` changes."""
+    x = ReflectionPadding(1, dtype="float32")(x)
     layer = ZeroMeanConv2D if len(x.shape) == 4 else ZeroMeanConv3D
-    return layer(filters, 3 * stride, strides=stride, kernel_initializer="he_normal")(x)
+    return layer(filters, 3, kernel_initializer="he_normal")(x)
 
 
 # Spectral normalisation.

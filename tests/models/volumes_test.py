@@ -52,7 +52,7 @@ def test_contract_of_volumes(name, tmp_path, monkeypatch, two_replicas):
     ("name", "fields"),
     [
         ("encoder_decoder", {"upsampling": "pixel_shuffle", "downsampling": "stride"}),
-        ("encoder_decoder", {"upsampling": "resize", "skips": "conv", "shuffle": 2}),
+        ("encoder_decoder", {"upsampling": "resize", "skips": "conv", "norm": "batch"}),
         ("pix2pix", {"norm": "batch", "test_statistics": "moving"}),
         ("pix2pix", {"adversarial": "wgan", "spectral_norm": True, "dropout": 0.5, "levels": 5}),
         ("cyclegan", {"adversarial": "wgan", "share_encoder": True}),

@@ -21,8 +21,6 @@ def unet(
     norm: Literal["none", "batch", "instance"] = "none",
     equivariant: bool = False,
     residual_blocks: int = 0,
-    shuffle: int = 1,
-    name: str = "encoder_decoder",
 ) -> keras.Model:
     """The U-Net of `zoo.models.encoder_decoder`, whose recipe describes the options.
 
@@ -59,11 +57,7 @@ def unet(
 
     # Down to the bottleneck.
     inputs = keras.Input((None,) * dimensions + (channels,))
-    x = inputs
-    if equivariant:
-        x = without_level(x, base_filters, shuffle)
-    elif shuffle > 1:
-        x = layers.ReLU()(normalised(conv(x, base_filters, 3 * shuffle, shuffle)))
+    x = without_level(inputs, base_filters) if equivariant else inputs
     features = []
     # Processors have no pooling of volumes in float16; the largest value is the same in float32.
     half = keras.config.dtype_policy().compute_dtype == "float16"
@@ -86,32 +80,8 @@ def unet(
     # A correction starts from none; an image from small weights.
     start = keras.initializers.RandomNormal(0.0, 0.02)
     last: dict[str, Any] = {"use_bias": bias, "kernel_initializer": start, "dtype": "float32"}
-    x = convolution(shuffle**dimensions * outputs, 1, rank=dimensions, **last)(x)
-    if shuffle > 1:
-        x = PixelShuffle(shuffle, dtype="float32")(x)
-    return keras.Model(inputs, x, name=name)
-
-
-def cascade(networks: list[keras.Model], residual: bool) -> keras.Model:
-    """Networks in a row: each further one sees the input beside what the one before made of it.
-
-    Args:
-        networks: the first takes the input, the others that and the estimate behind its channels.
-        residual: the outputs are corrections to the input's middle channel, each of them whole.
-
-    Returns:
-        From the first one's input to the last one's output.
-    """
-    inputs = keras.Input(networks[0].input_shape[1:])
-    values = networks[0](inputs)
-    for network in networks[1:]:
-        estimate = values
-        if residual:
-            centre = inputs.shape[-1] // 2
-            estimate = layers.Add(dtype="float32")([inputs[..., centre : centre + 1], values])
-        seen = layers.Concatenate(dtype="float32")([inputs, estimate])
-        values = network(seen)
-    return keras.Model(inputs, values, name="cascade")
+    x = convolution(outputs, 1, rank=dimensions, **last)(x)
+    return keras.Model(inputs, x, name="encoder_decoder")
 
 
 def strided_unet(

@@ -9,10 +9,9 @@ Kida 2019, figure 1, with 32 filters and not 64).
     skips    concatenation            end   1×1 convolution, linear
 
 Input and output `[N, H, W, C]` in physical units; the intensity windows map them to [-1, 1].
-H and W are free: images are padded to a multiple of shuffle·2^(levels-1) and cropped back. Where
-the target holds classes the output is a label map: the class of each pixel. With `dimensions=3`
-all of it has a third axis, `[N, D, H, W, C]`, as in the 3D U-Net (Çiçek et al. 2016,
-arXiv:1606.06650).
+H and W are free: images are padded to a multiple of 2^(levels-1) and cropped back. Where the
+target holds classes the output is a label map: the class of each pixel. With `dimensions=3` all
+of it has a third axis, `[N, D, H, W, C]`, as in the 3D U-Net (Çiçek et al. 2016, arXiv:1606.06650).
 
     python cli.py --model=encoder_decoder --dataset=ldct train
     python cli.py --model=encoder_decoder --dataset=brain_seg train
@@ -25,8 +24,6 @@ What differs from the paper, and why:
                                               SGD               take cross-entropy here too
     `skips`, `downsampling`, `upsampling`,    the defaults      the variants in use
     `norm`, `residual_blocks`
-    `shuffle`                                 none              fewer operations
-    `stages`                                  1                 edges, in strong noise
     `equivariant`, `relative`                 none              noise of any level at any HU
     `registration`                            none              pairs that do not lie quite on
                                                                 each other
@@ -50,7 +47,7 @@ from zoo import losses, ranges
 from zoo.domain import Domain
 from zoo.layers import LinearDecay, scheduled
 from zoo.models import _quantiles, _registration
-from zoo.models._unet import cascade, unet
+from zoo.models._unet import unet
 from zoo.recipe import Recipe
 from zoo.step import adam, batches_seen, descend, example_seeds, ready, unscaled
 from zoo.translator import Translator
@@ -80,11 +77,6 @@ class EncoderDecoderRecipe(Recipe):
             (Herbreteau, Moebel, Kervrann 2023, arXiv:2306.05037): what it learns at one noise and
             one HU it knows at all of them.
         residual_blocks: residual blocks of two 3×3 convolutions added at the bottleneck.
-        shuffle: with 2, the first convolution has a stride of 2 and 6×6 kernels, and the
-            last layer is a pixel shuffle (FFDNet, Zhang et al. 2018, arXiv:1710.04026), so that
-            the network works on a quarter of the pixels; 1 leaves both out.
-        stages: U-Nets in a row, each of which but the first sees the input beside what the one
-            before made of it: where edges are is plainer there (as in BM3D's second step).
         loss: pixel loss on values scaled to [-1, 1]; see `zoo.losses`.
         relative: divide an example's values by its input's mean absolute error first, so that
             weak noise counts as much as strong. Source and target share a window; "auto" does it
@@ -123,8 +115,6 @@ class EncoderDecoderRecipe(Recipe):
     norm: Literal["none", "batch", "instance"] = "none"
     equivariant: bool = False
     residual_blocks: ranges.Blocks = 0
-    shuffle: Annotated[int, ranges.Range(1, 8)] = 1
-    stages: Annotated[int, ranges.Range(1, 4)] = 1
     loss: Literal["l2", "l1", "charbonnier", "structure"] = "l2"
     relative: Literal[False, True, "auto"] = False
     lambda_perceptual: ranges.Weight = 0.0
@@ -171,7 +161,7 @@ class EncoderDecoderRecipe(Recipe):
 
     @property
     def size_multiple(self) -> int:
-        return self.shuffle * 2 ** (self.levels - 1)
+        return 2 ** (self.levels - 1)
 
 
 @zoo.register("encoder_decoder")
@@ -191,19 +181,9 @@ class EncoderDecoder(_quantiles.WithQuantiles):
     def __init__(self, recipe: EncoderDecoderRecipe, source: Domain, target: Domain, **kwargs: Any):
         super().__init__(recipe, source, target, **kwargs)
         self.relative = self.of_one_domain("relative")
-        stages = [self._stage(number) for number in range(recipe.stages)]
-        self.network = stages[0] if len(stages) == 1 else cascade(stages, self.residual)
-        if recipe.registration:
-            self.registration = _registration.Registration(self)
-
-    def _stage(self, number: int) -> keras.Model:
-        """The U-Net of this number, which takes what the one before gave as further channels."""
-        recipe, estimate = self.recipe, self.classes or self.target.channels
-        before = estimate if number else 0
-        outputs = self.outputs() if number == recipe.stages - 1 else estimate
-        return unet(
-            self.source.channels + before,
-            outputs,
+        self.network = unet(
+            source.channels,
+            self.outputs(),
             base_filters=recipe.base_filters,
             levels=recipe.levels,
             dimensions=recipe.dimensions,
@@ -213,16 +193,14 @@ class EncoderDecoder(_quantiles.WithQuantiles):
             norm=recipe.norm,
             equivariant=recipe.equivariant,
             residual_blocks=recipe.residual_blocks,
-            shuffle=recipe.shuffle,
-            name=f"stage{number}" if recipe.stages > 1 else "encoder_decoder",
         )
+        if recipe.registration:
+            self.registration = _registration.Registration(self)
 
     @property
     def tile_margin(self) -> int:
         # At most half the receptive field: 3×3 convolutions at strides 1, 2, 4 … down and up again.
-        convolutions = 4 * 2**self.recipe.levels * self.recipe.shuffle
-        blocks = 2 * self.recipe.residual_blocks * self.size_multiple
-        return self.recipe.stages * (convolutions + blocks)
+        return 4 * 2**self.recipe.levels + 2 * self.recipe.residual_blocks * self.size_multiple
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)
