@@ -133,7 +133,7 @@ def test_no_image_is_better_than_the_certificate_says(name):
         assert gap >= found.gap - 1e-6
 
 
-@pytest.mark.parametrize("rule, decibels", [("discrepancy", 3.0), ("sure", 0.3), ("holdout", 0.5)])
+@pytest.mark.parametrize("rule, decibels", [("discrepancy", 0.5), ("sure", 0.3), ("holdout", 0.5)])
 def test_weights_are_found_without_the_image(rule, decibels):
     """Near the best of a sweep that knows the image."""
     beam, image, y = scan()
@@ -144,7 +144,20 @@ def test_weights_are_found_without_the_image(rule, decibels):
     if rule == "discrepancy":
         seen = beam.forward(np.ones((SIZE, SIZE))).numpy() > 0
         misfit = PHOTONS * np.exp(-y) * (beam.forward(found).numpy() - y) ** 2
-        assert misfit[seen].sum() == pytest.approx(np.count_nonzero(seen), rel=0.03)
+        # With what the image took of the noise it is what noise makes of it; without, less.
+        total = min(record.tried, key=lambda pair: abs(pair[0] - record.lam))[1]
+        assert total == pytest.approx(np.count_nonzero(seen), rel=0.03)
+        assert misfit[seen].sum() < 0.9 * total
+
+
+def test_noise_that_is_not_as_stated_is_told():
+    """More values than pixels, and an error a hundred times the noise that is stated."""
+    beam = tomography.ParallelBeam(8, 8.0, 24)
+    y = beam.forward(0.02 * heads(8)).numpy()
+    y = y + np.random.default_rng(0).normal(0, 0.1, y.shape)
+    options = {"tolerance": 1e-2, "iterations": 40}
+    _, record = zoo.reconstruct(y, beam, lam="discrepancy", sigma=1e-3, **options)
+    assert any("is it as stated?" in note for note in record.notes)
 
 
 @functools.cache
@@ -224,6 +237,6 @@ def test_the_example_of_the_docs_runs(capsys):
     names: dict = {}
     exec(code, names)
     assert "sure: " in capsys.readouterr().out
-    true = np.where(names["disc"], 0, -1000)
+    true = np.where(names["disc"], 0, -1000).reshape(64, 2, 64, 2).mean((1, 3))
     quick = names["radon"].attenuation_to_hu(names["quick"])
     assert np.std(names["hu"] - true) < 0.5 * np.std(quick - true)

@@ -1,14 +1,17 @@
 """The weight of a prior, found without knowing the image.
 
-    discrepancy  lam such that the sum of w |A x - y|^2 is what noise alone makes of it on average:
-                 the number of measured values (twice that of complex ones); it grows with lam, and
-                 what is found is smoother than the best image
+    discrepancy  lam such that the sum of w |A x - y|^2 and div is the number of measured values
+                 (twice that of complex ones), which is what noise makes of it: the image itself
+                 takes div of the noise away, much where views are few, and a rule without it
+                 smooths too much (the equivalent degrees of freedom of Hall and Titterington, J. R.
+                 Stat. Soc. B 49, 1987)
     sure         lam of least sum of w |A x - y|^2 + 2 div, Stein's unbiased estimate of the error
-                 in what is measured, div by the answer to one random change of y (Ramani et al.,
-                 IEEE Trans. Image Process. 17, 2008)
+                 in what is measured
     holdout      lam whose image fits best to a tenth of y that it has not seen
 
-The first two need to know the noise. Where it is known and no rule is named, that is "sure".
+div is the divergence of A x as a function of y, by the answer to one random change of y (Ramani et
+al., IEEE Trans. Image Process. 17, 2008). The first two need to know the noise. Where it is known
+and no rule is named, that is "sure".
 """
 
 import math
@@ -24,7 +27,7 @@ from zoo.reconstruction.record import Record
 
 RULES = ("discrepancy", "sure", "holdout")
 _SOLVES = 8  # at most, until the weight is found
-_CLOSE = 0.02  # a discrepancy that is right
+_NEAR = 0.1  # two weights, as logarithms
 _LEFT_OUT = 0.1  # of what is measured
 _CHANGE = 0.1  # of y for `sure`, in standard deviations of the noise
 
@@ -162,28 +165,37 @@ class Search:
     def _discrepancy(self, start: Any) -> tuple[float, Any]:
         parts = 2 if self.operator.dtype.is_complex else 1
         expected = parts * float(np.count_nonzero(self.weights))
-        at, low, high = math.log(self.problem.guess), -math.inf, math.inf
-        before: tuple[float, float] | None = None
-        for _ in range(_SOLVES):
-            state = self._solve(self.problem, math.exp(at), start, 1e-4).state
-            start = state
-            value = float(self.problem.fidelity.squares(state.ax))
-            self.record.tried.append((math.exp(at), value))
-            excess = math.log(max(value, 1e-30) / expected)
-            if abs(excess) < _CLOSE:
-                break
-            low, high = (at, high) if excess < 0 else (low, at)
-            # The secant through the last two, kept between the bounds; at first a factor of 2.
-            step = -math.copysign(math.log(2), excess)
-            if before and excess != before[1]:
-                step = -excess * (at - before[0]) / (excess - before[1])
-                step = min(max(step, -math.log(16)), math.log(16))
-            before, at = (at, excess), at + step
-            if not low < at < high:
-                at = (low + high) / 2
-        lam, value = min(self.record.tried, key=lambda pair: abs(math.log(pair[1] / expected)))
-        self.record.why = f"discrepancy: {value:.6g}, expected of the noise {expected:.6g}"
-        return lam, start
+        look = self._with_divergence(start)
+        known: dict[float, float] = {}
+
+        def excess(at: float) -> float:
+            misfit, divergence, _ = look(math.exp(at))
+            self.record.tried.append((math.exp(at), misfit + divergence))
+            known[at] = misfit + divergence - expected
+            return known[at]
+
+        # From the first weight towards the one where the sum is right, until it is passed.
+        step, passed = math.log(self.problem.stride), False
+        at = other = math.log(self.problem.guess)
+        excess(at)
+        while len(known) < _SOLVES and not passed:
+            at, other = other, other - math.copysign(step, known[other])
+            passed = excess(other) * known[at] <= 0
+        # And between the last two.
+        while passed and len(known) < _SOLVES and abs(at - other) > _NEAR:
+            middle = (known[other] * at - known[at] * other) / (known[other] - known[at])
+            low, high = sorted((at, other))
+            middle = min(max(middle, low + 0.1 * (high - low)), high - 0.1 * (high - low))
+            at, other = middle, other if excess(middle) * known[at] > 0 else at
+        if not passed:
+            self.record.notes.append("no weight gives the misfit of such noise: is it as stated?")
+        found = min(known, key=lambda key: abs(known[key]))
+        value = known[found] + expected
+        self.record.why = (
+            f"discrepancy: misfit and what the image took of the noise {value:.6g}, "
+            f"expected of the noise {expected:.6g}"
+        )
+        return math.exp(found), look(math.exp(found))[2]
 
     def _holdout(self, start: Any) -> tuple[float, Any]:
         kept, weights = held_out(self.weights, self.rng)
@@ -198,21 +210,38 @@ class Search:
         return lam, start
 
     def _sure(self, start: Any) -> tuple[float, Any]:
-        change = self._noise()
-        root = tf.cast(tf.math.divide_no_nan(1.0, tf.sqrt(self.weights)), self.y.dtype)
-        moved = self.make(self.y + _CHANGE * root * tf.cast(change, self.y.dtype), self.weights)
-        others: list[Any] = [start]
+        look = self._with_divergence(start)
 
-        def score(lam: float, start: Any) -> tuple[float, Any]:
-            state = self._solve(self.problem, lam, start, 1e-4).state
-            others[0] = self._solve(moved, lam, others[0], 1e-4).state
-            answer = np.sqrt(self.weights) * (others[0].ax - state.ax).numpy()
-            divergence = float(np.real(np.vdot(change, answer))) / _CHANGE
-            return float(self.problem.fidelity.squares(state.ax)) + 2 * divergence, state
+        def score(lam: float, _: Any) -> tuple[float, Any]:
+            misfit, divergence, state = look(lam)
+            return misfit + 2 * divergence, state
 
         lam, value, start = self._least(score, start)
         self.record.why = f"sure: least estimate, {value:.6g}"
         return lam, start
+
+    def _with_divergence(self, start: Any) -> Callable[[float], tuple[float, float, Any]]:
+        """A function of lam: the misfit, the divergence of A x by y, and the solution.
+
+        The divergence is by the answer to one random change of y.
+        """
+        change = self._noise()
+        root = tf.cast(tf.math.divide_no_nan(1.0, tf.sqrt(self.weights)), self.y.dtype)
+        moved = self.make(self.y + _CHANGE * root * tf.cast(change, self.y.dtype), self.weights)
+        last = [start, start]
+        known: dict[float, tuple[float, float, Any]] = {}
+
+        def look(lam: float) -> tuple[float, float, Any]:
+            if lam not in known:
+                for k, problem in enumerate((self.problem, moved)):
+                    last[k] = self._solve(problem, lam, last[k], 1e-4).state
+                answer = np.sqrt(self.weights) * (last[1].ax - last[0].ax).numpy()
+                divergence = float(np.real(np.vdot(change, answer))) / _CHANGE
+                misfit = float(self.problem.fidelity.squares(last[0].ax))
+                known[lam] = misfit, divergence, last[0]
+            return known[lam]
+
+        return look
 
     def _least(self, score: Callable[[float, Any], tuple[float, Any]], start: Any):
         """The weight of least score: by strides downhill, then the least of a parabola."""
