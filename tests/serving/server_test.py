@@ -143,7 +143,7 @@ def test_bytes_are_base64_of_png(running):
     np.testing.assert_allclose(scale.physical(tf.stack(answer)), hu + 10, atol=scale.slope / 2)
 
 
-def test_a_bytes_request_takes_a_tenth_of_what_json_takes(running):
+def test_a_bytes_request_takes_less_than_a_tenth_of_the_time_of_json(running):
     hu = images(1, 512, 512, 1) / 7
     coded = tf.io.encode_png(png16.Scale.of(CT).stored(hu[0])).numpy()
     told = [{"b64": base64.b64encode(coded).decode()}]
@@ -157,8 +157,8 @@ def test_a_bytes_request_takes_a_tenth_of_what_json_takes(running):
             began = time.perf_counter()
             assert running.post(f"{MODEL}:predict", body).status_code == 200
             seconds[kind].append(time.perf_counter() - began)
-    assert min(seconds["bytes"]) < 0.2 * min(seconds["json"])
-    assert len(bodies["bytes"]) < 0.2 * len(bodies["json"])
+    assert min(seconds["bytes"]) < 0.1 * min(seconds["json"])
+    assert len(bodies["bytes"]) < 0.12 * len(bodies["json"])  # of noise, which PNG cannot shrink
 
 
 def test_status_and_metadata_are_what_the_protos_say(running, model):
