@@ -39,7 +39,8 @@ def offline(monkeypatch):
 
 
 def test_every_architecture_has_weights():
-    assert {entry["model"] for entry in ENTRIES.values()} == set(zoo.names())
+    without = {"learned_primal_dual", "varnet"}
+    assert {entry["model"] for entry in ENTRIES.values()} == set(zoo.names()) - without
 
 
 def test_weights_are_of_a_bearable_size():
