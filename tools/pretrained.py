@@ -115,7 +115,18 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "dcgan_lung_nodule": (
         "dcgan",
         "lung_nodule/phantom",
-        {"steps": 5000, "learning_rate": 5e-4, "ema": 0.995, "discriminator_filters": 24},
+        {
+            "steps": 6000,
+            "batch_size": 16,
+            "learning_rate": 5e-4,
+            "rate_schedule": "cosine",
+            "adversarial": "bce",
+            "r1": 0.5,
+            "diff_augment": True,
+            "refine": 1,
+            "noise_inputs": 8,
+            "ema": 0.998,
+        },
     ),
     # Last noise that is up to fifty times as strong as the target's own.
     "encoder_decoder_ldct": (
