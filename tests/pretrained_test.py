@@ -27,7 +27,7 @@ WEIGHTS = ROOT / "zoo" / "weights"
 ENTRIES = {k: v for k, v in registry.index()["pretrained"].items() if v["owner"] == "zoo"}
 HU = (-1024.0, 1500.0)
 # What fails a check that came after it was shipped, and in how many points: its card says so.
-FALL_SHORT = {"encoder_decoder_ldct": 2}
+FALL_SHORT = {"encoder_decoder_ldct": 2, "pggan_mammo": 3}
 
 
 @pytest.fixture

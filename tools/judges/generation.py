@@ -55,9 +55,10 @@ def generation(model: Translator, dataset: str) -> Result:
         "nearest_training_ratio": round(float(np.median(nearest.ratio)), 3),
     }
     checks = {
-        "distance to held-out images at most twice that between halves of them": distance
-        <= 2 * floor,
-        "diversity within 0.05 of the data's": abs(alike["made"] - alike["held"]) <= 0.05,
+        "distance to held-out images at most 1.3 times that between halves of them": distance
+        <= 1.3 * floor,
+        "power in each octave within 15 % of the data's": bool(np.abs(power - 1).max() <= 0.15),
+        "diversity within 0.03 of the data's": abs(alike["made"] - alike["held"]) <= 0.03,
         "no copy of a training image": not copies.any(),
     }
 
