@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import zoo
 from zoo.physics import fourier, mri, separable, tomography
-from zoo.reconstruction import tv
+from zoo.reconstruction import tv, weight
 from zoo.reconstruction.fidelity import NAMES, Fidelity
 
 SIZE, PHOTONS = 24, 1e4
@@ -150,6 +150,17 @@ def test_weights_are_found_without_the_image(rule, decibels):
         assert misfit[seen].sum() < 0.9 * total
 
 
+def test_what_is_held_out_of_a_beam_are_whole_views():
+    """One of each tenth, so that the others see the image all the same."""
+    beam = tomography.ParallelBeam(16, 4.0, 40)
+    weights = tf.random.uniform(beam.range_shape, 0.5, 1.0, seed=1)
+    held, kept = weight.held_out(beam, weights, np.random.default_rng(0))
+    np.testing.assert_array_equal(held + kept, weights)
+    views = np.flatnonzero((held.numpy() > 0).any(1))
+    assert (views // 10).tolist() == [0, 1, 2, 3]
+    assert (held.numpy()[views] > 0).all()
+
+
 def test_noise_that_is_not_as_stated_is_told():
     """More values than pixels, and an error a hundred times the noise that is stated."""
     beam = tomography.ParallelBeam(8, 8.0, 24)
@@ -236,7 +247,7 @@ def test_the_example_of_the_docs_runs(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     names: dict = {}
     exec(code, names)
-    assert "sure: " in capsys.readouterr().out
+    assert "holdout: " in capsys.readouterr().out
     true = np.where(names["disc"], 0, -1000).reshape(64, 2, 64, 2).mean((1, 3))
     quick = names["radon"].attenuation_to_hu(names["quick"])
     assert np.std(names["hu"] - true) < 0.5 * np.std(quick - true)

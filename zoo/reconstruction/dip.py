@@ -151,7 +151,7 @@ def reconstruct(
     # What is fitted, and what is kept to look at.
     held, kept = weights, weights
     if rule == "holdout":
-        held, kept = weight.held_out(weights, np.random.default_rng(seed))
+        held, kept = weight.held_out(operator, weights, np.random.default_rng(seed))
     scale = float(np.quantile(np.abs(operator.pseudo_inverse(y)), 0.999))
     prior = _Prior(operator, scale, levels, base_filters, rate, seed)
     # Steps, until the rule has not had a better image for a while.

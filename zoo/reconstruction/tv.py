@@ -255,8 +255,7 @@ def reconstruct(
         measured: y, of the operator's range.
         operator: A.
         lam: a number, in the unit of f per unit of the image; or how it is found without knowing
-            the image: "discrepancy", "sure" or "holdout" (`zoo.reconstruction.weight`). None is
-            "sure" where the noise is known, else "holdout".
+            the image: "holdout" (None), "sure" or "discrepancy" (`zoo.reconstruction.weight`).
         fidelity: "l2", "poisson" or "l1" (`zoo.reconstruction.fidelity`).
         sigma: standard deviation of the noise, one for all or of y's shape; of complex values
             that of the real part.

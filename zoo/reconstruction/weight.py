@@ -7,11 +7,11 @@
                  Stat. Soc. B 49, 1987)
     sure         lam of least sum of w |A x - y|^2 + 2 div, Stein's unbiased estimate of the error
                  in what is measured
-    holdout      lam whose image fits best to a tenth of y that it has not seen
+    holdout      lam whose image fits best to a tenth of y that it has not seen, of a beam views
 
 div is the divergence of A x as a function of y, by the answer to one random change of y (Ramani et
-al., IEEE Trans. Image Process. 17, 2008). The first two need to know the noise. Where it is known
-and no rule is named, that is "sure".
+al., IEEE Trans. Image Process. 17, 2008). The first two need to know the noise, and take errors of
+the model of the measurement for structure; "holdout" is taken where no rule is named.
 """
 
 import math
@@ -29,6 +29,7 @@ RULES = ("discrepancy", "sure", "holdout")
 _SOLVES = 8  # at most, until the weight is found
 _NEAR = 0.1  # two weights, as logarithms
 _LEFT_OUT = 0.1  # of what is measured
+_VIEWS = 30  # fewer have none to spare
 _CHANGE = 0.1  # of y for `sure`, in standard deviations of the noise
 
 
@@ -66,9 +67,23 @@ def of_noise(y: tf.Tensor, operator: Operator, sigma, photons: float | None) -> 
     return tf.where(seen, tf.cast(weights, real), 0)
 
 
-def held_out(weights: tf.Tensor, rng: np.random.Generator) -> tuple[tf.Tensor, tf.Tensor]:
-    """Weights of a tenth of the values, drawn at random, of coils the same; and of the others."""
-    held = tf.constant(rng.uniform(size=weights.shape[-2:]) < _LEFT_OUT)
+def held_out(
+    operator: Operator, weights: tf.Tensor, rng: np.random.Generator
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Weights of a tenth of the values, drawn at random, of coils the same; and of the others.
+
+    Of a beam with 30 views or more, whole views, one of each tenth: how rays differ from their
+    model (pixels larger than anatomy, say) is alike in neighbouring ones, which would show a ray
+    what it has not seen.
+    """
+    rows, columns = weights.shape[-2:]
+    views = getattr(operator, "views", 0)
+    if views >= _VIEWS:
+        first = np.linspace(0, views, round(views * _LEFT_OUT) + 1).astype(int)
+        unseen = np.isin(np.arange(rows), rng.integers(first[:-1], first[1:]))
+        held = tf.constant(np.repeat(unseen[:, None], columns, axis=1))
+    else:
+        held = tf.constant(rng.uniform(size=(rows, columns)) < _LEFT_OUT)
     nothing = tf.zeros_like(weights)
     return tf.where(held, weights, nothing), tf.where(held, nothing, weights)
 
@@ -127,8 +142,7 @@ class Search:
             ValueError: for an unknown rule, one that needs the noise, or a weight below 0.
         """
         begun = time.perf_counter()
-        by_itself = "sure" if self.known else "holdout"
-        rule = by_itself if lam is None else lam
+        rule = "holdout" if lam is None else lam
         start = self.problem.start()
         if isinstance(rule, str):
             self._check(rule)
@@ -198,7 +212,7 @@ class Search:
         return math.exp(found), look(math.exp(found))[2]
 
     def _holdout(self, start: Any) -> tuple[float, Any]:
-        kept, weights = held_out(self.weights, self.rng)
+        kept, weights = held_out(self.operator, self.weights, self.rng)
         rest = self.make(self.y, weights)
 
         def score(lam: float, start: Any) -> tuple[float, Any]:
