@@ -146,13 +146,10 @@ def _write_saved_model(
     if uncertainty is not None:
         about = {"signature": served.SIGNATURE, "name": "half_width"}
         contract["uncertainty"] = about | uncertainty.to_dict()
-    card_text = model_card.write(contract, fields, int(final.name), memory)
     with written(final):
         extra.mkdir()
-        write_json(extra / "intensity.json", contract)
-        write_json(extra / "metadata.json", monai.metadata(contract, fields, int(final.name)))
+        _tell(extra, contract, fields, int(final.name), memory)
         warmup.write(extra, examples(model, specs))
-        (extra / "model_card.md").write_text(card_text, encoding="utf-8")
 
 
 def _write_other(
@@ -188,13 +185,20 @@ def _write_other(
             )
     else:
         verify_engine(model, ask, specs)
-    card_text = model_card.write(contract, fields, int(final.name), 0)
     with written(final):
-        write_json(folder / "intensity.json", contract)
-        write_json(folder / "metadata.json", monai.metadata(contract, fields, int(final.name)))
-        (folder / "model_card.md").write_text(card_text, encoding="utf-8")
+        _tell(folder, contract, fields, int(final.name), 0)
         if format == "onnx":
             write_atomic(final.parent / "config.pbtxt", formats.triton(specs, model).encode())
+
+
+def _tell(
+    folder: Path, contract: dict[str, Any], fields: dict[str, Any], version: int, memory: int
+) -> None:
+    """What people, clients and MONAI's tools are told of an export."""
+    write_json(folder / "intensity.json", contract)
+    write_json(folder / "metadata.json", monai.metadata(contract, fields, version))
+    card_text = model_card.write(contract, fields, version, memory)
+    (folder / "model_card.md").write_text(card_text, encoding="utf-8")
 
 
 def serving_specs(model: Translator) -> dict[str, tf.TensorSpec]:
