@@ -151,13 +151,15 @@ def test_a_bytes_request_takes_less_than_a_tenth_of_the_time_of_json(running):
         "json": json.dumps({"instances": hu.tolist()}).encode(),
         "bytes": json.dumps({"signature_name": "bytes", "instances": told}).encode(),
     }
-    seconds = {"json": [], "bytes": []}
-    for _ in range(3):  # in turns
+    shares = []
+    for _ in range(5):  # in turns, since a shared machine runs now fast, now slow
+        seconds = {}
         for kind, body in bodies.items():
             began = time.perf_counter()
             assert running.post(f"{MODEL}:predict", body).status_code == 200
-            seconds[kind].append(time.perf_counter() - began)
-    assert min(seconds["bytes"]) < 0.1 * min(seconds["json"])
+            seconds[kind] = time.perf_counter() - began
+        shares.append(seconds["bytes"] / seconds["json"])
+    assert np.median(shares) < 0.1, shares
     assert len(bodies["bytes"]) < 0.12 * len(bodies["json"])  # of noise, which PNG cannot shrink
 
 
