@@ -129,7 +129,8 @@ _TABLE = {
               "half-widths of intervals beside the output, of a model that was calibrated"),
         _Flag("lesions", "", "evaluate",
               "put lesions into the inputs: how many are lost or invented, and detected"),
-        _Flag("calibration", "FILE", "predict", "that calibrate wrote (default: the run's own)"),
+        _Flag("calibration", "FILE", "predict export serve",
+              "that calibrate wrote (default: the run's own)"),
         _Flag("spread", "auto|quantiles|dropout|views|answers", "calibrate",
               "what says where errors are: quantile heads, dropout, mirror images and turns, or "
               "the answers of --tta and --ensemble (docs/trust.md)", "auto"),

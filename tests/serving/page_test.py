@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,8 @@ import threading
 import zipfile
 from pathlib import Path
 
+import httpx
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -20,6 +23,8 @@ import dicom_files
 import zoo
 from zoo.inference import predict
 from zoo.serving.server import batches, grpc, rest, served, viewing
+from zoo.trust.calibration import Calibration
+from zoo.trust.half_width import HalfWidth
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODEL = "encoder_decoder_ldct"
@@ -45,6 +50,18 @@ def series(tmp_path_factory):
     return folder, *stacks
 
 
+@pytest.fixture(scope="module")
+def widths():
+    """What gives half-widths of the model's intervals."""
+    model = zoo.load(MODEL)
+    calibration = Calibration(
+        spread="views", factor=3.5, alpha=0.1, delta=0.1, risk=0.04, patients=60, images=120,
+        pixels="body", half_width=31.25, unit="HU", dataset="ldct/phantom", split="validation",
+        weights=model.weights_hash,
+    )  # fmt: skip
+    return HalfWidth(model, calibration)
+
+
 def zoo_volume(path):
     from zoo.imaging import files
 
@@ -52,9 +69,9 @@ def zoo_volume(path):
 
 
 @pytest.fixture(scope="module")
-def addresses():
+def addresses(widths):
     """A server in a thread of its own: where it answers by REST, and by gRPC."""
-    model = served.Served(zoo.load(MODEL), MODEL)
+    model = served.Served(zoo.load(MODEL), MODEL, uncertainty=widths.calibration)
     loop = asyncio.new_event_loop()
 
     async def start():
@@ -203,6 +220,63 @@ def test_warnings_are_shown_and_faults_said(browser, addresses, tmp_path):
     )
     assert said
     assert str(tmp_path) not in warnings.text + status.text
+
+
+def test_uncertainty_is_shown_where_it_is_asked_for(browser, addresses, series, widths):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    folder, source, _ = series
+    browser.get(addresses[0])
+    box = browser.find_element(By.ID, "uncertain")
+    WebDriverWait(browser, 20).until(lambda _: box.is_displayed())
+    box.click()
+    paths = sorted(folder.iterdir())
+    browser.find_element(By.ID, "files").send_keys("\n".join(map(str, paths)))
+    canvas = browser.find_element(By.ID, "half_width")
+    WebDriverWait(browser, 120).until(lambda _: canvas.is_displayed())
+    assert "all but 10% of a patient's pixels" in browser.find_element(By.ID, "promise").text
+    # White is certain; magenta an eighth of the window, 1024 to 1500 HU, or more.
+    share = (widths.translate(source[1]) / (2524 / 8)).clip(0, 1)
+    shown = pixels(browser, "half_width").astype(int)
+    assert (shown[..., [0, 2]] == 255).all()
+    np.testing.assert_allclose(shown[..., 1], 255 * (1 - share), atol=1)
+    browser.find_element(By.ID, "swipe").click()
+    assert not canvas.is_displayed()
+
+
+def test_a_body_has_the_half_widths_of_what_came(widths, series, tmp_path):
+    """Of DICOM they are in another file than the slices; of NIfTI in other axes."""
+    folder, source, _ = series
+    given = tmp_path / "given"
+    shutil.copytree(folder, given / "ct")
+    values = np.random.default_rng(0).integers(-500, 500, (20, 24, 3)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), given / "a.nii.gz")
+    (tmp_path / "scratch").mkdir()
+    answer = viewing.translated(zoo.load(MODEL), given, tmp_path / "scratch", widths).read_bytes()
+    length = int.from_bytes(answer[:4], "little")
+    head = json.loads(answer[4 : 4 + length])
+    body = answer[4 + length :]
+    assert len(head["volumes"]) == 2
+    for told in head["volumes"]:
+        found = []
+        for name in ("source", "half_width"):
+            stack = told[name]
+            stored = np.frombuffer(body, "<u2", np.prod(stack["shape"]), stack["offset"])
+            found.append(stored.reshape(stack["shape"]) * stack["slope"] + stack["intercept"])
+        atol = 0.6 if told["name"].startswith("a.nii") else 0.1  # whole numbers in the one
+        np.testing.assert_allclose(widths.translate(np.float32(found[0])), found[1], atol=atol)
+    with zipfile.ZipFile(io.BytesIO(body[head["archive"]["offset"] :])) as files:
+        names = sorted(files.namelist())
+    assert len(names) == 3 + 1 + 2 and sum(name.startswith("half_width/") for name in names) == 2
+
+
+def test_the_signature_uncertainty_is_served(addresses, widths):
+    hu = np.random.default_rng(0).uniform(-900, 900, (1, 16, 20, 1)).astype("float32")
+    body = {"signature_name": "uncertainty", "instances": hu.tolist()}
+    answer = httpx.post(f"{addresses[0]}/v1/models/{MODEL}:predict", json=body).json()
+    (given,) = answer["predictions"]
+    np.testing.assert_allclose(given["half_width"], widths.translate(hu)[0], atol=0.2)
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,29 @@ def test_calibrate_and_predict_on_the_command_line(trained, model, tmp_path, cap
     assert parametric.PatientID == given.PatientID
 
 
+def test_a_node_sends_half_widths_where_its_rule_says_so(trained, tmp_path, monkeypatch, capsys):
+    from zoo.serving.node import node
+
+    folder, data = trained
+    options = [f"--data_dir={data}", "--alpha=0.5", "--delta=0.3"]
+    assert zoo("calibrate", f"--model={folder}", *options) == 0
+    rule = f"{{modality: CT, model: {folder}, send_to: a, uncertainty: true}}"
+    told = f"destinations: {{a: {{ae_title: A, host: b, port: 104}}}}\nrules:\n  - {rule}\n"
+    (tmp_path / "rules.yaml").write_text(told)
+    nodes = []
+    monkeypatch.setattr(node, "run", lambda made, *_: nodes.append(made))
+    command = ["dicom-node", f"--rules={tmp_path / 'rules.yaml'}", f"--spool={tmp_path / 'spool'}"]
+    assert zoo(*command) == 0
+    given = dicom_files.series(tmp_path / "in", 2)
+    report = nodes[0].translate(str(folder), given, tmp_path / "out")
+    kinds = [pydicom.dcmread(path).SOPClassUID.name for path in sorted(report.outputs)]
+    assert kinds == ["CT Image Storage", "CT Image Storage", "Parametric Map Storage"]
+    # One model, and two minds about it.
+    (tmp_path / "rules.yaml").write_text(told + f"  - {rule.replace('true', 'false')}\n")
+    assert zoo(*command) == 1
+    assert "rules: 2: uncertainty: expected the same in all rules of" in capsys.readouterr().err
+
+
 def test_a_file_of_its_own_and_a_single_output(trained, model, tmp_path, capsys):
     folder, data = trained
     options = [f"--data_dir={data}", "--alpha=0.5", "--delta=0.5", "--split=test"]

@@ -1,6 +1,7 @@
 """What the flags ask for: names, folders, recipes, models. Imports TensorFlow only where used."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,25 @@ def built(*entries: registry.Entry):
     from zoo import averaging
 
     return averaging.build(entries, FLAGS.tta)
+
+
+def servable(entry: registry.Entry, model: Any):
+    """The calibration that a graph can have, of --calibration or the model's own.
+
+    None where there is none, or, with a line that says why, where it is none for a graph.
+    """
+    from zoo.trust import calibration, served
+
+    file = path("calibration")
+    if entry.uncertainty is None and file is None:
+        return None
+    try:
+        found = calibration.of(entry, model, file)
+        if found.spread not in served.IN_GRAPHS:
+            raise ValueError(f"uncertainty: it is by {found.spread}, which no graph holds")
+    except ValueError as error:
+        if file is not None:
+            raise
+        print(f"note: without uncertainty. {error}", file=sys.stderr)
+        return None
+    return found

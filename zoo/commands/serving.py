@@ -17,9 +17,11 @@ def serve() -> int:
             f"serve needs the extra `serve`: pip install 'zoo-medical[serve]' ({error})"
         ) from error
 
-    model = served.Served(asked.built(entry), Path(entry.name).name)
+    model = asked.built(entry)
+    name, uncertainty = Path(entry.name).name, asked.servable(entry, model)
+    servable = served.Served(model, name, uncertainty=uncertainty)
     largest = FLAGS.batch_size or 4
-    run.run(model, FLAGS.host, FLAGS.port, FLAGS.grpc_port, largest, FLAGS.body_mib * 2**20)
+    run.run(servable, FLAGS.host, FLAGS.port, FLAGS.grpc_port, largest, FLAGS.body_mib * 2**20)
     return 0
 
 
@@ -31,31 +33,43 @@ def dicom_node() -> int:
         raise UsageError(
             f"dicom-node needs the extra `pacs`: pip install 'zoo-medical[pacs]' ({error})"
         ) from error
-    from zoo.inference import engines, predict
+    from zoo.imaging.dicom import parametric
+    from zoo.inference import engines, half_widths, predict
+    from zoo.trust import calibration
+    from zoo.trust.half_width import HalfWidth
 
     # The models of all rules, so that what is wrong with one is said now.
     path, folder = asked.path("rules") or Path(), asked.path("spool") or Path()
     known = rules.read(path)
     tell = functools.partial(print, flush=True)
+    uncertain = {rule.model for rule in known.rules if rule.uncertainty}
+
+    if uncertain:
+        parametric.require()
 
     @functools.cache
-    def model(name: str) -> tuple[Any, int]:
+    def model(name: str) -> tuple[Any, HalfWidth | None, int]:
         entry = asked.lookup(name)
         if entry.weights is None:
             raise UsageError(f"rules: model: expected one with weights. Received: {name}")
         found = asked.built(entry)
         engine = engines.use(found, FLAGS.engine, tell)
-        return found, FLAGS.batch_size or (1 if engine == "Keras" else engines.BATCH)
+        widths = HalfWidth(found, calibration.of(entry, found)) if name in uncertain else None
+        return found, widths, FLAGS.batch_size or (1 if engine == "Keras" else engines.BATCH)
 
     for rule in known.rules:
         model(rule.model)
 
     def translate(name: str, given: Path, made: Path) -> predict.Report:
         try:
-            found, batch_size = model(name)
+            found, widths, batch_size = model(name)
         except UsageError as error:  # of an earlier rule file
             raise ValueError(str(error)) from error
-        return predict.translate(found, given, made, batch_size=batch_size, progress=False)
+        options: dict[str, Any] = {"batch_size": batch_size, "progress": False}
+        report = predict.translate(found, given, made, **options)
+        if widths is not None and report.outputs:
+            half_widths.add(widths, given, made, report, **options)
+        return report
 
     queue = spool.Spool(folder, FLAGS.spool_gib * 2**30)
     node.run(node.Node(known, queue, translate, tell), FLAGS.host, FLAGS.dicom_port)

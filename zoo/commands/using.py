@@ -114,7 +114,11 @@ def _translated(source: str, output: str, entries: "list[Entry]") -> "Report":
                 model, given, made, manifest=manifest, part=asked.part(), **options
             )
         if widths is not None and report.outputs:
-            _write_half_widths(widths, given, made, report, options)
+            from zoo.inference import half_widths
+
+            half_widths.add(widths, given, made, report, **options)
+            about = f"Half-widths, as {half_widths.FOLDER}: {widths.calibration.words}."
+            print(printable(about))
         if web.is_address(output):
             web.store(report.outputs, output)
     return report
@@ -139,17 +143,6 @@ def _say(report: "Report", output: str) -> None:
             f"{_number(len(report.warnings), 'warning')}{elsewhere}"
         )
     )
-
-
-def _write_half_widths(widths, given, made, report, options):
-    """Half-widths beside what was written, added to the report."""
-    from zoo.inference import half_widths
-
-    place = half_widths.beside(made, report.outputs)
-    written = half_widths.write(widths, given, place, **options)
-    report.skipped += [each for each in written.skipped if each not in report.skipped]
-    report.outputs += written.outputs
-    print(printable(f"Half-widths, as {place.name}: {widths.calibration.words}."))
 
 
 def _half_widths(model, entry):
@@ -195,9 +188,7 @@ def export() -> int:
     # What it is calibrated on, and where it goes.
     model, images = asked.built(entry), asked.path("int8")
     base = Path(output).expanduser().absolute()
-    uncertainty = None
-    if entry.uncertainty is not None and saved_model:
-        uncertainty = _servable(entry, model)
+    uncertainty = asked.servable(entry, model) if saved_model else None
     folder = export.export(
         model,
         base,
@@ -227,21 +218,6 @@ def _percent(flag: str) -> float:
     if not 0 <= found <= 100:
         raise UsageError(f"{flag}: expected a number from 0 to 100. Received: {value}")
     return found
-
-
-def _servable(entry, model):
-    """The calibration that an export can have; None, with a line that says why, of another."""
-    from zoo.trust import calibration, served
-
-    try:
-        found = calibration.of(entry, model)
-    except ValueError as error:
-        print(f"note: exported without uncertainty. {error}", file=sys.stderr)
-        return None
-    if found.spread in served.IN_GRAPHS:
-        return found
-    print(f"note: exported without uncertainty, which is by {found.spread}.", file=sys.stderr)
-    return None
 
 
 def publish() -> int:

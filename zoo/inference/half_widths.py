@@ -51,19 +51,24 @@ def beside(output: Path, written: list[Path]) -> Path:
     return output.with_name(f"{output.name.removesuffix(end)}_{FOLDER}{end}")
 
 
-def write(
-    model: HalfWidth,
-    input: str | os.PathLike,
-    output: Path,
-    **options: Any,
+def add(
+    model: HalfWidth, input: str | os.PathLike, output: Path, report: Report, **options: Any
 ) -> Report:
-    """`predict.translate` of half-widths: of a DICOM series one file of float32 with its unit.
+    """Write half-widths beside outputs, of a DICOM series one file of float32 with its unit.
 
     Integer formats, such as PNG, are rounded to whole steps of their values.
 
     Args:
         model: what gives them.
-        input: as `predict.translate` takes it, and so the options.
-        output: from `beside`.
+        input: that `predict.translate` was given, and so the options.
+        output: that it was given.
+        report: that it gave; gets the new files, and what else was left out.
+
+    Returns:
+        What was written: a file in `outputs` for each of `volumes`.
     """
-    return translate(model, input, output, writer=MapWriter, **options)
+    place = beside(output, report.outputs)
+    written = translate(model, input, place, writer=MapWriter, **options)
+    report.skipped += [each for each in written.skipped if each not in report.skipped]
+    report.outputs += written.outputs
+    return written

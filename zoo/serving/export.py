@@ -131,12 +131,9 @@ def _write_saved_model(
 ) -> None:
     """A SavedModel in `folder`, which will be `final`, with what is told of it."""
     archive = keras.export.ExportArchive()
-    for name, graph in endpoints(model, specs).items():
+    for name, graph in endpoints(model, specs, uncertainty).items():
         archive.add_endpoint(name, graph)
-    widths = None
-    if uncertainty is not None:
-        widths = HalfWidth(model, uncertainty)
-        archive.add_endpoint(served.SIGNATURE, served.endpoint(model, uncertainty, specs))
+    widths = None if uncertainty is None else HalfWidth(model, uncertainty)
     with written(final):
         archive.write_out(folder, verbose=False)
     # What it answers, and what is told of it.
@@ -259,17 +256,23 @@ def _next_version(output: Path) -> int:
     return max((int(p.name) for p in output.iterdir() if p.name.isdecimal()), default=0) + 1
 
 
-def endpoints(model: Translator, specs: dict[str, tf.TensorSpec]) -> dict[str, Callable[..., Any]]:
+def endpoints(
+    model: Translator, specs: dict[str, tf.TensorSpec], uncertainty: Calibration | None = None
+) -> dict[str, Callable[..., Any]]:
     """The graphs that are served, by the names of their signatures.
 
     Args:
         model: what is served.
         specs: its `serving_specs`.
+        uncertainty: a calibration of the model, by a spread of `zoo.trust.served.IN_GRAPHS`.
     """
     serve = _endpoint(model, specs)
-    if not png16.fits(model):
-        return {SIGNATURE: serve}
-    return {SIGNATURE: serve, png16.SIGNATURE: png16.endpoint(model, serve, specs)}
+    found = {SIGNATURE: serve}
+    if png16.fits(model):
+        found[png16.SIGNATURE] = png16.endpoint(model, serve, specs)
+    if uncertainty is not None:
+        found[served.SIGNATURE] = served.endpoint(model, uncertainty, specs)
+    return found
 
 
 def examples(model: Translator, specs: dict[str, tf.TensorSpec]) -> dict[str, dict[str, Any]]:

@@ -84,6 +84,14 @@ def write(
     return [path]
 
 
+def read(path: Path) -> np.ndarray:
+    """The values of a file that `write` wrote, float32 [slices, H, W]."""
+    with headers.quiet():
+        stored = pydicom.dcmread(path)
+    shape = (int(stored.NumberOfFrames), stored.Rows, stored.Columns)
+    return np.frombuffer(stored.FloatPixelData, np.float32).reshape(shape)
+
+
 def _source(
     path: Path, deidentify: Callable[[pydicom.Dataset], None] | None
 ) -> pydicom.FileDataset:

@@ -7,6 +7,7 @@ destinations:
   archive: {ae_title: ORTHANC, host: 127.0.0.1, port: 4242}
 rules:                            # the first that fits counts
   - {modality: CT, description: "*low dose*", model: encoder_decoder_ldct, send_to: archive}
+  - {modality: MR, model: runs/mine, send_to: archive, uncertainty: true}   # half-widths too
 """
 
 import dataclasses
@@ -40,12 +41,15 @@ class Rule:
         model: a pretrained name, a run's folder or hf:owner/name.
         send_to: the name of a destination.
         description: a pattern of the shell; upper and lower case are one.
+        uncertainty: whether half-widths, as a Parametric Map, go with the derived series; the same
+            in all rules of a model.
     """
 
     modality: str
     model: str
     send_to: str
     description: str = "*"
+    uncertainty: bool = False
 
     def fits(self, modality: str, description: str) -> bool:
         """Whether it is meant for such a series."""
@@ -97,14 +101,20 @@ def _rules(told: Any) -> Rules:
     fields = _fields(told, "", Rules)
     destinations = _destinations(fields["destinations"])
     _check(fields["rules"], list, "rules", "a list")
-    rules = []
+    rules: list[Rule] = []
     for number, entry in enumerate(fields["rules"], 1):
         rule = Rule(**_fields(entry, f"rules: {number}: ", Rule))
-        for key, value in dataclasses.asdict(rule).items():
-            _check(value, str, f"rules: {number}: {key}", "a text")
+        for key in ("modality", "model", "send_to", "description"):
+            _check(getattr(rule, key), str, f"rules: {number}: {key}", "a text")
+        if not isinstance(rule.uncertainty, bool):
+            where, received = f"rules: {number}: uncertainty", short(rule.uncertainty)
+            raise ValueError(f"{where}: expected true or false. Received: {received}")
         if rule.send_to not in destinations:
             where, known = f"rules: {number}: send_to", ", ".join(destinations)
             raise ValueError(f"{where}: expected {known}. Received: {rule.send_to}")
+        if any(r.model == rule.model and r.uncertainty != rule.uncertainty for r in rules):
+            where = f"rules: {number}: uncertainty"
+            raise ValueError(f"{where}: expected the same in all rules of {rule.model}")
         rules.append(rule)
     # The node's own fields, which have defaults.
     found = Rules(**fields | {"rules": tuple(rules), "destinations": destinations})

@@ -19,6 +19,7 @@ from zoo.serving.server import viewing
 from zoo.serving.server.batches import Batches, Busy
 from zoo.serving.server.refusals import TooLarge, refused
 from zoo.serving.server.served import Served
+from zoo.trust.half_width import HalfWidth
 
 FILES = 5000  # of an upload
 # Of CT, from and to in HU; a brain's grey and white matter besides, which figures do not look for.
@@ -63,18 +64,28 @@ class Page:
 
     async def about(self, request: Request) -> Response:
         entry = registry.index()["pretrained"].get(self.served.name, {})
-        told = {"name": self.served.name, "summary": entry.get("summary", ""), "windows": _WINDOWS}
+        widths = self.served.widths
+        told = {
+            "name": self.served.name,
+            "summary": entry.get("summary", ""),
+            "windows": _WINDOWS,
+            "uncertainty": widths.calibration.words if widths else "",
+        }
         return JSONResponse(told)
 
     async def translate(self, request: Request) -> Response:
-        """The files of a form, translated; the body is that of `zoo.serving.server.viewing`."""
+        """The files of a form, translated; the body is that of `zoo.serving.server.viewing`.
+
+        With `?uncertainty=yes` it has half-widths, where the model has them.
+        """
         scratch = Path(tempfile.mkdtemp(prefix="zoo-"))
+        widths = self.served.widths if request.query_params.get("uncertainty") == "yes" else None
         try:
             if int(request.headers.get("content-length", "0")) > self.body:
                 raise TooLarge(f"expected files up to {self.body} bytes")
             folder = scratch / "given"
             await self._keep(request, folder)
-            answer = await self.batches.run(self._answer, folder, scratch)
+            answer = await self.batches.run(self._answer, folder, scratch, widths)
         except (ValueError, OSError, Busy, MultiPartException) as error:
             shutil.rmtree(scratch, ignore_errors=True)
             return refused(error)
@@ -84,9 +95,9 @@ class Page:
         done = BackgroundTask(shutil.rmtree, scratch, ignore_errors=True)
         return FileResponse(answer, media_type="application/octet-stream", background=done)
 
-    def _answer(self, folder: Path, scratch: Path) -> Path:
+    def _answer(self, folder: Path, scratch: Path, widths: HalfWidth | None) -> Path:
         try:
-            return viewing.translated(self.served.model, folder, scratch)
+            return viewing.translated(self.served.model, folder, scratch, widths)
         except ValueError as error:
             # Names of folders here mean nothing to who asks.
             raise ValueError(reason(error).replace(str(folder), "the files")) from error

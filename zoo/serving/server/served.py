@@ -10,6 +10,8 @@ from tensorflow.core.protobuf import meta_graph_pb2
 
 from zoo.serving import export
 from zoo.translator import Translator
+from zoo.trust.calibration import Calibration
+from zoo.trust.half_width import HalfWidth
 
 LABEL = "stable"  # of the only version there is
 _METHOD = "tensorflow/serving/predict"
@@ -96,12 +98,20 @@ class Served:
         model: a `Translator`.
         name: that clients ask for.
         version: a whole number.
+        uncertainty: as `export.endpoints` takes it.
     """
 
-    def __init__(self, model: Translator, name: str, version: int = 1):
+    def __init__(
+        self,
+        model: Translator,
+        name: str,
+        version: int = 1,
+        uncertainty: Calibration | None = None,
+    ):
         self.model, self.name, self.version = model, name, version
+        self.widths = None if uncertainty is None else HalfWidth(model, uncertainty)
         specs = export.serving_specs(model)
-        graphs = export.endpoints(model, specs)
+        graphs = export.endpoints(model, specs, uncertainty)
         self.signatures = {name: Signature.of(graph) for name, graph in graphs.items()}
         self._examples = export.examples(model, specs)
 

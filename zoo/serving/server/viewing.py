@@ -13,16 +13,21 @@ import itertools
 import json
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+import numpy as np
+
 from zoo.domain import Domain
 from zoo.imaging import files
+from zoo.imaging.dicom import parametric
+from zoo.imaging.dicom.series import Series
 from zoo.imaging.volume import Volume
-from zoo.inference import predict
+from zoo.inference import half_widths, predict
 from zoo.serving.png16 import Scale
 from zoo.translator import Translator
+from zoo.trust.half_width import HalfWidth
 
 
 def safe_name(name: str, number: int) -> Path:
@@ -35,29 +40,41 @@ def _plain(part: str) -> bool:
     return part not in ("/", ".", "..") and part.isprintable() and len(part.encode()) < 200
 
 
-def translated(model: Translator, folder: Path, scratch: Path) -> Path:
+def translated(
+    model: Translator, folder: Path, scratch: Path, widths: HalfWidth | None = None
+) -> Path:
     """Translate the files in `folder`; the answer is a file in `scratch`.
 
     The head has `volumes`: name, `source` and `result` (offset behind the head, shape [slices,
     rows, columns], slope, intercept, unit), spacing of a result's pixel (row, column), the window
-    to show it in, and whether both are `comparable`; `warnings`: texts; `archive`: offset, size.
+    to show it in, whether both are `comparable`, and with `widths` a stack `half_width`;
+    `warnings`: texts; `archive`: offset, size.
 
     Args:
         model: what translates.
         folder: of the files.
         scratch: an empty folder.
+        widths: what gives half-widths of the model's intervals.
 
     Raises:
         ValueError: where there is no image.
     """
     made = scratch / "translated"
     report = predict.translate(model, folder, made, progress=False)
+    doubts: dict[str, Path] = {}
+    if widths is not None and report.outputs:
+        told = half_widths.add(widths, folder, made, report, progress=False)
+        doubts = {v.name: path for v, path in zip(told.volumes, told.outputs, strict=True)}
     warnings = [f"{path.name}: {text}" for path, text in (*report.warnings, *report.skipped)]
     # Slices go to the disk one by one, and behind them the files.
     pixels, volumes = scratch / "pixels", []
     with open(pixels, "wb") as file:
         for source, result in _pairs(model, report.volumes, made):
-            volumes.append(_shown(model, source, result, file))
+            shown = _shown(model, source, result, file)
+            if source.name in doubts:
+                values = _values(model, source, doubts[source.name])
+                shown["half_width"] = _half_widths(values, model.target, file)
+            volumes.append(shown)
         offset = file.tell()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for path in report.outputs:
@@ -69,11 +86,11 @@ def translated(model: Translator, folder: Path, scratch: Path) -> Path:
         "archive": {"offset": offset, "size": size},
     }
     # The head's length makes the slices begin at an even byte.
-    told = json.dumps(head).encode()
-    told += b" " * (len(told) % 2)
+    words = json.dumps(head).encode()
+    words += b" " * (len(words) % 2)
     answer = scratch / "answer"
     with open(answer, "wb") as file, open(pixels, "rb") as slices:
-        file.write(struct.pack("<I", len(told)) + told)
+        file.write(struct.pack("<I", len(words)) + words)
         for part in iter(lambda: slices.read(2**20), b""):
             file.write(part)
     return answer
@@ -114,11 +131,34 @@ def _stack(volume: Volume, domain: Domain, file: IO[bytes]) -> dict[str, Any]:
             image = image[..., 0] if image.ndim == 3 else image
             file.write(scale.numbers(image).astype("<u2").tobytes())
             shown.append(image.shape)
+    return _told(offset, shown, scale, volume.unit if volume.unit != "1" else domain.unit)
+
+
+def _told(offset: int, shown: list[tuple[int, ...]], scale: Scale, unit: str) -> dict[str, Any]:
+    """What the head says of a stack of slices of these shapes."""
     (rows, columns), *_ = itertools.chain(shown, [(0, 0)])
     return {
         "offset": offset,
         "shape": [len(shown), rows, columns],
         "slope": scale.slope,
         "intercept": scale.intercept,
-        "unit": volume.unit if volume.unit != "1" else domain.unit,
+        "unit": unit,
     }
+
+
+def _values(model: Translator, source: Volume, path: Path) -> Iterable[np.ndarray]:
+    """The slices of the half-widths of a volume."""
+    if isinstance(source, Series):
+        return parametric.read(path)
+    volume = files.open_volume(path).presented(model.source.plane)
+    return (volume.read(index) for index in range(volume.length))
+
+
+def _half_widths(values: Iterable[np.ndarray], domain: Domain, file: IO[bytes]) -> dict[str, Any]:
+    """Write the slices of half-widths, of which the widest shown is the window."""
+    scale, offset, shown = Scale(domain.span / 65535, 0.0), file.tell(), []
+    for image in values:
+        image = image[..., 0] if image.ndim == 3 else image
+        file.write(scale.numbers(image).astype("<u2").tobytes())
+        shown.append(image.shape)
+    return _told(offset, shown, scale, domain.unit)

@@ -13,7 +13,7 @@ async function translate(files) {
   say(`Translating ${files.length} ${files.length === 1 ? "file" : "files"} …`);
   let response;
   try {
-    response = await fetch("translate", { method: "POST", body: form });
+    response = await fetch($("uncertain").checked ? "translate?uncertainty=yes" : "translate", { method: "POST", body: form });
   } catch (error) {
     return say(`The server does not answer: ${error.message}`);
   }
@@ -63,11 +63,12 @@ function choose(number) {
   const told = state.answer.head.volumes[number];
   const source = stack(told.source), result = stack(told.result);
   const alike = told.comparable && source.rows === result.rows && source.columns === result.columns && source.slices === result.slices;
-  state.volume = { ...told, source, result, alike };
+  const half = told.half_width ? stack(told.half_width) : null;
+  state.volume = { ...told, source, result, alike, half };
   state.slice = Math.floor(result.slices / 2);
   $("slice").max = result.slices - 1;
   $("volume").value = number;
-  $("differing").hidden = !alike;
+  $("promise").textContent = half ? `Uncertainty: ${state.promise}.` : "";
   const presets = told.result.unit === "HU" ? Object.keys(state.windows) : [];
   $("preset").replaceChildren(option("", "model's"), ...presets.map((name) => option(name, name)));
   preset("");
@@ -118,7 +119,7 @@ function paint(canvas, rows, columns, colour) {
 }
 
 function draw() {
-  const { source, result, alike, spacing } = state.volume;
+  const { source, result, alike, half, spacing } = state.volume;
   const depth = Math.round((state.slice * (source.slices - 1)) / Math.max(result.slices - 1, 1));
   const grey3 = (value) => { const level = grey(value); return [level, level, level]; };
   const ofSource = (row, column) => at(source, depth, row, column);
@@ -133,9 +134,15 @@ function draw() {
     if (column === edge && edge > 0) return [255, 207, 112];
     return grey3(old || column < edge ? beside(row, column) : ofResult(row, column));
   });
+  const limit = (state.high - state.low) / 8;
+  $("limit").textContent = $("widest").textContent = `${+limit.toFixed(2)} ${result.unit}`;
+  if (half) {
+    paint($("half_width"), half.rows, half.columns, (row, column) => {
+      const fade = Math.round(255 * (1 - Math.min(at(half, state.slice, row, column) / limit, 1)));
+      return [255, fade, 255];
+    });
+  }
   if (alike) {
-    const limit = (state.high - state.low) / 8;
-    $("limit").textContent = `${+limit.toFixed(2)} ${result.unit}`;
     paint($("difference"), result.rows, result.columns, (row, column) => {
       const share = Math.min(Math.max((ofResult(row, column) - ofSource(row, column)) / limit, -1), 1);
       const fade = Math.round(255 * (1 - Math.abs(share)));
@@ -143,8 +150,10 @@ function draw() {
     });
   }
   for (const canvas of document.querySelectorAll("canvas")) canvas.style.aspectRatio = (canvas.width * spacing[1]) / (canvas.height * spacing[0]);
-  $("source").parentElement.hidden = $("differing").hidden = state.view !== "side";
-  if (!alike) $("differing").hidden = true;
+  const all = state.view === "side";
+  $("source").parentElement.hidden = !all;
+  $("differing").hidden = !(all && alike);
+  $("doubting").hidden = !(all && half);
   $("slice").value = state.slice;
   $("place").textContent = `${state.slice + 1} of ${result.slices}`;
 }
@@ -199,11 +208,11 @@ function dragging(canvas) {
   canvas.addEventListener("pointermove", (event) => {
     if (!state.volume) return;
     const [row, column] = place(canvas, event);
-    const { source, result } = state.volume;
+    const { source, result, half } = state.volume;
     const depth = Math.round((state.slice * (source.slices - 1)) / Math.max(result.slices - 1, 1));
     const share = [row / canvas.height, column / canvas.width];
     const value = (image, slice) => at(image, slice, Math.floor(share[0] * image.rows), Math.floor(share[1] * image.columns));
-    $("value").textContent = `row ${row}, column ${column}: source ${+value(source, depth).toFixed(2)} ${source.unit}, result ${+value(result, state.slice).toFixed(2)} ${result.unit}`;
+    $("value").textContent = `row ${row}, column ${column}: source ${+value(source, depth).toFixed(2)} ${source.unit}, result ${+value(result, state.slice).toFixed(2)} ${result.unit}` + (half ? ` ± ${+value(half, state.slice).toFixed(2)}` : "");
     if (!last) return;
     if (state.view === "swipe") {
       state.swipe = share[1];
@@ -268,4 +277,6 @@ fetch("about").then((answer) => answer.json()).then((about) => {
   $("model").textContent = document.title = about.name;
   $("about").textContent = about.summary;
   state.windows = about.windows;
+  state.promise = about.uncertainty;
+  $("doubt").hidden = !about.uncertainty;
 });
