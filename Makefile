@@ -11,7 +11,7 @@ FIND_PYTHON = for p in python3.11 python3.12 python3.13 python3; do \
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo -n)
 # $(call need,COMMAND,PACKAGE): installs a Debian package where that is permitted, else says so.
 define need
-@command -v $(1) >/dev/null || { echo "Installing $(2) (for $(1)) ..."; \
+@mkdir -p $(VENV); command -v $(1) >/dev/null || { echo "Installing $(2) (for $(1)) ..."; \
   { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
     apt-get install -y -qq --no-install-recommends $(2); } >$(VENV)/apt.log 2>&1; \
   command -v $(1) >/dev/null || { echo "$(1) is missing: sudo apt-get install $(2)"; exit 1; }; }
@@ -28,7 +28,7 @@ test: install lint
 	@$(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 
 # What the tests of the server's page are driven in; without it they are skipped.
-browser: install
+browser:
 	$(call need,chromedriver,chromium chromium-driver)
 
 # The tests as other processors round: without oneDNN, then with what it does on AVX2. The second says
