@@ -24,6 +24,7 @@ _COMMANDS = {
     "calibrate": trusting.calibrate,
     "predict": using.predict,
     "generate": using.generate,
+    "synthesize": using.synthesize,
     "export": using.export,
     "publish": using.publish,
     "reconstruct": reconstructing.reconstruct,

@@ -17,13 +17,14 @@ COMMANDS = {
     "calibrate": "intervals that hold, of a trained model, by patients that it has not seen",
     "predict": "translate DICOM, NIfTI, MetaImage, NRRD, PNG, TIFF, JPEG or NPY files",
     "generate": "write new images from a generator",
+    "synthesize": "write a data set of generated images, of any size; goes on where it was stopped",
     "export": "write a SavedModel for TF Serving, or ONNX, OpenVINO, LiteRT",
     "publish": "write a model as a Hugging Face repository",
     "reconstruct": "images of sinograms or k-space, by physics: NPY in HU, and records.json",
     "serve": "answer requests over HTTP as TF Serving does",
     "dicom-node": "translate DICOM series that an archive sends, and send them on",
 }
-_TRAINED = "evaluate calibrate predict generate export publish serve"
+_TRAINED = "evaluate calibrate predict generate synthesize export publish serve"
 _BUILT = "prepare preview train evaluate calibrate"
 _RECIPE = f"prepare preview train {_TRAINED}"
 
@@ -90,7 +91,7 @@ _TABLE = {
         _Flag("input", "PATH", f"plan {_BUILT} predict reconstruct",
               "file or folder to read; predict: also dicomweb://…"),
         _Flag("output", "PATH",
-              "plan preview evaluate calibrate predict generate export reconstruct",
+              "plan preview evaluate calibrate predict generate synthesize export reconstruct",
               "folder to write; plan, calibrate: a file (default plan.json, and into the run); "
               "predict: also dicomweb://…"),
         _Flag("to", "DIR", "publish", "folder of the repository, new or empty"),
@@ -108,8 +109,8 @@ _TABLE = {
         _Flag("manifest", "FILE", "predict",
               "what is done; with one that is there the run goes on where it was stopped"),
         _Flag("workers", "N", "predict", "processes that share the series and files"),
-        _Flag("part", "K/N", "predict",
-              "translate the K-th of N parts alone; the others may run elsewhere"),
+        _Flag("part", "K/N", "predict synthesize",
+              "do the K-th of N parts alone; the others may run elsewhere"),
         _Flag("bids", "SUFFIX[:SUFFIX]", "predict",
               "NIfTI of this suffix in a BIDS dataset to derivatives of that one, as T1w:T2w"),
         _Flag("overwrite", "", "predict generate reconstruct", "replace files that are there"),
@@ -120,8 +121,9 @@ _TABLE = {
         _Flag("split", "NAME", "evaluate calibrate reconstruct",
               "train, validation or test (default test; calibrate: validation)", "test"),
         _Flag("limit", "N", "evaluate reconstruct", "the first N images only"),
-        _Flag("count", "N", "generate", "how many images (default 16)", 16),
-        _Flag("label", "NAME", "generate",
+        _Flag("count", "N", "generate synthesize", "how many images (default 16)", 16),
+        _Flag("files", "png|dicom|tfds", "synthesize", "what is written (default png)", "png"),
+        _Flag("label", "NAME", "generate synthesize",
               "their class, of a conditional model (default: all in turn)"),
     ],
     "How sure it is": [

@@ -174,6 +174,29 @@ def generate() -> int:
     return 0
 
 
+def synthesize() -> int:
+    (output,) = asked.need("output")
+    entry = asked.trained()
+    part = asked.part()
+    from zoo.inference import synthesize
+
+    model = asked.built(entry)
+    if not model.generates:
+        raise UsageError(f"model: expected a generator. Received: {entry.name}, of another kind")
+    missing = synthesize.synthesize(
+        model,
+        FLAGS.count,
+        Path(output).expanduser(),
+        seed=entry.recipe.seed,
+        format=FLAGS.files,
+        label=FLAGS.label,
+        part=part,
+    )
+    left = f"; {missing} are left to other parts" if missing else ""
+    print(f"{output} has {FLAGS.count - missing} of {FLAGS.count} synthetic images{left}")
+    return 0
+
+
 def export() -> int:
     (output,) = asked.need("output")
     entry = asked.trained()

@@ -139,24 +139,29 @@ def derive(
     name = f"Class numbers: {name}" if derivation.classes else name
     header.SeriesDescription = name.replace("\\", "/")[:64].strip()
     # who made it, and when
-    equipment = headers.item(
-        PurposeOfReferenceCodeSequence=[iods.code("109102", "DCM", "Processing Equipment")],
-        Manufacturer=_MAKER,
-        ManufacturerModelName=derivation.name.replace("\\", "/")[:64],
-        SoftwareVersions=__version__,
-        ContributionDescription=derivation.title.replace("\\", "/")[:1024],
-    )
+    made_by = equipment(derivation.name, derivation.title)
     if derivation.moment is not None:
         date, time = derivation.moment.strftime("%Y%m%d %H%M%S").split()
         header.ContentDate = header.InstanceCreationDate = date
         header.ContentTime = header.InstanceCreationTime = time
         header.SeriesDate, header.SeriesTime = date, time
-        equipment.ContributionDateTime = date + time
+        made_by.ContributionDateTime = date + time
     earlier = headers.items(header, "ContributingEquipmentSequence")
-    header.ContributingEquipmentSequence = [*earlier, equipment]
+    header.ContributingEquipmentSequence = [*earlier, made_by]
     header.preamble = b"\0" * 128  # the input's may hold anything
     header.file_meta = pydicom.dataset.FileMetaDataset()
     header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+
+
+def equipment(name: str, contribution: str) -> pydicom.Dataset:
+    """What made an image: a model of that name, and what it did."""
+    return headers.item(
+        PurposeOfReferenceCodeSequence=[iods.code("109102", "DCM", "Processing Equipment")],
+        Manufacturer=_MAKER,
+        ManufacturerModelName=name.replace("\\", "/")[:64],
+        SoftwareVersions=__version__,
+        ContributionDescription=contribution.replace("\\", "/")[:1024],
+    )
 
 
 def made_here(header: pydicom.Dataset) -> bool:
