@@ -1,5 +1,6 @@
 """The DICOM node by pynetdicom's own client and server, on loopback, and by kills."""
 
+import errno
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pydicom
@@ -20,7 +22,9 @@ import dicom_files
 import zoo
 from stand_in import CT, Model
 from zoo.imaging import files
+from zoo.imaging.volume import Problem
 from zoo.inference import predict
+from zoo.inference.report import Report
 from zoo.serving.node import node, rules, spool
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -222,6 +226,62 @@ def test_the_disk_it_takes_is_bounded(tmp_path):
         assert running.send([path]) == [0xA700]
     finally:
         running.stop()
+
+
+def test_a_full_disk_refuses_images_until_it_has_room(tmp_path):
+    queue = spool.Spool(tmp_path / "spool", 10**6)
+    try:
+        queue._db.execute("PRAGMA max_page_count=1")  # it keeps what it has
+        with pytest.raises(OSError, match="No space left"):
+            for number in range(200):
+                queue.keep(f"series {number}", f"image {number}", "m", "archive", b"1")
+        queue._db.execute("PRAGMA max_page_count=100000")
+        assert queue.keep("series", f"image {number}", "m", "archive", b"1")
+        assert queue.counts() == {"arriving": number + 1}
+    finally:
+        queue.close()
+
+
+def test_a_full_disk_is_no_fault_of_a_series(running, archive, tmp_path, monkeypatch):
+    paths = sorted(dicom_files.series(tmp_path / "in", 2).iterdir())
+    with monkeypatch.context() as full:
+        full.setattr(running.spool, "keep", mock.Mock(side_effect=OSError(errno.ENOSPC, "full")))
+        assert running.send(paths[:1]) == [0xA700]
+    translate, times = running.node.translate, []
+
+    def full_at_first(name, given, made):
+        times.append(name)
+        if len(times) == 1:
+            return Report(skipped=[Problem(made, "[Errno 28] No space left on device")])
+        return translate("adding", given, made)
+
+    running.node.translate = full_at_first
+    assert running.send(paths) == [0, 0]
+    until(lambda: running.spool.counts() == {"done": 1})
+    assert len(archive.got) == 2
+
+
+def test_a_fault_that_nobody_foresaw_is_one_series(tmp_path):
+    queue, lines = spool.Spool(tmp_path / "spool", 10**6), []
+
+    def translate(name, given, made):
+        if next(given.iterdir()).read_bytes() == b"1":
+            raise RuntimeError("a fault")
+        made.mkdir()
+        (made / "1.dcm").write_bytes(b"3")
+        return Report(outputs=[made / "1.dcm"])
+
+    known = rules.Rules((), {}, quiet_seconds=1e-3)
+    working = node.Node(known, queue, translate, lines.append)
+    try:
+        queue.keep("one", "a", "model", "archive", b"1")
+        queue.keep("two", "b", "model", "archive", b"2")
+        time.sleep(0.01)
+        assert working.translate_next() and working.translate_next()
+        assert queue.counts() == {"failed": 1, "made": 1}
+        assert "RuntimeError: a fault" in (tmp_path / "spool" / "1" / "reason.txt").read_text()
+    finally:
+        queue.close()
 
 
 def test_images_that_come_late_make_a_series_of_their_own(tmp_path):

@@ -3,7 +3,9 @@
 Lines of its log name jobs, modalities and models: nothing of a patient.
 """
 
+import errno
 import logging
+import os
 import signal
 import threading
 import time
@@ -96,12 +98,18 @@ class Node:
             self._fail(job, str(error))
         except OSError as error:
             self._postpone(job, f"cannot be written: {error.strerror or 'no room'}")
+        except Exception as error:  # a fault that nobody foresaw: the others go on
+            self._fail(job, f"{type(error).__name__}: {error}")
         return True
 
     def _translate(self, job: Job) -> None:
         began = time.monotonic()
         with self.spool.making(job.number) as folder:
             report = self.translate(job.model, self.spool.given(job.number), folder)
+            # A disk that was full for a while is no fault of the series.
+            full = os.strerror(errno.ENOSPC)
+            if any(full in problem.reason for problem in report.skipped):
+                raise OSError(errno.ENOSPC, full)
             if not report.outputs:
                 raise ValueError("; ".join(sorted({p.reason for p in report.skipped})))
         left_out = f", {len(report.skipped)} left out" if report.skipped else ""

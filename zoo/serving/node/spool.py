@@ -12,6 +12,7 @@ The database holds hashes of UIDs and no header field.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -240,15 +241,24 @@ class Spool:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
-        """A transaction, on the disk when it ends."""
+        """A transaction, on the disk when it ends.
+
+        Raises:
+            OSError: where the database cannot be written.
+        """
         with self._guard:
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.execute("BEGIN IMMEDIATE")
                 yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+                self._db.execute("COMMIT")
+            except BaseException as error:
+                if self._db.in_transaction:  # a full disk has ended it already
+                    self._db.execute("ROLLBACK")
+                if not isinstance(error, sqlite3.Error):
+                    raise
+                full = error.sqlite_errorname == "SQLITE_FULL"
+                code = errno.ENOSPC if full else errno.EIO
+                raise OSError(code, os.strerror(code)) from error
 
     def _make_room(self, size: int) -> None:
         """Remove what failed, the oldest first, where there is no room for so many bytes."""

@@ -1,5 +1,6 @@
 """C-STORE both ways, and C-ECHO, by pynetdicom."""
 
+import errno
 import io
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -9,7 +10,6 @@ import pydicom
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.presentation import build_context
 
-from zoo.errors import reason
 from zoo.imaging.dicom import headers, provenance
 from zoo.serving.node.rules import Destination, Rules
 from zoo.serving.node.spool import Full, Spool
@@ -55,8 +55,8 @@ def listen(rules: Rules, spool: Spool, host: str, port: int, tell: Callable[[str
             tell(f"refused an image: {error}")
             return _NO_ROOM
         except OSError as error:
-            tell(f"refused an image: {reason(error)}")
-            return _FAILED
+            tell(f"refused an image: {error.strerror or 'it cannot be written'}")
+            return _NO_ROOM if error.errno in (errno.ENOSPC, errno.EDQUOT) else _FAILED
         except Exception:  # damaged headers raise errors of many types, which may quote them
             tell("refused an image: its header cannot be read")
             return _NOT_UNDERSTOOD
