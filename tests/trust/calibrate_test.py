@@ -13,7 +13,11 @@ import dicom_files
 import harness
 from harness import HU
 from zoo import command_line, registry, run
+from zoo.averaging import Average
+from zoo.imaging.dicom.deidentify import Deidentifier
 from zoo.imaging.files import open_volume
+from zoo.inference import half_widths
+from zoo.inference.predict import translate
 from zoo.trust import calibration
 from zoo.trust.calibrate import fitted
 from zoo.trust.calibration import Calibration
@@ -216,6 +220,43 @@ def test_a_node_sends_half_widths_where_its_rule_says_so(trained, tmp_path, monk
     assert "rules: 2: uncertainty: expected the same in all rules of" in capsys.readouterr().err
 
 
+@pytest.fixture
+def narrow(model):
+    """Half-widths of a model, by a calibration that nobody made."""
+    fields = {"factor": 2.0, "alpha": 0.1, "delta": 0.1, "risk": 0.0, "half_width": 1.0}
+    counts = {"patients": 22, "images": 22, "pixels": "all", "unit": "HU"}
+    origin = {"dataset": "own", "split": "test", "weights": model.weights_hash}
+    return HalfWidth(model, Calibration(spread="views", **fields, **counts, **origin))
+
+
+def test_half_widths_are_of_the_pseudonym_that_the_output_has(model, narrow, tmp_path):
+    for name, patient in (("a", "P1"), ("b", "P2")):
+        (path,) = dicom_files.series(tmp_path / "in" / name, 1).iterdir()
+        header = pydicom.dcmread(path)
+        header.PatientID = patient
+        header.save_as(path)
+    options = {"deidentify": Deidentifier(), "progress": False}
+    report = translate(model, tmp_path / "in", tmp_path / "out", **options)
+    outputs = [pydicom.dcmread(path) for path in report.outputs]
+    added = half_widths.add(narrow, tmp_path / "in", tmp_path / "out", report, **options)
+    assert len(added.outputs) == len(outputs) == 2
+    for output, path in zip(outputs, added.outputs, strict=True):
+        widths = pydicom.dcmread(path)
+        for keyword in ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID"):
+            assert widths[keyword].value == output[keyword].value, keyword
+        assert widths.SeriesInstanceUID != output.SeriesInstanceUID
+
+
+def test_half_widths_are_of_the_input_alone(model, narrow, tmp_path):
+    """Outputs that lie in the input's folder are no inputs."""
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "a.npy", np.zeros((20, 24), "float32"))
+    place = tmp_path / "in" / "made"
+    report = translate(model, tmp_path / "in", place, progress=False)
+    half_widths.add(narrow, tmp_path / "in", place, report, progress=False)
+    assert report.outputs == [place / "a.npy", place / "half_width" / "a.npy"]
+
+
 def test_a_file_of_its_own_and_a_single_output(trained, model, tmp_path, capsys):
     folder, data = trained
     options = [f"--data_dir={data}", "--alpha=0.5", "--delta=0.5", "--split=test"]
@@ -233,6 +274,17 @@ def test_a_file_of_its_own_and_a_single_output(trained, model, tmp_path, capsys)
     assert np.load(tmp_path / "out_half_width.npy").min() > 0
     assert zoo("predict", *with_views, *files, given[0]) == 2
     assert "expected --uncertainty beside it" in capsys.readouterr().err
+    # A header with its voxels is one output.
+    voxels = np.random.default_rng(0).integers(-500, 500, (2, 20, 24)).astype("<i2")
+    (tmp_path / "in.mhd").write_text(
+        "NDims = 3\nDimSize = 24 20 2\nElementType = MET_SHORT\nElementDataFile = in.raw\n"
+    )
+    voxels.tofile(tmp_path / "in.raw")
+    files = [f"--input={tmp_path / 'in.mhd'}", f"--output={tmp_path / 'out.mhd'}"]
+    assert zoo("predict", *with_views, *files, *given) == 0
+    image, made = (open_volume(tmp_path / name) for name in ("in.mhd", "out_half_width.mhd"))
+    expected = HalfWidth(Average([model], tta=True), found).translate(image.read(1))
+    np.testing.assert_allclose(made.read(1), expected, atol=0.51)
     # What is no run has nowhere else to keep it.
     assert zoo("calibrate", "--model=encoder_decoder_ldct", *options) == 2
     assert "output: expected a file for what is no run of yours" in capsys.readouterr().err

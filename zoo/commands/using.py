@@ -81,6 +81,7 @@ def _by_workers(source: str, output: str) -> "Report":
 def _translated(source: str, output: str, entries: "list[Entry]") -> "Report":
     """What this process translates, by a model or by the mean of several."""
     from zoo.imaging.dicom import web
+    from zoo.imaging.dicom.deidentify import Deidentifier
     from zoo.inference import bids, engines, predict, workers
 
     workers.end_with_parent()
@@ -102,7 +103,7 @@ def _translated(source: str, output: str, entries: "list[Entry]") -> "Report":
             web.Address.parse(output, "output")  # before any work is done
             made = Path(scratch) / "made"
         options = {
-            "deidentify": FLAGS.deidentify,
+            "deidentify": Deidentifier() if FLAGS.deidentify else False,
             "overwrite": FLAGS.overwrite,
             "batch_size": FLAGS.batch_size or (1 if engine == "Keras" else engines.BATCH),
         }

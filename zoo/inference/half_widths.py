@@ -38,14 +38,13 @@ class MapWriter(Writer):
         return parametric.write(first, paths[0], slices, derivation, what, deidentify, grid), []
 
 
-def beside(output: Path, written: list[Path]) -> Path:
+def beside(output: Path) -> Path:
     """Where half-widths go: into a folder in the output's, or a file named like it.
 
     Args:
-        output: that `predict` was given.
-        written: what it wrote.
+        output: that `predict` was given, and wrote.
     """
-    if written != [output]:
+    if output.is_dir():
         return output / FOLDER
     end = ending(output)
     return output.with_name(f"{output.name.removesuffix(end)}_{FOLDER}{end}")
@@ -60,15 +59,17 @@ def add(
 
     Args:
         model: what gives them.
-        input: that `predict.translate` was given, and so the options.
+        input: that `predict.translate` was given, and so the options; with the same object to
+            de-identify by, half-widths have the pseudonyms and UIDs of the outputs.
         output: that it was given.
         report: that it gave; gets the new files, and what else was left out.
 
     Returns:
-        What was written: a file in `outputs` for each of `volumes`.
+        What was written.
     """
-    place = beside(output, report.outputs)
-    written = translate(model, input, place, writer=MapWriter, **options)
+    place = beside(output)
+    # Outputs may lie in the input: they are none of it.
+    written = translate(model, input, place, writer=MapWriter, exclude=output, **options)
     report.skipped += [each for each in written.skipped if each not in report.skipped]
     report.outputs += written.outputs
     return written

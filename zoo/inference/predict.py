@@ -53,7 +53,7 @@ def translate(
     input: str | os.PathLike,
     output: str | os.PathLike,
     *,
-    deidentify: bool = False,
+    deidentify: bool | Deidentifier = False,
     overwrite: bool = False,
     batch_size: int = 1,
     description: str = "",
@@ -61,6 +61,7 @@ def translate(
     manifest: str | os.PathLike = "",
     part: tuple[int, int] = (1, 1),
     writer: type[Writer] = Writer,
+    exclude: Path | None = None,
 ) -> Report:
     """Translates every image in `input`, each into its own format, in its own place.
 
@@ -87,7 +88,7 @@ def translate(
         output: a folder (made as needed), or a file name where `input` is a file that is. DICOM
             slices between those of the input get numbers behind the name of the nearest one.
         deidentify: apply the PS3.15 Basic Profile to DICOM headers, drop free text from the
-            others, and name files by number.
+            others, and name files by number; runs that are given one object have its pseudonyms.
         overwrite: replace output files that exist.
         batch_size: slices that the model gets at once.
         description: free text for the output headers.
@@ -97,6 +98,7 @@ def translate(
         part: K and N: translate the K-th of N parts of the volumes, which have about as many
             pixels. What is wrong with the input is in the first part's report.
         writer: writes what was translated.
+        exclude: a folder in `input` that is left out; None: `output`.
 
     Raises:
         FileNotFoundError: where `input` does not exist.
@@ -110,8 +112,8 @@ def translate(
         raise ValueError("deidentify: expected one whole run. Received: a manifest, or a part")
     # what there is
     input, output = Path(input), Path(output)
-    deidentifier = Deidentifier() if deidentify else None
-    found = inputs.find(model, input, output)
+    deidentifier = Deidentifier() if deidentify is True else deidentify or None
+    found = inputs.find(model, input, exclude or output)
     report = Report()
     for problem in found.problems if part[0] == 1 else ():
         (report.ignored if problem.harmless else report.skipped).append(problem)
@@ -140,7 +142,7 @@ def translate(
             grid,
             found.place,
             output,
-            deidentify=deidentify,
+            deidentify=deidentifier is not None,
             mine=mine,
             replaceable=lambda path: overwrite or (record is not None and record.owns(path)),
         )

@@ -64,7 +64,10 @@ def translated(
     doubts: dict[str, Path] = {}
     if widths is not None and report.outputs:
         told = half_widths.add(widths, folder, made, report, progress=False)
-        doubts = {v.name: path for v, path in zip(told.volumes, told.outputs, strict=True)}
+        # A header has its voxels behind it.
+        outputs = iter(told.outputs)
+        for volume in told.volumes:
+            doubts[volume.name], *_ = itertools.islice(outputs, len(volume.files(volume.paths[0])))
     warnings = [f"{path.name}: {text}" for path, text in (*report.warnings, *report.skipped)]
     # Slices go to the disk one by one, and behind them the files.
     pixels, volumes = scratch / "pixels", []
