@@ -11,6 +11,7 @@ import yaml
 from zoo import command_line
 from zoo.physics import mri, radon, tomography
 from zoo.reconstruction import measured
+from zoo.reconstruction.record import Record
 
 
 def disc(size):
@@ -112,7 +113,7 @@ def test_own_files_and_their_operators(kind, suffix, slices, tmp_path):
         ({"kind": "parallel", **GEOMETRY, "angles_deg": [1, 2]}, "angles_deg: expected 6 angles"),
         (
             {"kind": "parallel", "size": "a", "spacing_mm": 1},
-            "scan.yaml: expected a number as size",
+            "scan.yaml: expected a whole number as size",
         ),
         ({"kind": "non_cartesian", "size": [8, 8], "spacing_mm": 1}, "trajectory: expected an"),
     ],
@@ -125,6 +126,75 @@ def test_bad_geometries_are_refused(fields, words, tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
 
     assert re.search(words, line) and "Received: " in line
+
+
+BEAM = {"kind": "parallel", **GEOMETRY}
+PLACES = {"kind": "non_cartesian", "size": [8, 8], "spacing_mm": 2.0}
+KSPACE = np.ones((8, 8), complex)
+
+
+@pytest.mark.parametrize(
+    "array, fields, words",
+    [
+        (np.zeros((0, 6, 9)), BEAM, "measured: expected finite values"),
+        (np.zeros((6, 9), bool), BEAM, "measured: expected finite values. Received: bool"),
+        (np.zeros(3, [("r", "f4"), ("j", "f4")]), BEAM, "measured: expected finite values"),
+        (np.ones((6, 9)), {**BEAM, "kind": ["fan"]}, "expected kind parallel"),
+        (np.ones((6, 9)), {**BEAM, 1: 2}, "expected of parallel .*Received: 1, size"),
+        (np.ones((6, 9)), {**BEAM, "spacing_mm": np.inf}, "a number as spacing_mm. Received: inf"),
+        (np.ones((6, 9)), {**BEAM, "size": 8.0}, "a whole number as size. Received: 8.0"),
+        (np.ones((6, 9)), {**BEAM, "angles_deg": [np.nan] * 6}, "numbers as angles_deg"),
+        (np.ones((8, 8, 2)), {"kind": "cartesian"}, "expected complex k-space"),
+        (KSPACE[0], {"kind": "cartesian"}, "measured: expected 2 dimensions"),
+        (KSPACE[None, None], {"kind": "cartesian"}, "measured: expected 2 dimensions"),
+        (KSPACE[1:], PLACES, r"measured: expected shape \(8, 8\)"),
+        (KSPACE, {**PLACES, "size": [8, 8, 1]}, "expected two whole numbers as size"),
+    ],
+)
+def test_what_is_no_such_measurement_is_refused(array, fields, words, tmp_path):
+    np.savez(tmp_path / "scan.npz", measured=array, trajectory=np.zeros((8, 8, 2)))
+    (tmp_path / "scan.yaml").write_text(yaml.dump(fields))
+    with pytest.raises(ValueError, match=f"^scan.*{words}") as error:
+        measured.of_file(tmp_path / "scan.npz")
+    assert "Received: " in str(error.value)
+    (tmp_path / "scan.yaml").write_bytes("kind: fän".encode("latin-1"))
+    with pytest.raises(ValueError, match="scan.yaml: expected YAML. Received: 'utf-8'"):
+        measured.of_file(tmp_path / "scan.npz")
+
+
+def test_a_measurement_is_never_replaced_nor_other_files_unasked(tmp_path, capsys):
+    np.save(tmp_path / "scan.npy", np.ones((6, 9)))
+    (tmp_path / "scan.yaml").write_text(yaml.safe_dump(BEAM))
+    given = [f"--input={tmp_path}/scan.npy", "--method=fbp"]
+    assert run(*given, f"--output={tmp_path}", "--overwrite") == 2
+    assert "would replace the measurement" in capsys.readouterr().err
+    assert np.load(tmp_path / "scan.npy").shape == (6, 9)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "scan.npy").write_bytes(b"mine")
+    assert run(*given, f"--output={tmp_path}/out") == 2
+    assert "scan.npy exists; --overwrite" in capsys.readouterr().err
+    assert run(*given, f"--output={tmp_path}/out", "--overwrite") == 0
+
+
+def test_a_slice_that_fails_is_said_and_the_others_are_kept(tmp_path, capsys, monkeypatch):
+    slices = np.stack([np.ones((6, 9)), 2 * np.ones((6, 9)), 3 * np.ones((6, 9))])
+    np.save(tmp_path / "scan.npy", slices)
+    (tmp_path / "scan.yaml").write_text(yaml.safe_dump(BEAM))
+
+    def solved(measured, *_, **__):
+        if measured[0, 0] == 2:
+            raise ValueError("lam: expected another")
+        return np.zeros((24, 24)), Record("fbp", change=np.inf, tried=[(1.0, np.nan)])
+
+    monkeypatch.setattr("zoo.reconstruction.reconstruct.reconstruct", solved)
+    given = [f"--input={tmp_path}/scan.npy", f"--output={tmp_path}/out", "--method=fbp"]
+    assert run(*given) == 1
+    assert capsys.readouterr().err == "skipped: scan_0001: lam: expected another\n"
+    # JSON has no infinity.
+    text = (tmp_path / "out" / "records.json").read_text()
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(name))["images"]
+    assert [each["name"] for each in found] == ["scan_0000", "scan_0002"]
+    assert found[0]["change"] is None and found[0]["tried"] == [[1.0, None]]
 
 
 def test_bad_files_are_refused(tmp_path):

@@ -215,6 +215,7 @@ def test_an_image_that_reaches_its_bound_and_too_few_iterations_are_told():
         (dict(lam="discrepancy"), "lam: expected sigma or photons"),
         (dict(lam="best", photons=1e4), "lam: expected a number or discrepancy.*'best'"),
         (dict(lam=-1.0), "lam: .*-1"),
+        (dict(lam=np.inf), "lam: .*inf"),
         (dict(fidelity="poisson"), "fidelity: expected photons"),
         (dict(fidelity="l3"), "fidelity: .*'l3'"),
         (dict(sigma=0.0), "sigma: expected positive"),
@@ -230,6 +231,12 @@ def test_bad_options_are_refused(options, words):
     with pytest.raises(ValueError, match=words) as error:
         zoo.reconstruct(y, beam, **options)
     assert "Received: " in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_slice_of_air_is_air():
+    beam, _, y = scan()
+    image, record = zoo.reconstruct(0 * y, beam, lam=1.0, photons=PHOTONS)
+    assert not image.any() and record.converged and record.gap == 0
 
 
 def test_bad_methods_and_shapes_are_refused():

@@ -22,6 +22,7 @@ def reconstruct() -> int:
     import numpy as np
 
     from zoo.atomic import replacing, write_json
+    from zoo.errors import contained
     from zoo.reconstruction.measured import in_unit
     from zoo.reconstruction.reconstruct import reconstruct as solve
 
@@ -30,20 +31,40 @@ def reconstruct() -> int:
     if (folder / "records.json").exists() and not FLAGS.overwrite:
         raise UsageError(f"output: {folder} has results; --overwrite replaces them.")
     folder.mkdir(parents=True, exist_ok=True)
-    records = []
+    records: list[dict[str, Any]] = []
+    failed: list[str] = []
     for name, measured, operator, unit, target, window in _measurements():
         # The image, and what it is worth where the truth is known.
-        image, record = solve(measured, operator, method, **options, **_bar(name, method))
+        place = _free(folder / f"{name}.npy")
+        try:
+            with contained("reconstruction"):
+                image, record = solve(measured, operator, method, **options, **_bar(name, method))
+        except ValueError as error:
+            failed.append(f"{name}: {error}")
+            continue
         values = in_unit(image, unit)
         fields = {"name": name} | record.to_dict() | {"method": FLAGS.method}
         fields |= _measured(values, target, window)
-        with replacing(folder / f"{name}.npy") as path, path.open("wb") as file:
+        with replacing(place) as path, path.open("wb") as file:
             np.save(file, values)
         records.append(fields)
         print(_line(fields))
-    write_json(folder / "records.json", {"images": records})
+        write_json(folder / "records.json", {"images": records})  # whole wherever it is stopped
+    if not records:
+        raise ValueError(failed[0] if failed else "reconstruct: expected images. Received: none")
+    for text in failed:
+        print(f"skipped: {text}", file=sys.stderr)
     print(f"Wrote {len(records)} images and records.json to {folder}")
-    return 0 if all(record["converged"] for record in records) else 1
+    return 1 if failed or not all(record["converged"] for record in records) else 0
+
+
+def _free(path: Path) -> Path:
+    """A path that may be written to: that of no measurement, and of a file only if told so."""
+    if FLAGS.input and path.exists() and path.samefile(Path(FLAGS.input).expanduser()):
+        raise UsageError(f"output: would replace the measurement. Received: {path.parent}")
+    if path.exists() and not FLAGS.overwrite:
+        raise UsageError(f"output: {path} exists; --overwrite replaces it.")
+    return path
 
 
 def _method() -> tuple[Any, dict[str, Any]]:

@@ -103,7 +103,8 @@ def _translated(source: str, output: str, entries: "list[Entry]") -> "Report":
             web.Address.parse(output, "output")  # before any work is done
             made = Path(scratch) / "made"
         options = {
-            "deidentify": Deidentifier() if FLAGS.deidentify else False,
+            # one for outputs and half-widths
+            "deidentify": FLAGS.deidentify and Deidentifier(),
             "overwrite": FLAGS.overwrite,
             "batch_size": FLAGS.batch_size or (1 if engine == "Keras" else engines.BATCH),
         }

@@ -41,6 +41,11 @@ _FIELDS = {
     "non_cartesian": {"size", "spacing_mm"},
 }
 _OPTIONAL = {"detector_mm", "angles_deg"}
+_EXPECTED = {
+    ("non_cartesian", "size"): "two whole numbers",
+    ("", "size"): "a whole number",
+    ("", "angles_deg"): "numbers",
+}
 
 
 def of_file(path: Path) -> tuple[np.ndarray, Operator]:
@@ -61,22 +66,20 @@ def of_file(path: Path) -> tuple[np.ndarray, Operator]:
         )
     try:
         fields = yaml.safe_load(beside.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{beside.name}: expected YAML. Received: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{beside.name}: expected YAML. Received: {_line(error)}") from error
     kind = fields.pop("kind", None) if isinstance(fields, dict) else None
-    if kind not in _FIELDS:
+    if not isinstance(kind, str) or kind not in _FIELDS:
         raise ValueError(f"{beside.name}: expected kind {', '.join(_FIELDS)}. Received: {kind}")
     needed = _FIELDS[kind] - (_OPTIONAL if kind == "parallel" else {"angles_deg"})
     if not needed <= set(fields) <= _FIELDS[kind]:
         raise ValueError(
             f"{beside.name}: expected of {kind} {', '.join(sorted(_FIELDS[kind])) or 'no field'}. "
-            f"Received: {', '.join(sorted(fields)) or 'none'}"
+            f"Received: {', '.join(sorted(map(str, fields))) or 'none'}"
         )
     for field, value in fields.items():
-        several = {"angles_deg": 1, "size": int(kind == "non_cartesian")}.get(field, 0)
-        array = np.asarray(value)
-        if array.dtype.kind not in "iuf" or array.ndim != several:
-            expected = "numbers" if several else "a number"
+        expected = _EXPECTED.get((kind, field)) or _EXPECTED.get(("", field), "a number")
+        if not _is_number(value, expected):
             raise ValueError(f"{beside.name}: expected {expected} as {field}. Received: {value}")
     try:
         return _with_operator(kind, fields, arrays)
@@ -137,7 +140,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         else:
             with h5py.File(path) as file:
                 found = {name: file[name][()] for name in _NAMES if name in file}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TypeError) as error:
         raise ValueError(f"{path.name}: expected a readable file. Received: {error}") from error
     if "measured" not in found:
         raise ValueError(f"{path.name}: expected an array `measured`. Received: none")
@@ -147,9 +150,14 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 def _with_operator(kind: str, fields: dict, arrays: dict) -> tuple[np.ndarray, Operator]:
     """Measurements `[slices, …]` and the operator of a geometry."""
     measured, maps = arrays["measured"], arrays.get("maps")
-    if not np.isfinite(measured).all():
-        raise ValueError("measured: expected finite values. Received: others")
+    # Numbers at all.
+    for name, array in arrays.items():
+        if array.dtype.kind not in "iufc" or not array.size or not np.isfinite(array).all():
+            received = f"{array.dtype} {array.shape}"
+            raise ValueError(f"{name}: expected finite values. Received: {received}, or others")
+    # The operator that fits them.
     if kind == "cartesian":
+        _check_kspace(measured, 2 if maps is None else 3)
         slices = measured.reshape(-1, *measured.shape[-2 if maps is None else -3 :])
         seen = np.abs(slices).sum(tuple(range(slices.ndim - 2))) > 0
         return slices, mri.CartesianMRI(seen, maps=maps)
@@ -160,6 +168,12 @@ def _with_operator(kind: str, fields: dict, arrays: dict) -> tuple[np.ndarray, O
         operator: Operator = mri.NonCartesianMRI(
             size, fields["spacing_mm"], arrays["trajectory"], maps
         )
+        _check_kspace(measured, len(operator.range_shape))
+        if measured.shape[-len(operator.range_shape) :] != operator.range_shape:
+            raise ValueError(
+                f"measured: expected shape {operator.range_shape}, or slices before. "
+                f"Received: {measured.shape}"
+            )
         return measured.reshape(-1, *operator.range_shape), operator
     if measured.ndim not in (2, 3) or np.iscomplexobj(measured):
         raise ValueError(
@@ -173,6 +187,32 @@ def _with_operator(kind: str, fields: dict, arrays: dict) -> tuple[np.ndarray, O
     turn = views if angles is None else np.deg2rad(angles)
     beam = tomography.ParallelBeam if kind == "parallel" else tomography.FanBeam
     return measured.reshape(-1, views, detectors), beam(views=turn, detectors=detectors, **fields)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _check_kspace(measured: np.ndarray, rank: int) -> None:
+    if not np.iscomplexobj(measured):
+        received = f"{measured.dtype} {measured.shape}"
+        raise ValueError(f"measured: expected complex k-space. Received: {received}")
+    if measured.ndim not in (rank, rank + 1):
+        raise ValueError(
+            f"measured: expected {rank} dimensions, of coils with `maps`, or slices before. "
+            f"Received: shape {measured.shape}"
+        )
+
+
+def _is_number(value: Any, expected: str) -> bool:
+    """Whether a field is what `_EXPECTED` says, and finite."""
+    if expected == "numbers":
+        return isinstance(value, list) and all(_is_number(each, "a number") for each in value)
+    if expected == "two whole numbers":
+        whole = isinstance(value, list) and len(value) == 2
+        return whole and all(_is_number(each, "a whole number") for each in value)
+    known = int if expected == "a whole number" else (int, float)
+    return isinstance(value, known) and not isinstance(value, bool) and abs(value) < np.inf
 
 
 def _cartesian(kspace: np.ndarray) -> tuple[np.ndarray, mri.CartesianMRI]:

@@ -42,8 +42,14 @@ class Record:
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """For a JSON file."""
-        return dataclasses.asdict(self)
+        """For a JSON file, which has no number that is not finite: None stands there."""
+        return {name: _finite(value) for name, value in dataclasses.asdict(self).items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 Result = tuple[np.ndarray, Record]

@@ -275,7 +275,7 @@ def reconstruct(
     weights = weight.of_noise(y, operator, sigma, photons)
     image = operator.pseudo_inverse(y)
     if upper is None:
-        upper = 2.0 * float(np.quantile(np.abs(image), 0.999))
+        upper = 2.0 * float(np.quantile(np.abs(image), 0.999)) or 1.0  # any, of a slice of air
     if not upper > 0:
         raise ValueError(f"upper: expected a positive number. Received: {upper}")
 

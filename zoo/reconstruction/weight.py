@@ -151,7 +151,7 @@ class Search:
         else:
             chosen = float(rule)
             self.record.why = "as given"
-            if not chosen >= 0:
+            if not 0 <= chosen < math.inf:
                 raise ValueError(f"lam: expected a number, 0 or more. Received: {lam}")
         found = self.problem.solve(chosen, start, self.tolerance, self.iterations, self.progress)
         self.record.lam, self.record.seconds = chosen, time.perf_counter() - begun
