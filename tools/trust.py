@@ -1,13 +1,14 @@
 """Whether intervals keep their promise, and lesions stay: the tables of `docs/trust.md`.
 
-    python -m tools.trust [--patients=80] [--only=coverage|lesions] [--write]
+    python -m tools.trust [--patients=80] [--only=coverage|lesions|alarms] [--write]
         [--models=NAME,NAME]
 
 Shipped models translate simulated patients that nothing was trained on. Of these some calibrate and
 the others are counted, in 100 random splits by patient: in how many no more than `alpha` of the
 pixels lies outside, what a naive factor (the normal distribution's, 1.645) would have missed, and
-what is missed where the noise is another. Then lesions are put into others. Some three minutes of
-processor time.
+what is missed where the noise is another. Then lesions are put into others, and faults are planted
+into what becomes of still others, which must raise alarms (`tools/battery.py`). Some five minutes
+of processor time.
 """
 
 import argparse
@@ -20,7 +21,8 @@ from typing import Any
 import numpy as np
 
 import zoo
-from zoo import guards
+from tools import battery
+from zoo import figures, guards
 from zoo.atomic import write_atomic
 from zoo.evaluation import lesions
 from zoo.evaluation.translation import body
@@ -196,6 +198,31 @@ def _share(lost: dict[str, Any]) -> str:
     return "–" if lost["share"] is None else f"{lost['share']:.0%} (≤ {lost['at_most']:.0%})"
 
 
+def alarm_table(count: int, write: bool) -> str:
+    """Markdown: of each model and fault the share of images that raise an alarm; and the picture.
+
+    Args:
+        count: patients, half of which give the limits.
+        write: the picture too.
+    """
+    text = (
+        f"{count} other simulated patients, two slices of 128 × 128 pixels each: {count // 2} give "
+        "the limits, and the images of the others are counted, as they are and with a fault "
+        "planted into each:\n\n"
+        "| model | fault planted | raise any alarm | by alarm |\n|---|---|---|---|"
+    )
+    lines = [text]
+    examples = list(patients(count, FINER, seed=90))
+    for name in MODELS:
+        model = zoo.load(name)
+        limits, pairs = battery.calibrated(model, examples)
+        lines += battery.rows(name, model, limits, pairs)
+        if write and name == MODELS[0]:
+            image = battery.picture(model, limits, pairs[len(pairs) // 2])
+            figures.save_png(PAGE.parent / "pictures" / "alarms.png", image)
+    return "\n".join(lines)
+
+
 def put(page: str, name: str, text: str) -> str:
     """The page with a text between its two comments of that name."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
@@ -208,12 +235,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--patients", type=int, default=80)
     parser.add_argument("--models", default=",".join(MODELS), help="of the first, runs too")
-    parser.add_argument("--only", choices=["coverage", "lesions"], help="one of the two tables")
+    parser.add_argument("--only", choices=["coverage", "lesions", "alarms"], help="one table")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/trust.md")
     given = parser.parse_args(arguments)
     makers = {
         "coverage": lambda: table(given.patients, given.models.split(",")),
         "lesions": lambda: lesion_table(given.patients // 4),
+        "alarms": lambda: alarm_table(given.patients // 2, given.write),
     }
     for name in [given.only] if given.only else makers:
         text = makers[name]()

@@ -14,7 +14,7 @@ COMMANDS = {
     "preview": "write a picture of some training images (--dataset, --output=FILE.png)",
     "train": "train a model on a data set, or go on with an interrupted run",
     "evaluate": "measure a trained model: metrics.json and report.html",
-    "calibrate": "intervals that hold, of a trained model, by patients that it has not seen",
+    "calibrate": "intervals that hold and alarms, of a trained model, by patients it has not seen",
     "predict": "translate DICOM, NIfTI, MetaImage, NRRD, PNG, TIFF, JPEG or NPY files",
     "generate": "write new images from a generator",
     "synthesize": "write a data set of generated images, of any size; goes on where it was stopped",
@@ -131,11 +131,14 @@ _TABLE = {
               "half-widths of intervals beside the output, of a model that was calibrated"),
         _Flag("lesions", "", "evaluate",
               "put lesions into the inputs: how many are lost or invented, and detected"),
-        _Flag("calibration", "FILE", "predict export serve",
+        _Flag("report", "DIR", "evaluate predict",
+              "alarms: alarms.json, alarms.html and images for TensorBoard (docs/trust.md)"),
+        _Flag("strict", "", "evaluate predict", "exit with 3, all written, at an alarm"),
+        _Flag("calibration", "FILE", "evaluate predict export serve",
               "that calibrate wrote (default: the run's own)"),
-        _Flag("spread", "auto|quantiles|dropout|views|answers", "calibrate",
+        _Flag("spread", "auto|quantiles|dropout|views|answers|none", "calibrate",
               "what says where errors are: quantile heads, dropout, mirror images and turns, or "
-              "the answers of --tta and --ensemble (docs/trust.md)", "auto"),
+              "the answers of --tta and --ensemble; none: alarms alone (docs/trust.md)", "auto"),
         _Flag("alpha", "SHARE", "calibrate",
               "of a patient's pixels that intervals may miss (default 0.1)", "0.1"),
         _Flag("delta", "CHANCE", "calibrate",
@@ -190,7 +193,7 @@ Examples
 """
 
 
-_END = "--version says which one this is. Exit codes: 0 done, 1 failed, 2 wrong usage."
+_END = "--version says which one this is. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 --strict."
 
 
 def help_text(command: str = "") -> str:

@@ -114,6 +114,7 @@ def publish(
     fields: Mapping[str, Any],
     trained_on: Mapping[str, Any] | None = None,
     uncertainty: Mapping[str, Any] | None = None,
+    alarms: Mapping[str, Any] | None = None,
     card: str = "",
 ) -> Path:
     """Write a model as a repository, complete or not at all.
@@ -129,6 +130,7 @@ def publish(
         fields: any of summary, dataset, licence, metrics and tasks.
         trained_on: what inputs were like, for the guards.
         uncertainty: what `calibrate` found, for `predict --uncertainty`.
+        alarms: the limits that it found, for `predict --report`.
         card: Markdown that follows the front matter; "" makes a short one.
 
     Raises:
@@ -153,6 +155,8 @@ def publish(
     }
     if uncertainty is not None:
         config["uncertainty"] = dict(uncertainty)
+    if alarms is not None:
+        config["alarms"] = dict(alarms)
     text = _front_matter(name, fields) + (_without_links(card) or _short_card(name, fields))
     output.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, output / WEIGHTS)

@@ -87,6 +87,7 @@ class Entry:
         trained_on: of a pretrained model, what its inputs were like (`zoo.guards` compares others
             with it); None where nothing is stated, so of all other models.
         uncertainty: what `calibrate` found (`zoo.trust.calibration`), or None.
+        alarms: the limits that it found (`zoo.trust.limits`), or None.
         facts: what the data set is, once the entry was fitted to it (`zoo.data.facts`).
     """
 
@@ -102,6 +103,7 @@ class Entry:
     target: dict[str, Any] | None = None
     trained_on: dict[str, Any] | None = None
     uncertainty: dict[str, Any] | None = None
+    alarms: dict[str, Any] | None = None
     facts: DataFacts = DataFacts()
 
     @property
@@ -472,6 +474,7 @@ def lookup(
         target=stored.get("target"),
         trained_on=stored.get("trained_on"),
         uncertainty=stored.get("uncertainty"),
+        alarms=stored.get("alarms"),
     )
 
 

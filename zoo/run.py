@@ -46,6 +46,7 @@ _RUN_FIELDS = (
     ("losses", dict, False),
     ("metrics", dict, False),
     ("uncertainty", dict, False),
+    ("alarms", dict, False),
     ("state", str, False),
     ("step", int, False),
 )

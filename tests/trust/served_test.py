@@ -13,6 +13,7 @@ from zoo.serving.export import export
 from zoo.trust import served
 from zoo.trust.calibration import Calibration
 from zoo.trust.half_width import HalfWidth
+from zoo.trust.limits import Limits
 
 FIELDS = {"levels": 2, "base_filters": 4, "tile": 64, "output": "auto"}
 
@@ -48,7 +49,12 @@ def test_the_signature_gives_what_the_model_does(spread, fields, tmp_path, monke
     last.assign(np.random.default_rng(1).normal(0, 0.3, last.shape))
     found = calibrated(model, spread)
     harness.export_in_this_process(monkeypatch)
-    folder = export(model, tmp_path / "served", uncertainty=found)
+    limits = Limits(
+        limits={"shift": (None, 0.52), "air": (-2.0, 3.0), "edges": (0.9, None)},
+        false_alarms=0.05, patients=30, images=60, most=2, dataset="own", split="validation",
+        weights=model.weights_hash,
+    ).to_dict()  # fmt: skip
+    folder = export(model, tmp_path / "served", uncertainty=found, card={"alarms": limits})
     answer = tf.saved_model.load(str(folder)).signatures[served.SIGNATURE]
     images = np.random.default_rng(0).uniform(-900, 900, (2, 19, 26, 1)).astype("float32")
     given = answer(images=tf.constant(images))
@@ -63,6 +69,11 @@ def test_the_signature_gives_what_the_model_does(spread, fields, tmp_path, monke
     card = (folder / "assets.extra/model_card.md").read_text()
     assert "## How sure it is" in card and "half-width was\n31.25 HU on average" in card
     assert "all but 10% of a patient's pixels" in card
+    assert (
+        contract["alarms"] == limits and "## Alarms\n\nAt most 5% of patients like the 30" in card
+    )
+    assert "| drift of air | -2 to 3 HU |" in card and "| at most 0.52 pixels |" in card
+    assert "| at least 0.9 |" in card
 
 
 def test_what_no_graph_can_give_is_refused(tmp_path):

@@ -1,10 +1,14 @@
 """`calibrate`: when not to trust a model."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo import run
 from zoo.commands import asked
 from zoo.commands.asked import FLAGS, UsageError
+
+if TYPE_CHECKING:
+    from zoo.trust.calibration import Calibration
 
 
 def calibrate() -> int:
@@ -21,7 +25,7 @@ def calibrate() -> int:
         raise UsageError(f"dataset: expected one with pairs. Received: none, with {entry.name}")
     from zoo.trust import calibrate, calibration
 
-    found = calibrate.calibrate(
+    found, limits = calibrate.calibrate(
         entry,
         data_dir=asked.path("data_dir"),
         input=asked.path("input"),
@@ -32,7 +36,17 @@ def calibrate() -> int:
         **levels,
     )
     # What was found.
-    path = calibration.keep(entry, found, output)
+    path = calibration.keep(entry, found, limits, output)
+    if found is not None:
+        _say(found)
+    if limits is not None:
+        print(f"Alarms: limits of {len(limits.limits)} figures; {limits.words}.")
+    print(f"Wrote {path}")
+    return 0
+
+
+def _say(found: "Calibration") -> None:
+    """What there is to say of intervals."""
     unit = "" if found.unit == "1" else f" {found.unit}"
     print(
         f"Intervals by {found.spread}: half-width {found.half_width:.4g}{unit} on average, "
@@ -42,8 +56,6 @@ def calibrate() -> int:
     print(f"Promise: {found.words}.")
     if found.correlation is not None:
         print(f"Rank correlation of width and error, in blocks of 8 x 8: {found.correlation:.2f}")
-    print(f"Wrote {path}")
-    return 0
 
 
 def _share(name: str) -> float:

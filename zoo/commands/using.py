@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.commands import asked
 from zoo.commands.asked import FLAGS, UsageError
@@ -15,6 +15,7 @@ from zoo.errors import printable
 if TYPE_CHECKING:
     from zoo.inference.report import Report
     from zoo.registry import Entry
+    from zoo.trust.watch import Watch
 
 
 def evaluate() -> int:
@@ -23,7 +24,17 @@ def evaluate() -> int:
 
     if FLAGS.split not in measure.SPLITS:
         raise UsageError(f"split: expected train, validation or test. Received: {FLAGS.split}")
+    watched = bool(FLAGS.report or FLAGS.strict)
+    if FLAGS.calibration and not watched:
+        raise UsageError("calibration: expected --report or --strict beside it. Received: none")
     output = asked.path("output") or measure.default_output(entry, others, FLAGS.tta)
+    # The alarms are those of the model that is measured.
+    watches: list[Watch] = []
+
+    def watch(model: Any) -> "Watch":
+        watches.append(_watch(model, entry))
+        return watches[0]
+
     results = measure.evaluate(
         entry,
         output,
@@ -34,13 +45,18 @@ def evaluate() -> int:
         ensemble=others,
         tta=FLAGS.tta,
         lesions=FLAGS.lesions,
+        watch=watch if watched else None,
     )
+    # What was found.
     print("\n".join(summary.lines(results)))
     note = results["dataset"]["description"]
     if note:  # what the figures have to be read with
         print(f"note: {note}", file=sys.stderr)
     print(f"Wrote {output}/metrics.json and {output}/report.html")
-    return 0
+    for series in watches[0].series if watches else ():
+        for text in series.warnings():
+            print(printable(f"warning: {series.name}: {text}"), file=sys.stderr)
+    return _reported(watches[0]) if watches else 0
 
 
 def predict() -> int:
@@ -51,14 +67,25 @@ def predict() -> int:
         raise UsageError("deidentify: its pseudonyms are one process's. Received: a share of a run")
     if shared and FLAGS.uncertainty:
         raise UsageError("uncertainty: one process writes it. Received: a share of a run")
-    if FLAGS.calibration and not FLAGS.uncertainty:
-        raise UsageError("calibration: expected --uncertainty beside it. Received: none")
+    watched = bool(FLAGS.report or FLAGS.strict)
+    if watched and (shared or FLAGS.bids):
+        raise UsageError("report, strict: expected neither a share of a run nor --bids beside it.")
+    if FLAGS.calibration and not (FLAGS.uncertainty or watched):
+        raise UsageError(
+            "calibration: expected --uncertainty beside it, or --report or --strict. Received: none"
+        )
     if FLAGS.bids and (shared or FLAGS.uncertainty):
         raise UsageError("bids: expected neither a share of a run nor --uncertainty beside it.")
     several = (FLAGS.workers or 1) > 1
-    report = _by_workers(source, output) if several else _translated(source, output, entries)
+    watch = None
+    if several:
+        report = _by_workers(source, output)
+    else:
+        report, watch = _translated(source, output, entries)
     _say(report, output)
-    return 1 if report.skipped or not (report.done or report.others) else 0
+    failed = report.skipped or not (report.done or report.others)
+    code = 0 if watch is None else _reported(watch)
+    return 1 if failed else code
 
 
 def _by_workers(source: str, output: str) -> "Report":
@@ -78,7 +105,7 @@ def _by_workers(source: str, output: str) -> "Report":
         )
 
 
-def _translated(source: str, output: str, entries: "list[Entry]") -> "Report":
+def _translated(source: str, output: str, entries: "list[Entry]") -> "tuple[Report, Watch | None]":
     """What this process translates, by a model or by the mean of several."""
     from zoo.imaging.dicom import web
     from zoo.imaging.dicom.deidentify import Deidentifier
@@ -88,6 +115,7 @@ def _translated(source: str, output: str, entries: "list[Entry]") -> "Report":
     # by a model, or by the mean of several
     model = asked.built(*entries)
     widths = _half_widths(model, entries[0]) if FLAGS.uncertainty else None
+    watch = _watch(model, entries[0]) if FLAGS.report or FLAGS.strict else None
     engine = engines.use(model, FLAGS.engine, lambda text: print(text, file=sys.stderr))
     if FLAGS.tta or len(entries) > 1:
         seen = f": each image {model.ways}" if FLAGS.tta else ""
@@ -113,7 +141,7 @@ def _translated(source: str, output: str, entries: "list[Entry]") -> "Report":
         else:
             manifest = asked.path("manifest") or ""
             report = predict.translate(
-                model, given, made, manifest=manifest, part=asked.part(), **options
+                model, given, made, manifest=manifest, part=asked.part(), watch=watch, **options
             )
         if widths is not None and report.outputs:
             from zoo.inference import half_widths
@@ -123,7 +151,7 @@ def _translated(source: str, output: str, entries: "list[Entry]") -> "Report":
             print(printable(about))
         if web.is_address(output):
             web.store(report.outputs, output)
-    return report
+    return report, watch
 
 
 def _say(report: "Report", output: str) -> None:
@@ -145,6 +173,30 @@ def _say(report: "Report", output: str) -> None:
             f"{_number(len(report.warnings), 'warning')}{elsewhere}"
         )
     )
+
+
+def _watch(model: Any, entry: "Entry") -> "Watch":
+    """The alarms of a model, with the limits that it was calibrated to."""
+    from zoo.trust import calibration
+    from zoo.trust.watch import Watch
+
+    file = asked.path("calibration") if FLAGS["calibration"].present else None
+    limits = calibration.limits_of(entry, model, file)
+    if limits is None:
+        text = "expected a model whose alarms were calibrated, by the command calibrate."
+        if FLAGS.strict:
+            raise ValueError(f"strict: {text} Received: {entry.name}")
+        print(f"note: the report has no limits. alarms: {text}", file=sys.stderr)
+    return Watch(model, limits)
+
+
+def _reported(watch: "Watch") -> int:
+    """Writes the report that was asked for; the exit code by the alarms."""
+    folder = asked.path("report")
+    if folder is not None:
+        watch.write(folder)
+        print(f"Wrote {folder}/alarms.json and {folder}/alarms.html")
+    return 3 if FLAGS.strict and watch.raised else 0
 
 
 def _half_widths(model, entry):
@@ -246,6 +298,7 @@ def _percent(flag: str) -> float:
 
 
 def publish() -> int:
+    # What is published.
     (to,) = asked.need("to")
     entry = asked.trained()
     stored = entry.weights is not None and str(entry.weights).endswith(".weights.h5")
@@ -253,6 +306,7 @@ def publish() -> int:
         raise UsageError(f"weights: expected best or last. Received: {FLAGS.weights}")
     from zoo import __version__, hub, registry, run
 
+    # What is told of it.
     name = Path(entry.name).name
     row = registry.index()["pretrained"].get(entry.name, {})
     architecture = registry.index()["models"].get(entry.model, {})
@@ -272,6 +326,7 @@ def publish() -> int:
         fields=fields,
         trained_on=entry.trained_on,
         uncertainty=entry.uncertainty,
+        alarms=entry.alarms,
         card=card.read_text(encoding="utf-8") if row and card.is_file() else "",
     )
     print(f"Published to {folder}; `zoo.load({str(folder)!r})` loads it.")

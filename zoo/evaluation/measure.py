@@ -7,7 +7,7 @@ import itertools
 import json
 import operator
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from zoo.data import batches, folds, prepare
 from zoo.data.facts import data_facts
 from zoo.evaluation import generation, report, segmentation, translation
 from zoo.evaluation import lesions as lesion_test
-from zoo.evaluation.examples import Example, checked
+from zoo.evaluation.examples import Example, checked, translated
 from zoo.recipe import Recipe
 from zoo.registry import Entry
 from zoo.translator import Translator
+from zoo.trust.watch import Watch
 
 SPLITS = ("train", "validation", "test")
 # What a run's `run.json` keeps of its evaluation on the test split.
@@ -64,6 +65,7 @@ def evaluate(
     ensemble: Sequence[Entry] = (),
     tta: bool = False,
     lesions: bool = False,
+    watch: Callable[[Translator | Average], Watch] | None = None,
 ) -> dict[str, Any]:
     """Measure an entry's model on its data set; writes `metrics.json` and `report.html`.
 
@@ -79,6 +81,7 @@ def evaluate(
         ensemble: entries of other models; the mean of all is measured on the data set of `entry`.
         tta: average over mirror images and turns, as `zoo.Average` does.
         lesions: put lesions into the examples too, and measure what becomes of them.
+        watch: gives the alarms that are told of each example, for the model.
 
     Returns:
         What `metrics.json` holds.
@@ -106,6 +109,7 @@ def evaluate(
         lesion_test.require(model)
         if facts.kind != "paired" or not facts.aligned:
             raise ValueError(f"lesions: expected aligned pairs. Received: {entry.dataset}")
+    alarms = None if watch is None else watch(model)
     # A network that grew sees images of the size that it ended with.
     size = model.recipe.phases()[-1].size
     training_images = None
@@ -129,6 +133,12 @@ def evaluate(
     if lesions:
         again = split_examples(builder, entry.recipe, split, limit, size)
         results["lesions"] = _finite(lesion_test.measure(model, again, entry.recipe.seed))
+    if alarms is not None:
+        again = split_examples(builder, entry.recipe, split, limit, size)
+        keys = ("source", "target") if facts.aligned else ("source",)
+        checks = (checked(example, keys, model.dimensions) for example in again)
+        for example in translated(model, checks, 1):
+            alarms.example(example, facts.aligned)
     which = "; ".join(member.which for member in members if member.which)
     if which:
         results["which_weights"] = which

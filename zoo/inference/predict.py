@@ -23,6 +23,7 @@ from zoo.inference.report import Report
 from zoo.inference.series import identity
 from zoo.inference.targets import check_paths, check_writable, targets
 from zoo.trust.half_width import HalfWidth
+from zoo.trust.watch import Watch
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -34,8 +35,10 @@ class _Run:
         batch_size: slices that the model gets at once.
         alone: series, by `identity`, with several slices of one view that are alone.
         series: the input's series of which there is output, by `identity`.
+        root: the folder that outputs lie in.
         bar: counts slices.
         report: of the volume that is being translated.
+        watch: the alarms; None where nobody asks.
     """
 
     model: Any
@@ -44,8 +47,10 @@ class _Run:
     writer: Writer
     alone: set[tuple]
     series: set[tuple]
+    root: Path
     bar: tqdm.tqdm
     report: Report
+    watch: Watch | None = None
 
 
 def translate(
@@ -62,6 +67,7 @@ def translate(
     part: tuple[int, int] = (1, 1),
     writer: type[Writer] = Writer,
     exclude: Path | None = None,
+    watch: Watch | None = None,
 ) -> Report:
     """Translates every image in `input`, each into its own format, in its own place.
 
@@ -99,6 +105,7 @@ def translate(
             pixels. What is wrong with the input is in the first part's report.
         writer: writes what was translated.
         exclude: a folder in `input` that is left out; None: `output`.
+        watch: takes the figures of each image; its alarms are among the report's warnings.
 
     Raises:
         FileNotFoundError: where `input` does not exist.
@@ -163,8 +170,10 @@ def translate(
             ),
             alone={identity(each) for each in firsts if _single(each) and each.number > 0},
             series=set(),
+            root=root,
             bar=bar,
             report=report,
+            watch=watch,
         )
         claimed: set[Path] = set()
         for index, (volume, paths) in enumerate(zip(volumes, places, strict=True)):
@@ -236,10 +245,12 @@ def _translate_one(run: _Run, volume: Volume, paths: list[Path]) -> None:
     reasons = checks.reasons(model, volume, _single(first) and identity(first) in run.alone)
     skipped: list[Problem] = []
     skip = functools.partial(_skip, skipped=skipped)
+    watched = None if run.watch is None else run.watch.begin()
+    given = model, volume, run.grid, run.batch_size
     if model.dimensions == 3:
-        made = slices.whole(model, volume, run.grid, run.batch_size, run.bar.update)
+        made = slices.whole(*given, run.bar.update, watched)
     else:
-        made = slices.one_by_one(model, volume, run.grid, run.batch_size, skip, run.bar.update)
+        made = slices.one_by_one(*given, skip, run.bar.update, watched)
     with contained("output"):
         written, notes = run.writer.write(volume, paths, made, reasons, skip, note)
     # what was left out is known once all slices have gone through
@@ -251,6 +262,10 @@ def _translate_one(run: _Run, volume: Volume, paths: list[Path]) -> None:
     report.volumes.append(first)
     report.slices += volume.length - len(skipped)
     said = [*reasons, *resampled, *notes]
+    if run.watch is not None and watched is not None:
+        watched.name = written[0].relative_to(run.root).as_posix()
+        run.watch.series.append(watched)
+        said += watched.warnings()
     report.warnings += [Problem(volume.paths[0], note) for note in said]
     if not isinstance(first, Series):
         report.done += 1

@@ -17,11 +17,19 @@ from zoo.inference.ahead import ahead
 _READ, _MADE = 1, 1  # batches that wait before and behind the model
 
 Skip = Callable[[Path, ValueError], None]  # reports a file that is left out, and why
+# Told of each image that went through the model, by its number: [H, W, C] as the model saw it, and
+# what it made of it, before that is resampled back.
+Seen = Callable[[int, np.ndarray, np.ndarray], None]
 Slices = Iterator[tuple[int, np.ndarray]]  # index and pixels on the output's grid, ascending
 
 
 def whole(
-    model: Any, volume: Volume, grid: Grid, batch_size: int, done: Callable[[], Any] = lambda: None
+    model: Any,
+    volume: Volume,
+    grid: Grid,
+    batch_size: int,
+    done: Callable[[], Any] = lambda: None,
+    seen: Seen | None = None,
 ) -> Slices:
     """The slices of a volume that goes through a model of volumes, in tiles where it is large.
 
@@ -34,6 +42,7 @@ def whole(
         grid: how much finer the output's grid is.
         batch_size: tiles that the model gets at once.
         done: called after each slice of the volume.
+        seen: told of each slice of the network's grid.
 
     Raises:
         ValueError: where a slice cannot be read: a volume has no holes.
@@ -69,15 +78,28 @@ def whole(
                 require_finite(result)
                 yield result[..., 0] if model.target.channels == 1 else result
 
+    def told() -> Iterator[np.ndarray]:
+        for index, result in enumerate(results()):
+            if seen is not None:
+                place = index // grid.depth
+                seen(index, read(place, place + 1)[0], result)
+            yield result
+
     # and back, as the slices come
-    for index, result in enumerate(regridded.back(results())):
+    for index, result in enumerate(regridded.back(told())):
         yield index, result
         if index % grid.depth == 0:
             done()
 
 
 def one_by_one(
-    model: Any, volume: Volume, grid: Grid, batch_size: int, skip: Skip, done: Callable[[], Any]
+    model: Any,
+    volume: Volume,
+    grid: Grid,
+    batch_size: int,
+    skip: Skip,
+    done: Callable[[], Any],
+    seen: Seen | None = None,
 ) -> Slices:
     """The slices of a volume, each translated with the neighbours that the model takes.
 
@@ -91,6 +113,7 @@ def one_by_one(
         batch_size: slices that the model gets at once.
         skip: reports a slice that cannot be read.
         done: called after each slice.
+        seen: told of each slice.
     """
     reach = model.recipe.slices // 2
     forward, back = resampling(volume, model.recipe.spacing, grid, nearest=bool(model.classes))
@@ -131,6 +154,9 @@ def one_by_one(
         read = ahead(stacks(), _READ * batch_size)
         while batch := dict(itertools.islice(read, batch_size)):
             answer = _answer(model, np.stack(list(batch.values())), batch_size)
+            for index, result in zip(batch, answer, strict=True):
+                if seen is not None:
+                    seen(index, batch[index], result)
             yield from zip(batch, answer, strict=True)
 
     # The model goes on while slices are resampled back and written.

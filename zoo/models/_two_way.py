@@ -201,6 +201,21 @@ class TwoWayTranslator(Translator):
             found.append((name, domain, whole if whole.ndim == 3 else whole[len(whole) // 2]))
         return found
 
+    def there_and_back(self, images: np.ndarray) -> np.ndarray:
+        """Images of the source translated into the target and back, which should be themselves.
+
+        Args:
+            images: float32 `[N, H, W, C]`, or volumes, in the source's unit; as one tile.
+
+        Returns:
+            float32 of the same shape and unit.
+        """
+        here = "a" if self.recipe.direction == "AtoB" else "b"
+        values = pad_to_multiple(self.source.scale(tf.constant(images)), self.size_multiple)
+        back = self._translated(OTHER[here], self._translated(here, values))
+        sides = tuple(slice(side) for side in images.shape[1:-1])
+        return self.source.decode(back).numpy()[(slice(None), *sides)]
+
     def _translated(self, here: str, values: tf.Tensor) -> tf.Tensor:
         code = self.network.encode(here, tf.clip_by_value(values, -1.0, 1.0))
         decoded = self.network.decode(OTHER[here], code)

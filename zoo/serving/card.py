@@ -7,6 +7,7 @@ from typing import Any
 from zoo.domain import HANGS
 from zoo.recipe import per_axis
 from zoo.trust.calibration import Calibration
+from zoo.trust.limits import Limits
 
 # Side of the largest volume that an export is tried with: a whole tile may take minutes.
 LARGEST_CUBE = 32
@@ -73,7 +74,7 @@ for images like those it was trained on: same modality, body part, protocol and 
 
 {fields.get("notes", "")}
 
-{_certainty(contract)}## How to call it
+{_certainty(contract)}{_alarms(contract)}## How to call it
 
 In the folder that holds version {version}:
 
@@ -175,6 +176,20 @@ The signature `{signature}` gives `{name}` beside `images`. The {told.words}. He
 {told.half_width:.4g}{unit} on average, {told.factor:.4g} times the spread by {told.spread}.
 It promises nothing of another scanner, protocol or body part, of a single pixel, or of what the
 target lacks too.
+
+"""
+
+
+def _alarms(contract: dict[str, Any]) -> str:
+    """From where on figures of an output are unusual, where that was calibrated."""
+    if "alarms" not in contract:
+        return ""
+    limits = Limits.from_dict(contract["alarms"])
+    return f"""## Alarms
+
+{limits.markdown(contract["target"]["unit"])}
+
+`zoo predict --report` raises them. No alarm says nothing of a lesion that is a few pixels.
 
 """
 

@@ -23,9 +23,10 @@ from zoo.translator import Translator
 from zoo.trust import served
 from zoo.trust.calibration import Calibration
 from zoo.trust.half_width import HalfWidth
+from zoo.trust.limits import Limits
 
 _EXAMPLE = 64  # pixels a side of the images that warm a server up
-CARD_FIELDS = ("name", "summary", "paper", "dataset", "metrics", "licence", "notes")
+CARD_FIELDS = ("name", "summary", "paper", "dataset", "metrics", "licence", "notes", "alarms")
 
 
 def export(
@@ -63,7 +64,8 @@ def export(
         output: folder of the numbered versions; made where it is missing.
         version: number of the new version; None takes the highest there is plus one.
         card: what the model cannot know: any of name, summary, paper, dataset, metrics (a dict),
-            licence, notes (Markdown). Summary and paper default to the registry's.
+            licence, notes (Markdown), alarms (as `zoo.trust.limits` has them). Summary and paper
+            default to the registry's.
         uncertainty: a calibration of this model, by quantile heads, or by mirror images and turns;
             of a SavedModel alone.
         format: "saved_model", "onnx", "openvino" or "litert".
@@ -237,6 +239,8 @@ def card_fields(entry: registry.Entry) -> dict[str, Any]:
         fields["dataset"] = entry.dataset
     if entry.which:
         fields["notes"] = f"The weights of the run that were exported: {entry.which}."
+    if entry.alarms is not None:
+        fields["alarms"] = entry.alarms
     row = registry.index()["pretrained"].get(entry.name, {})
     return fields | {k: row[k] for k in ("summary", "metrics", "licence") if k in row}
 
@@ -343,6 +347,10 @@ def _contract(
     if model.source.inputs:
         of_each = [[each.name] * each.channels for each in model.source.inputs]
         inputs[0]["channels"] = list(itertools.chain.from_iterable(of_each))
+    # Limits of other weights are none.
+    alarms = fields.get("alarms")
+    if alarms is not None and Limits.from_dict(alarms).weights == model.weights_hash:
+        contract["alarms"] = alarms
     # What the numbers of classes mean, that are asked for or given.
     names = list(class_names(model))
     if "labels" in specs:

@@ -1,6 +1,6 @@
-"""`calibrate`: from a spread to intervals that miss few pixels of a new patient."""
+"""`calibrate`: intervals that miss few pixels of a new patient, and the limits of alarms."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,21 @@ from zoo import averaging
 from zoo.data import prepare
 from zoo.data.facts import data_facts
 from zoo.evaluation import measure, translation
-from zoo.evaluation.examples import Example, checked, require_finite, require_shape
+from zoo.evaluation.examples import (
+    Example,
+    checked,
+    require_finite,
+    require_shape,
+    translated,
+)
 from zoo.registry import Entry
+from zoo.trust import alarms
 from zoo.trust.calibration import Calibration
 from zoo.trust.conformal import Misses, require_patients
+from zoo.trust.limits import Limits, Usual
 from zoo.trust.spread import Spread
 
+NONE = "none"  # in place of a spread: alarms alone
 _BLOCK = 8  # pixels along a block whose mean error is compared with its mean width
 
 
@@ -31,8 +40,10 @@ def calibrate(
     spread: str = "auto",
     alpha: float = 0.1,
     delta: float = 0.1,
-) -> Calibration:
+) -> tuple[Calibration | None, Limits | None]:
     """Find the factor that makes an entry's spread cover what its data set's patients show.
+
+    And the limits of its alarms, on the same images.
 
     Args:
         entry: model with weights, data set and recipe, from `registry.lookup`.
@@ -41,8 +52,11 @@ def calibrate(
         split: whose patients; the network must not have been trained on them.
         ensemble: entries of other models; the mean of all answers.
         tta: average over mirror images and turns, as `zoo.Average` does.
-        spread: as `zoo.trust.spread.Spread` takes it.
+        spread: as `zoo.trust.spread.Spread` takes it; "none" for alarms alone, which need no pairs.
         alpha, delta: see `Calibration`; between 0 and 1.
+
+    Returns:
+        The calibration, None without a spread; and the limits, None of a single patient.
 
     Raises:
         ValueError: for too few patients, saying how many are needed, patients that nobody tells
@@ -63,7 +77,8 @@ def calibrate(
     builder = prepare.load_builder(entry.dataset, data_dir, entry.recipe, input, prepare=False)
     builder = prepare.prepare_builder(builder)
     facts = data_facts(builder, entry.recipe)
-    if facts.kind != "paired" or not facts.aligned:
+    alone = spread == NONE
+    if facts.kind == "single" or not (facts.aligned or alone):
         raise ValueError(
             "dataset: expected aligned pairs, whose targets are the truth. "
             f"Received: {entry.dataset}"
@@ -73,9 +88,39 @@ def calibrate(
     def examples() -> Iterable[Example]:
         return measure.split_examples(builder, entry.recipe, split, None, size)
 
-    require_patients(len({str(each.get("patient", "")) for each in examples()}), alpha, delta)
-    model = averaging.build([entry, *ensemble], tta)
-    return fitted(Spread(model, spread), examples(), entry.dataset, split, alpha=alpha, delta=delta)
+    patients = {str(each.get("patient", "")) for each in examples()}
+    if not alone:
+        require_patients(len(patients), alpha, delta)
+    model, usual = averaging.build([entry, *ensemble], tta), Usual()
+    alarms.require(model)
+
+    def seen(example: Example) -> None:
+        reference = example["target"] if facts.aligned else None
+        found = alarms.of_slices(model, example["source"], example["output"], reference)
+        for figures, _ in found:
+            usual.add(example["patient"], figures)
+
+    # Intervals and alarms of the same answers.
+    intervals = None
+    if alone:
+        keys = ("source", "target") if facts.aligned else ("source",)
+        bar = tqdm.tqdm(examples(), desc="calibrate", unit="image", disable=None)
+        checks = (_named(checked(each, keys, model.dimensions)) for each in bar)
+        for example in translated(model, checks, 1):
+            seen(example)
+    else:
+        given = Spread(model, spread), examples(), entry.dataset, split
+        intervals = fitted(*given, alpha=alpha, delta=delta, seen=seen)
+    if len(patients) < 2 and not alone:
+        return intervals, None
+    return intervals, usual.limits(model, entry.dataset, split)
+
+
+def _named(example: Example) -> Example:
+    """A ValueError for an example that does not say whose it is."""
+    if not example["patient"]:
+        raise ValueError("dataset: expected examples that say whose they are. Received: none")
+    return example
 
 
 def fitted(
@@ -86,8 +131,11 @@ def fitted(
     *,
     alpha: float = 0.1,
     delta: float = 0.1,
+    seen: Callable[[Example], None] | None = None,
 ) -> Calibration:
     """The calibration of a spread by examples from anywhere, as `measure.measure` takes them.
+
+    Each is given to `seen` too, with its "output".
 
     Raises:
         ValueError: as `calibrate`, and for images that are not finite or have other shapes.
@@ -103,8 +151,9 @@ def fitted(
         example["output"] = answer
         require_finite(answer, "model", f"its output for {example['name']!r}")
         require_shape(example)
-        if not example["patient"]:
-            raise ValueError("dataset: expected examples that say whose they are. Received: none")
+        _named(example)
+        if seen is not None:
+            seen(example)
         # The pixels that count: air around a patient is easy, and would hide what is missed.
         mask, patient = translation.body(example, model.target), example["patient"]
         kinds.add("all" if mask is None else "body")

@@ -9,6 +9,7 @@ from zoo import run
 from zoo.atomic import write_json
 from zoo.errors import short
 from zoo.registry import Entry
+from zoo.trust.limits import Limits
 
 _MOST_BYTES = 2**16  # of a file
 
@@ -55,12 +56,14 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, fields: Any, where: str = "uncertainty") -> "Calibration":
-        """What `to_dict` gave.
+        """What `to_dict` gave, perhaps with the limits of alarms beside it.
 
         Raises:
             ValueError: for anything else; begins with `where`.
         """
         kinds = {f.name: f.type for f in dataclasses.fields(cls)}
+        if isinstance(fields, dict):
+            fields = {name: value for name, value in fields.items() if name != "alarms"}
         if not isinstance(fields, dict) or set(fields) != set(kinds):
             raise ValueError(f"{where}: expected {', '.join(kinds)}. Received: {short(fields)}")
         for name, kind in kinds.items():
@@ -86,8 +89,10 @@ class Calibration:
         )
 
 
-def keep(entry: Entry, calibration: Calibration, output: Path | None) -> Path:
-    """Write a calibration: of a run into its `run.json`, or into a file of its own.
+def keep(
+    entry: Entry, calibration: Calibration | None, limits: Limits | None, output: Path | None
+) -> Path:
+    """Write what was found: of a run into its `run.json`, or into a file of its own.
 
     Returns:
         Where it is.
@@ -95,13 +100,15 @@ def keep(entry: Entry, calibration: Calibration, output: Path | None) -> Path:
     Raises:
         ValueError: for a model that is no run, without an output.
     """
+    found = {} if calibration is None else calibration.to_dict()
+    alarms = {} if limits is None else {"alarms": limits.to_dict()}
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(output, calibration.to_dict())
+        write_json(output, found | alarms)
         return output
     folder = Path(entry.name)
-    record = run.read(folder)
-    run.write(folder, record | {"uncertainty": calibration.to_dict()})
+    record = run.read(folder) | ({"uncertainty": found} if found else {})
+    run.write(folder, record | alarms)
     return folder / "run.json"
 
 
@@ -119,27 +126,56 @@ def of(entry: Entry, model: Any, file: Path | None = None) -> Calibration:
     """
     fields, where = entry.uncertainty, f"{entry.name}: uncertainty"
     if file is not None:
-        where = str(file)
-        if file.stat().st_size > _MOST_BYTES:
-            raise ValueError(f"{where}: expected a file of at most {_MOST_BYTES} bytes.")
-        try:
-            fields = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{where}: expected JSON. Received: {error}") from error
+        stored, where = _of_file(file), str(file)
+        fields = None if set(stored) == {"alarms"} else stored
     if fields is None:
         raise ValueError(
             f"uncertainty: expected a model that was calibrated, by the command calibrate. "
             f"Received: {entry.name}"
         )
     found = Calibration.from_dict(fields, where)
+    _require_suited("uncertainty", found, model)
+    return found
+
+
+def limits_of(entry: Entry, model: Any, file: Path | None = None) -> Limits | None:
+    """The limits of a model's alarms, likewise; None where none were found.
+
+    Raises:
+        ValueError: for limits of other weights or another mean.
+        OSError: for a file that cannot be read.
+    """
+    fields, where = entry.alarms, f"{entry.name}: alarms"
+    if file is not None:
+        fields, where = _of_file(file).get("alarms"), f"{file}: alarms"
+    if fields is None:
+        return None
+    found = Limits.from_dict(fields, where)
+    _require_suited("alarms", found, model)
+    return found
+
+
+def _of_file(file: Path) -> dict[str, Any]:
+    if file.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"{file}: expected a file of at most {_MOST_BYTES} bytes.")
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: expected JSON. Received: {error}") from error
+    if not isinstance(stored, dict):
+        raise ValueError(f"{file}: expected fields and their values. Received: {short(stored)}")
+    return stored
+
+
+def _require_suited(what: str, found: Calibration | Limits, model: Any) -> None:
+    """A ValueError for what was found of another mean, or of other weights."""
     if found.average != (note := getattr(model, "note", "")):
         raise ValueError(
-            f"uncertainty: expected the {found.average or 'single model'} that was calibrated. "
+            f"{what}: expected the {found.average or 'single model'} that was calibrated. "
             f"Received: {note or 'a single model'}"
         )
     if found.weights != model.weights_hash:
         raise ValueError(
-            f"uncertainty: expected a calibration of these weights; calibrate them again. "
+            f"{what}: expected a calibration of these weights; calibrate them again. "
             f"Received: one of {found.weights[:12]} for {model.weights_hash[:12]}"
         )
-    return found
