@@ -18,7 +18,7 @@ define need
 endef
 
 .PHONY: demo test slow test-cpus test-lowest lint learn distributed fuzz table docs tutorials \
-  browser pacs bids verify-weights verify-physics bazel bazel-light dist install clean
+  browser pacs bids verify-weights verify-physics bench bazel bazel-light dist install clean
 
 demo: install
 	@$(PYTHON) -m tools.demo
@@ -108,6 +108,12 @@ verify-weights: install
 verify-physics: install
 	@$(PYTHON) -m pip install -qq --disable-pip-version-check --editable ".[physics]"
 	@$(PYTHON) -m pytest -q -m physics tests/physics/oracles
+
+# Every table of docs/benchmarks.md, beside peers: a quarter of an hour on two quiet cores. PyTorch without
+# CUDA: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make bench
+bench: install
+	@$(PYTHON) -m pip install -qq --disable-pip-version-check --editable ".[bench]"
+	@$(PYTHON) -m benchmarks
 
 # Every test under Bazel, one at a time; bazel-light: builds all, and runs what takes seconds.
 bazel: BAZEL_ARGS := test //...

@@ -2,7 +2,9 @@
 
 import collections
 import dataclasses
+import functools
 import json
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -62,7 +64,7 @@ def evaluate() -> int:
 def predict() -> int:
     source, output = asked.need("input", "output")
     entries = asked.members()
-    shared = FLAGS.workers or FLAGS.part or FLAGS.manifest
+    shared = FLAGS.workers or FLAGS.part or FLAGS.manifest or FLAGS.runner
     if shared and FLAGS.deidentify:
         raise UsageError("deidentify: its pseudonyms are one process's. Received: a share of a run")
     if shared and FLAGS.uncertainty:
@@ -76,9 +78,10 @@ def predict() -> int:
         )
     if FLAGS.bids and (shared or FLAGS.uncertainty):
         raise UsageError("bids: expected neither a share of a run nor --uncertainty beside it.")
-    several = (FLAGS.workers or 1) > 1
     watch = None
-    if several:
+    if FLAGS.runner:
+        report = _on_beam(source, output, entries)
+    elif (FLAGS.workers or 1) > 1:
         report = _by_workers(source, output)
     else:
         report, watch = _translated(source, output, entries)
@@ -102,6 +105,39 @@ def _by_workers(source: str, output: str) -> "Report":
             asked.part(),
             asked.path("manifest") or Path(scratch) / "manifest.jsonl",
             Path(output).expanduser(),
+        )
+
+
+def _on_beam(source: str, output: str, entries: "list[Entry]") -> "Report":
+    """What a runner of Apache Beam has translated."""
+    from zoo.imaging.dicom import web
+    from zoo.inference import engines
+
+    if FLAGS.workers:
+        raise UsageError(f"workers: the runner says how many. Received: {FLAGS.workers}")
+    if web.is_address(source) or web.is_address(output):
+        raise UsageError("runner: expected folders on disk. Received: a DICOMweb address")
+    if FLAGS.runner != "DirectRunner" and not FLAGS.manifest:
+        raise UsageError(f"runner: {FLAGS.runner} needs a --manifest that its workers see.")
+    try:
+        from zoo.inference import on_beam
+    except ImportError as error:
+        raise ValueError(
+            f"runner: expected Apache Beam: pip install 'zoo-medical[beam]'. Received: {error}"
+        ) from error
+    model = asked.built(*entries)
+    engine = engines.use(model, FLAGS.engine, lambda text: print(text, file=sys.stderr))
+    with tempfile.TemporaryDirectory(prefix="zoo-") as scratch:
+        return on_beam.translate(
+            model,
+            functools.partial(on_beam.made, entries, FLAGS.tta, FLAGS.engine),
+            Path(source).expanduser().absolute(),
+            Path(output).expanduser().absolute(),
+            [f"--runner={FLAGS.runner}", *shlex.split(FLAGS.beam_options or "")],
+            manifest=(asked.path("manifest") or Path(scratch) / "manifest.jsonl").absolute(),
+            part=asked.part(),
+            overwrite=FLAGS.overwrite,
+            batch_size=FLAGS.batch_size or (1 if engine == "Keras" else engines.BATCH),
         )
 
 

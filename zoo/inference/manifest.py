@@ -39,6 +39,7 @@ class Manifest:
         facts: what all runs of it have in common, such as the model.
         part: K of N.
         root: the folder that outputs are named in.
+        own: a process that is no part names its file so, FILE.OWN-of-all.
 
     Attributes:
         token: random; equal for all parts and for runs that go on.
@@ -47,19 +48,29 @@ class Manifest:
         ValueError: for a file of something else, or of a run with other facts, or in use.
     """
 
-    def __init__(self, path: Path, facts: dict[str, Any], part: tuple[int, int], root: Path):
+    def __init__(
+        self,
+        path: Path,
+        facts: dict[str, Any],
+        part: tuple[int, int],
+        root: Path,
+        own: str = "",
+    ):
         self.path, self.root = path, root
         self.token = _head(path, facts)["token"]
-        own = path if part == (1, 1) else path.with_name(f"{path.name}.{part[0]}-of-{part[1]}")
-        self._file = open(own, "a", encoding="utf-8")  # noqa: SIM115 (held while the run lasts)
+        file = path
+        if own or part != (1, 1):
+            end = f"{own}-of-all" if own else f"{part[0]}-of-{part[1]}"
+            file = path.with_name(f"{path.name}.{end}")
+        self._file = open(file, "a", encoding="utf-8")  # noqa: SIM115 (held while the run lasts)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.close()
             raise ValueError(
-                f"manifest: expected one that no other process uses. Received: {own}"
+                f"manifest: expected one that no other process uses. Received: {file}"
             ) from error
-        if self._file.tell() and not own.read_bytes().endswith(b"\n"):
+        if self._file.tell() and not file.read_bytes().endswith(b"\n"):
             self._file.write("\n")  # behind what a killed process did not finish
         self._ended, begun = _read(path)
         names = itertools.chain(
@@ -185,6 +196,11 @@ def _report(entry: dict[str, Any], root: Path) -> Report:
     return report
 
 
+def size(volume: Volume) -> int:
+    """The voxels of a volume, of all its inputs."""
+    return volume.length * volume.shape[0] * volume.shape[1] * len(volume.parts)
+
+
 def share(volumes: list[Volume], part: tuple[int, int]) -> set[int]:
     """Which volumes are the K-th part's of N: parts have about as many pixels.
 
@@ -193,7 +209,7 @@ def share(volumes: list[Volume], part: tuple[int, int]) -> set[int]:
         part: K and N.
     """
     number, count = part
-    sizes = [v.length * v.shape[0] * v.shape[1] * len(v.parts) for v in volumes]
+    sizes = [size(volume) for volume in volumes]
     order = sorted(range(len(volumes)), key=lambda index: (-sizes[index], index))
     loads = [0] * count
     mine = set()

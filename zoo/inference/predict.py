@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -113,6 +113,100 @@ def translate(
         ValueError: where there is no image, good or bad, or an output would replace an input; for
             a manifest of another run, or with `deidentify`, whose pseudonyms are one process's.
     """
+    with plan(
+        model,
+        input,
+        output,
+        deidentify=deidentify,
+        overwrite=overwrite,
+        batch_size=batch_size,
+        description=description,
+        progress=progress,
+        manifest=manifest,
+        part=part,
+        writer=writer,
+        exclude=exclude,
+        watch=watch,
+    ) as planned:
+        claimed: set[Path] = set()
+        for index, paths in enumerate(planned.places):
+            if index in planned.mine:
+                one = planned.translate(index, claimed)
+                planned.report.add(one)
+            if index not in planned.mine or one.outputs:  # of another part as if it were written
+                claimed.update(paths)
+        return planned.report
+
+
+@dataclasses.dataclass(kw_only=True)
+class Plan:
+    """What a run over files will do, its faults found before any work is done.
+
+    Attributes:
+        volumes: all that were found.
+        places: the files that each is written to.
+        mine: which of the volumes are this part's.
+        base: the folder, or file, of the input.
+        root: the folder that all outputs lie in.
+        report: of what was found; empty of volumes so far.
+    """
+
+    volumes: list[Volume]
+    places: list[list[Path]]
+    mine: set[int]
+    base: Path
+    root: Path
+    report: Report
+    run: _Run | None = None
+    record: Manifest | None = None
+
+    def keys(self) -> list[str]:
+        """What each volume is called in the manifest, where there is one."""
+        if self.record is None:
+            return []
+        return [self.record.key(volume, self.base) for volume in self.volumes]
+
+    def translate(self, index: int, claimed: set[Path]) -> Report:
+        """What becomes of a volume, or has become of it in an earlier run.
+
+        Args:
+            index: of the volume.
+            claimed: files of others, whose names it may not take.
+        """
+        assert self.run is not None  # where there are volumes
+        volume, paths = self.volumes[index], self.places[index]
+        check = functools.partial(check_paths, paths, self.root, claimed)
+        return _recorded(self.run, self.record, self.base, volume, paths, check)
+
+
+@contextlib.contextmanager
+def plan(
+    model: Any,
+    input: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    deidentify: bool | Deidentifier = False,
+    overwrite: bool = False,
+    batch_size: int = 1,
+    description: str = "",
+    progress: bool = True,
+    manifest: str | os.PathLike = "",
+    part: tuple[int, int] = (1, 1),
+    writer: type[Writer] = Writer,
+    exclude: Path | None = None,
+    watch: Watch | None = None,
+    own: str = "",
+) -> Iterator[Plan]:
+    """What `translate` will do, with the manifest open meanwhile.
+
+    Args:
+        model, input, output, deidentify, overwrite, batch_size, description, progress, manifest,
+            part, writer, exclude, watch: as `translate`.
+        own: the name of this process's file beside the manifest, where it is no part's.
+
+    Raises:
+        FileNotFoundError, FileExistsError, ValueError: as `translate`.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size: expected 1 or more. Received: {batch_size}")
     if deidentify and (manifest or part != (1, 1)):
@@ -126,7 +220,9 @@ def translate(
         (report.ignored if problem.harmless else report.skipped).append(problem)
     if not found.volumes:
         if found.problems and any(not problem.harmless for problem in found.problems):
-            return report
+            empty: dict[str, Any] = {"volumes": [], "places": [], "mine": set()}
+            yield Plan(**empty, base=found.place, root=output, report=report)
+            return
         first = f" ({found.problems[0].reason})" if found.problems else ""
         raise ValueError(f"input: expected image files{first}. Received: {input}")
     if (manifest or part != (1, 1)) and found.place.is_file():
@@ -140,8 +236,8 @@ def translate(
         record = None
         if manifest:
             facts = _facts(model, description)
-            record = held.enter_context(Manifest(Path(manifest), facts, part, output))
-            if part[0] == 1:
+            record = held.enter_context(Manifest(Path(manifest), facts, part, output, own))
+            if part[0] == 1 and not own:
                 record.end(FOUND, report)
         places, root = targets(
             model,
@@ -175,15 +271,16 @@ def translate(
             report=report,
             watch=watch,
         )
-        claimed: set[Path] = set()
-        for index, (volume, paths) in enumerate(zip(volumes, places, strict=True)):
-            if index in mine:
-                check = functools.partial(check_paths, paths, root, claimed)
-                one = _recorded(run, record, found.place, volume, paths, check)
-                report.add(one)
-            if index not in mine or one.outputs:  # of another part as if it were written
-                claimed.update(paths)
-    return report
+        yield Plan(
+            volumes=volumes,
+            places=places,
+            mine=mine,
+            base=found.place,
+            root=root,
+            report=report,
+            run=run,
+            record=record,
+        )
 
 
 def _facts(model: Any, description: str) -> dict[str, Any]:

@@ -1,0 +1,173 @@
+"""Training: the step of each model, its pipeline, PyTorch's step, what several hosts exchange."""
+
+import os
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from benchmarks import measure, reading
+from zoo import loading, registry
+from zoo.domain import Domain
+
+# Each model in its small preset; patches of the tiny data sets, which are made in seconds.
+MODELS = {
+    "automap": ("mri_recon/phantom_tiny", ()),
+    "cyclegan": ("cbct_ct/phantom_tiny", ("crop=64",)),
+    "dcgan": ("lung_nodule/phantom_tiny", ()),
+    "encoder_decoder": ("ldct/phantom_tiny", ("crop=64",)),
+    "learned_primal_dual": ("ct_recon/phantom_tiny", ()),
+    "pggan": ("mammo/phantom_tiny", ("resolution=32",)),
+    "pix2pix": ("ldct/phantom_tiny", ("crop=64",)),
+    "srcnn": ("sr/phantom_tiny", ()),
+    "srgan": ("sr/phantom_tiny", ("crop=48",)),
+    "unit": ("mri_contrast/phantom_tiny", ("crop=64",)),
+    "varnet": ("mri_recon/phantom_tiny", ()),
+}
+HU = Domain(modality="CT", unit="HU", window=(-1000.0, 1000.0))
+# The paper's network, losses and updates, in sizes that take about a second: the recipe's fields,
+# and the same as arguments of PyTorch's step.
+AGAINST = {
+    "encoder_decoder": ({"base_filters": 32, "levels": 4}, (4, 128, 32, 4)),
+    "pix2pix": ({}, (1, 256, 64, 8)),
+    "cyclegan": ({"base_filters": 32, "crop": 128}, (1, 128, 32, 9)),
+}
+QUICK = {
+    "encoder_decoder": ({"base_filters": 2, "levels": 2}, (1, 16, 2, 2)),
+    "pix2pix": ({"base_filters": 2, "levels": 5, "discriminator_filters": 2}, (1, 32, 2, 5)),
+    "cyclegan": ({"base_filters": 2, "discriminator_filters": 2, "blocks": 1, "crop": 32},
+                 (1, 32, 2, 1)),
+}  # fmt: skip
+SHARE = 0.1  # of a step that the exchange of gradients may take
+
+
+def steps(quick: bool, rounds: int) -> str:
+    """The step of each model beside its pipeline, and the gradients that hosts would exchange."""
+    rows, exchanged, skipped = [], [], {}
+    peak = measure.peak(rounds)
+    names = ["srcnn"] if quick else list(MODELS)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            dataset, fields = MODELS[name]
+            try:
+                made = reading.ready(dataset, name, Path(folder), fields)
+                made.step()
+            except Exception as error:  # the other rows are worth having
+                skipped[name] = f"{type(error).__name__}: {error}".splitlines()[0][:90]
+                continue
+            seconds = measure.in_turns({"read": made.read, "step": made.step}, rounds)
+            step = statistics.median(seconds["step"])
+            key = "image" if "image" in made.batch else "target"
+            sides = tuple(made.batch[key].shape[1:-1])
+            flops = made.model.training_flops(made.phase, sides)
+            shape = " × ".join(map(str, (made.phase.batch_size, *sides)))
+            row = [f"`{name}`", made.name, shape, measure.three(step * 1000)]
+            row += [measure.three(flops / 1e9), f"{100 * flops / step / peak:.0f} %"]
+            rows.append([*row, measure.ratio(seconds, "step", "read")])
+            exchanged.append((name, step, made.model))
+    columns = ["model", "data", "batch", "step, ms", "GFLOP", "share of the peak"]
+    text = f"""## Training steps
+
+The small presets, on patches of the simulated data, float32. The peak is {peak / 1e9:.0f} GFLOP/s,
+of a matrix product in the same run; a backward pass counts as two forward ones. Under a half, what
+is between the convolutions bounds a step: activations, norms, losses, the optimizer, and calls of
+small networks. The last column is how many times as fast the input pipeline is as the step, which
+wants it above 5.
+
+{measure.table([*columns, "pipeline to step"], rows)}{measure.skipped_in_words(skipped)}
+"""
+    return text + _exchange(exchanged)
+
+
+def _exchange(made: list) -> str:
+    """At which bandwidth the exchange of gradients takes a share of each model's step."""
+    rows = []
+    for name, step, model in made:
+        size = sum(4 * tf.size(weight).numpy() for weight in model.trainable_variables)
+        row = [f"`{name}`", measure.three(size / 2**20), measure.three(1000 * step)]
+        for hosts in (2, 8):
+            sent = 2 * (hosts - 1) / hosts * size
+            row.append(measure.three(8 * sent / (SHARE * step) / 1e9))
+        rows.append(row)
+    columns = ["model", "gradients, MiB", "step, ms", "2 hosts, Gbit/s", "8 hosts, Gbit/s"]
+    return f"""
+## Several hosts, on paper
+
+In every step a ring sends 2 (n - 1) / n times the gradients (float32, counted from the networks)
+from each of n hosts. Below these bandwidths that takes more than {100 * SHARE:.0f} % of the step
+above, where nothing overlaps; an accelerator that is k times as fast needs k times as much.
+
+{measure.table(columns, rows)}
+"""
+
+
+def against_torch(quick: bool, rounds: int) -> str:
+    """The steps of three networks as published, here and in PyTorch."""
+    rows, skipped = [], {}
+    for name, (fields, sizes) in (QUICK if quick else AGAINST).items():
+        makers: dict[str, Callable] = {"here": lambda n=name, f=fields, s=sizes: _here(n, f, s)}
+        for layout in ("contiguous_format", "channels_last"):
+            makers[layout] = lambda n=name, s=sizes, at=layout: _torch(n, s, at)
+        calls, missing = measure.peers(makers)
+        skipped |= {f"PyTorch, {name}, {layout}": why for layout, why in missing.items()}
+        seconds = measure.in_turns(calls, rounds)
+        others = [call.weights for layout, call in calls.items() if layout != "here"]
+        for other in others:
+            if other != calls["here"].weights:
+                skipped[f"{name} as it should be"] = f"PyTorch's network has {other} weights"
+        weights = f"{calls['here'].weights:,}"
+        row = [f"`{name}`", f"{sizes[0]} × {sizes[1]}²", weights]
+        row.append(measure.middle(seconds["here"]))
+        for layout in ("contiguous_format", "channels_last"):
+            found = layout in seconds
+            row.append(measure.middle(seconds[layout]) if found else "")
+            row.append(measure.ratio(seconds, layout, "here") if found else "")
+        rows.append(row)
+    columns = ["network", "batch", "weights", "here, s", "PyTorch nchw, s", "PyTorch / here"]
+    columns += ["channels_last, s", "PyTorch / here"]
+    return f"""## Training against PyTorch
+
+The same layers, losses and updates in float32, in turns; PyTorch runs eagerly. A ratio above 1 says
+that the step here is faster.
+
+{measure.table(columns, rows)}{measure.skipped_in_words(skipped)}
+"""
+
+
+class Here(NamedTuple):
+    """A training step, and how many weights it trains."""
+
+    run: Callable[[], object]
+    weights: int
+
+    def __call__(self) -> object:
+        return self.run()
+
+
+def _here(name: str, fields: dict, sizes: tuple[int, ...]) -> Callable[[], object]:
+    batch, side, *_ = sizes
+    given = fields | {"batch_size": batch, "precision": "float32"}
+    model = loading.build(registry.lookup(name, overrides=given), HU, HU)
+    model.compile()
+    model.enter(model.recipe.phases()[0])
+    images = tf.random.uniform((2, batch, side, side, 1), -1000, 1000)
+    seeds = tf.stack([tf.zeros(batch, tf.int32), tf.range(batch)], 1)
+    example = {"source": images[0], "target": images[1], "seed": seeds}
+    step = tf.function(model.train_step, autograph=False)
+    return Here(lambda: step(example), sum(int(tf.size(w)) for w in model.trainable_variables))
+
+
+def _torch(name: str, sizes: tuple[int, ...], layout: str) -> Callable[[], object]:
+    torch = measure.needed("torch")
+    from benchmarks import torch_steps
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    makers = {
+        "encoder_decoder": torch_steps.unet_step,
+        "pix2pix": torch_steps.pix2pix_step,
+        "cyclegan": torch_steps.cyclegan_step,
+    }
+    return makers[name](*sizes, getattr(torch, layout))

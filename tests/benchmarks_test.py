@@ -1,0 +1,65 @@
+"""What the tables of docs/benchmarks.md are made with."""
+
+import sys
+
+import pytest
+
+from benchmarks import __main__ as benchmarks
+from benchmarks import measure, operators
+
+
+def test_calls_are_made_in_turns_and_ratios_are_of_one_round(monkeypatch):
+    clock, made = [0.0], []
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+
+    def call(name, seconds):
+        def run():
+            made.append(name)
+            clock[0] += next(seconds)
+
+        return run
+
+    # The machine slows down: in each round the second takes twice as long as the first, or 3 times.
+    first, second = iter([1.0, 1.0, 10.0, 100.0]), iter([1.0, 2.0, 30.0, 200.0])
+    seconds = measure.in_turns({"a": call("a", first), "b": call("b", second)}, 3)
+    assert "".join(made) == "ab" + "ab" * 3  # the first pair says how many make a measurement
+    assert seconds == {"a": [1, 10, 100], "b": [2, 30, 200]}
+    assert measure.ratio(seconds, "b", "a") == "2.00 (2.00 to 3.00)"
+    assert measure.middle(seconds["b"]) == "30.0"
+    short = measure.in_turns({"a": call("a", iter([0.03] * 99))}, 1)["a"]
+    assert made[8:] == ["a"] * 5 and short[0] == pytest.approx(0.03)  # at least 0.1 s
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [(1234.4, "1230"), (9.996, "10.0"), (0.012345, "0.0123"), (0.0, "0"), (31.02, "31.0")],
+)
+def test_numbers_have_three_digits(value, text):
+    assert float(measure.three(value)) == pytest.approx(float(text), rel=1e-9)
+
+
+def test_a_peer_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "astra", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    text = operators.beams(True, 1)
+    assert "ASTRA (astra is not installed); deepinv (torch is not installed)." in text
+    rows = [line for line in text.splitlines() if line.startswith("| 24²")]
+    assert len(rows) == 2 and all(float(row.split("|")[3]) > 0 for row in rows)
+
+
+def test_a_process_says_its_own_memory_and_its_failure(tmp_path):
+    ran = measure.process(["-c", "data = b'x' * (60 << 20)"], tmp_path)
+    assert 60 < ran.mib < 150 and ran.seconds >= 0.01
+    with pytest.raises(RuntimeError, match="no such thing"):
+        measure.process(["-c", "raise SystemExit('no such thing')"], tmp_path)
+
+
+def test_the_page_is_written_and_says_what_it_was_made_on(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    assert benchmarks.main(["--quick", "--only=startup", f"--output={page}"]) == 0
+    text = page.read_text()
+    for said in ("cores", "keras", "load average", "figures say nothing", "`zoo list`"):
+        assert said in text
+    with pytest.raises(SystemExit) as stopped:
+        benchmarks.main(["--only=speed"])
+    assert stopped.value.code == 2 and "Received: speed" in capsys.readouterr().err

@@ -1,0 +1,109 @@
+"""`predict` on Apache Beam, by the runner that works in this process."""
+
+import functools
+import json
+
+import nibabel
+import numpy as np
+import pytest
+
+from stand_in import Model, translate
+from zoo import command_line
+from zoo.imaging.files import find
+from zoo.inference import on_beam
+
+RUNNER = ["--runner=DirectRunner"]
+
+
+class Counting(Model):
+    """Counts its batches, those of all models of this process together."""
+
+    seen: list = []
+
+    def translate(self, images, batch_size=1):
+        self.seen.append(1)
+        return super().translate(images, batch_size)
+
+
+def contents(folder):
+    """The pixels of all files in a folder, by their names."""
+    found = {}
+    for volume in find(folder).volumes:
+        for index in range(volume.length):
+            found[volume.name, index] = volume.read(index)
+    return found
+
+
+def entries(manifest):
+    """What became of each volume, of all files of a manifest, without what the moment decides."""
+    found = {}
+    for path in manifest.parent.glob(f"{manifest.name}*"):
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            if "ended" in entry and entry["ended"] != "files":
+                assert entry["ended"] not in found
+                found[entry["ended"]] = entry | {"outputs": set(entry["outputs"])}
+    return found
+
+
+def test_the_runner_does_what_predict_does_and_goes_on(tmp_path, mixed):
+    np.save(mixed / "poisoned.npy", np.full((2, 5, 4), np.nan))
+    (mixed / "broken.nii").write_bytes(b"nothing")
+    expected = translate(
+        Model(plus=5), mixed, tmp_path / "whole", manifest=tmp_path / "whole.jsonl"
+    )
+    Counting.seen.clear()
+    run = functools.partial(
+        on_beam.translate,
+        Counting(plus=5),
+        functools.partial(Counting, plus=5),
+        mixed,
+        tmp_path / "out",
+        RUNNER,
+        manifest=tmp_path / "beam.jsonl",
+    )
+    report = run()
+    assert (report.done, report.series, report.slices) == (
+        (expected.done, expected.series, expected.slices)
+    )
+    names = {problem.path.name for problem in report.skipped}
+    assert names == {"poisoned.npy", "broken.nii"} == {p.path.name for p in expected.skipped}
+    whole, out = contents(tmp_path / "whole"), contents(tmp_path / "out")
+    assert whole.keys() == out.keys()
+    for key, pixels in whole.items():
+        np.testing.assert_array_equal(pixels, out[key])
+    assert entries(tmp_path / "beam.jsonl") == entries(tmp_path / "whole.jsonl")
+    # Again: nothing is repeated, what failed is named again, and what is lost is made again.
+    seen = len(Counting.seen)
+    assert seen > 0
+    (tmp_path / "out/brain.nii.gz").unlink()
+    again = run()
+    slices = nibabel.load(mixed / "brain.nii.gz").shape[2]
+    assert len(Counting.seen) - seen == slices
+    assert (again.done, again.before) == (expected.done, expected.done)
+    assert {problem.path.name for problem in again.skipped} == names
+
+
+def test_a_file_that_is_there_is_not_replaced(tmp_path, mixed):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/grey.png").touch()
+    with pytest.raises(FileExistsError):
+        on_beam.translate(
+            Model(), Model, mixed, tmp_path / "out", RUNNER, manifest=tmp_path / "beam.jsonl"
+        )
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name != "grey.png"]
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (["--runner=DirectRunner", "--workers=2"], "the runner says how many"),
+        (["--runner=FlinkRunner"], "needs a --manifest"),
+        (["--runner=DirectRunner", "--deidentify"], "a share of a run"),
+        (["--runner=DirectRunner", "--input=dicomweb://x/studies/1"], "expected folders on disk"),
+    ],
+)
+def test_the_command_line_refuses(tmp_path, capsys, flags, said):
+    given = ["--model=srcnn_mri_x2", f"--input={tmp_path}", f"--output={tmp_path / 'out'}"]
+    assert command_line.main(["zoo", "predict", *given, *flags]) == 2
+    assert said in capsys.readouterr().err
