@@ -95,6 +95,21 @@ _HEADS = {
     "checkpoint_every": 100,
 }
 
+# A U-Net of the quick image: a few minutes on two cores.
+_AFTER = {
+    "steps": 1500,
+    "batch_size": 4,
+    "crop": 128,
+    "base_filters": 24,
+    "levels": 4,
+    "norm": "none",
+    "loss": "l2",
+    "learning_rate": 1e-3,
+    "rate_schedule": "cosine",
+    "image_every": 500,
+    "checkpoint_every": 500,
+}
+
 # Name: model, data set, and what differs from the model's small preset.
 RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "automap_mri": ("automap", "mri_recon/varied", {"steps": 4000}),
@@ -151,6 +166,14 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "ldct/varied",
         {"steps": 12000, "precision": "bfloat16"} | _DENOISER,
     ),
+    # Stands beside learned_primal_dual_ct_recon, and is not shipped.
+    "encoder_decoder_ct_recon": ("encoder_decoder", "ct_recon/phantom_fbp", _AFTER),
+    # Stands beside varnet_mri_recon, and is not shipped.
+    "encoder_decoder_mri_recon": (
+        "encoder_decoder",
+        "mri_recon/phantom_128_filled",
+        _AFTER | {"crop": 0},
+    ),
     "encoder_decoder_t1_t2": ("encoder_decoder", "mri_contrast/heads", _HEADS | {"steps": 1400}),
     "pix2pix_ldct": (
         "pix2pix",
@@ -171,6 +194,11 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "image_every": 1000,
             "checkpoint_every": 500,
         },
+    ),
+    "learned_primal_dual_ct_recon": (
+        "learned_primal_dual",
+        "ct_recon/phantom",
+        {"steps": 5000, "iterations": 8, "filters": 16, "batch_size": 2, "image_every": 1000},
     ),
     "srcnn_mri_x2": (
         "srcnn",
@@ -243,6 +271,11 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "image_every": 500,
             "checkpoint_every": 500,
         },
+    ),
+    "varnet_mri_recon": (
+        "varnet",
+        "mri_recon/phantom_128",
+        {"steps": 4000, "cascades": 6, "image_every": 1000},
     ),
     "pggan_mammo": ("pggan", "mammo/phantom", {"steps": 3000, "images": 48000, "ema": 0.99}),
 }

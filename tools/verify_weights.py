@@ -7,7 +7,8 @@ The figures of a model are in its entry of registry.yaml (`metrics`). Its card i
 picture in docs/pictures and its row of docs/pretrained.md are written from them and nothing else.
 What judges denoising and super-resolution are the real scans of `tools/scans.py`, which are fetched
 into the folder `verify`; the methods beside the models are those of maintained packages. BM3D takes
-minutes, so what it and its like made of an image is kept there too.
+minutes, so what it and its like made of an image is kept there too. The U-Nets that stand beside
+networks of sinograms and k-space are trained where they are not there, which takes minutes as well.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from tools.judges.reconstruction import kspace
 from tools.judges.result import Result
 from tools.judges.super_resolution import super_resolution
 from tools.judges.unpaired import unpaired
+from tools.judges.unrolled import unrolled
 from zoo import registry
 from zoo.translator import Translator
 
@@ -38,6 +40,13 @@ JUDGES: dict[str, Callable[[Translator], Result]] = {
     "dcgan_lung_nodule": partial(generation, dataset="lung_nodule/phantom"),
     "encoder_decoder_ldct": low_dose,
     "encoder_decoder_t1_t2": partial(contrasts, dataset="mri_contrast/heads"),
+    "learned_primal_dual_ct_recon": partial(
+        unrolled,
+        dataset="ct_recon/phantom",
+        quick="filtered back-projection",
+        lam=160.0,
+        over_tv=1.7,
+    ),
     "pggan_mammo": partial(generation, dataset="mammo/phantom"),
     "pix2pix_ldct": partial(low_dose, texture=True),
     "srcnn_mri_x2": super_resolution,
@@ -46,6 +55,13 @@ JUDGES: dict[str, Callable[[Translator], Result]] = {
     "srresnet_mri_x2": super_resolution,
     "srresnet_mri_x4": super_resolution,
     "unit_t1_t2": partial(unpaired, dataset="mri_contrast/mni152_128", share=0.5, matched=True),
+    "varnet_mri_recon": partial(
+        unrolled,
+        dataset="mri_recon/phantom_128",
+        quick="zero filling",
+        lam=40.0,
+        over_tv=1.5,
+    ),
 }
 
 

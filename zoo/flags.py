@@ -158,7 +158,8 @@ _TABLE = {
               "of dip: discrepancy, holdout or variance says when it stops"),
         _Flag("iterations", "N", "reconstruct", "of a method that iterates, at most"),
         _Flag("photons", "PHOTONS", "reconstruct", "of a ray before the object: the noise of CT"),
-        _Flag("sigma", "SIGMA", "reconstruct", "or the noise's standard deviation"),
+        _Flag("sigma", "SIGMA", "reconstruct",
+              "or the noise's standard deviation; data: as the data set knows it"),
     ],
     "How to serve": [
         _Flag("host", "ADDRESS", "serve dicom-node",

@@ -8,6 +8,7 @@ import pytest
 from source_harness import check_repeatable, check_simulated
 from zoo.domain import Domain
 from zoo.physics import fourier
+from zoo_datasets.cases import Case
 from zoo_datasets.mri_recon import phantom
 from zoo_datasets.mri_recon.mri_recon_dataset_builder import Builder
 
@@ -78,3 +79,16 @@ def test_builder(tmp_path):
     assert np.abs(kspace).max() < 0.9 * source.window[1]
     assert len({(lines != 0).any((1, 2)).tobytes() for lines in kspace}) == 1  # one acquisition
     assert Builder.BUILDER_CONFIGS[0].name == "mni152"
+
+
+def test_zero_filled_images_are_those_of_the_same_kspace():
+    config = next(c for c in Builder.BUILDER_CONFIGS if c.filled)
+    same = next(c for c in Builder.BUILDER_CONFIGS if c.images == config.name)
+    assert (same.protocol, same.patients, same.seed) == (
+        config.protocol, config.patients, config.seed)  # fmt: skip
+    case = Case(key="a", patient="a", facts={"number": 0})
+    for one, other in zip(config.read(case, config), same.read(case, same), strict=True):
+        np.testing.assert_array_equal(one[1]["target"], other[1]["target"])
+        expected = np.abs(fourier.from_kspace(fourier.from_channels(other[1]["source"])))
+        np.testing.assert_allclose(one[1]["source"][..., 0], expected, atol=1e-6)
+        assert one[1]["source"].dtype == np.float32

@@ -119,3 +119,19 @@ def test_bad_input(change):
     arguments = {"hu": water(16, 10.0), "spacing_mm": 10.0, "dose": 0.25, "views": 16} | change
     with pytest.raises(ValueError, match="Received"):
         simulate_low_dose(**arguments)
+
+
+def test_the_noise_of_a_sinogram_is_told_from_itself():
+    axis = np.linspace(-1, 1, 80)
+    clean = 6 * np.sqrt(np.maximum(1 - axis**2 / 0.8, 0)) * np.linspace(0.7, 1, 6)[:, None]
+    clean = clean.astype(np.float32)
+    photons, electronic = noise.tube_current(clean, 2e4), 7.0
+    draws = np.stack(
+        [noise.low_dose_sinogram(clean, photons, electronic, seed) for seed in range(400)]
+    )
+    found = np.mean([noise.deviation(draw, 2e4, electronic) for draw in draws[:20]], 0)
+    inner = np.abs(axis) < 0.8  # at an edge the smoothed sinogram is too low
+    np.testing.assert_allclose(found[:, inner], draws.std(0)[:, inner], rtol=0.2)
+    assert abs(np.mean(found / draws.std(0)) - 1) < 0.03
+    with pytest.raises(ValueError, match="Received"):
+        noise.deviation(clean, -1.0, 0.0)

@@ -12,6 +12,7 @@ from zoo import command_line
 from zoo.physics import mri, radon, tomography
 from zoo.reconstruction import measured
 from zoo.reconstruction.record import Record
+from zoo_datasets.mri_recon.mri_recon_dataset_builder import Builder
 
 
 def disc(size):
@@ -40,6 +41,19 @@ def test_a_data_set(dataset, quick, data_dir, tmp_path, capsys):
     # Results are not replaced unasked.
     assert run(*base, f"--output={tmp_path / 'tv'}", "--method=fbp") == 2
     assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dataset", ["ct_recon", "mri_recon"])
+def test_a_data_set_knows_its_noise(dataset, data_dir, tmp_path, capsys):
+    base = [f"--dataset={dataset}/phantom_tiny", f"--data_dir={data_dir}", "--limit=1"]
+    flags = ["--lam=sure", "--sigma=data", "--iterations=100", f"--output={tmp_path}"]
+    assert run(*base, *flags) in (0, 1)
+    (found,) = json.loads((tmp_path / "records.json").read_text())["images"]
+    assert found["why"].startswith("sure") and found["psnr"] > 25
+    if dataset == "mri_recon":  # whose `varied` has another noise in each
+        config = Builder(config="varied", data_dir=tmp_path)
+        with pytest.raises(ValueError, match="sigma: expected a number: .*varied.*Received: data"):
+            measured.noise_of(config, np.zeros(3))
 
 
 GEOMETRY = {"size": 24, "spacing_mm": 8.0}
@@ -215,6 +229,7 @@ def test_bad_files_are_refused(tmp_path):
         (("--output=x", "--input=a.npy", "--method=tw"), "method: expected fbp"),
         (("--output=x", "--input=a.npy", "--method=fbp", "--lam=3"), "fbp takes none of --lam"),
         (("--output=x", "--input=a.npy", "--method=pnp", "--stop=holdout"), "none of --stop"),
+        (("--output=x", "--input=a.npy", "--sigma=data"), "sigma: expected a number, or data with"),
         (("--output=x", "--input=a.npy", "--photons=many"), "photons: expected a number"),
         (("--output=x", "--input=a.npy", "--model=unit"), "--model"),
     ],

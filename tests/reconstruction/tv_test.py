@@ -161,14 +161,19 @@ def test_what_is_held_out_of_a_beam_are_whole_views():
     assert (held.numpy()[views] > 0).all()
 
 
-def test_noise_that_is_not_as_stated_is_told():
+@pytest.mark.parametrize("rule", ["discrepancy", "sure"])
+def test_noise_that_is_not_as_stated_is_told(rule):
     """More values than pixels, and an error a hundred times the noise that is stated."""
     beam = tomography.ParallelBeam(8, 8.0, 24)
     y = beam.forward(0.02 * heads(8)).numpy()
     y = y + np.random.default_rng(0).normal(0, 0.1, y.shape)
     options = {"tolerance": 1e-2, "iterations": 40}
-    _, record = zoo.reconstruct(y, beam, lam="discrepancy", sigma=1e-3, **options)
+    _, record = zoo.reconstruct(y, beam, lam=rule, sigma=1e-3, **options)
     assert any("is it as stated?" in note for note in record.notes)
+    if rule == "discrepancy":  # the strongest prior of those that leave about as little
+        least = min(total for _, total in record.tried)
+        enough = [lam for lam, total in record.tried if total <= 1.1 * least]
+        assert record.lam == pytest.approx(max(enough))
 
 
 @functools.cache

@@ -33,8 +33,9 @@ def reconstruct() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     records: list[dict[str, Any]] = []
     failed: list[str] = []
-    for name, measured, operator, unit, target, window in _measurements():
+    for name, measured, operator, unit, target, window, sigma in _measurements():
         # The image, and what it is worth where the truth is known.
+        options |= sigma
         place = _free(folder / f"{name}.npy")
         try:
             with contained("reconstruction"):
@@ -88,8 +89,10 @@ def _method() -> tuple[Any, dict[str, Any]]:
         try:
             given[name] = float(given[name])
         except ValueError:
-            if name != "lam":
-                raise UsageError(f"{name}: expected a number. Received: {given[name]}") from None
+            of_data = name == "sigma" and given[name] == "data" and FLAGS.dataset
+            if name != "lam" and not of_data:
+                words = "a number, or data with --dataset" if name == "sigma" else "a number"
+                raise UsageError(f"{name}: expected {words}. Received: {given[name]}") from None
     if "seed" in taken:
         given["seed"] = FLAGS.seed or 0
     # A model is loaded once for all images.
@@ -99,7 +102,7 @@ def _method() -> tuple[Any, dict[str, Any]]:
 
 
 def _measurements():
-    """Name, measurement, operator, unit, and where they are known the target and its window."""
+    """Name, measurement, operator, unit, where they are known target and window, own options."""
     from zoo.reconstruction import measured
 
     if FLAGS.input:
@@ -107,7 +110,7 @@ def _measurements():
         values, operator = measured.of_file(path)
         for number, one in enumerate(values[: FLAGS.limit]):
             name = path.stem if len(values) == 1 else f"{path.stem}_{number:04d}"
-            yield name, one, operator, "HU", None, None
+            yield name, one, operator, "HU", None, None, {}
         return
     from zoo.data import batches, facts, prepare
     from zoo.recipe import Recipe
@@ -118,7 +121,8 @@ def _measurements():
     examples = batches.eval_dataset(builder, FLAGS.split, FLAGS.limit)
     for number, (example, one, operator) in enumerate(measured.of_examples(builder, examples)):
         name, target = f"{FLAGS.split}_{number:04d}", example["target"][..., 0]
-        yield name, one, operator, domain.unit, target, domain.window
+        sigma = {"sigma": measured.noise_of(builder, one)} if FLAGS.sigma == "data" else {}
+        yield name, one, operator, domain.unit, target, domain.window, sigma
 
 
 def _bar(name: str, method: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ To first order p_noisy has mean p and variance 1/n + (sigma_e / n)^2, n = I0 exp
 """
 
 import numpy as np
+from scipy import ndimage
 
 from zoo.physics import radon
 
@@ -16,6 +17,7 @@ PHOTONS = 1.0e5
 ELECTRONIC = 10.0  # standard deviation of the electronic noise, in photons
 AIR = -1000.0
 _PADDING = -1500.0  # HU below this were never measured
+_SMOOTH = 2.0  # detectors
 _REFERENCE = 5.0  # line integral of about 26 cm of water
 
 
@@ -135,6 +137,25 @@ def simulate_low_dose(
     noise *= 1000.0 / radon.MU_WATER
     noise = noise[:, top : top + height, left : left + width].reshape(hu.shape)
     return np.where(hu < _PADDING, hu, hu + noise)
+
+
+def deviation(sinogram: np.ndarray, photons: float, electronic: float) -> np.ndarray:
+    """Standard deviation of the noise of each ray of a noisy sinogram, from itself; its shape.
+
+    Args:
+        sinogram: `[..., views, detectors]`, of `low_dose_sinogram` under the photons of
+            `tube_current`. What its noise-free line integrals are is taken from it smoothed along
+            the detectors, or few counts would be thought certain.
+        photons: of `tube_current`.
+        electronic: sigma_e in photons.
+
+    Raises:
+        ValueError: as `low_dose_sinogram`.
+    """
+    _check_scan(photons, electronic)
+    smooth = ndimage.gaussian_filter1d(np.asarray(sinogram, np.float32), _SMOOTH, axis=-1)
+    n = np.maximum(tube_current(smooth, photons) * np.exp(-smooth), _floor(electronic))
+    return np.sqrt(1 / n + (electronic / n) ** 2)
 
 
 def noise2inverse(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -117,6 +117,26 @@ def of_examples(builder: Any, examples: Iterator[dict]) -> Iterator[tuple[dict, 
         yield example, kspace, before
 
 
+def noise_of(builder: Any, measured: np.ndarray) -> float | np.ndarray:
+    """The `sigma` of a measurement of a data set whose config knows it.
+
+    Args:
+        builder: of the data set; its config's `deviation` is asked.
+        measured: as of `of_examples`.
+
+    Raises:
+        ValueError: for a data set that does not know.
+    """
+    deviation = getattr(builder.builder_config, "deviation", None)
+    found = deviation(measured) if deviation else None
+    if found is None:
+        raise ValueError(
+            f"sigma: expected a number: {builder.info.full_name} does not know its noise. "
+            "Received: data"
+        )
+    return found
+
+
 def in_unit(image: np.ndarray, unit: str = "HU") -> np.ndarray:
     """Attenuation in HU, or as LoDoPaB-CT has it; of complex signal the magnitude."""
     if np.iscomplexobj(image):

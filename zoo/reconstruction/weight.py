@@ -11,7 +11,9 @@
 
 div is the divergence of A x as a function of y, by the answer to one random change of y (Ramani et
 al., IEEE Trans. Image Process. 17, 2008). The first two need to know the noise, and take errors of
-the model of the measurement for structure; "holdout" is taken where no rule is named.
+the model of the measurement for structure; notes of the record tell where what is left is not what
+the noise makes. Where no weight leaves as little as that, "discrepancy" takes the largest one that
+leaves about the least. "holdout" is taken where no rule is named.
 """
 
 import math
@@ -30,6 +32,12 @@ _SOLVES = 8  # at most, until the weight is found
 _NEAR = 0.1  # two weights, as logarithms
 _LEFT_OUT = 0.1  # of what is measured
 _VIEWS = 30  # fewer have none to spare
+_LEFT = 1.1  # times the least misfit, where none is as small as the noise's
+_OFF = 0.1  # of the misfit that noise makes, from which on the noise is doubted
+_DOUBT = (
+    "the misfit is {total:.3g} times that of such noise: is it as stated? errors of the model of "
+    "the measurement, as of large pixels, count as structure too; holdout needs to know neither"
+)
 _CHANGE = 0.1  # of y for `sure`, in standard deviations of the noise
 
 
@@ -176,9 +184,13 @@ class Search:
     def _solve(self, problem: Any, lam: float, start: Any, tolerance: float) -> Any:
         return problem.solve(lam, start, max(self.tolerance, tolerance), self.iterations)
 
-    def _discrepancy(self, start: Any) -> tuple[float, Any]:
+    def _expected(self) -> float:
+        """What noise makes of the sum of w |A x - y|^2 of the true image."""
         parts = 2 if self.operator.dtype.is_complex else 1
-        expected = parts * float(np.count_nonzero(self.weights))
+        return parts * float(np.count_nonzero(self.weights))
+
+    def _discrepancy(self, start: Any) -> tuple[float, Any]:
+        expected = self._expected()
         look = self._with_divergence(start)
         known: dict[float, float] = {}
 
@@ -201,9 +213,13 @@ class Search:
             low, high = sorted((at, other))
             middle = min(max(middle, low + 0.1 * (high - low)), high - 0.1 * (high - low))
             at, other = middle, other if excess(middle) * known[at] > 0 else at
-        if not passed:
-            self.record.notes.append("no weight gives the misfit of such noise: is it as stated?")
         found = min(known, key=lambda key: abs(known[key]))
+        if not passed:
+            self.record.notes.append(_DOUBT.format(total=known[found] / expected + 1))
+        if not passed and known[found] > 0:
+            # What no image explains is left at the least weights, and counts as noise.
+            enough = _LEFT * (known[found] + expected)
+            found = max(key for key in known if known[key] + expected <= enough)
         value = known[found] + expected
         self.record.why = (
             f"discrepancy: misfit and what the image took of the noise {value:.6g}, "
@@ -226,12 +242,19 @@ class Search:
     def _sure(self, start: Any) -> tuple[float, Any]:
         look = self._with_divergence(start)
 
+        totals: dict[float, float] = {}
+
         def score(lam: float, _: Any) -> tuple[float, Any]:
             misfit, divergence, state = look(lam)
+            totals[misfit + 2 * divergence] = misfit + divergence
             return misfit + 2 * divergence, state
 
         lam, value, start = self._least(score, start)
         self.record.why = f"sure: least estimate, {value:.6g}"
+        # There misfit and divergence are what noise makes, give or take four deviations.
+        expected = self._expected()
+        if abs(totals[value] - expected) > _OFF * expected + 4 * math.sqrt(2 * expected):
+            self.record.notes.append(_DOUBT.format(total=totals[value] / expected))
         return lam, start
 
     def _with_divergence(self, start: Any) -> Callable[[float], tuple[float, float, Any]]:

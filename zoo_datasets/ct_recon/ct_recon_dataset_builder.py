@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo.physics import radon
+from zoo.physics import noise, radon
 from zoo_datasets import features
 from zoo_datasets.cases import SourceConfig
 from zoo_datasets.ct_recon import lodopab, phantom
@@ -37,6 +37,10 @@ class _Form:
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Simulated(_Form, SimulatedConfig[phantom.Protocol]):
     """Simulated patients."""
+
+    def deviation(self, sinogram: np.ndarray) -> np.ndarray:
+        """Standard deviation of the noise of a sinogram `[views, detectors]`, of each ray."""
+        return noise.deviation(sinogram, self.protocol.photons, self.protocol.electronic)
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)

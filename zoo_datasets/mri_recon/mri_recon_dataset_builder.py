@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from zoo.physics import fourier
 from zoo_datasets import features
 from zoo_datasets.cases import Case, Examples, SourceConfig
 from zoo_datasets.mri_recon import fastmri, mni152, phantom, varied
@@ -22,6 +23,8 @@ def simulated(case: Case, config: "Simulated") -> Examples:
         same["spacing"] = (config.protocol.spacing,) * 2
     slices = config.patient(config.protocol, config.seed, case.facts["number"])
     for i, (contrast, source, target) in enumerate(slices):
+        if config.filled:
+            source = fourier.zero_filled(source)
         yield case.example(
             f"{case.key}-{i}", source=source, target=target, contrast=contrast, **same
         )
@@ -33,12 +36,20 @@ class Simulated(SimulatedConfig[phantom.Protocol]):
 
     Attributes:
         patient: (protocol, seed, number) to contrast, source and target of a patient's slices.
+        filled: whether the source is the image that zero filling gives.
+        images: for a config whose sources are k-space, the one that has them as images.
     """
 
     read: Callable[[Case, Any], Examples] = simulated
     patient: Callable[[phantom.Protocol, int, int], list[tuple[str, np.ndarray, np.ndarray]]] = (
         phantom.patient
     )
+    filled: bool = False
+    images: str = ""
+
+    def deviation(self, kspace: np.ndarray) -> float | None:
+        """Standard deviation of the noise in the real part of k-space; None where it varies."""
+        return None if self.patient is varied.patient else self.protocol.noise
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -106,6 +117,15 @@ class Builder(SimulatedBuilder):
             protocol=phantom.Protocol(size=128, acceleration=4, centre=0.08),
             patients=(120, 10, 20),
             seed=2,
+            images="phantom_128_filled",
+        ),
+        Simulated(
+            name="phantom_128_filled",
+            description="The heads of `phantom_128`; the source is the image by zero filling.",
+            protocol=phantom.Protocol(size=128, acceleration=4, centre=0.08),
+            patients=(120, 10, 20),
+            seed=2,
+            filled=True,
         ),
         Simulated(
             name="phantom_tiny",
@@ -173,7 +193,12 @@ class Builder(SimulatedBuilder):
             protocol, others = config.protocol, {}
             n, coils, mm, plane = protocol.size, 1, (protocol.spacing,) * 2, "axial"
             spacing = config.patient is not phantom.patient  # else the metadata tell it
-            facts = {"acceleration": protocol.operator.acceleration, "noise": protocol.noise}
+            facts: dict[str, Any] = {
+                "acceleration": protocol.operator.acceleration,
+                "noise": protocol.noise,
+            }
+            if config.images:
+                facts["images"] = f"{self.name}/{config.images}"
         else:
             others, spacing = {"scale": np.float32}, True
             n, coils, mm, plane = config.size, config.coils, None, None
@@ -185,9 +210,10 @@ class Builder(SimulatedBuilder):
             (side, side, 2 * coils), np.float32, "MR", "k-space", window, None, None
         )
         image = features.Image((side, side, 1), np.float32, "MR", "signal", (0.0, 1.0), mm, plane)
+        filled = isinstance(config, Simulated) and config.filled
         return features.info(
             self,
-            {"source": kspace, "target": image},
+            {"source": image if filled else kspace, "target": image},
             others | {"contrast": tfds.features.Text()},
             spacing=spacing,
             metadata=facts,
