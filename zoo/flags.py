@@ -135,6 +135,8 @@ _TABLE = {
               "put lesions into the inputs: how many are lost or invented, and detected"),
         _Flag("report", "DIR", "evaluate predict",
               "alarms: alarms.json, alarms.html and images for TensorBoard (docs/trust.md)"),
+        _Flag("explain", "ROW,COLUMN[,RADIUS]", "predict",
+              "where a region of a single image's output comes from: NAME_explained.png and .json"),
         _Flag("strict", "", "evaluate predict", "exit with 3, all written, at an alarm"),
         _Flag("calibration", "FILE", "evaluate predict export serve",
               "that calibrate wrote (default: the run's own)"),

@@ -72,6 +72,9 @@ def predict() -> int:
     watched = bool(FLAGS.report or FLAGS.strict)
     if watched and (shared or FLAGS.bids):
         raise UsageError("report, strict: expected neither a share of a run nor --bids beside it.")
+    region = _region()
+    if region and (shared or FLAGS.bids or FLAGS.deidentify):
+        raise UsageError("explain: expected one image, and no share of a run. Received: more")
     if FLAGS.calibration and not (FLAGS.uncertainty or watched):
         raise UsageError(
             "calibration: expected --uncertainty beside it, or --report or --strict. Received: none"
@@ -185,6 +188,8 @@ def _translated(source: str, output: str, entries: "list[Entry]") -> "tuple[Repo
             half_widths.add(widths, given, made, report, **options)
             about = f"Half-widths, as {half_widths.FOLDER}: {widths.calibration.words}."
             print(printable(about))
+        if FLAGS.explain:
+            _explain(model, report)
         if web.is_address(output):
             web.store(report.outputs, output)
     return report, watch
@@ -209,6 +214,27 @@ def _say(report: "Report", output: str) -> None:
             f"{_number(len(report.warnings), 'warning')}{elsewhere}"
         )
     )
+
+
+def _region() -> tuple[int, ...] | None:
+    """Row, column and radius of --explain."""
+    if not FLAGS.explain:
+        return None
+    parts = FLAGS.explain.split(",")
+    if len(parts) not in (2, 3) or not all(part.isdecimal() for part in parts):
+        raise UsageError(
+            "explain: expected ROW,COLUMN or ROW,COLUMN,RADIUS in pixels. "
+            f"Received: {FLAGS.explain}"
+        )
+    return tuple(map(int, parts))
+
+
+def _explain(model: Any, report: "Report") -> None:
+    """Where a region of the only image's output comes from, beside the output."""
+    from zoo.inference import explained
+
+    found, place = explained.write(model, report, _region() or ())
+    print(printable(f"Explained: {found.words(model.target.unit)}. Wrote {place}"))
 
 
 def _watch(model: Any, entry: "Entry") -> "Watch":
