@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from zoo import figures, guards
 from zoo.trust import alarms
+from zoo.trust.explain import Region
 from zoo.trust.limits import Limits, Usual
 
 CONTRAST = 250.0  # HU of lesions that are painted or erased
@@ -36,15 +37,17 @@ class Fault(NamedTuple):
     silent: frozenset[str]
 
 
-def _disc(output: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A lesion in soft tissue, off the edges."""
-    smooth = ndimage.gaussian_filter(output[..., 0], 2.0)
+def place(image: np.ndarray, rng: np.random.Generator) -> Region:
+    """Where a lesion goes in an image `[H, W, 1]`: in soft tissue, off the edges."""
+    smooth = ndimage.gaussian_filter(image[..., 0], 2.0)
     inside = ndimage.binary_erosion(abs(smooth - 50) < 200, iterations=int(RADIUS) + 1)
     if not inside.any():
         inside = ndimage.binary_erosion(smooth > -500, iterations=int(RADIUS) + 1)
-    row, column = rng.choice(np.argwhere(inside))
-    rows, columns = np.ogrid[: output.shape[0], : output.shape[1]]
-    away = np.hypot(rows - row, columns - column)
+    return Region(*map(int, rng.choice(np.argwhere(inside))), int(RADIUS))
+
+
+def _disc(output: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    away = place(output, rng).away(output.shape)
     return CONTRAST * np.clip(RADIUS + 0.5 - away, 0, 1)[..., None]
 
 

@@ -1,6 +1,6 @@
 """Whether intervals keep their promise, and lesions stay: the tables of `docs/trust.md`.
 
-    python -m tools.trust [--patients=80] [--only=coverage|lesions|alarms] [--write]
+    python -m tools.trust [--patients=80] [--only=NAME] [--write]
         [--models=NAME,NAME]
 
 Shipped models translate simulated patients that nothing was trained on. Of these some calibrate and
@@ -26,7 +26,7 @@ from zoo import figures, guards
 from zoo.atomic import write_atomic
 from zoo.evaluation import lesions
 from zoo.evaluation.translation import body
-from zoo.trust import calibrate
+from zoo.trust import calibrate, explain
 from zoo.trust.conformal import FACTORS, Misses
 from zoo.trust.spread import Spread
 from zoo_datasets.phantoms import ct_scan
@@ -39,6 +39,7 @@ NAIVE = 1.645  # would hold 90 % of a normal distribution's values
 PROTOCOL = ct_scan.Protocol(size=64, views=64, photons=1.2e4, electronic=5.0, slices=2)
 OTHER = dataclasses.replace(PROTOCOL, dose=1 / 12)
 FINER = ct_scan.Protocol(size=128, views=192, photons=1.2e4, electronic=5.0, slices=2)
+ONLY = ("coverage", "lesions", "alarms", "explained")
 MODELS = ("encoder_decoder_ldct", "pix2pix_ldct")
 
 
@@ -223,6 +224,20 @@ def alarm_table(count: int, write: bool) -> str:
     return "\n".join(lines)
 
 
+def explained(write: bool) -> str:
+    """What is told of a disc that was painted into an input of the first model; and its picture."""
+    model = zoo.load(MODELS[0])
+    image = next(patients(1, FINER, seed=90))["source"].copy()
+    # In soft tissue, off the edges.
+    region = battery.place(image, np.random.default_rng(0))
+    image[region.inside(image.shape[:2])] += battery.CONTRAST
+    found = explain.explain(model, image, region)
+    if write:
+        shown = explain.picture(image, found, model.source, model.target)
+        figures.save_png(PAGE.parent / "pictures" / "explained.png", shown)
+    return found.words("HU")
+
+
 def put(page: str, name: str, text: str) -> str:
     """The page with a text between its two comments of that name."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
@@ -235,18 +250,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--patients", type=int, default=80)
     parser.add_argument("--models", default=",".join(MODELS), help="of the first, runs too")
-    parser.add_argument("--only", choices=["coverage", "lesions", "alarms"], help="one table")
+    parser.add_argument("--only", choices=ONLY, help="one of them")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/trust.md")
     given = parser.parse_args(arguments)
     makers = {
         "coverage": lambda: table(given.patients, given.models.split(",")),
         "lesions": lambda: lesion_table(given.patients // 4),
         "alarms": lambda: alarm_table(given.patients // 2, given.write),
+        "explained": lambda: explained(given.write),
     }
     for name in [given.only] if given.only else makers:
         text = makers[name]()
         print(text)
-        if given.write:
+        if given.write and name != "explained":
             page = put(PAGE.read_text(encoding="utf-8"), name, text)
             write_atomic(PAGE, page.encode())
     return 0

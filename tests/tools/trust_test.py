@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tools import trust
+from tools import battery, trust
 from zoo.trust.conformal import Misses
 from zoo.trust.spread import Spread
 
@@ -43,3 +43,16 @@ def test_the_promise_is_kept_for_simulated_patients():
     found = trust.coverage(own, other, 30)
     assert found.kept >= 0.9 and own.correlation > 0.2
     assert found.naive > 2 * trust.ALPHA  # what a spread by itself would have missed
+
+
+@pytest.mark.slow
+def test_planted_faults_raise_alarms_and_honest_outputs_none():
+    """Of `encoder_decoder_ldct`: 95 % of the faults, and at most 5 % of patients without any."""
+    model = zoo.load("encoder_decoder_ldct")
+    examples = list(trust.patients(60, trust.FINER, seed=91))
+    limits, pairs = battery.calibrated(model, examples)
+    honest = battery.raised(model, limits, pairs)
+    by_patient = [one | other for one, other in zip(honest[::2], honest[1::2], strict=True)]
+    assert battery.share(by_patient) <= 0.05
+    for name, fault in battery.FAULTS.items():
+        assert battery.share(battery.raised(model, limits, pairs, fault)) >= 0.95, name
