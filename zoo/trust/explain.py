@@ -116,8 +116,8 @@ def explain(model: Any, image: np.ndarray, region: Region, seed: int = 0) -> Exp
         )
     # The two outputs, and the region in them.
     scale = model.scale
-    larger = Region(*(scale * number + (scale - 1) // 2 for number in region[:2]),
-                    scale * region.radius)  # fmt: skip
+    row, column = (scale * number + (scale - 1) // 2 for number in region[:2])
+    larger = Region(row, column, scale * region.radius)
     filled = np.stack([fill(image[..., c], region) for c in range(image.shape[-1])], -1)
     output, without = (_made(model, tf.constant(each[None])).numpy() for each in (image, filled))
     # What moves the region's mean.
