@@ -78,6 +78,28 @@ def test_finer_images_say_their_resolution(dataset, tmp_path):
     assert "2 times" in json.loads(path.read_text())["Resolution"]
 
 
+def test_what_is_wrong_with_an_image_is_no_other_ones(dataset, tmp_path):
+    anat = dataset / "sub-01" / "anat"
+    (anat / "sub-01_T1w.json").write_text("[1]")
+    (anat / "sub-01_run-2_T1w.nii.gz").symlink_to("nowhere")
+    report = bids.translate(ADDING, dataset, tmp_path / "out", "T1w", progress=False)
+    assert [(each.path.name, each.reason) for each in report.skipped] == [
+        ("sub-01_T1w.nii.gz", "sub-01_T1w.json: expected a JSON object. Received: [1]"),
+        ("sub-01_run-2_T1w.nii.gz", "a link to a file that is not there"),
+    ]
+    made = "sub-02/ses-a/anat/sub-02_ses-a_run-1_desc-adding7_T1w"
+    described = {"dataset_description.json", "README"}
+    assert names(tmp_path / "out") == {f"{made}.nii.gz", f"{made}.json"} | described
+
+
+def test_two_images_of_one_name_are_refused_before_any_is_made(dataset, tmp_path):
+    path = dataset / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
+    shutil.copy(path, path.with_name("sub-01_desc-preproc_T1w.nii.gz"))
+    with pytest.raises(ValueError, match="differ by more than desc-.*sub-01_desc-preproc_T1w"):
+        bids.translate(ADDING, dataset, tmp_path / "out", "T1w", overwrite=True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_no_such_dataset_is_refused(dataset, tmp_path):
     for suffixes in ("", "T1w:T2w:T1w", "../x", "T1w:a_b"):
         with pytest.raises(ValueError, match="bids: expected SUFFIX"):

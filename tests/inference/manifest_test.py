@@ -17,7 +17,7 @@ from dicom_files import series
 from stand_in import CT, Model, translate
 from zoo import command_line
 from zoo.imaging.files import find
-from zoo.inference.manifest import share
+from zoo.inference.manifest import share, total
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -89,6 +89,18 @@ def test_a_run_that_is_stopped_goes_on_and_repeats_nothing(tmp_path, mixed, afte
     idle = Counting(plus=5)
     assert translate(idle, mixed, tmp_path / "out", manifest=record).before == expected.done
     assert idle.seen == 0
+
+
+def test_the_parts_of_a_manifest_with_brackets_are_found(tmp_path, mixed):
+    record = tmp_path / "run [1].jsonl"
+    parts = [
+        translate(Counting(), mixed, tmp_path / "out", manifest=record, part=(number, 2))
+        for number in (1, 2)
+    ]
+    assert total(record, tmp_path / "out").done == sum(part.done for part in parts) > 1
+    again = Counting()
+    translate(again, mixed, tmp_path / "out", manifest=record)
+    assert again.seen == 0
 
 
 def test_what_failed_is_named_again_and_not_tried_until_it_changes(tmp_path, mixed):

@@ -310,6 +310,28 @@ def test_requests_of_one_shape_share_batches(model, slow):
         server.close()
 
 
+def test_a_damaged_image_is_no_fault_of_those_beside_it(model, slow):
+    server = Running(model, largest=4)
+    png = tf.io.encode_png(png16.Scale.of(CT).stored(images(16, 16, 1))).numpy()
+
+    async def both():
+        posts = []
+        for content in (png, png[: len(png) // 2], png):
+            told = {"b64": base64.b64encode(content).decode()}
+            body = json.dumps({"signature_name": "bytes", "instances": [told]})
+            posts.append(server.client.post(f"{MODEL}:predict", content=body))
+        return [response.status_code for response in await asyncio.gather(*posts)]
+
+    try:
+        waiting = asyncio.run_coroutine_threadsafe(both(), server.loop)
+        time.sleep(0.5)
+        slow.set()
+        assert waiting.result(60) == [200, 400, 200]
+        assert max(server.batches.sizes) > 1
+    finally:
+        server.close()
+
+
 def test_a_full_queue_refuses_and_a_stop_answers_what_is_waiting(model, slow):
     server = Running(model, largest=1, waiting=3)
     first = asyncio.run_coroutine_threadsafe(gathered(server, 8), server.loop)
@@ -330,6 +352,19 @@ def test_a_body_has_a_limit(model):
         response = server.post(f"{MODEL}:predict", b" " * 1001)
         assert response.status_code == 413
         assert "1000 bytes" in response.json()["error"]
+        # An upload in chunks, without end.
+        taken = 0
+
+        async def chunks():
+            nonlocal taken
+            yield b"--x\r\nContent-Disposition: form-data; name=files; filename=a\r\n\r\n"
+            while taken < 10**6:
+                taken += 500
+                yield b"." * 500
+
+        kind = {"content-type": "multipart/form-data; boundary=x"}
+        post = server.client.post("/translate", content=chunks(), headers=kind)
+        assert server.call(post).status_code == 413 and taken < 5000
     finally:
         server.close()
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from zoo import __version__
 from zoo.atomic import write_atomic, write_json
-from zoo.errors import contained
+from zoo.errors import short
+from zoo.imaging.volume import Problem
 from zoo.inference import predict
 from zoo.inference.report import Report
 
@@ -31,7 +32,8 @@ def translate(model: Any, input: Path, output: Path, suffixes: str, **options: A
         **options: of `predict.translate`.
 
     Raises:
-        ValueError: for another model, form of suffixes, or a folder without such images.
+        ValueError: for another model, form of suffixes, a folder without such images, and two
+            images that would have one name.
         FileExistsError: as `predict.translate`.
     """
     taken, _, made = suffixes.partition(":")
@@ -49,9 +51,16 @@ def translate(model: Any, input: Path, output: Path, suffixes: str, **options: A
         raise ValueError(
             f"input: expected a BIDS dataset with sub-…_{taken}.nii.gz. Received: {input}"
         )
-    whole = Report()
+    # Each to a name of its own.
+    places = {}
     for image in sorted(images):
-        place = output / _name(model, image.relative_to(input), taken, made)
+        places[image] = output / _name(model, image.relative_to(input), taken, made)
+    _check_names(places)
+    whole = Report()
+    for image, place in places.items():
+        if fault := _fault(image):
+            whole.skipped.append(Problem(image, fault))
+            continue
         report = predict.translate(model, image, place, **options)
         whole.add(report)
         if report.outputs:
@@ -71,6 +80,47 @@ def _name(model: Any, path: Path, taken: str, made: str) -> Path:
     return path.with_name("_".join([*entities, f"desc-{label}", made]) + end)
 
 
+def _check_names(places: dict[Path, Path]) -> None:
+    """A ValueError where two images would be one, or have one sidecar."""
+    taken: dict[Path, Path] = {}
+    for image, place in places.items():
+        other = taken.setdefault(_sidecar(place), image)
+        if other != image:
+            raise ValueError(
+                "input: expected images that differ by more than desc-, res- and .gz. "
+                f"Received: {other.name} and {image.name}"
+            )
+
+
+def _fault(image: Path) -> str:
+    """What keeps an image from being translated and described, "" where nothing does."""
+    if not image.exists():  # as in a DataLad dataset
+        return "a link to a file that is not there"
+    try:
+        _is_stripped(image)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _is_stripped(image: Path) -> bool:
+    """Whether its sidecar says that an image has no skull.
+
+    Raises:
+        ValueError: for a sidecar that is no JSON object.
+    """
+    path = _sidecar(image)
+    if not path.is_file():
+        return False
+    try:
+        told = json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise ValueError(f"{path.name}: expected JSON. Received: {error}") from error
+    if not isinstance(told, dict):
+        raise ValueError(f"{path.name}: expected a JSON object. Received: {short(told)}")
+    return bool(told.get("SkullStripped"))
+
+
 def _sidecar(path: Path) -> Path:
     end = next(end for end in _ENDS if path.name.endswith(end))
     return path.with_name(path.name.removesuffix(end) + ".json")
@@ -78,15 +128,11 @@ def _sidecar(path: Path) -> Path:
 
 def _of_image(model: Any, input: Path, image: Path, report: Report) -> dict[str, Any]:
     """What stands beside an image."""
-    stated = False
-    if _sidecar(image).is_file():
-        with contained(f"{_sidecar(image).name}: expected JSON. Received"):
-            stated = bool(json.loads(_sidecar(image).read_text("utf-8")).get("SkullStripped"))
     told = {
         "Description": f"Made by {model.name}, weights SHA-256 {model.weights_hash}",
         "Sources": [f"bids:raw:{image.relative_to(input).as_posix()}"],
         "SpatialReference": "orig",
-        "SkullStripped": stated,
+        "SkullStripped": _is_stripped(image),
     }
     if model.scale > 1:
         told["Resolution"] = f"{model.scale} times as fine as the source, by the network"

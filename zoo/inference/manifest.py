@@ -13,6 +13,7 @@ files and holds nothing of their headers.
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import itertools
 import json
@@ -168,7 +169,7 @@ def _read(path: Path) -> tuple[dict[str, dict], dict[str, list[str]]]:
     """By volume what became of it, and of those that were only begun their outputs."""
     ended: dict[str, dict] = {}
     begun: dict[str, list[str]] = {}
-    for file in (path, *sorted(path.parent.glob(f"{path.name}.*-of-*"))):
+    for file in (path, *sorted(path.parent.glob(f"{glob.escape(path.name)}.*-of-*"))):
         for entry in _lines(file):
             if "begun" in entry:
                 begun[entry["begun"]] = entry["outputs"]

@@ -110,7 +110,7 @@ def fetch(text: str, folder: Path) -> int:
                 image.save_as(place / f"{index:05d}.dcm", enforce_file_format=True)
                 count += 1
     if not count:
-        raise OSError(f"input: expected images at {text}. Received: none")
+        raise OSError(f"input: expected images at {address.root}. Received: none")
     return count
 
 

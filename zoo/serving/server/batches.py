@@ -151,8 +151,12 @@ class Batches:
         try:
             answers = signature.answer(_joined([request.arrays for request in batch]))
         except Exception as error:
+            if len(batch) == 1:
+                loop.call_soon_threadsafe(_fail, batch[0].answer, error)
+                return
+            # One is at fault, such as by a damaged PNG: the others have their answers.
             for request in batch:
-                loop.call_soon_threadsafe(_fail, request.answer, error)
+                self._answer([request], loop)
             return
         start = 0
         for request in batch:

@@ -11,6 +11,7 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Message
 
 from zoo import registry
 from zoo.errors import reason
@@ -109,13 +110,20 @@ class Page:
             ValueError: for a form without files, and more bytes than are allowed.
         """
         size, number = 0, 0
-        async with request.form(max_files=FILES) as form:
+
+        async def receive() -> Message:
+            # What comes in chunks has told no length before.
+            nonlocal size
+            message = await request.receive()
+            size += len(message.get("body", b""))
+            if size > self.body:
+                raise TooLarge(f"expected files up to {self.body} bytes")
+            return message
+
+        async with Request(request.scope, receive).form(max_files=FILES) as form:
             for number, upload in enumerate(form.getlist("files"), 1):
                 if not isinstance(upload, UploadFile):
                     raise ValueError("files: expected files. Received: a text")
-                size += upload.size or 0
-                if size > self.body:
-                    raise TooLarge(f"expected files up to {self.body} bytes")
                 path = folder / viewing.safe_name(upload.filename or "", number)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if path.exists():
