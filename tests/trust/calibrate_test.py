@@ -247,6 +247,21 @@ def test_half_widths_are_of_the_pseudonym_that_the_output_has(model, narrow, tmp
         assert widths.SeriesInstanceUID != output.SeriesInstanceUID
 
 
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "FrameOfReferenceUID"])
+def test_a_header_without_what_a_map_needs_is_named(model, narrow, tmp_path, keyword):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    path = dicom_files.single(folder)
+    header = pydicom.dcmread(path)
+    header[keyword].value = ""
+    header.save_as(path)
+    report = translate(model, tmp_path / "in", tmp_path / "out", progress=False)
+    half_widths.add(narrow, tmp_path / "in", tmp_path / "out", report, progress=False)
+    (problem,) = report.skipped
+    assert problem.reason == f"half-width: expected {keyword}. Received: none"
+    assert len(report.outputs) == 1
+
+
 def test_half_widths_are_of_the_input_alone(model, narrow, tmp_path):
     """Outputs that lie in the input's folder are no inputs."""
     (tmp_path / "in").mkdir()

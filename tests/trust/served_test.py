@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import harness
+from zoo import command_line
 from zoo.averaging import View
 from zoo.serving.export import export
 from zoo.trust import served
@@ -76,7 +77,10 @@ def test_the_signature_gives_what_the_model_does(spread, fields, tmp_path, monke
     assert "| at least 0.9 |" in card
 
 
-def test_what_no_graph_can_give_is_refused(tmp_path):
+def test_what_no_graph_can_give_is_refused(tmp_path, capsys):
+    words = ["--model=encoder_decoder_ldct", "--format=onnx", f"--output={tmp_path}"]
+    assert command_line.main(["zoo", "export", *words, "--calibration=mine.json"]) == 2
+    assert "calibration: expected --format=saved_model" in capsys.readouterr().err
     model = harness.build("encoder_decoder", FIELDS)
     specs = {"images": tf.TensorSpec([None, None, None, 1])}
     with pytest.raises(ValueError, match="by quantiles or views in an export. Received: dropout"):

@@ -162,13 +162,13 @@ def _translated(source: str, output: str, entries: "list[Entry]") -> "tuple[Repo
     # from and to folders, which stand for DICOMweb's addresses
     with tempfile.TemporaryDirectory(prefix="zoo-") as scratch:
         given, made = Path(source).expanduser(), Path(output).expanduser()
+        if web.is_address(output):
+            web.Address.parse(output, "output")  # before any work is done
+            made = Path(scratch) / "made"
         if web.is_address(source):
             given = Path(scratch) / "given"
             given.mkdir()
             web.fetch(source, given)
-        if web.is_address(output):
-            web.Address.parse(output, "output")  # before any work is done
-            made = Path(scratch) / "made"
         options = {
             # one for outputs and half-widths
             "deidentify": FLAGS.deidentify and Deidentifier(),
@@ -321,6 +321,11 @@ def export() -> int:
 
     # Other formats compute in float32.
     saved_model = FLAGS.format == formats.SAVED_MODEL
+    if FLAGS.calibration and not saved_model:
+        wanted = f"calibration: expected --format={formats.SAVED_MODEL}"
+        raise UsageError(f"{wanted}. Received: --format={FLAGS.format}")
+    if entry.uncertainty and not saved_model:
+        print(f"note: without uncertainty, which {FLAGS.format} does not hold.", file=sys.stderr)
     if not saved_model and FLAGS.precision == "auto":
         recipe = dataclasses.replace(entry.recipe, precision="float32")
         entry = dataclasses.replace(entry, recipe=recipe)

@@ -101,8 +101,9 @@ def _source(
     for keyword in _KNOWN:
         if keyword not in header:
             setattr(header, keyword, "")
-    if not header.get("FrameOfReferenceUID"):
-        raise ValueError("expected FrameOfReferenceUID. Received: none")
+    for keyword in ("StudyInstanceUID", "FrameOfReferenceUID"):
+        if not header.get(keyword):
+            raise ValueError(f"half-width: expected {keyword}. Received: none")
     if deidentify is not None:
         deidentify(header)
     return header
