@@ -72,6 +72,7 @@ def test_card_record_and_registry_agree(name):
             assert f"| {key} | {cards.as_text(value)} |" in card
     for field in ("job", "use", "data", "limits", "picture", "memorisation"):
         assert cards.PROSE[name][field] in card, field
+    assert f"## Alarms\n\n{cards.alarms(entry)}\n" in card
     assert cards.PROSE[name].get("chosen", "Nothing was chosen by them.") in card
     for linked in re.findall(r"\]\((?!https://)([^)]+)\)", card):
         assert (WEIGHTS / linked).exists(), linked

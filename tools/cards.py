@@ -10,8 +10,9 @@ import yaml
 
 from tools import pretrained
 from tools.judges.result import Result
-from zoo import figures
+from zoo import figures, registry
 from zoo.atomic import write_atomic
+from zoo.trust.limits import Limits
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "pictures"
@@ -85,6 +86,10 @@ means over patients with their 95 % bootstrap interval over patients.
 ## Range it was made for
 
 {ranges or "Not restricted by a guard."}
+## Alarms
+
+{alarms(entry)}
+
 ## Memorisation
 
 {prose["memorisation"]}
@@ -94,6 +99,19 @@ means over patients with their 95 % bootstrap interval over patients.
 ![losses]({name}.curves.png)
 """
     write_atomic(pretrained.WEIGHTS / f"{name}.md", text.encode())
+
+
+def alarms(entry: dict[str, Any]) -> str:
+    """What a card says of the limits of `predict --report`."""
+    if "alarms" in entry:
+        limits = Limits.from_dict(entry["alarms"])
+        return f"{limits.markdown(entry['target']['unit'])}\n\n`zoo predict --report` raises them."
+    if registry.index()["models"][entry["model"]]["data"] == "single":
+        return "Not applicable; it makes images from noise."
+    return (
+        "Not calibrated: `zoo predict --report` measures without limits, which `zoo calibrate "
+        "--spread=none` finds on your own patients."
+    )
 
 
 def write_table(entries: dict[str, dict[str, Any]]) -> None:
