@@ -39,7 +39,7 @@ def offline(monkeypatch):
 
 
 def test_every_architecture_has_weights():
-    without = {"learned_primal_dual", "varnet"}
+    without = {"learned_primal_dual"}
     assert {entry["model"] for entry in ENTRIES.values()} == set(zoo.names()) - without
 
 

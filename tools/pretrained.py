@@ -275,7 +275,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "varnet_mri_recon": (
         "varnet",
         "mri_recon/phantom_128",
-        {"steps": 4000, "cascades": 6, "image_every": 1000},
+        {"steps": 1600, "cascades": 6, "image_every": 800},
     ),
     "pggan_mammo": ("pggan", "mammo/phantom", {"steps": 3000, "images": 48000, "ema": 0.99}),
 }
