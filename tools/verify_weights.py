@@ -46,6 +46,8 @@ JUDGES: dict[str, Callable[[Translator], Result]] = {
         quick="filtered back-projection",
         lam=160.0,
         over_tv=1.7,
+        unet="encoder_decoder_ct_recon",
+        over_unet=1.0,
     ),
     "pggan_mammo": partial(generation, dataset="mammo/phantom"),
     "pix2pix_ldct": partial(low_dose, texture=True),
@@ -61,6 +63,8 @@ JUDGES: dict[str, Callable[[Translator], Result]] = {
         quick="zero filling",
         lam=40.0,
         over_tv=1.5,
+        unet="encoder_decoder_mri_recon",
+        over_unet=1.5,
     ),
 }
 
