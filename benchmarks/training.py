@@ -33,7 +33,7 @@ HU = Domain(modality="CT", unit="HU", window=(-1000.0, 1000.0))
 AGAINST = {
     "encoder_decoder": ({"base_filters": 32, "levels": 4}, (4, 128, 32, 4)),
     "pix2pix": ({}, (1, 256, 64, 8)),
-    "cyclegan": ({"base_filters": 32, "crop": 128}, (1, 128, 32, 9)),
+    "cyclegan": ({"base_filters": 32, "discriminator_filters": 32, "crop": 128}, (1, 128, 32, 9)),
 }
 QUICK = {
     "encoder_decoder": ({"base_filters": 2, "levels": 2}, (1, 16, 2, 2)),
