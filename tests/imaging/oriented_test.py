@@ -156,5 +156,5 @@ def test_planes_of_domains():
     assert Domain.from_dict(Domain(plane="coronal").to_dict()).plane == "coronal"
     for name, entry in registry.index()["pretrained"].items():
         expected = "axial" if entry["source"]["modality"] in ("CT", "MR") else None
-        expected = None if entry["source"]["unit"] == "k-space" else expected
-        assert Domain.from_dict(entry["source"]).plane == expected, name
+        source = Domain.from_dict(entry["source"])
+        assert source.plane == (None if source.measured else expected), name
