@@ -59,6 +59,13 @@ def lookup(name: str, preset: str = "paper", weights: str = "best") -> registry.
         raise UsageError(str(error)) from error
 
 
+def batch_size(engine: str) -> int:
+    """--batch_size, else what suits the engine that `engines.use` named."""
+    from zoo.inference import engines
+
+    return FLAGS.batch_size or (1 if engine == "Keras" else engines.BATCH)
+
+
 def workdir(model: str, dataset: str) -> Path:
     return path("workdir") or Path("runs") / f"{model}-{dataset.replace('/', '-')}"
 

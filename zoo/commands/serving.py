@@ -55,7 +55,7 @@ def dicom_node() -> int:
         found = asked.built(entry)
         engine = engines.use(found, FLAGS.engine, tell)
         widths = HalfWidth(found, calibration.of(entry, found)) if name in uncertain else None
-        return found, widths, FLAGS.batch_size or (1 if engine == "Keras" else engines.BATCH)
+        return found, widths, asked.batch_size(engine)
 
     for rule in known.rules:
         model(rule.model)

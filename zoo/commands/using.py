@@ -140,7 +140,7 @@ def _on_beam(source: str, output: str, entries: "list[Entry]") -> "Report":
             manifest=(asked.path("manifest") or Path(scratch) / "manifest.jsonl").absolute(),
             part=asked.part(),
             overwrite=FLAGS.overwrite,
-            batch_size=FLAGS.batch_size or (1 if engine == "Keras" else engines.BATCH),
+            batch_size=asked.batch_size(engine),
         )
 
 
@@ -173,7 +173,7 @@ def _translated(source: str, output: str, entries: "list[Entry]") -> "tuple[Repo
             # one for outputs and half-widths
             "deidentify": FLAGS.deidentify and Deidentifier(),
             "overwrite": FLAGS.overwrite,
-            "batch_size": FLAGS.batch_size or (1 if engine == "Keras" else engines.BATCH),
+            "batch_size": asked.batch_size(engine),
         }
         if FLAGS.bids:
             report = bids.translate(model, given, made, FLAGS.bids, **options)
