@@ -7,6 +7,7 @@ import types
 import numpy as np
 
 from zoo.domain import Domain
+from zoo.imaging.files import find
 from zoo.inference import predict
 
 CT = Domain(modality="CT", unit="HU", window=(-1000, 1000))
@@ -27,6 +28,15 @@ def translated(model, source, target, **options):
 def stacked(volume):
     """All slices of a volume, the last axis along them."""
     return np.stack([volume.read(i) for i in range(volume.length)], axis=-1)
+
+
+def contents(folder):
+    """The pixels of all files in a folder, by their names."""
+    found = {}
+    for volume in find(folder).volumes:
+        for index in range(volume.length):
+            found[volume.name, index] = volume.read(index)
+    return found
 
 
 def with_peak(function):

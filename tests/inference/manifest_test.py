@@ -14,21 +14,12 @@ import pydicom
 import pytest
 
 from dicom_files import series
-from stand_in import CT, Model, translate
+from stand_in import CT, Model, contents, translate
 from zoo import command_line
 from zoo.imaging.files import find
 from zoo.inference.manifest import share, total
 
 ROOT = Path(__file__).parent.parent.parent
-
-
-def contents(folder):
-    """The pixels of all files in a folder, by their names."""
-    found = {}
-    for volume in find(folder).volumes:
-        for index in range(volume.length):
-            found[volume.name, index] = volume.read(index)
-    return found
 
 
 def equal(one, two):

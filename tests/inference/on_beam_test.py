@@ -7,9 +7,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from stand_in import Model, translate
+from stand_in import Model, contents, translate
 from zoo import command_line
-from zoo.imaging.files import find
 from zoo.inference import on_beam
 
 RUNNER = ["--runner=DirectRunner"]
@@ -23,15 +22,6 @@ class Counting(Model):
     def translate(self, images, batch_size=1):
         self.seen.append(1)
         return super().translate(images, batch_size)
-
-
-def contents(folder):
-    """The pixels of all files in a folder, by their names."""
-    found = {}
-    for volume in find(folder).volumes:
-        for index in range(volume.length):
-            found[volume.name, index] = volume.read(index)
-    return found
 
 
 def entries(manifest):
