@@ -27,7 +27,12 @@ WEIGHTS = ROOT / "zoo" / "weights"
 ENTRIES = {k: v for k, v in registry.index()["pretrained"].items() if v["owner"] == "zoo"}
 HU = (-1024.0, 1500.0)
 # What fails a check that came after it was shipped, and in how many points: its card says so.
-FALL_SHORT = {"encoder_decoder_ldct": 2, "learned_primal_dual_ct_recon": 1, "pggan_mammo": 3}
+FALL_SHORT = {
+    "encoder_decoder_ldct": 2,
+    "encoder_decoder_t1_t2_flair": 1,
+    "learned_primal_dual_ct_recon": 1,
+    "pggan_mammo": 3,
+}
 
 
 @pytest.fixture
@@ -115,7 +120,8 @@ def test_loads_without_a_network(name, offline, monkeypatch, tmp_path):
         sides = (side or 64 for side in model.network.input_shape[1:])
         images = model.translate(np.zeros([1, *sides], "float32"))
     else:
-        images = model.translate(np.full([40, 36], model.source.window[0], "float32"))
+        shape = [1, 40, 36, model.source.channels]
+        images = model.translate(np.full(shape, model.source.window[0], "float32"))
     assert np.isfinite(images).all()
     assert not (tmp_path / "nothing").exists()
 
@@ -173,8 +179,11 @@ def test_automap_beats_the_inverse_fft():
         )
 
 
-def test_contrasts_of_a_head_at_any_gain():
-    name = "encoder_decoder_t1_t2"
+# Simulated FLAIR is nearly T1 with another histogram: there the error has little to say.
+@pytest.mark.parametrize(
+    "name, share", [("encoder_decoder_t1_t2", 0.7), ("encoder_decoder_t1_t2_flair", 2.0)]
+)
+def test_contrasts_of_a_head_at_any_gain(name, share):
     protocol = contrasts.protocol_of(ENTRIES[name]["dataset"])
     images = mr_scan.patient(dataclasses.replace(protocol, slices=1), 901, 0)
     ((_, source, target),) = heads.scaled(images, protocol)
@@ -183,6 +192,6 @@ def test_contrasts_of_a_head_at_any_gain():
     matched = match_histograms(source[..., 0], target)[inside]
     for output in outputs:
         error = np.abs(output - target[inside]).mean()
-        assert error < 0.7 * np.abs(matched - target[inside]).mean()
+        assert error < share * np.abs(matched - target[inside]).mean()
         assert np.corrcoef(output, target[inside])[0, 1] > 0.7
     assert np.abs(outputs[0] - outputs[1]).mean() < 0.1 * heads.LEVEL

@@ -156,6 +156,8 @@ def as_text(value: Any) -> str:
 
 
 def _range(value: Any) -> str:
+    if isinstance(value, dict):  # of one of several inputs
+        return ", ".join(f"{key} {_range(own)}" for key, own in value.items())
     return f"{value[0]:g} to {value[1]:g}" if isinstance(value, list) else f"{value}"
 
 

@@ -175,6 +175,11 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         _AFTER | {"crop": 0},
     ),
     "encoder_decoder_t1_t2": ("encoder_decoder", "mri_contrast/heads", _HEADS | {"steps": 1400}),
+    "encoder_decoder_t1_t2_flair": (
+        "encoder_decoder",
+        "mri_contrast/heads_t1_t2_flair",
+        _HEADS | {"steps": 1400},
+    ),
     "pix2pix_ldct": (
         "pix2pix",
         "ldct/varied",
