@@ -67,6 +67,7 @@ def test_help_is_short_and_leads_with_examples(capsys):
         (["list", "--task=denoise"], "Did you mean denoising"),
         (["list", "--modality=ct"], "There are: CT, DX"),
         (["evaluate", "--model=pix2pix_ldct", "--split=tset"], "validation or test"),
+        (["export", "--model=srcnn_mri_x2", "--output=a", "--int8_loss=1"], "expected --int8="),
         (["describe"], "needs a name"),
         (["describe", "pix2pix", "--dataset=ldct"], "Received: pix2pix and ldct"),
         (

@@ -1,5 +1,6 @@
 """Models in Hugging Face's layout: published to a folder, loaded from it and from the cache."""
 
+import errno
 import json
 import os
 import shutil
@@ -117,6 +118,21 @@ def test_other_weights_are_refused(published, tmp_path):
         file.write(b"x")
     with pytest.raises(ValueError, match="expected sha256"):
         zoo.load(folder)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "new", tmp_path / "empty"):
+        there = folder.exists()
+        with monkeypatch.context() as patched:
+            patched.setattr(hub, "write_atomic", full)  # behind the weights
+            command = ["zoo", "publish", "--model=srcnn_mri_x2", f"--to={folder}"]
+            assert command_line.main(command) == 1
+        assert folder.exists() == there and not (there and list(folder.iterdir()))
+        assert hub.exists(publish("srcnn_mri_x2", folder))
 
 
 def test_a_folder_that_holds_something_is_left_alone(published, capsys):

@@ -1,9 +1,11 @@
 """Files that appear under their name when they are whole, and scratch space on disk."""
 
 import contextlib
+import fcntl
 import json
 import math
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -13,23 +15,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+_PART = re.compile(r"\.[0-9a-f]{16}\.part")  # a file that is being written
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """A new empty file in the folder of `path` that takes its name if the block succeeds.
 
     Its own name cannot be guessed and is made anew, so that nothing is written through a link that
-    somebody put there; it is short, so that `path` may have a name as long as the system takes.
+    somebody put there; it is short, so that `path` may have a name as long as the system takes. It
+    is locked while the block runs: what is not, `sweep` takes for a killed process's.
 
     Raises:
         OSError: where the folder cannot be made or written, or the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    # the permissions that a plain open() gives, and an error where the name exists
+    descriptor, temporary = -1, path
     try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        while True:
+            temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+            # the permissions that a plain open() gives, and an error where the name exists
+            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            with contextlib.suppress(OSError):  # where nothing can be locked, nothing is swept
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if temporary.exists():
+                break
+            os.close(descriptor)  # swept before it was locked
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
@@ -37,7 +49,23 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
             error.filename = os.fspath(path)  # the name that means something to the user
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if descriptor >= 0:
+            temporary.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Removes files of `replacing` that killed processes left in a folder, half written."""
+    for path in folder.glob(".*.part"):
+        if not _PART.fullmatch(path.name):
+            continue
+        with contextlib.suppress(OSError):  # one that is being written, or gone by now
+            descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def write_atomic(path: str | os.PathLike, content: bytes) -> None:

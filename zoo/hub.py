@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from zoo import run
-from zoo.atomic import write_atomic
+from zoo.atomic import replacing, write_atomic
 from zoo.cache import file_sha256, weights_file
 from zoo.domain import Domain
 from zoo.errors import contained
@@ -158,11 +158,21 @@ def publish(
     if alarms is not None:
         config["alarms"] = dict(alarms)
     text = _front_matter(name, fields) + (_without_links(card) or _short_card(name, fields))
+    new = not output.exists()
     output.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(file, output / WEIGHTS)
-    write_atomic(output / CARD, text.encode())
-    # Last: a folder is a model by its config.json.
-    write_atomic(output / CONFIG, (json.dumps(config, indent=1) + "\n").encode())
+    try:
+        with replacing(output / WEIGHTS) as temporary:
+            shutil.copyfile(file, temporary)
+        write_atomic(output / CARD, text.encode())
+        # Last: a folder is a model by its config.json.
+        write_atomic(output / CONFIG, (json.dumps(config, indent=1) + "\n").encode())
+    except BaseException:
+        # As it was, so that it can be tried again.
+        for written in (WEIGHTS, CARD, CONFIG):
+            (output / written).unlink(missing_ok=True)
+        if new:
+            output.rmdir()
+        raise
     return output
 
 

@@ -16,7 +16,9 @@ import pytest
 from dicom_files import series
 from stand_in import CT, Model, contents, translate
 from zoo import command_line
+from zoo.cache import file_sha256
 from zoo.imaging.files import find
+from zoo.inference import manifest
 from zoo.inference.manifest import share, total
 
 ROOT = Path(__file__).parent.parent.parent
@@ -94,7 +96,7 @@ def test_the_parts_of_a_manifest_with_brackets_are_found(tmp_path, mixed):
     assert again.seen == 0
 
 
-def test_what_failed_is_named_again_and_not_tried_until_it_changes(tmp_path, mixed):
+def test_what_failed_is_named_again_and_not_tried_until_it_changes(tmp_path, mixed, monkeypatch):
     record, path = tmp_path / "manifest.jsonl", mixed / "array.npy"
     np.save(path, np.full((2, 5, 4), np.nan))
     first = translate(Counting(), mixed, tmp_path / "out", manifest=record)
@@ -106,9 +108,23 @@ def test_what_failed_is_named_again_and_not_tried_until_it_changes(tmp_path, mix
         == [p.path.name for p in second.skipped]
     )
     assert again.seen == 0
-    np.save(path, np.zeros((3, 5, 4)))
+    np.save(path, np.zeros((2, 5, 4)))  # of the same size
     third = translate(again, mixed, tmp_path / "out", manifest=record)
-    assert (third.skipped, again.seen, third.done) == ([], 3, first.done + 1)
+    assert (third.skipped, again.seen, third.done) == ([], 2, first.done + 1)
+    # So is an input whose output is there.
+    np.save(path, np.ones((2, 5, 4)))
+    fourth = translate(again, mixed, tmp_path / "out", manifest=record)
+    assert (fourth.before, again.seen, fourth.done) == (third.done - 1, 4, third.done)
+    np.testing.assert_array_equal(np.load(tmp_path / "out/array.npy"), np.load(path))
+    # Each file is hashed once.
+    calls = []
+    monkeypatch.setattr(
+        manifest, "file_sha256", lambda path: calls.append(path) or file_sha256(path)
+    )
+    fifth = translate(again, mixed, tmp_path / "out", manifest=record)
+    assert fifth.before == fifth.done
+    read = [call for call in calls if call.is_relative_to(mixed)]
+    assert len(read) == len(set(read)) == len([p for p in mixed.rglob("*") if p.is_file()])
 
 
 def test_an_output_that_was_lost_or_changed_is_made_again(tmp_path, mixed):
@@ -116,10 +132,12 @@ def test_an_output_that_was_lost_or_changed_is_made_again(tmp_path, mixed):
     translate(Model(plus=5), mixed, out, manifest=record)
     before = contents(out)
     (out / "grey.png").unlink()
+    (out / "ct/.0123456789abcdef.part").touch()  # as a killed run leaves it
     np.save(out / "array.npy", np.zeros((2, 5, 4)))
     again = Counting(plus=5)
     translate(again, mixed, out, manifest=record)
     equal(before, contents(out))
+    assert not list(out.rglob("*.part"))
     assert again.seen == 3  # one of the PNG, two of the array
 
 
@@ -153,6 +171,10 @@ def test_a_manifest_of_another_run_is_refused(tmp_path, mixed):
     (tmp_path / "notes.txt").write_text("dear diary\n")
     with pytest.raises(ValueError, match="expected a manifest of predict. Received: another file"):
         translate(Model(), mixed, tmp_path / "more", manifest=tmp_path / "notes.txt")
+    old = tmp_path / "old.jsonl"
+    old.write_text(record.read_text().replace('"format": 2, ', ""))
+    with pytest.raises(ValueError, match="old.jsonl: expected a manifest that knows.*of format 1"):
+        translate(Model(), mixed, tmp_path / "more", manifest=old)
     with pytest.raises(ValueError, match="deidentify: expected one whole run"):
         translate(Model(), mixed, tmp_path / "more", manifest=record, deidentify=True)
     with pytest.raises(ValueError, match="input: expected a folder"):

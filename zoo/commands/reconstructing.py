@@ -21,7 +21,7 @@ def reconstruct() -> int:
     method, options = _method()
     import numpy as np
 
-    from zoo.atomic import replacing, write_json
+    from zoo.atomic import replacing, sweep, write_json
     from zoo.errors import contained
     from zoo.reconstruction.measured import in_unit
     from zoo.reconstruction.reconstruct import reconstruct as solve
@@ -31,6 +31,7 @@ def reconstruct() -> int:
     if (folder / "records.json").exists() and not FLAGS.overwrite:
         raise UsageError(f"output: {folder} has results; --overwrite replaces them.")
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
     records: list[dict[str, Any]] = []
     failed: list[str] = []
     for name, measured, operator, unit, target, window, sigma in _measurements():

@@ -317,6 +317,8 @@ def export() -> int:
     (output,) = asked.need("output")
     entry = asked.trained()
     allowed = _percent("int8_loss")
+    if FLAGS["int8_loss"].present and not FLAGS.int8:
+        raise UsageError("int8_loss: expected --int8=IMAGES beside it. Received: none")
     from zoo.serving import export, formats, int8
 
     # Other formats compute in float32.

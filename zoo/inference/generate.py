@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import PIL.Image
 
-from zoo.atomic import replacing, write_json
+from zoo.atomic import replacing, sweep, write_json
 from zoo.imaging import raster
 from zoo.inference.outputs import precision
 from zoo.inference.slices import require_finite
@@ -67,6 +67,7 @@ def generate(
     if format == "png" and domain.channels != 1:
         raise ValueError(f"format: png takes one channel, use npy. Received: {domain.channels}")
     check_writable(output)
+    sweep(output)
     sidecar.unlink(missing_ok=True)  # it would describe the images that are replaced
     # The images, some at once, each into its file.
     of_class = {"label": label} if label else {}

@@ -3,11 +3,11 @@
 Each file is JSON lines. The first of the manifest says which model it is of; the others, in it and
 in FILE.K-of-N of each part, say which volume was begun, and what became of it:
 
-    {"model": "ldct", "weights": "1f…", …, "token": "9a…"}
+    {"format": 2, "model": "ldct", "weights": "1f…", …, "token": "9a…"}
     {"begun": "5c…", "outputs": ["ct/1.dcm"]}
     {"ended": "5c…", "outputs": {"ct/1.dcm": "07…"}, "done": 1, "series": 1, "slices": 1, …}
 
-Volumes are known by a hash of their files' names and sizes, outputs by their SHA-256. It names
+Volumes are known by the names and the SHA-256 of their files, outputs by their SHA-256. It names
 files and holds nothing of their headers.
 """
 
@@ -30,6 +30,7 @@ from zoo.inference.report import Report
 _COUNTS = ("done", "series", "slices")
 _PROBLEMS = ("skipped", "ignored", "warnings")
 FOUND = "files"  # stands for what was wrong before any volume was translated
+_FORMAT = 2  # 1 knew inputs by their sizes
 
 
 class Manifest:
@@ -90,10 +91,14 @@ class Manifest:
         return path in self._own
 
     def key(self, volume: Volume, base: Path) -> str:
-        """What a volume is named by: its files' places in a folder, and their sizes."""
-        files = sorted((*volume.paths, *volume.companions))
-        parts = [f"{os.path.relpath(file, base)}\0{file.stat().st_size}" for file in files]
-        return hashlib.sha256("\n".join([*parts, volume.name]).encode()).hexdigest()
+        """What a volume is known by: its files' places in a folder, and what they hold."""
+        digests = []
+        for file in _files(volume):
+            try:
+                digests.append(file_sha256(file))
+            except OSError:  # it will be said when it is read, and tried again when it can be
+                digests.append("unreadable")
+        return _hash([named(volume, base), *digests])
 
     def found(self, key: str) -> Report | None:
         """What became of a volume, if its outputs are there as they were written."""
@@ -130,6 +135,19 @@ class Manifest:
         os.fsync(self._file.fileno())
 
 
+def named(volume: Volume, base: Path) -> str:
+    """What tells a volume from the others of a folder: a hash of its files' places in it."""
+    return _hash([volume.name, *(os.path.relpath(file, base) for file in _files(volume))])
+
+
+def _files(volume: Volume) -> list[Path]:
+    return sorted((*volume.paths, *volume.companions))
+
+
+def _hash(parts: list[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
+
+
 def count(path: Path) -> int:
     """How many volumes have ended, as far as can be said now."""
     return len(_read(path)[0].keys() - {FOUND}) if path.exists() else 0
@@ -148,14 +166,20 @@ def _head(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         # Whole under its name at once: parts on other machines may be starting too.
-        new = path.with_name(f".{secrets.token_hex(8)}.part")
-        new.write_text(json.dumps(facts | {"token": secrets.token_hex(16)}) + "\n")
+        new = path.with_name(f".{secrets.token_hex(8)}.new")
+        head = {"format": _FORMAT} | facts | {"token": secrets.token_hex(16)}
+        new.write_text(json.dumps(head) + "\n")
         with contextlib.suppress(FileExistsError):
             os.link(new, path)
         new.unlink()
     head = next(_lines(path), {})
     if "token" not in head:
         raise ValueError(f"{path}: expected a manifest of predict. Received: another file")
+    if head.get("format") != _FORMAT:
+        raise ValueError(
+            f"{path}: expected a manifest that knows files by their SHA-256, as a new one does. "
+            f"Received: one of format {head.get('format', 1)}"
+        )
     for name, value in facts.items():
         if head.get(name) != value:
             raise ValueError(

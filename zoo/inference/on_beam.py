@@ -33,9 +33,9 @@ def made(entries: Sequence[Entry], tta: bool, engine: str) -> Any:
 
 
 class _Work(NamedTuple):
-    """A volume, by its key in the manifest: files that come meanwhile change no other's."""
+    """A volume, by its name among the others: files that come meanwhile change no other's."""
 
-    key: str
+    name: str
     voxels: int
 
 
@@ -48,7 +48,7 @@ class _Process:
         options = handler.options | {"own": secrets.token_hex(8), "overwrite": True}
         given = handler.model(), handler.input, handler.output
         self.plan: Plan = self._held.enter_context(plan(*given, **options))
-        self._numbers = {key: index for index, key in enumerate(self.plan.keys())}
+        self._numbers = {name: index for index, name in enumerate(self.plan.names())}
         # Names that an earlier volume takes, whether this process or another writes them.
         self._claimed: list[set[Path]] = []
         earlier: set[Path] = set()
@@ -60,16 +60,16 @@ class _Process:
         """How many files were written of a volume.
 
         Raises:
-            ValueError: where it has changed since the run was planned.
+            ValueError: where files of it came or went since the run was planned.
         """
-        index = self._numbers.get(work.key)
+        index = self._numbers.get(work.name)
         if index is None:
-            raise ValueError(f"input: expected the files that were there. Received: {work.key}")
+            raise ValueError(f"input: expected the files that were there. Received: {work.name}")
         return len(self.plan.translate(index, self._claimed[index]).outputs)
 
 
 class _Translate(ModelHandler[_Work, int, _Process]):
-    """RunInference's view of the model: it takes volumes by their key.
+    """RunInference's view of the model: it takes volumes by their names.
 
     Args:
         model: makes it, in each process.
@@ -130,9 +130,9 @@ def translate(
     options |= {"manifest": manifest, "part": part, "progress": False}
     with plan(model, input, output, **options) as planned:
         elements = []
-        for index, key in enumerate(planned.keys()):
+        for index, name in enumerate(planned.names()):
             if index in planned.mine:
-                elements.append((key, _Work(key, size(planned.volumes[index]))))
+                elements.append((name, _Work(name, size(planned.volumes[index]))))
     if not elements:
         return planned.report
     handler: Any = KeyedModelHandler(_Translate(make, input, output, options))

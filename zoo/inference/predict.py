@@ -17,11 +17,11 @@ from zoo.imaging.dicom.series import Series
 from zoo.imaging.geometry import Grid
 from zoo.imaging.volume import Problem, Volume
 from zoo.inference import checks, inputs, slices
-from zoo.inference.manifest import FOUND, Manifest, share
+from zoo.inference.manifest import FOUND, Manifest, named, share
 from zoo.inference.outputs import Writer, precision
 from zoo.inference.report import Report
 from zoo.inference.series import identity
-from zoo.inference.targets import check_paths, check_writable, targets
+from zoo.inference.targets import check_paths, check_writable, sweep, targets
 from zoo.trust.half_width import HalfWidth
 from zoo.trust.watch import Watch
 
@@ -160,11 +160,9 @@ class Plan:
     run: _Run | None = None
     record: Manifest | None = None
 
-    def keys(self) -> list[str]:
-        """What each volume is called in the manifest, where there is one."""
-        if self.record is None:
-            return []
-        return [self.record.key(volume, self.base) for volume in self.volumes]
+    def names(self) -> list[str]:
+        """What tells each volume from the others."""
+        return [named(volume, self.base) for volume in self.volumes]
 
     def translate(self, index: int, claimed: set[Path]) -> Report:
         """What becomes of a volume, or has become of it in an earlier run.
@@ -250,6 +248,7 @@ def plan(
             replaceable=lambda path: overwrite or (record is not None and record.owns(path)),
         )
         check_writable(root)
+        sweep((places[index] for index in mine), root)
         # one volume after the other, each within a boundary of its own
         firsts = [volume.parts[0] for volume in volumes]  # of several inputs
         total = sum(volumes[index].length for index in mine)

@@ -3,10 +3,11 @@
 import itertools
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from zoo import atomic
 from zoo.imaging import raster
 from zoo.imaging.dicom.series import Series
 from zoo.imaging.files import SUFFIXES, ending
@@ -166,6 +167,14 @@ def check_writable(folder: Path) -> None:
         pass
 
 
+def sweep(places: Iterable[list[Path]], root: Path) -> None:
+    """Removes what killed runs left half written beside outputs, but where a link leads out."""
+    inside = os.path.realpath(root)
+    for folder in {path.parent for paths in places for path in paths}:
+        if _within(folder, inside):
+            atomic.sweep(folder)
+
+
 def check_paths(paths: list[Path], root: Path, claimed: set[Path]) -> None:
     """Raises a ValueError where a name is taken, or a link leads out of the folder `root`."""
     for path in paths:
@@ -173,8 +182,12 @@ def check_paths(paths: list[Path], root: Path, claimed: set[Path]) -> None:
             raise ValueError(f"output: expected a name of its own. Received: {path.name} again")
     inside = os.path.realpath(root)
     for folder in {path.parent for path in paths}:
-        real = os.path.realpath(folder)
-        if os.path.commonpath([inside, real]) != inside:
+        if not _within(folder, inside):
             raise ValueError(
-                f"output: expected a folder within {root}. Received: {real}, by a link"
+                f"output: expected a folder within {root}. "
+                f"Received: {os.path.realpath(folder)}, by a link"
             )
+
+
+def _within(folder: Path, inside: str) -> bool:
+    return os.path.commonpath([inside, os.path.realpath(folder)]) == inside
