@@ -1,11 +1,13 @@
 """zoo.domain: what the numbers of an image mean."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from zoo import run
 from zoo.domain import Domain
 
 
@@ -64,6 +66,27 @@ def test_inputs_are_stored_and_read_again():
     # What has no inputs is stored as it always was.
     keys = ["modality", "unit", "window", "channels", "spacing", "plane"]
     assert list(Domain(unit="HU").to_dict()) == keys
+
+
+def test_how_an_image_was_made_is_stored_and_does_not_part_domains():
+    plain = Domain(modality="CT", unit="HU", window=(-1000, 1000))
+    quick = dataclasses.replace(plain, quick="hann")
+    assert quick == plain and Domain.from_dict(quick.to_dict()).quick == "hann"
+    assert "quick" not in plain.to_dict()
+
+
+def test_a_run_from_before_images_said_how_they_were_made_goes_on(tmp_path):
+    domain = Domain(modality="CT", unit="HU", window=(-1000, 1000))
+    old = {"model": "a", "recipe": {}, "source": domain.to_dict(), "target": domain.to_dict()}
+    (tmp_path / "run.json").write_text(json.dumps(old))
+    new = old | {"source": dataclasses.replace(domain, quick="hann").to_dict()}
+    assert run.begin(tmp_path, new, {}, "auto", True)["source"]["unit"] == "HU"
+    # But not one that says that they were made otherwise.
+    new = old | {"source": dataclasses.replace(domain, quick="ramp").to_dict()}
+    (tmp_path / "run.json").write_text(json.dumps(new))
+    new = old | {"source": dataclasses.replace(domain, quick="hann").to_dict()}
+    with pytest.raises(ValueError, match="holds another run"):
+        run.begin(tmp_path, new, {}, "auto", True)
 
 
 def test_the_input_that_is_like_the_target():

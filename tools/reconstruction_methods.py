@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import zoo
-from zoo import figures, metrics
+from tools import pretrained
+from zoo import figures, metrics, registry
 from zoo.atomic import replacing, write_atomic
 from zoo.physics import fourier, mri, noise, tomography
 from zoo.physics.operators import Operator
@@ -110,6 +111,11 @@ _DENOISER = {
     "plug and play": ("pnp", {"denoiser": "encoder_decoder_ldct", "lam": "holdout"}),
 }
 _ZEROS = {"zero filling": ("zero_filled", {})}
+# Runs that learned from the same patients as the models of measurements, and are not shipped.
+_UNET = {
+    kind: {"a U-Net after it": (f"encoder_decoder_{kind}_recon", {})} for kind in ("ct", "mri")
+}
+_PRIMAL_DUAL = {"`learned_primal_dual_ct_recon`": ("learned_primal_dual_ct_recon", {})}
 _VARNET = {"`varnet_mri_recon`": ("varnet_mri_recon", {})}
 _HU = ("HU", CT_WINDOW, _SOFT_TISSUE)
 _SIGNAL = ("signal", (0.0, 1.0), (0.0, 0.8))
@@ -117,7 +123,7 @@ KINDS = {
     "sparse": Kind(
         "few views: CT of 256 x 256 pixels from 64",
         functools.partial(ct, SPARSE, False),
-        _FBP | _TV | {"`learned_primal_dual_ct_recon`": ("learned_primal_dual_ct_recon", {})},
+        _FBP | _TV | _UNET["ct"] | _PRIMAL_DUAL,
         *_HU,
     ),
     "dose": Kind(
@@ -135,7 +141,7 @@ KINDS = {
     "mri": Kind(
         "few lines: MRI of 128 x 128 pixels from 32",
         functools.partial(mr, LINES),
-        _ZEROS | _TV | _VARNET,
+        _ZEROS | _TV | _UNET["mri"] | _VARNET,
         *_SIGNAL,
     ),
     "automap": Kind(
@@ -160,6 +166,8 @@ def made(key: str, label: str, number: int) -> dict[str, Any]:
         case = kind.case(number)
         if "sigma" in options:
             options = options | {"sigma": case.sigma}
+        if method in pretrained.RUNS and method not in registry.index()["pretrained"]:
+            method = str(pretrained.FOLDER / method)
         image, record = zoo.reconstruct(case.measured, case.operator, method, **options)
         values = measured.in_unit(image, kind.unit)
         pair = values[..., None], case.target[..., None]

@@ -33,6 +33,9 @@ class Domain:
             "axial", "coronal" or "sagittal". Files that state an affine are presented so. None
             where it was not known: then files are read as they are stored.
         name: of an input among several, such as "T1"; "" for what needs none.
+        quick: of an image that its measurement gives in one step, how: filtered back-projection by
+            the filter "ramp" or "hann", or "zero filling", on the measurement's own scale; "" of
+            any other image. Domains that differ in it alone are equal: the numbers mean the same.
         inputs: where each example has several images of one grid, the domain of each, in the order
             of the channels. The other attributes follow from them: modality and unit where all
             share one (else "OT" and "mixed"), a window around all windows, the sum of the channels.
@@ -50,6 +53,7 @@ class Domain:
     spacing: tuple[float, ...] | None = None
     plane: str | None = None
     name: str = ""
+    quick: str = dataclasses.field(default="", compare=False)
     inputs: tuple["Domain", ...] = ()
 
     def __post_init__(self):
@@ -64,7 +68,7 @@ class Domain:
         if self.plane is not None and self.plane not in HANGS:
             raise ValueError(f"plane: expected one of {', '.join(HANGS)}. Received: {self.plane}")
         object.__setattr__(self, "window", window)
-        for name in ("modality", "unit", "name"):
+        for name in ("modality", "unit", "name", "quick"):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name}: expected a text. Received: {getattr(self, name)}")
         if not isinstance(self.channels, int) or not 1 <= self.channels <= _MOST_CHANNELS:
@@ -194,15 +198,15 @@ class Domain:
         return self.scale(self.clip(images))
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-serialisable form that `from_dict` takes back; of a domain without name or inputs
-        it has none of the two.
+        """A JSON-serialisable form that `from_dict` takes back; without those of name, quick and
+        inputs that are empty.
         """
         found: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             found[field.name] = list(value) if isinstance(value, tuple) else value
         found["inputs"] = [each.to_dict() for each in self.inputs]
-        optional = ("name", "inputs")
+        optional = ("name", "quick", "inputs")
         return {key: value for key, value in found.items() if value or key not in optional}
 
     @classmethod

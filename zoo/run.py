@@ -317,7 +317,10 @@ def _changes(record: dict[str, Any], wanted: dict[str, Any], defaults: dict[str,
     """What differs between a run and the one that is asked for, as "field=old → new"."""
     before, after = dict(record), dict(wanted)
     for side in ("source", "target"):
-        before[side] = {"plane": None} | record[side]  # runs from before domains had one
+        # Runs from before domains had them.
+        before[side] = {"plane": None} | record[side]
+        if quick := after[side].get("quick"):
+            before[side] = {"quick": quick} | before[side]
     # The fields of the recipe stand on their own.
     old_recipe, new_recipe = before.pop("recipe"), after.pop("recipe")
     before |= {field: old_recipe.get(field, defaults.get(field)) for field in new_recipe}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tools import pretrained
 from tools import reconstruction_methods as methods
 from zoo.physics import radon
 from zoo.reconstruction.reconstruct import METHODS
@@ -27,10 +28,10 @@ def test_an_arc_is_a_third_less_of_the_views():
 
 
 def test_every_method_is_known_and_the_table_shows_its_means():
-    known = {"learned_primal_dual_ct_recon", "varnet_mri_recon", "automap_mri"}
+    known = {*pretrained.RUNS, "automap_mri"}
     for kind in methods.KINDS.values():
         named = {method for method, _ in kind.methods.values()}
-        assert named <= {*METHODS, *known, "encoder_decoder_ldct"}
+        assert named <= {*METHODS, *known}
     one = {"psnr": 30.04, "ssim": 0.9, "seconds": 2.0, "lam": 0.5, "rule": "holdout"}
     plain = one | {"psnr": 20.0, "lam": np.nan, "rule": ""}
     found = {"dose": {"a": [plain, plain], "b": [one, one | {"psnr": 31.0, "lam": 0.25}]}}

@@ -36,6 +36,9 @@ def data_facts(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> DataFacts:
         domains.append(domain.within(window) if window else domain)
     if recipe.target == "copy":
         domains = _of_copies(domains, recipe)
+    # Beside the domain, where data sets that were prepared without it have it too.
+    if metadata.get("quick"):
+        domains[0] = dataclasses.replace(domains[0], quick=metadata["quick"])
     return DataFacts(
         kind=metadata["kind"],
         keys=keys,

@@ -18,6 +18,7 @@ _KEEP = 7e7
 # The filtered sinogram is interpolated to this many samples a detector before back-projection.
 _OVERSAMPLING = 8
 MU_WATER = 0.0192  # 1/mm, water at about 70 keV, the mean energy of a 120 kV spectrum
+FILTERS = ("ramp", "hann")  # of filtered back-projection
 
 
 def hu_to_attenuation(hu: np.ndarray, mu_water: float = MU_WATER) -> np.ndarray:
@@ -265,8 +266,8 @@ def ramp(detectors: int, detector_mm: float, filter: str) -> tuple[np.ndarray, i
     Raises:
         ValueError: for an unknown filter.
     """
-    if filter not in ("ramp", "hann"):
-        raise ValueError(f"filter: expected ramp or hann. Received: {filter!r}")
+    if filter not in FILTERS:
+        raise ValueError(f"filter: expected {' or '.join(FILTERS)}. Received: {filter!r}")
     length = scipy.fft.next_fast_len(2 * detectors, real=True)
     length += length % 2
     n = np.minimum(np.arange(length), length - np.arange(length))

@@ -1,8 +1,9 @@
 """Images by a trained model of the zoo, from the measurement or from its quick image.
 
 A model of sinograms or k-space (`learned_primal_dual`, `varnet`, `automap`) is asked for the image.
-One of images gets the operator's quick one: filtered back-projection or zero filling. Either can be
-held to the measurement afterwards: of the model's image m,
+One of images gets the operator's quick one, filtered back-projection or zero filling, made as those
+that it learned from where its `source.quick` says how (`zoo.domain.Domain`). Either can be held to
+the measurement afterwards: of the model's image m,
 
     minimise  sum of w |A x - y|^2 / 2 + lam |x - m|^2 / 2,
 
@@ -17,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from zoo import loading, registry
-from zoo.physics import fourier
+from zoo.physics import fourier, radon
 from zoo.physics.operators import Operator
 from zoo.reconstruction import units, weight
 from zoo.reconstruction.fidelity import Fidelity
@@ -59,7 +60,7 @@ def reconstruct(
     name = model if isinstance(model, str) else model.name
     if isinstance(model, str):
         model = loading.build(registry.lookup(model))
-    quick = operator.pseudo_inverse(y)
+    quick = _quick(model, operator, y)
     image = _asked(model, operator, y, quick)
     record = Record(name)
     if lam is None:
@@ -80,6 +81,13 @@ def reconstruct(
     record.converged = found.gap <= tolerance
     record.seconds = time.perf_counter() - begun
     return found.state.x.numpy(), record
+
+
+def _quick(model: Translator, operator: Operator, y: tf.Tensor) -> tf.Tensor:
+    """The quick image, by the filter of those that a model of such images learned from."""
+    if hasattr(operator, "angles") and model.source.quick in radon.FILTERS:
+        return operator.pseudo_inverse(y, model.source.quick)  # type: ignore[call-arg] # of rays
+    return operator.pseudo_inverse(y)
 
 
 def _asked(model: Translator, operator: Operator, y: tf.Tensor, quick: tf.Tensor) -> tf.Tensor:

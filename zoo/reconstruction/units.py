@@ -34,7 +34,8 @@ def of_model(model: Translator, operator: Operator, quick: tf.Tensor) -> Unit:
     """The unit of what a model gives, and takes if it is one of images.
 
     Attenuation is in HU or as LoDoPaB-CT has it. Signal has no unit: of a model of images its
-    brightest pixels reach the window's end, one of k-space gives it as it was measured.
+    brightest pixels reach the window's end, one of k-space, or of images that k-space gave, has it
+    as it was measured.
 
     Raises:
         ValueError: for a model of another unit.
@@ -47,7 +48,7 @@ def of_model(model: Translator, operator: Operator, quick: tf.Tensor) -> Unit:
     if operator.nonnegative or unit != "signal":
         wanted = "HU" if operator.nonnegative else "signal"
         raise ValueError(f"model: expected one of images in {wanted}. Received: {unit}")
-    if model.source.measured:
+    if model.source.measured or model.source.quick:
         return Unit(1.0, 0.0)
     brightest = float(np.quantile(np.abs(quick), 0.999))
     return Unit(model.source.window[1] / max(brightest, 1e-30), 0.0)

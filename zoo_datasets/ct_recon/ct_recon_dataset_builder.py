@@ -134,15 +134,17 @@ class Builder(SimulatedBuilder):
         config = self.builder_config
         if isinstance(config, Simulated):
             beam, dtype, unit, window = config.protocol.beam, "int16", "HU", CT_WINDOW
-            formula = f"mu = (HU / 1000 + 1) * {radon.MU_WATER} per mm"
+            formula, filter = f"mu = (HU / 1000 + 1) * {radon.MU_WATER} per mm", phantom.FILTER
         else:
             beam, dtype, window = lodopab.BEAM, "float32", ATTENUATION_WINDOW
-            unit, formula = "normalised attenuation", lodopab.FORMULA
+            unit, formula, filter = "normalised attenuation", lodopab.FORMULA, lodopab.FILTER
         shape, spacing = (beam["size"], beam["size"], 1), (beam["spacing_mm"],) * 2
         target = Image(shape, np.dtype(dtype), "CT", unit, window, spacing)
         shape = (beam["views"], beam["detectors"], 1)
         sinogram = Image(shape, np.float32, "CT", "line integral", LINE_WINDOW, None, None)
         metadata = {"attenuation": formula, "parallel_beam": beam}
+        if config.fbp:
+            metadata["quick"] = filter
         if config.images:
             metadata["images"] = f"{self.name}/{config.images}"
         return features.info(

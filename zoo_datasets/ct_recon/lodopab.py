@@ -47,6 +47,7 @@ BEAM: dict[str, Any] = {
     "detector_mm": DETECTOR,
 }
 FORMULA = "mu = value * 0.08135858 per mm; HU = 1000 * (value * 81.35858 - 20) / (20 - 0.02)"
+FILTER = "ramp"  # of filtered back-projection
 PER_FILE = 128
 _BATCH = 16  # read at once: HDF5 keeps parts of several samples together
 SOURCE = "https://doi.org/10.5281/zenodo.3384092"
@@ -128,7 +129,7 @@ def read(case: Case, config: Any) -> Examples:
         sources = (observations * np.float64(MU_MAX)).astype(np.float32)
         if config.fbp:
             # Of true line integrals comes the attenuation in 1/mm.
-            sources = _beam().fbp(sources) * np.float32(1000.0 / MU_MAX)
+            sources = _beam().fbp(sources, FILTER) * np.float32(1000.0 / MU_MAX)
         for i, patient in enumerate(patients[first:last]):
             key = f"{case.key}-{first + i:03d}"
             yield case.example(

@@ -24,6 +24,8 @@ from zoo_datasets.phantoms.body import Patient
 from zoo_datasets.phantoms.slices import heights
 from zoo_datasets.simulated import slices
 
+FILTER = "hann"  # of filtered back-projection
+
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
@@ -70,7 +72,7 @@ class Scanner:
 
     def reconstruct(self, sinogram: np.ndarray) -> np.ndarray:
         """Line integrals `[..., views, m]` to stored HU `[..., n, n]`, int16."""
-        return ct_scan.stored(radon.attenuation_to_hu(self.beam.fbp(sinogram, "hann")))
+        return ct_scan.stored(radon.attenuation_to_hu(self.beam.fbp(sinogram, FILTER)))
 
 
 scanner = functools.lru_cache(maxsize=2)(Scanner)
@@ -101,7 +103,7 @@ def read(case: Case, config: Any) -> Examples:
     images = patient(config.protocol, config.seed, number)
     sources = images["sinogram"]
     if config.split:  # not clipped as scanners do: noise must keep its mean, in air too
-        parts = radon.attenuation_to_hu(scans.beam.split_fbp(sources, config.split, "hann"))
+        parts = radon.attenuation_to_hu(scans.beam.split_fbp(sources, config.split, FILTER))
         if number < config.patients[0]:  # of the split "train"
             source, target = map(_rounded, noise.noise2inverse(parts))
             yield from slices(case, {"source": source, "target": target})

@@ -211,6 +211,8 @@ class Builder(SimulatedBuilder):
         )
         image = features.Image((side, side, 1), np.float32, "MR", "signal", (0.0, 1.0), mm, plane)
         filled = isinstance(config, Simulated) and config.filled
+        if filled:
+            facts["quick"] = "zero filling"
         return features.info(
             self,
             {"source": image if filled else kspace, "target": image},
