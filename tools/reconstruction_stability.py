@@ -48,8 +48,12 @@ Image = Callable[[tf.Tensor], tf.Tensor]
 
 
 class Subject(NamedTuple):
-    """Amount of data to case; the amounts, the one learned from first; a disc's contrast."""
+    """A kind of `methods.KINDS`, whose first slice it is and whose weight total variation has.
 
+    Amount of data to case; the amounts, the one learned from first; a disc's contrast.
+    """
+
+    kind: str
     case: Callable[[Any], methods.Case]
     amounts: dict[str, Any]
     contrast: float
@@ -69,18 +73,21 @@ def _lines(protocol: Any) -> Callable[[float], methods.Case]:
 # Contrasts are 60 HU, and a tenth of the window's signal.
 SUBJECTS = {
     "learned_primal_dual_ct_recon": Subject(
+        "sparse",
         _photons,
         {"24000 photons": 2.4e4, "four times": 9.6e4, "sixteen times": 3.84e5},
         0.06 * radon.MU_WATER,
         tuple(radon.MU_WATER * (1 + hu / 1000) for hu in (-1024.0, 1500.0)),
     ),
     "varnet_mri_recon": Subject(
+        "mri",
         _lines(methods.LINES),
         {"32 of 128 lines": 4, "43 lines": 3, "64 lines": 2},
         0.1,
         (0.0, 1.0),
     ),
     "automap_mri": Subject(
+        "automap",
         _lines(methods.AUTOMAP),
         {"26 of 64 lines": 2.5, "32 lines": 2, "43 lines": 1.5},
         0.1,
@@ -185,8 +192,7 @@ def tried(name: str) -> list[str]:
     subject, model = SUBJECTS[name], zoo.load(name)
     cases = [subject.case(amount) for amount in subject.amounts.values()]
     network, source = by_model(model), source_of(cases[0])
-    options = {"tolerance": 1e-2, "iterations": 300}
-    lam = zoo.reconstruct(cases[0].measured, cases[0].operator, "tv", **options)[1].lam
+    lam = float(methods.made(subject.kind, "total variation", 0)["lam"])
     variation = by_total_variation(cases[0], lam)
     # The worst change, and the disc.
     start = climbed(network, source)

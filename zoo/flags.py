@@ -20,7 +20,7 @@ COMMANDS = {
     "synthesize": "write a data set of generated images, of any size; goes on where it was stopped",
     "export": "write a SavedModel for TF Serving, or ONNX, OpenVINO, LiteRT",
     "publish": "write a model as a Hugging Face repository",
-    "reconstruct": "images of sinograms or k-space, by physics: NPY in HU, and records.json",
+    "reconstruct": "images of sinograms or k-space, by physics: NPY or DICOM, and records.json",
     "serve": "answer requests over HTTP as TF Serving does",
     "dicom-node": "translate DICOM series that an archive sends, and send them on",
 }
@@ -116,6 +116,7 @@ _TABLE = {
         _Flag("bids", "SUFFIX[:SUFFIX]", "predict",
               "NIfTI of this suffix in a BIDS dataset to derivatives of that one, as T1w:T2w"),
         _Flag("overwrite", "", "predict generate reconstruct", "replace files that are there"),
+        _Flag("dicom", "", "reconstruct", "CT as DICOM too, in HU, of no stated patient"),
         _Flag("tta", "", "evaluate calibrate predict",
               "mean over mirror images and turns as in training"),
         _Flag("ensemble", "NAME,NAME", "evaluate calibrate predict",

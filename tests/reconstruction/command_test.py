@@ -1,14 +1,17 @@
 """`reconstruct` as users run it: data sets, and files of their own of every kind."""
 
+import hashlib
 import json
 import re
 
 import h5py
 import numpy as np
+import pydicom
 import pytest
 import yaml
 
 from zoo import command_line
+from zoo.imaging.files import open_volume
 from zoo.physics import mri, radon, tomography
 from zoo.reconstruction import measured
 from zoo.reconstruction.record import Record
@@ -38,6 +41,10 @@ def test_a_data_set(dataset, quick, data_dir, tmp_path, capsys):
         assert image.dtype == np.float32 and image.ndim == 2
     assert found["tv"]["psnr"] > found["quick"]["psnr"] + 0.5
     assert found["tv"]["gap"] <= 1e-4 and found["tv"]["lam"] == lam
+    # DICOM is of CT alone.
+    flags = [f"--output={tmp_path / 'dicom'}", f"--method={quick}", "--dicom"]
+    assert run(*base, *flags) == (0 if dataset == "ct_recon" else 2)
+    assert ("dicom: expected CT in HU" in capsys.readouterr().err) == (dataset == "mri_recon")
     # Results are not replaced unasked.
     assert run(*base, f"--output={tmp_path / 'tv'}", "--method=fbp") == 2
     assert "--overwrite" in capsys.readouterr().err
@@ -63,12 +70,21 @@ def test_own_sinograms_are_in_hu(tmp_path, capsys):
     beam = tomography.ParallelBeam(24, 8.0, 40)
     hu = np.stack([1000 * disc(24) - 1000, 1100 * disc(24) - 1000])
     np.save(tmp_path / "scan.npy", beam.forward(radon.hu_to_attenuation(hu)))
-    (tmp_path / "scan.yaml").write_text(yaml.safe_dump({"kind": "parallel", **GEOMETRY}))
-    assert run(f"--input={tmp_path}/scan.npy", "--method=fbp", f"--output={tmp_path}/out") == 0
+    fields = {"kind": "parallel", **GEOMETRY, "slice_mm": 3}
+    (tmp_path / "scan.yaml").write_text(yaml.safe_dump(fields))
+    given = [f"--input={tmp_path}/scan.npy", "--method=fbp", "--dicom"]
+    assert run(*given, f"--output={tmp_path}/out") == 0
     assert "Wrote 2 images" in capsys.readouterr().out
     for number in range(2):
         image = np.load(tmp_path / "out" / f"scan_{number:04d}.npy")
         assert image[9:15, 9:15].mean() == pytest.approx(100 * number, abs=15)
+    # The same as DICOM, in HU and mm, of the measurement that the header names.
+    header = pydicom.dcmread(tmp_path / "out" / "scan_0001.dcm")
+    stored = np.squeeze(open_volume(tmp_path / "out" / "scan_0001.dcm").read(0))
+    np.testing.assert_allclose(stored, image, atol=0.5)
+    assert header.PixelSpacing == [8, 8] and header.ImagePositionPatient == [-92, -92, 3]
+    digest = hashlib.sha256((tmp_path / "scan.npy").read_bytes()).hexdigest()
+    assert digest in header.DerivationDescription
     # What a method tells of itself.
     base = [f"--input={tmp_path}/scan.npy", "--limit=1"]
     assert run(*base, "--method=pnp", "--lam=100", f"--output={tmp_path}/pnp") in (0, 1)
@@ -157,6 +173,7 @@ KSPACE = np.ones((8, 8), complex)
         (np.ones((6, 9)), {**BEAM, 1: 2}, "expected of parallel .*Received: 1, size"),
         (np.ones((6, 9)), {**BEAM, "spacing_mm": np.inf}, "a number as spacing_mm. Received: inf"),
         (np.ones((6, 9)), {**BEAM, "size": 8.0}, "a whole number as size. Received: 8.0"),
+        (np.ones((6, 9)), {**BEAM, "slice_mm": 0}, "a number above 0 as slice_mm. Received: 0"),
         (np.ones((6, 9)), {**BEAM, "angles_deg": [np.nan] * 6}, "numbers as angles_deg"),
         (np.ones((8, 8, 2)), {"kind": "cartesian"}, "expected complex k-space"),
         (KSPACE[0], {"kind": "cartesian"}, "measured: expected 2 dimensions"),

@@ -1,6 +1,7 @@
 """`reconstruct`: images of measurements, by physics."""
 
 import inspect
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def reconstruct() -> int:
     method, options = _method()
     import numpy as np
 
-    from zoo.atomic import replacing, sweep, write_json
+    from zoo.atomic import replacing, sweep, write_atomic, write_json
     from zoo.errors import contained
     from zoo.reconstruction.measured import in_unit
     from zoo.reconstruction.reconstruct import reconstruct as solve
@@ -34,21 +35,31 @@ def reconstruct() -> int:
     sweep(folder)
     records: list[dict[str, Any]] = []
     failed: list[str] = []
-    for name, measured, operator, unit, target, window, sigma in _measurements():
+    study = None
+    for number, each in enumerate(_measurements()):
+        name, measured, operator, unit, target, window, sigma = each
         # The image, and what it is worth where the truth is known.
         options |= sigma
         place = _free(folder / f"{name}.npy")
+        if FLAGS.dicom:
+            _free(place.with_suffix(".dcm"))
+            _check_ct(operator, unit)
+            if study is None or FLAGS.dataset:  # whose slices are of many patients
+                study = _study(method, measured, operator)
         try:
             with contained("reconstruction"):
                 image, record = solve(measured, operator, method, **options, **_bar(name, method))
+                values = in_unit(image, unit)
+                as_dicom = study and study.encode(values, number, _how(record, method))
         except ValueError as error:
             failed.append(f"{name}: {error}")
             continue
-        values = in_unit(image, unit)
         fields = {"name": name} | record.to_dict() | {"method": FLAGS.method}
         fields |= _measured(values, target, window)
         with replacing(place) as path, path.open("wb") as file:
             np.save(file, values)
+        if as_dicom:
+            write_atomic(place.with_suffix(".dcm"), as_dicom)
         records.append(fields)
         print(_line(fields))
         write_json(folder / "records.json", {"images": records})  # whole wherever it is stopped
@@ -58,6 +69,38 @@ def reconstruct() -> int:
         print(f"skipped: {text}", file=sys.stderr)
     print(f"Wrote {len(records)} images and records.json to {folder}")
     return 1 if failed or not all(record["converged"] for record in records) else 0
+
+
+def _check_ct(operator: Any, unit: str) -> None:
+    """A UsageError for an image that is no CT in HU."""
+    if operator.dtype.is_complex or unit != "HU":
+        received = "signal of MRI" if operator.dtype.is_complex else unit
+        raise UsageError(f"dicom: expected CT in HU. Received: {received}")
+
+
+def _study(method: Any, measured: Any, operator: Any) -> Any:
+    """The DICOM study of a file's slices, or of one of a data set."""
+    import hashlib
+
+    from zoo.cache import file_sha256
+    from zoo.imaging.dicom.reconstructed import Study
+    from zoo.reconstruction.measured import slice_distance
+
+    name = method if isinstance(method, str) else method.name
+    if not FLAGS.input:
+        return Study(name, hashlib.sha256(measured.tobytes()).hexdigest(), operator.spacing_mm)
+    path = Path(FLAGS.input).expanduser()
+    return Study(name, file_sha256(path), operator.spacing_mm, slice_distance(path))
+
+
+def _how(record: Any, method: Any) -> str:
+    """How an image came about, for its DICOM header."""
+    parts = [f"Reconstructed by {record.method}"]
+    if not isinstance(method, str):
+        parts.append(f"weights SHA-256 {method.weights_hash}")
+    if record.lam is not None:
+        parts.append(f"lam {record.lam:.4g} ({record.why})")
+    return ", ".join(parts + record.notes)
 
 
 def _free(path: Path) -> Path:
@@ -108,9 +151,9 @@ def _measurements():
 
     if FLAGS.input:
         path = Path(FLAGS.input).expanduser()
-        values, operator = measured.of_file(path)
-        for number, one in enumerate(values[: FLAGS.limit]):
-            name = path.stem if len(values) == 1 else f"{path.stem}_{number:04d}"
+        count, found = measured.of_input(path)
+        for number, (one, operator) in enumerate(itertools.islice(found, FLAGS.limit)):
+            name = path.stem if count == 1 else f"{path.stem}_{number:04d}"
             yield name, one, operator, "HU", None, None, {}
         return
     from zoo.data import batches, facts, prepare

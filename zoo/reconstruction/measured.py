@@ -6,13 +6,17 @@ perhaps `maps`, complex `[coils, H, W]` (`zoo.physics.coils` estimates them), an
 or with a dimension of slices before. A YAML file of the same name beside it says the geometry:
 `kind`, and the arguments of the operator:
 
-    parallel       size, spacing_mm, perhaps detector_mm; half a turn, or angles_deg
+    parallel       size, spacing_mm, perhaps detector_mm; half a turn, or angles_deg; perhaps
+                   slice_mm, from one slice to the next
     fan            size, spacing_mm, detector_mm, source_mm, source_to_detector_mm; a whole turn, or
-                   angles_deg
+                   angles_deg; perhaps slice_mm
     cartesian      none: what is zero in all slices and coils was not measured
     non_cartesian  size (H, W) and spacing_mm, and a `trajectory` in the file
+
+HDF5 in the layout of ISMRMRD says all that itself (`zoo.reconstruction.ismrmrd_file`).
 """
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,11 +28,12 @@ import yaml
 from zoo.physics import coils, mri, radon, tomography
 from zoo.physics.fourier import from_channels
 from zoo.physics.operators import Operator
+from zoo.reconstruction import ismrmrd_file
 
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
 _NAMES = ("measured", "maps", "trajectory")
 _FIELDS = {
-    "parallel": {"size", "spacing_mm", "detector_mm", "angles_deg"},
+    "parallel": {"size", "spacing_mm", "detector_mm", "angles_deg", "slice_mm"},
     "fan": {
         "size",
         "spacing_mm",
@@ -36,15 +41,20 @@ _FIELDS = {
         "source_mm",
         "source_to_detector_mm",
         "angles_deg",
+        "slice_mm",
     },
     "cartesian": set(),
     "non_cartesian": {"size", "spacing_mm"},
 }
-_OPTIONAL = {"detector_mm", "angles_deg"}
+_OPTIONAL = {
+    "parallel": {"detector_mm", "angles_deg", "slice_mm"},
+    "fan": {"angles_deg", "slice_mm"},
+}
 _EXPECTED = {
     ("non_cartesian", "size"): "two whole numbers",
     ("", "size"): "a whole number",
     ("", "angles_deg"): "numbers",
+    ("", "slice_mm"): "a number above 0",
 }
 
 
@@ -59,6 +69,41 @@ def of_file(path: Path) -> tuple[np.ndarray, Operator]:
         OSError: for a file that is missing.
     """
     arrays = _arrays(path)
+    kind, fields = _geometry(path)
+    fields.pop("slice_mm", None)
+    try:
+        return _with_operator(kind, fields, arrays)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+
+
+def of_input(path: Path) -> tuple[int, Iterator[tuple[np.ndarray, Operator]]]:
+    """How many measurements a file has, and each with its operator, as `of_file`; or of ISMRMRD.
+
+    An image of ISMRMRD that several coils measured has maps of its own, estimated from the middle
+    of k-space.
+
+    Raises:
+        ValueError, OSError: as `of_file`, and `zoo.reconstruction.ismrmrd_file.read`.
+    """
+    if path.suffix.lower() in SUFFIXES[2:] and ismrmrd_file.is_ismrmrd(path):
+        kspaces = ismrmrd_file.read(path)
+        return len(kspaces), _of_kspace(iter(kspaces))
+    values, operator = of_file(path)
+    return len(values), ((one, operator) for one in values)
+
+
+def slice_distance(path: Path) -> float | None:
+    """From one slice of a file of sinograms to the next, in mm; None where it is not stated.
+
+    Raises:
+        ValueError, OSError: as `of_file`.
+    """
+    return _geometry(path)[1].get("slice_mm")
+
+
+def _geometry(path: Path) -> tuple[str, dict[str, Any]]:
+    """Kind and other fields of the YAML file beside a measurement."""
     beside = path.with_suffix(".yaml")
     if not beside.is_file():
         raise FileNotFoundError(
@@ -71,7 +116,7 @@ def of_file(path: Path) -> tuple[np.ndarray, Operator]:
     kind = fields.pop("kind", None) if isinstance(fields, dict) else None
     if not isinstance(kind, str) or kind not in _FIELDS:
         raise ValueError(f"{beside.name}: expected kind {', '.join(_FIELDS)}. Received: {kind}")
-    needed = _FIELDS[kind] - (_OPTIONAL if kind == "parallel" else {"angles_deg"})
+    needed = _FIELDS[kind] - _OPTIONAL.get(kind, set())
     if not needed <= set(fields) <= _FIELDS[kind]:
         raise ValueError(
             f"{beside.name}: expected of {kind} {', '.join(sorted(_FIELDS[kind])) or 'no field'}. "
@@ -81,10 +126,7 @@ def of_file(path: Path) -> tuple[np.ndarray, Operator]:
         expected = _EXPECTED.get((kind, field)) or _EXPECTED.get(("", field), "a number")
         if not _is_number(value, expected):
             raise ValueError(f"{beside.name}: expected {expected} as {field}. Received: {value}")
-    try:
-        return _with_operator(kind, fields, arrays)
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error
+    return kind, fields
 
 
 def of_examples(builder: Any, examples: Iterator[dict]) -> Iterator[tuple[dict, Any, Operator]]:
@@ -104,17 +146,10 @@ def of_examples(builder: Any, examples: Iterator[dict]) -> Iterator[tuple[dict, 
             "dataset: expected sinograms of ct_recon or k-space of mri_recon. "
             f"Received: {builder.info.full_name}"
         )
-    before: mri.CartesianMRI | None = None
-    for example in examples:
-        height, width, channels = example["source"].shape
-        pairs = example["source"].reshape(height, width, channels // 2, 2).transpose(2, 0, 1, 3)
-        kspace = from_channels(pairs)
-        kspace, operator = _cartesian(kspace if len(kspace) > 1 else kspace[0])
-        # One operator for what is measured alike: its graphs are made once.
-        same = before and before.maps is None is operator.maps
-        if before is None or not same or not np.array_equal(before.mask, operator.mask):
-            before = operator
-        yield example, kspace, before
+    examples, same = itertools.tee(examples)
+    found = _of_kspace(_kspace(example["source"]) for example in same)
+    for example, (kspace, operator) in zip(examples, found, strict=True):
+        yield example, kspace, operator
 
 
 def noise_of(builder: Any, measured: np.ndarray) -> float | np.ndarray:
@@ -144,6 +179,24 @@ def in_unit(image: np.ndarray, unit: str = "HU") -> np.ndarray:
     if unit == "normalised attenuation":
         return (image / 0.08135858).astype(np.float32)  # of 3071 HU, in 1/mm
     return radon.attenuation_to_hu(image)
+
+
+def _kspace(source: np.ndarray) -> np.ndarray:
+    """Pairs of channels `[H, W, 2 coils]` as complex `[coils, H, W]`."""
+    height, width, channels = source.shape
+    return from_channels(source.reshape(height, width, channels // 2, 2).transpose(2, 0, 1, 3))
+
+
+def _of_kspace(kspaces: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, mri.CartesianMRI]]:
+    """K-space `[coils, H, W]`, of one coil without that dimension, with its operator."""
+    before: mri.CartesianMRI | None = None
+    for each in kspaces:
+        kspace, operator = _cartesian(each if len(each) > 1 else each[0])
+        # One operator for what is measured alike: its graphs are made once.
+        same = before and before.maps is None is operator.maps
+        if before is None or not same or not np.array_equal(before.mask, operator.mask):
+            before = operator
+        yield kspace, before
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -231,6 +284,8 @@ def _is_number(value: Any, expected: str) -> bool:
     if expected == "two whole numbers":
         whole = isinstance(value, list) and len(value) == 2
         return whole and all(_is_number(each, "a whole number") for each in value)
+    if expected == "a number above 0":
+        return _is_number(value, "a number") and value > 0
     known = int if expected == "a whole number" else (int, float)
     return isinstance(value, known) and not isinstance(value, bool) and abs(value) < np.inf
 
