@@ -21,11 +21,11 @@ import numpy as np
 import tensorflow as tf
 
 from zoo import loading, registry
+from zoo.bicubic import enlarge
 from zoo.data.batches import eval_dataset
 from zoo.data.facts import image_keys
 from zoo.data.prepare import load_builder
 from zoo.domain import Domain
-from zoo.layers import enlarge
 from zoo.models.encoder_decoder import EncoderDecoder, EncoderDecoderRecipe
 
 # Patches of as many voxels a step: eight slices, or two blocks of sixteen slices of a quarter.

@@ -8,7 +8,16 @@ from typing import Any
 from absl import flags, logging
 
 from zoo import __version__, registry
-from zoo.commands import about, data, learning, reconstructing, serving, trusting, using
+from zoo.commands import (
+    about,
+    data,
+    learning,
+    predicting,
+    reconstructing,
+    serving,
+    trusting,
+    using,
+)
 from zoo.commands.asked import FLAGS, UsageError
 from zoo.errors import reason
 from zoo.flags import USED, help_text
@@ -22,7 +31,7 @@ _COMMANDS = {
     "train": learning.train,
     "evaluate": using.evaluate,
     "calibrate": trusting.calibrate,
-    "predict": using.predict,
+    "predict": predicting.predict,
     "generate": using.generate,
     "synthesize": using.synthesize,
     "export": using.export,

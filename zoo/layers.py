@@ -519,22 +519,3 @@ def pad_to_multiple(images: tf.Tensor, multiple: int) -> tf.Tensor:
     for axis in range(1, images.shape.rank - 1):
         images = tf.gather(images, reflected(tf.shape(images)[axis]), axis=axis)
     return images
-
-
-def enlarge(images: tf.Tensor, factor: int) -> tf.Tensor:
-    """Bicubic interpolation (Keys 1981, a = -1/2) to `factor` times every side.
-
-    Args:
-        images: float32 `[N, H, W, C]` or `[N, D, H, W, C]`. A pixel becomes the block of
-            `factor` pixels a side that covers it.
-    """
-    if images.shape.rank == 4:
-        height, width = (factor * tf.shape(images)[axis] for axis in (1, 2))
-        return tf.image.resize(images, [height, width], method="bicubic")
-    n, d, h, w = tf.unstack(tf.shape(images)[:4])
-    channels = images.shape[4]
-    planes = tf.reshape(images, [n * d, h, w, channels])
-    planes = tf.image.resize(planes, [factor * h, factor * w], method="bicubic")
-    depth = tf.reshape(planes, [n, d, factor * h * factor * w, channels])
-    depth = tf.image.resize(depth, [factor * d, factor * h * factor * w], method="bicubic")
-    return tf.reshape(depth, [n, factor * d, factor * h, factor * w, channels])

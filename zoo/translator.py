@@ -12,10 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from zoo import figures, guards, tiled
+from zoo.bicubic import enlarge
 from zoo.cache import file_sha256
 from zoo.domain import Domain
 from zoo.imaging import tiling
-from zoo.layers import enlarge, pad_to_multiple
+from zoo.layers import pad_to_multiple
 from zoo.physics import fourier
 from zoo.recipe import Phase, Recipe
 from zoo.step import forward_flops

@@ -140,7 +140,7 @@ def test_the_report_and_the_lines_say_it(measured):
     assert report.lesion_report.section({"lesions": None}) == ""
 
 
-def test_the_command_puts_them_into_the_report(tmp_path, data_dir, capsys):
+def test_the_command_puts_them_into_the_report(tmp_path, data_dir, capsys, monkeypatch):
     model = harness.build("encoder_decoder", {"levels": 2, "base_filters": 4, "output": "auto"})
     for weights in model.network.trainable_variables[-2:]:
         weights.assign(weights * 0)  # a correction of nothing: all is kept
@@ -150,10 +150,17 @@ def test_the_command_puts_them_into_the_report(tmp_path, data_dir, capsys):
     record |= {"target": model.target.to_dict()}
     run.write(tmp_path / "run", record | {"weights": {"file": "a.weights.h5", "sha256": sha256}})
     arguments = [f"--model={tmp_path / 'run'}", f"--data_dir={data_dir}", "--lesions", "--limit=4"]
+    arguments.append(f"--report={tmp_path / 'alarms'}")
+    kind, batches = type(model), []
+    translate = kind.translate
+    monkeypatch.setattr(kind, "translate", lambda *a: batches.append(1) or translate(*a))
     assert command_line.main(["zoo", "evaluate", *arguments]) == 0
     assert re.search(
         r"lost of \d+ lesions that the input shows: 0.0%|none of", capsys.readouterr().out
     )
+    assert len(batches) == 4 + 4  # one pass serves all, beside the images with lesions
+    told = json.loads((tmp_path / "alarms/alarms.json").read_text())
+    assert sum(len(series["per_image"]) for series in told["series"]) == 4
     found = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())["lesions"]
     assert found["images"] == 4 and found["lesions"] >= 4
     assert all(row["kept"] == pytest.approx(1, abs=1e-4) for row in found["rows"] if row["lesions"])

@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 import pydicom
 import pytest
 
@@ -62,6 +63,15 @@ def test_predict_takes_and_gives_addresses(service, tmp_path, monkeypatch, capsy
     assert len(made) == 3 and len({image.SeriesInstanceUID for image in made}) == 1
     assert {image.PixelData for image in made} == {image.PixelData for image in expected}
     assert made[0].ImageType[0] == "DERIVED"
+    # What an archive does not take is refused before any work is done.
+    before = set(service.files)
+    np.save(tmp_path / "array.npy", np.zeros((20, 20), "float32"))
+    other = ["--model=pix2pix_ldct", "--engine=keras", f"--input={tmp_path / 'array.npy'}"]
+    with monkeypatch.context() as patched:
+        patched.setattr(type(ADDING), "translate", lambda *_: pytest.fail("translated"))
+        assert command_line.main(["zoo", "predict", *other, f"--output={service.address}"]) == 1
+    assert "output: DICOMweb takes DICOM. Received: array.npy" in capsys.readouterr().err
+    assert set(service.files) == before
     # To a folder.
     assert command_line.main(["zoo", "predict", *words, f"--output={tmp_path / 'local'}"]) == 0
     assert len(list((tmp_path / "local" / "0001").glob("*.dcm"))) == 3

@@ -10,6 +10,7 @@ import pytest
 from stand_in import Model, contents, translate
 from zoo import command_line
 from zoo.inference import on_beam
+from zoo.inference.predict import Options
 
 RUNNER = ["--runner=DirectRunner"]
 
@@ -50,7 +51,7 @@ def test_the_runner_does_what_predict_does_and_goes_on(tmp_path, mixed):
         mixed,
         tmp_path / "out",
         RUNNER,
-        manifest=tmp_path / "beam.jsonl",
+        Options(manifest=tmp_path / "beam.jsonl", progress=False),
     )
     report = run()
     assert (report.done, report.series, report.slices) == (
@@ -78,9 +79,8 @@ def test_a_file_that_is_there_is_not_replaced(tmp_path, mixed):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/grey.png").touch()
     with pytest.raises(FileExistsError):
-        on_beam.translate(
-            Model(), Model, mixed, tmp_path / "out", RUNNER, manifest=tmp_path / "beam.jsonl"
-        )
+        options = Options(manifest=tmp_path / "beam.jsonl", progress=False)
+        on_beam.translate(Model(), Model, mixed, tmp_path / "out", RUNNER, options)
     assert not [path for path in (tmp_path / "out").iterdir() if path.name != "grey.png"]
 
 

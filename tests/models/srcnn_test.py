@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import harness
-from zoo.layers import enlarge
+from zoo.bicubic import enlarge
 from zoo.models.srcnn import SrcnnRecipe, srcnn
 from zoo.recipe import DataFacts
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 import harness
 import zoo
+from zoo.bicubic import enlarge
 from zoo.domain import Domain
-from zoo.layers import enlarge
 from zoo.models.srgan import SrganRecipe, discriminator, srresnet
 from zoo.recipe import DataFacts
 

@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import dicom_files
 import zoo
@@ -104,10 +105,15 @@ def test_what_cannot_be_converted_is_said_before_any_work(model, tmp_path, monke
     with pytest.raises(ValueError, match="format: expected saved_model, onnx"):
         export.export(model, tmp_path, format="coreml")
     coarse = zoo.load("srcnn", precision="bfloat16")
-    with pytest.raises(ValueError, match="precision: onnx takes float32. Received: bfloat16"):
-        export.export(coarse, tmp_path, format="onnx")
-    with pytest.raises(ValueError, match="format: litert cannot hold srcnn.* Received: ") as caught:
-        export.export(zoo.load("srcnn", precision="float32"), tmp_path, format="litert")
+    for format, why in (("onnx", "no bfloat16 convolution"), ("openvino", "HINT bf16")):
+        with pytest.raises(ValueError, match=f"precision: {format} .*{why}.* Received: bfloat16"):
+            export.export(coarse, tmp_path, format=format)
+    with monkeypatch.context() as patched:
+        patched.setattr(Small, "call", lambda self, images, training: tf.raw_ops.ResizeBicubic(
+            images=images, size=tf.shape(images)[1:3]))  # fmt: skip
+        cannot = "format: litert cannot hold small_exported. Received: "
+        with pytest.raises(ValueError, match=cannot) as caught:
+            export.export(model, tmp_path, format="litert")
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="int8: expected a model of images of one input"):
         int8.read(zoo.load("dcgan_lung_nodule"), tmp_path)
@@ -115,6 +121,15 @@ def test_what_cannot_be_converted_is_said_before_any_work(model, tmp_path, monke
     with pytest.raises(OSError, match=r"needs the extra `formats`: .* Received: no tf2onnx"):
         export.export(model, tmp_path, format="onnx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format", ["openvino", "litert"])
+def test_engines_without_a_bicubic_operation_enlarge_by_convolutions(format, tmp_path):
+    """At two batch sizes and two image sizes, as `export` does before it is done."""
+    model = zoo.load("srcnn_mri_x2", precision="float32")
+    specs = export.serving_specs(model)
+    formats.write(model, format, specs, tmp_path)
+    verify.verify_engine(model, formats.engine(format, tmp_path), specs)
 
 
 def parts(image, count=8):
@@ -184,8 +199,8 @@ SHIPPED = [name for name, row in zoo.index()["pretrained"].items() if row["owner
 def test_every_shipped_model_in_every_format(name, format, tmp_path):
     model = zoo.load(name, precision="float32")
     specs = export.serving_specs(model)
-    # Bicubic enlargement, and convolutions whose kernels are computed.
-    if (model.scale > 1 and format != "onnx") or (name, format) == ("unit_t1_t2", "litert"):
+    # Convolutions whose kernels are computed.
+    if (name, format) == ("unit_t1_t2", "litert"):
         with pytest.raises(ValueError, match=f"format: {format} cannot hold"):
             formats.write(model, format, specs, tmp_path)
         return

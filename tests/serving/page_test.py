@@ -276,7 +276,7 @@ def test_a_body_has_the_half_widths_of_what_came(widths, series, tmp_path):
 def test_the_signature_uncertainty_is_served(addresses, widths):
     hu = np.random.default_rng(0).uniform(-900, 900, (1, 16, 20, 1)).astype("float32")
     body = {"signature_name": "uncertainty", "instances": hu.tolist()}
-    answer = httpx.post(f"{addresses[0]}/v1/models/{MODEL}:predict", json=body).json()
+    answer = httpx.post(f"{addresses[0]}/v1/models/{MODEL}:predict", json=body, timeout=60).json()
     (given,) = answer["predictions"]
     np.testing.assert_allclose(given["half_width"], widths.translate(hu)[0], atol=0.2)
 

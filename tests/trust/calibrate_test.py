@@ -17,7 +17,6 @@ from zoo.averaging import Average
 from zoo.imaging.dicom.deidentify import Deidentifier
 from zoo.imaging.files import open_volume
 from zoo.inference import half_widths
-from zoo.inference.predict import translate
 from zoo.trust import calibration
 from zoo.trust.calibrate import fitted
 from zoo.trust.calibration import Calibration
@@ -236,9 +235,9 @@ def test_half_widths_are_of_the_pseudonym_that_the_output_has(model, narrow, tmp
         header.PatientID = patient
         header.save_as(path)
     options = {"deidentify": Deidentifier(), "progress": False}
-    report = translate(model, tmp_path / "in", tmp_path / "out", **options)
-    outputs = [pydicom.dcmread(path) for path in report.outputs]
-    added = half_widths.add(narrow, tmp_path / "in", tmp_path / "out", report, **options)
+    places = tmp_path / "in", tmp_path / "out"
+    report, added = half_widths.translate(model, narrow, *places, **options)
+    outputs = [pydicom.dcmread(path) for path in report.outputs[:2]]
     assert len(added.outputs) == len(outputs) == 2
     for output, path in zip(outputs, added.outputs, strict=True):
         widths = pydicom.dcmread(path)
@@ -255,8 +254,8 @@ def test_a_header_without_what_a_map_needs_is_named(model, narrow, tmp_path, key
     header = pydicom.dcmread(path)
     header[keyword].value = ""
     header.save_as(path)
-    report = translate(model, tmp_path / "in", tmp_path / "out", progress=False)
-    half_widths.add(narrow, tmp_path / "in", tmp_path / "out", report, progress=False)
+    places = tmp_path / "in", tmp_path / "out"
+    report, _ = half_widths.translate(model, narrow, *places, progress=False)
     (problem,) = report.skipped
     assert problem.reason == f"half-width: expected {keyword}. Received: none"
     assert len(report.outputs) == 1
@@ -267,9 +266,16 @@ def test_half_widths_are_of_the_input_alone(model, narrow, tmp_path):
     (tmp_path / "in").mkdir()
     np.save(tmp_path / "in" / "a.npy", np.zeros((20, 24), "float32"))
     place = tmp_path / "in" / "made"
-    report = translate(model, tmp_path / "in", place, progress=False)
-    half_widths.add(narrow, tmp_path / "in", place, report, progress=False)
+    places = tmp_path / "in", place
+    report, _ = half_widths.translate(model, narrow, *places, progress=False)
     assert report.outputs == [place / "a.npy", place / "half_width" / "a.npy"]
+    # Those that are there are found before any work is done.
+    (place / "a.npy").unlink()
+    with pytest.raises(FileExistsError, match="half_width/a.npy"):
+        half_widths.translate(model, narrow, *places, progress=False)
+    assert not (place / "a.npy").exists()
+    half_widths.translate(model, narrow, *places, progress=False, overwrite=True)
+    assert (place / "a.npy").exists()
 
 
 def test_a_file_of_its_own_and_a_single_output(trained, model, tmp_path, capsys):

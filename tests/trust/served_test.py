@@ -10,6 +10,7 @@ import tensorflow as tf
 import harness
 from zoo import command_line
 from zoo.averaging import View
+from zoo.serving import formats
 from zoo.serving.export import export
 from zoo.trust import served
 from zoo.trust.calibration import Calibration
@@ -77,10 +78,47 @@ def test_the_signature_gives_what_the_model_does(spread, fields, tmp_path, monke
     assert "| at least 0.9 |" in card
 
 
+@pytest.mark.parametrize(
+    ("format", "spread", "fields"),
+    [
+        ("onnx", "views", {"flip": True}),
+        ("openvino", "quantiles", {"quantiles": True}),
+        ("litert", "quantiles", {"quantiles": True}),
+    ],
+)
+def test_other_formats_give_half_widths_as_a_second_output(format, spread, fields, tmp_path):
+    """Of two sizes, alone and in batches; `export` compares random and real images too."""
+    model = harness.build("encoder_decoder", FIELDS | fields | {"precision": "float32"})
+    last = model.network.trainable_variables[-2]
+    last.assign(np.random.default_rng(1).normal(0, 0.3, last.shape))
+    found = calibrated(model, spread)
+    folder = export(model, tmp_path / "out", format=format, uncertainty=found)
+    for shape in ((2, 19, 26, 1), (1, 40, 32, 1)):
+        images = np.random.default_rng(0).uniform(-900, 900, shape).astype("float32")
+        expected = {formats.OUTPUT: model.translate(images)}
+        expected[formats.HALF_WIDTH] = HalfWidth(model, found).translate(images)
+        for name, values in expected.items():
+            answer = formats.engine(format, folder, name)([images])
+            np.testing.assert_allclose(answer, values, atol=0.2)
+    # What is told of it.
+    contract = json.loads((folder / "intensity.json").read_text())
+    assert contract["uncertainty"]["name"] == "half_width"
+    card = (folder / "model_card.md").read_text()
+    assert "The output `half_width` lies beside `translated`." in card
+    if format == "onnx":
+        triton = (folder.parent / "config.pbtxt").read_text()
+        assert (
+            'output [ { name: "half_width" data_type: TYPE_FP32 dims: [ -1, -1, 1 ] } ]' in triton
+        )
+        with pytest.raises(ValueError, match="uncertainty: expected float32.* Received: int8"):
+            export(model, tmp_path / "out", format=format, uncertainty=found, int8=[images])
+
+
 def test_what_no_graph_can_give_is_refused(tmp_path, capsys):
     words = ["--model=encoder_decoder_ldct", "--format=onnx", f"--output={tmp_path}"]
-    assert command_line.main(["zoo", "export", *words, "--calibration=mine.json"]) == 2
-    assert "calibration: expected --format=saved_model" in capsys.readouterr().err
+    words += [f"--int8={tmp_path}", "--calibration=mine.json"]
+    assert command_line.main(["zoo", "export", *words]) == 2
+    assert "calibration: expected float32" in capsys.readouterr().err
     model = harness.build("encoder_decoder", FIELDS)
     specs = {"images": tf.TensorSpec([None, None, None, 1])}
     with pytest.raises(ValueError, match="by quantiles or views in an export. Received: dropout"):

@@ -35,6 +35,7 @@ def dicom_node() -> int:
         ) from error
     from zoo.imaging.dicom import parametric
     from zoo.inference import engines, half_widths, predict
+    from zoo.inference.report import Report
     from zoo.trust import calibration
     from zoo.trust.half_width import HalfWidth
 
@@ -60,16 +61,15 @@ def dicom_node() -> int:
     for rule in known.rules:
         model(rule.model)
 
-    def translate(name: str, given: Path, made: Path) -> predict.Report:
+    def translate(name: str, given: Path, made: Path) -> Report:
         try:
             found, widths, batch_size = model(name)
         except UsageError as error:  # of an earlier rule file
             raise ValueError(str(error)) from error
         options: dict[str, Any] = {"batch_size": batch_size, "progress": False}
-        report = predict.translate(found, given, made, **options)
-        if widths is not None and report.outputs:
-            half_widths.add(widths, given, made, report, **options)
-        return report
+        if widths is None:
+            return predict.translate(found, given, made, **options)
+        return half_widths.translate(found, widths, given, made, **options)[0]
 
     queue = spool.Spool(folder, FLAGS.spool_gib * 2**30)
     node.run(node.Node(known, queue, translate, tell), FLAGS.host, FLAGS.dicom_port)

@@ -1,14 +1,17 @@
-"""`calibrate`: when not to trust a model."""
+"""`calibrate`, and the alarms of other commands: when not to trust a model."""
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo import run
 from zoo.commands import asked
 from zoo.commands.asked import FLAGS, UsageError
 
 if TYPE_CHECKING:
+    from zoo.registry import Entry
     from zoo.trust.calibration import Calibration
+    from zoo.trust.watch import Watch
 
 
 def calibrate() -> int:
@@ -68,3 +71,27 @@ def _share(name: str) -> float:
     if not 0 < value < 1:
         raise UsageError(f"{name}: expected a number between 0 and 1. Received: {text}")
     return value
+
+
+def watch(model: Any, entry: "Entry") -> "Watch":
+    """The alarms of a model, with the limits that it was calibrated to."""
+    from zoo.trust import calibration
+    from zoo.trust.watch import Watch
+
+    file = asked.path("calibration") if FLAGS["calibration"].present else None
+    limits = calibration.limits_of(entry, model, file)
+    if limits is None:
+        text = "expected a model whose alarms were calibrated, by the command calibrate."
+        if FLAGS.strict:
+            raise ValueError(f"strict: {text} Received: {entry.name}")
+        print(f"note: the report has no limits. alarms: {text}", file=sys.stderr)
+    return Watch(model, limits)
+
+
+def reported(watch: "Watch") -> int:
+    """Writes the report that was asked for; the exit code by the alarms."""
+    folder = asked.path("report")
+    if folder is not None:
+        watch.write(folder)
+        print(f"Wrote {folder}/alarms.json and {folder}/alarms.html")
+    return 3 if FLAGS.strict and watch.raised else 0

@@ -6,7 +6,7 @@ that anatomy and noise are those of patients (uniform phantoms flatter networks,
 nothing is there). Of a model from a domain into the same one, such as a denoiser.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import tqdm
 
 from zoo import guards
 from zoo.evaluation import intervals, observer
-from zoo.evaluation.examples import Example, checked, require_finite, require_shape
+from zoo.evaluation.examples import Example, checked, require_finite, require_shape, translated
 from zoo.evaluation.translation import body
 from zoo.trust.conformal import upper_bound
 
@@ -71,21 +71,12 @@ def measure(model: Any, examples: Iterable[Example], seed: int = 0) -> dict[str,
     Raises:
         ValueError: as `require`, and for examples without room for a lesion.
     """
-    require(model)
-    rng, tested = np.random.default_rng(seed), _Tested(model)
-    for number, each in enumerate(tqdm.tqdm(examples, desc="lesions", unit="image", disable=None)):
-        example = checked(each, ("source", "target"), model.dimensions)
-        mask = body(example, model.target)
-        inside = np.ones(example["target"].shape[:2], bool) if mask is None else mask[..., 0] > 0
-        lesions = _drawn(inside, model.target.span, number, rng)
-        if lesions:
-            tested.add(example, lesions, inside)
-    if not tested.rows:
-        raise ValueError(
-            f"lesions: expected images with room for {REGION} x {REGION} pixels in the patient. "
-            "Received: none"
-        )
-    return tested.results(seed)
+    tested = Lesions(model, seed)
+    bar = tqdm.tqdm(examples, desc="lesions", unit="image", disable=None)
+    ready = (checked(example, ("source", "target"), model.dimensions) for example in bar)
+    for example in translated(model, ready, 1):
+        tested.add(example)
+    return tested.results()
 
 
 def _drawn(inside: np.ndarray, span: float, number: int, rng: np.random.Generator) -> list[_Lesion]:
@@ -109,11 +100,21 @@ def _drawn(inside: np.ndarray, span: float, number: int, rng: np.random.Generato
     return found
 
 
-class _Tested:
-    """What became of the lesions so far."""
+class Lesions:
+    """Puts lesions into examples, and counts what becomes of them.
 
-    def __init__(self, model: Any):
-        self.model = model
+    Args:
+        model: a `zoo.Translator`, or what has its domains, sizes and `translate`.
+        seed: of places and intervals.
+
+    Raises:
+        ValueError: as `require`.
+    """
+
+    def __init__(self, model: Any, seed: int = 0):
+        require(model)
+        self.model, self.seed = model, seed
+        self.rng, self.number = np.random.default_rng(seed), 0
         self.profiles = {d: profile(d) for d in DIAMETERS}
         self.channels = {d: observer.laguerre_gauss(REGION, 1.5 * d) for d in DIAMETERS}
         self.rows: list[dict[str, Any]] = []
@@ -121,22 +122,30 @@ class _Tested:
         self.responses: dict[float, list[np.ndarray]] = {c: [] for c in CONTRASTS}
         self.noise: dict[str, list[np.ndarray]] = {"input": [], "output": []}
 
-    def add(self, example: Example, lesions: Sequence[_Lesion], inside: np.ndarray) -> None:
-        """An example, with lesions and without."""
+    def add(self, example: Example) -> None:
+        """An example with its "output", to which that with lesions is compared."""
+        # Where there is room in the patient.
+        require_shape(example)
+        mask = body(example, self.model.target)
+        inside = np.ones(example["target"].shape[:2], bool) if mask is None else mask[..., 0] > 0
+        lesions = _drawn(inside, self.model.target.span, self.number, self.rng)
+        self.number += 1
+        if not lesions:
+            return
+        # The output of the same image with lesions.
         source, target = example["source"], example["target"][..., 0].astype(np.float64)
         added = np.zeros(target.shape)
         for lesion in lesions:
             added[lesion.place] += lesion.contrast * self.profiles[lesion.diameter]
-        pair = np.stack([source, source + added[..., None].astype(np.float32)])
+        given = source + added[..., None].astype(np.float32)
         with guards.silent():
-            outputs = np.asarray(self.model.translate(pair), np.float64)
-        require_finite(outputs, "model", f"its output for {example['name']!r}")
-        require_shape(example | {"output": outputs[0]})
-        outputs = outputs[..., 0]
+            made = np.asarray(self.model.translate(given[None])[0], np.float64)
+        require_finite(made, "model", f"its output for {example['name']!r}")
+        output = example["output"][..., 0].astype(np.float64)
         # Errors of what there is, of neighbouring slices the middle one.
         middle = source[..., source.shape[-1] // 2].astype(np.float64)
-        errors = {"input": middle - target, "output": outputs[0] - target}
-        changes = {"input": added, "output": outputs[1] - outputs[0]}
+        errors = {"input": middle - target, "output": output - target}
+        changes = {"input": added, "output": made[..., 0] - output}
         power = self._noise(errors, inside)
         for lesion in lesions:
             self._follow(example["patient"], lesion, errors, changes, power)
@@ -198,15 +207,20 @@ class _Tested:
                     found[f"{key} {diameter} {contrast}"] = int((peak & strong & inside).sum())
         self.blobs.append(found)
 
-    def results(self, seed: int) -> dict[str, Any]:
-        """What `measure` gives."""
+    def results(self) -> dict[str, Any]:
+        """What `measure` gives, or its ValueError where no example had room for a lesion."""
+        if not self.rows:
+            raise ValueError(
+                f"lesions: expected images with room for {REGION} x {REGION} pixels in the "
+                "patient. Received: none"
+            )
         names = {row["patient"] for row in self.rows}
         rows = []
         for diameter in DIAMETERS:
             for contrast in CONTRASTS:
                 own = [r for r in self.rows if r["diameter"] == diameter]
                 own = [r for r in own if np.isclose(r["contrast"], contrast * self.span)]
-                rows.append(self._row(diameter, contrast, own, seed))
+                rows.append(self._row(diameter, contrast, own))
         seen = [row for row in self.rows if row["ideal"] >= SEEN]
         noise = {key: _colour(np.stack(each)) for key, each in self.noise.items()}
         return {
@@ -223,9 +237,7 @@ class _Tested:
     def span(self) -> float:
         return self.model.target.span
 
-    def _row(
-        self, diameter: int, contrast: float, own: list[dict[str, Any]], seed: int
-    ) -> dict[str, Any]:
+    def _row(self, diameter: int, contrast: float, own: list[dict[str, Any]]) -> dict[str, Any]:
         """What became of the lesions of one size and contrast."""
         row: dict[str, Any] = {"diameter_px": diameter, "contrast": contrast * self.span}
         spacing = self.model.source.spacing
@@ -238,7 +250,7 @@ class _Tested:
         for key in ("input", "output"):
             counts = [blobs[f"{key} {diameter} {contrast}"] for blobs in self.blobs]
             row[f"blobs_{key}"] = 100 * float(np.mean(counts))
-            row[f"detected_{key}"] = _detected(own, key, seed)
+            row[f"detected_{key}"] = _detected(own, key, self.seed)
         return row
 
     def _transfer(self, contrast: float) -> dict[str, Any]:

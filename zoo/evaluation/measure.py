@@ -1,7 +1,9 @@
 """`evaluate`: one model on one data set, as `metrics.json` and a self-contained `report.html`."""
 
+import collections
 import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import itertools
 import json
@@ -21,8 +23,8 @@ from zoo.averaging import Average
 from zoo.data import batches, folds, prepare
 from zoo.data.facts import data_facts
 from zoo.evaluation import generation, report, segmentation, translation
-from zoo.evaluation import lesions as lesion_test
 from zoo.evaluation.examples import Example, checked, translated
+from zoo.evaluation.lesions import Lesions
 from zoo.recipe import Recipe
 from zoo.registry import Entry
 from zoo.translator import Translator
@@ -105,11 +107,16 @@ def evaluate(
     builder = prepare.prepare_builder(builder)
     facts = data_facts(builder, entry.recipe)
     model = averaging.build(members, tta)
-    if lesions:
-        lesion_test.require(model)
-        if facts.kind != "paired" or not facts.aligned:
-            raise ValueError(f"lesions: expected aligned pairs. Received: {entry.dataset}")
+    if lesions and (facts.kind != "paired" or not facts.aligned):
+        raise ValueError(f"lesions: expected aligned pairs. Received: {entry.dataset}")
+    tested = Lesions(model, entry.recipe.seed) if lesions else None
     alarms = None if watch is None else watch(model)
+    # One pass over the data tells all of them.
+    told: list[Callable[[Example], None]] = []
+    if tested is not None:
+        told.append(tested.add)
+    if alarms is not None:
+        told.append(functools.partial(alarms.example, aligned=facts.aligned))
     # A network that grew sees images of the size that it ended with.
     size = model.recipe.phases()[-1].size
     training_images = None
@@ -129,16 +136,10 @@ def evaluate(
         training_images=training_images,
         limit=limit,
         seed=entry.recipe.seed,
+        told=told,
     )
-    if lesions:
-        again = split_examples(builder, entry.recipe, split, limit, size)
-        results["lesions"] = _finite(lesion_test.measure(model, again, entry.recipe.seed))
-    if alarms is not None:
-        again = split_examples(builder, entry.recipe, split, limit, size)
-        keys = ("source", "target") if facts.aligned else ("source",)
-        checks = (checked(example, keys, model.dimensions) for example in again)
-        for example in translated(model, checks, 1):
-            alarms.example(example, facts.aligned)
+    if tested is not None:
+        results["lesions"] = _finite(tested.results())
     which = "; ".join(member.which for member in members if member.which)
     if which:
         results["which_weights"] = which
@@ -200,6 +201,7 @@ def measure(
     limit: int | None = None,
     batch_size: int = 1,
     seed: int = 0,
+    told: Sequence[Callable[[Example], None]] = (),
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure anything that behaves as a model on examples from anywhere.
 
@@ -224,6 +226,7 @@ def measure(
         limit: take the first so many examples.
         batch_size: consecutive examples of one size given to `translate` together.
         seed: of generated images, bootstrap intervals and the choice of example pictures.
+        told: each is given each example of a translator, with its "output", once it is measured.
 
     Returns:
         What `metrics.json` is to hold, and the pictures of the report, see `report.render`.
@@ -257,14 +260,15 @@ def measure(
     ready = (checked(example, wanted, model.dimensions) for example in bar)
     if generator:
         measured, pictures = generation.compare_sets(model, ready, training_images, seed)
-    elif model.classes:
-        if not data.aligned:
-            raise ValueError("aligned: label maps need targets that are. Received: False")
-        measured, pictures = segmentation.compare_labels(model, ready, batch_size, seed)
-    elif data.aligned:
-        measured, pictures = translation.compare_pairs(model, ready, batch_size, seed)
     else:
-        measured, pictures = translation.compare_sets(model, ready, batch_size, seed)
+        if model.classes and not data.aligned:
+            raise ValueError("aligned: label maps need targets that are. Received: False")
+        compare = translation.compare_pairs if data.aligned else translation.compare_sets
+        compare = segmentation.compare_labels if model.classes else compare
+        made = _telling(translated(model, ready, batch_size), told)
+        measured, pictures = compare(model, made, seed)
+        if told:
+            collections.deque(made, maxlen=0)  # of sets only some are compared
     # What the figures have to be read with.
     about = {
         "model": name,
@@ -288,6 +292,16 @@ def measure(
     if isinstance(model, Average):
         about |= {"average": model.note, "members": [m.weights_hash for m in model.members]}
     return _finite(about | measured), pictures
+
+
+def _telling(
+    examples: Iterator[Example], told: Sequence[Callable[[Example], None]]
+) -> Iterator[Example]:
+    """The examples; each is told of once it has been dealt with."""
+    for example in examples:
+        yield example
+        for tell in told:
+            tell(example)
 
 
 def write(output: Path, results: dict[str, Any], pictures: dict[str, Any]) -> None:

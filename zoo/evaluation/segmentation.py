@@ -7,13 +7,15 @@ import numpy as np
 
 from zoo import metrics
 from zoo.evaluation import intervals
-from zoo.evaluation.examples import Chosen, Example, require_shape, shown, translated
+from zoo.evaluation.examples import Chosen, Example, require_shape, shown
 
 
 def compare_labels(
-    model: Any, examples: Iterator[Example], batch_size: int, seed: int
+    model: Any, examples: Iterator[Example], seed: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Overlap of label maps, image by image, and the examples to show.
+
+    Examples hold "output".
 
     A class that is neither in an image's output nor in its target does not count there, and the
     mean Dice is over the foreground classes that do.
@@ -21,7 +23,7 @@ def compare_labels(
     names = class_names(model)
     rows, shares = [], []
     chosen = Chosen(seed, "mean Dice")
-    for example in translated(model, examples, batch_size):
+    for example in examples:
         require_shape(example)
         row = overlap(example, names)
         rows.append(row)

@@ -10,14 +10,7 @@ import numpy as np
 from zoo import metrics, set_metrics
 from zoo.domain import Domain
 from zoo.evaluation import intervals
-from zoo.evaluation.examples import (
-    Chosen,
-    Example,
-    input_domain,
-    require_shape,
-    shown,
-    translated,
-)
+from zoo.evaluation.examples import Chosen, Example, input_domain, require_shape, shown
 from zoo.evaluation.volumes import Volumes, definition
 
 SET_LIMIT = 1024  # images held at once where whole sets are compared
@@ -25,16 +18,19 @@ AIR = -1000.0  # HU: no attenuation, of which the normalised error is counted
 
 
 def compare_pairs(
-    model: Any, examples: Iterator[Example], batch_size: int, seed: int
+    model: Any, examples: Iterator[Example], seed: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Pixel-wise measures, image by image and volume by volume, and the examples to show."""
+    """Pixel-wise measures, image by image and volume by volume, and the examples to show.
+
+    Examples hold "output".
+    """
     domain, rows = model.target, []
     zero = AIR if domain.unit == "HU" else 0.0
     chosen, masked, name = Chosen(seed, "PSNR"), None, ""
     with tempfile.TemporaryFile() as file:
         how = definition(domain)
         volumes = Volumes(how, model.dimensions == 3, file) if how else None
-        for example in translated(model, examples, batch_size):
+        for example in examples:
             target = example["target"]
             require_shape(example)
             masked = "mask" in example if masked is None else masked
@@ -115,17 +111,17 @@ def _require_mask(example: Example, masked: bool) -> None:
 
 
 def compare_sets(
-    model: Any, examples: Iterator[Example], batch_size: int, seed: int
+    model: Any, examples: Iterator[Example], seed: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Outputs against targets as sets, for data whose source and target do not correspond.
 
-    Both come from different halves of the examples, as do the two real sets of the reference.
-    Of volumes the middle slices are compared.
+    Examples hold "output". Both sides come from different halves of the examples, as do the two
+    real sets of the reference. Of volumes the middle slices are compared.
     """
     # Some or all of the examples, as they are shown.
     kept: list[Example] = []
     patients = set()
-    for example in translated(model, itertools.islice(examples, SET_LIMIT), batch_size):
+    for example in itertools.islice(examples, SET_LIMIT):
         patients.add(example["patient"])
         kept.append(shown(example, model.baseline(example["source"])[0]))
     if len(kept) < 2:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from zoo import bicubic
 from zoo.devices import accelerated
 from zoo.serving.verify import compare
 from zoo.translator import Translator
@@ -39,7 +40,9 @@ class OpenVino:
         spec = tf.TensorSpec([None, *sides, model.source.channels], tf.float32)
         network = model.probabilities if model.classes else model
         graph = tf.function(lambda images: network(images, training=False))
-        converted = openvino.convert_model(graph.get_concrete_function(spec))
+        with bicubic.by_convolutions():
+            concrete = graph.get_concrete_function(spec)
+        converted = openvino.convert_model(concrete)
         if len(converted.outputs) != 1:
             raise ValueError(f"expected one output. Received: {len(converted.outputs)}")
         hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT"}

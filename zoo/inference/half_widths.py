@@ -1,15 +1,19 @@
 """Writes half-widths beside the outputs of `predict`, in the formats of the inputs."""
 
+import contextlib
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
 
 from zoo.imaging.dicom import parametric
+from zoo.imaging.dicom.deidentify import Deidentifier
 from zoo.imaging.dicom.series import Series
 from zoo.imaging.files import ending
 from zoo.imaging.volume import Volume
+from zoo.inference import predict
 from zoo.inference.outputs import Writer
-from zoo.inference.predict import Report, translate
+from zoo.inference.report import Report
 from zoo.inference.slices import Skip, Slices
 from zoo.trust.half_width import HalfWidth
 
@@ -50,26 +54,46 @@ def beside(output: Path) -> Path:
     return output.with_name(f"{output.name.removesuffix(end)}_{FOLDER}{end}")
 
 
-def add(
-    model: HalfWidth, input: str | os.PathLike, output: Path, report: Report, **options: Any
-) -> Report:
-    """Write half-widths beside outputs, of a DICOM series one file of float32 with its unit.
+def translate(
+    model: Any,
+    widths: HalfWidth,
+    input: str | os.PathLike,
+    output: str | os.PathLike,
+    **options: Any,
+) -> tuple[Report, Report]:
+    """What `predict.translate` does, and half-widths beside it.
 
-    Integer formats, such as PNG, are rounded to whole steps of their values.
+    Of a DICOM series they are one file of float32 with its unit; integer formats, such as PNG, are
+    rounded to whole steps of their values.
 
     Args:
-        model: what gives them.
-        input: that `predict.translate` was given, and so the options; with the same object to
-            de-identify by, half-widths have the pseudonyms and UIDs of the outputs.
-        output: that it was given.
-        report: that it gave; gets the new files, and what else was left out.
+        model: that translates.
+        widths: what gives its half-widths.
+        input, output, **options: of `predict.translate`.
 
     Returns:
-        What was written.
+        What was made, half-widths included, and of these alone.
+
+    Raises:
+        FileNotFoundError, FileExistsError, ValueError: as `predict.translate`, before any work is
+            done also for half-widths that are there.
     """
-    place = beside(output)
-    # Outputs may lie in the input: they are none of it.
-    written = translate(model, input, place, writer=MapWriter, exclude=output, **options)
+    given = predict.Options(**options)
+    if given.deidentify is True:  # both have the pseudonyms of one
+        given = dataclasses.replace(given, deidentify=Deidentifier())
+    with predict.plan(model, input, output, given) as planned:
+        if not planned.mine:
+            return planned.run(), Report()
+        # Outputs may lie in the input: they are none of it.
+        place = beside(Path(output))
+        added = dataclasses.replace(given, writer=MapWriter, exclude=Path(output), watch=None)
+        with predict.plan(widths, input, place, added) as half_widths:
+            report = planned.run()
+            if not report.outputs:
+                with contextlib.suppress(OSError):
+                    place.rmdir()
+                return report, Report()
+            written = half_widths.run()
     report.skipped += [each for each in written.skipped if each not in report.skipped]
     report.outputs += written.outputs
-    return written
+    return report, written

@@ -6,6 +6,7 @@ what a runner repeats.
 """
 
 import contextlib
+import dataclasses
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from zoo import averaging
 from zoo.inference import engines
 from zoo.inference.manifest import size, total
-from zoo.inference.predict import Plan, plan
+from zoo.inference.predict import Options, Plan, plan
 from zoo.inference.report import Report
 from zoo.registry import Entry
 
@@ -45,9 +46,10 @@ class _Process:
     def __init__(self, handler: "_Translate"):
         self._held = contextlib.ExitStack()
         # That nothing is replaced which must not be was seen before the pipeline began.
-        options = handler.options | {"own": secrets.token_hex(8), "overwrite": True}
-        given = handler.model(), handler.input, handler.output
-        self.plan: Plan = self._held.enter_context(plan(*given, **options))
+        own = secrets.token_hex(8)
+        options = dataclasses.replace(handler.options, own=own, overwrite=True)
+        planned = plan(handler.model(), handler.input, handler.output, options)
+        self.plan: Plan = self._held.enter_context(planned)
         self._numbers = {name: index for index, name in enumerate(self.plan.names())}
         # Names that an earlier volume takes, whether this process or another writes them.
         self._claimed: list[set[Path]] = []
@@ -74,12 +76,10 @@ class _Translate(ModelHandler[_Work, int, _Process]):
     Args:
         model: makes it, in each process.
         input, output: folders that all processes see.
-        options: of `plan`.
+        options: of `plan`, with a manifest.
     """
 
-    def __init__(
-        self, model: Callable[[], Any], input: Path, output: Path, options: dict[str, Any]
-    ):
+    def __init__(self, model: Callable[[], Any], input: Path, output: Path, options: Options):
         super().__init__()
         self.model, self.input, self.output, self.options = model, input, output, options
 
@@ -107,10 +107,7 @@ def translate(
     input: Path,
     output: Path,
     runner: Sequence[str],
-    *,
-    manifest: Path,
-    part: tuple[int, int] = (1, 1),
-    **options: Any,
+    options: Options,
 ) -> Report:
     """What `predict.translate` does, shared out by a runner of Apache Beam.
 
@@ -119,16 +116,14 @@ def translate(
         make: makes the same in each process that works.
         input, output: folders that all processes see.
         runner: options of Beam, such as ["--runner=DirectRunner"].
-        manifest: which all processes see.
-        part: K and N: the K-th of N parts of the volumes.
-        options: others of `predict.translate`.
+        options: with a manifest, which all processes see.
 
     Raises:
         FileNotFoundError, FileExistsError, ValueError: as `predict.translate`.
     """
+    manifest = Path(options.manifest)
     before = total(manifest, output).done if manifest.exists() else 0
-    options |= {"manifest": manifest, "part": part, "progress": False}
-    with plan(model, input, output, **options) as planned:
+    with plan(model, input, output, options) as planned:
         elements = []
         for index, name in enumerate(planned.names()):
             if index in planned.mine:

@@ -53,21 +53,50 @@ class _Run:
     watch: Watch | None = None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """How files are translated.
+
+    Attributes:
+        deidentify: apply the PS3.15 Basic Profile to DICOM headers, drop free text from the
+            others, and name files by number; runs that are given one object have its pseudonyms.
+        overwrite: replace output files that exist.
+        batch_size: slices that the model gets at once.
+        description: free text for the output headers.
+        progress: show a progress bar over slices.
+        manifest: a file that says what is done; with one that is there the run goes on, and what
+            is done, or failed, is not done again (`zoo.inference.manifest`).
+        part: K and N: translate the K-th of N parts of the volumes, which have about as many
+            pixels. What is wrong with the input is in the first part's report.
+        own: the name of this process's file beside the manifest, where it is no part's.
+        writer: writes what was translated.
+        exclude: a folder in the input that is left out; None: the output.
+        dicom_only: refuse inputs whose outputs are no DICOM.
+        watch: takes the figures of each image; its alarms are among the report's warnings.
+    """
+
+    deidentify: bool | Deidentifier = False
+    overwrite: bool = False
+    batch_size: int = 1
+    description: str = ""
+    progress: bool = True
+    manifest: str | os.PathLike = ""
+    part: tuple[int, int] = (1, 1)
+    own: str = ""
+    writer: type[Writer] = Writer
+    exclude: Path | None = None
+    dicom_only: bool = False
+    watch: Watch | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: expected 1 or more. Received: {self.batch_size}")
+        if self.deidentify and (self.manifest or self.part != (1, 1)):
+            raise ValueError("deidentify: expected one whole run. Received: a manifest, or a part")
+
+
 def translate(
-    model: Any,
-    input: str | os.PathLike,
-    output: str | os.PathLike,
-    *,
-    deidentify: bool | Deidentifier = False,
-    overwrite: bool = False,
-    batch_size: int = 1,
-    description: str = "",
-    progress: bool = True,
-    manifest: str | os.PathLike = "",
-    part: tuple[int, int] = (1, 1),
-    writer: type[Writer] = Writer,
-    exclude: Path | None = None,
-    watch: Watch | None = None,
+    model: Any, input: str | os.PathLike, output: str | os.PathLike, **options: Any
 ) -> Report:
     """Translates every image in `input`, each into its own format, in its own place.
 
@@ -93,19 +122,7 @@ def translate(
         input: a file or a folder; of a model of several inputs as `inputs.find` says.
         output: a folder (made as needed), or a file name where `input` is a file that is. DICOM
             slices between those of the input get numbers behind the name of the nearest one.
-        deidentify: apply the PS3.15 Basic Profile to DICOM headers, drop free text from the
-            others, and name files by number; runs that are given one object have its pseudonyms.
-        overwrite: replace output files that exist.
-        batch_size: slices that the model gets at once.
-        description: free text for the output headers.
-        progress: show a progress bar over slices.
-        manifest: a file that says what is done; with one that is there the run goes on, and what
-            is done, or failed, is not done again (`zoo.inference.manifest`).
-        part: K and N: translate the K-th of N parts of the volumes, which have about as many
-            pixels. What is wrong with the input is in the first part's report.
-        writer: writes what was translated.
-        exclude: a folder in `input` that is left out; None: `output`.
-        watch: takes the figures of each image; its alarms are among the report's warnings.
+        **options: those of `Options`.
 
     Raises:
         FileNotFoundError: where `input` does not exist.
@@ -113,29 +130,8 @@ def translate(
         ValueError: where there is no image, good or bad, or an output would replace an input; for
             a manifest of another run, or with `deidentify`, whose pseudonyms are one process's.
     """
-    with plan(
-        model,
-        input,
-        output,
-        deidentify=deidentify,
-        overwrite=overwrite,
-        batch_size=batch_size,
-        description=description,
-        progress=progress,
-        manifest=manifest,
-        part=part,
-        writer=writer,
-        exclude=exclude,
-        watch=watch,
-    ) as planned:
-        claimed: set[Path] = set()
-        for index, paths in enumerate(planned.places):
-            if index in planned.mine:
-                one = planned.translate(index, claimed)
-                planned.report.add(one)
-            if index not in planned.mine or one.outputs:  # of another part as if it were written
-                claimed.update(paths)
-        return planned.report
+    with plan(model, input, output, Options(**options)) as planned:
+        return planned.run()
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -157,8 +153,19 @@ class Plan:
     base: Path
     root: Path
     report: Report
-    run: _Run | None = None
+    job: _Run | None = None
     record: Manifest | None = None
+
+    def run(self) -> Report:
+        """Translates all that is this part's."""
+        claimed: set[Path] = set()
+        for index, paths in enumerate(self.places):
+            if index in self.mine:
+                one = self.translate(index, claimed)
+                self.report.add(one)
+            if index not in self.mine or one.outputs:  # of another part as if it were written
+                claimed.update(paths)
+        return self.report
 
     def names(self) -> list[str]:
         """What tells each volume from the others."""
@@ -171,48 +178,26 @@ class Plan:
             index: of the volume.
             claimed: files of others, whose names it may not take.
         """
-        assert self.run is not None  # where there are volumes
+        assert self.job is not None  # where there are volumes
         volume, paths = self.volumes[index], self.places[index]
         check = functools.partial(check_paths, paths, self.root, claimed)
-        return _recorded(self.run, self.record, self.base, volume, paths, check)
+        return _recorded(self.job, self.record, self.base, volume, paths, check)
 
 
 @contextlib.contextmanager
 def plan(
-    model: Any,
-    input: str | os.PathLike,
-    output: str | os.PathLike,
-    *,
-    deidentify: bool | Deidentifier = False,
-    overwrite: bool = False,
-    batch_size: int = 1,
-    description: str = "",
-    progress: bool = True,
-    manifest: str | os.PathLike = "",
-    part: tuple[int, int] = (1, 1),
-    writer: type[Writer] = Writer,
-    exclude: Path | None = None,
-    watch: Watch | None = None,
-    own: str = "",
+    model: Any, input: str | os.PathLike, output: str | os.PathLike, options: Options
 ) -> Iterator[Plan]:
     """What `translate` will do, with the manifest open meanwhile.
-
-    Args:
-        model, input, output, deidentify, overwrite, batch_size, description, progress, manifest,
-            part, writer, exclude, watch: as `translate`.
-        own: the name of this process's file beside the manifest, where it is no part's.
 
     Raises:
         FileNotFoundError, FileExistsError, ValueError: as `translate`.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected 1 or more. Received: {batch_size}")
-    if deidentify and (manifest or part != (1, 1)):
-        raise ValueError("deidentify: expected one whole run. Received: a manifest, or a part")
     # what there is
     input, output = Path(input), Path(output)
-    deidentifier = Deidentifier() if deidentify is True else deidentify or None
-    found = inputs.find(model, input, exclude or output)
+    part, description = options.part, options.description
+    deidentifier = Deidentifier() if options.deidentify is True else options.deidentify or None
+    found = inputs.find(model, input, options.exclude or output)
     report = Report()
     for problem in found.problems if part[0] == 1 else ():
         (report.ignored if problem.harmless else report.skipped).append(problem)
@@ -223,8 +208,11 @@ def plan(
             return
         first = f" ({found.problems[0].reason})" if found.problems else ""
         raise ValueError(f"input: expected image files{first}. Received: {input}")
-    if (manifest or part != (1, 1)) and found.place.is_file():
+    if (options.manifest or part != (1, 1)) and found.place.is_file():
         raise ValueError(f"input: expected a folder, of which parts are done. Received: {input}")
+    for volume in found.volumes if options.dicom_only else ():
+        if not isinstance(volume.parts[0], Series):
+            raise ValueError(f"output: DICOMweb takes DICOM. Received: {volume.path(0).name}")
     # where it goes, with faults of the call found before any work is done
     grid = Grid(scale=model.scale, depth=model.scale if model.dimensions == 3 else 1)
     volumes = [volume.presented(model.source.plane) for volume in found.volumes]
@@ -232,10 +220,10 @@ def plan(
     report.others = len(volumes) - len(mine)
     with contextlib.ExitStack() as held:
         record = None
-        if manifest:
-            facts = _facts(model, description)
-            record = held.enter_context(Manifest(Path(manifest), facts, part, output, own))
-            if part[0] == 1 and not own:
+        if options.manifest:
+            manifest, facts = Path(options.manifest), _facts(model, description)
+            record = held.enter_context(Manifest(manifest, facts, part, output, options.own))
+            if part[0] == 1 and not options.own:
                 record.end(FOUND, report)
         places, root = targets(
             model,
@@ -245,7 +233,7 @@ def plan(
             output,
             deidentify=deidentifier is not None,
             mine=mine,
-            replaceable=lambda path: overwrite or (record is not None and record.owns(path)),
+            replaceable=lambda path: options.overwrite or bool(record and record.owns(path)),
         )
         check_writable(root)
         sweep((places[index] for index in mine), root)
@@ -254,13 +242,13 @@ def plan(
         total = sum(volumes[index].length for index in mine)
         # None: no bar where stderr is no terminal
         bar = held.enter_context(
-            tqdm.tqdm(total=total, unit="slice", disable=None if progress else True)
+            tqdm.tqdm(total=total, unit="slice", disable=None if options.progress else True)
         )
         run = _Run(
             model=model,
             grid=grid,
-            batch_size=batch_size,
-            writer=writer(
+            batch_size=options.batch_size,
+            writer=options.writer(
                 model, firsts, grid, deidentifier, description, record.token if record else ""
             ),
             alone={identity(each) for each in firsts if _single(each) and each.number > 0},
@@ -268,7 +256,7 @@ def plan(
             root=root,
             bar=bar,
             report=report,
-            watch=watch,
+            watch=options.watch,
         )
         yield Plan(
             volumes=volumes,
@@ -277,7 +265,7 @@ def plan(
             base=found.place,
             root=root,
             report=report,
-            run=run,
+            job=run,
             record=record,
         )
 

@@ -46,8 +46,9 @@ from keras import layers
 
 import zoo
 from zoo import ranges
+from zoo.bicubic import enlarge
 from zoo.domain import Domain
-from zoo.layers import LinearDecay, constant, enlarge, scheduled
+from zoo.layers import LinearDecay, constant, scheduled
 from zoo.losses import L2
 from zoo.recipe import DataFacts, Phase, Recipe
 from zoo.step import apply, forward_flops, gradients, ready, unscaled

@@ -166,12 +166,15 @@ def _certainty(contract: dict[str, Any]) -> str:
     found = dict(contract.get("uncertainty", {}))
     if not found:
         return ""
-    signature, name = found.pop("signature"), found.pop("name")
+    signature, name = found.pop("signature", ""), found.pop("name")
+    where = f"signature `{signature}` gives `{name}` beside `images`"
+    if not signature:
+        where = f"output `{name}` lies beside `{contract['output']['name']}`"
     told = Calibration.from_dict(found)
     unit = "" if told.unit == "1" else f" {told.unit}"
     return f"""## How sure it is
 
-The signature `{signature}` gives `{name}` beside `images`. The {told.words}. Here
+The {where}. The {told.words}. Here
 {told.risk:.1%} of the pixels ({told.pixels}) were missed, and the half-width was
 {told.half_width:.4g}{unit} on average, {told.factor:.4g} times the spread by {told.spread}.
 It promises nothing of another scanner, protocol or body part, of a single pixel, or of what the

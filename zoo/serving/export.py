@@ -57,7 +57,8 @@ def export(
     The folder appears complete or not at all: before it gets its number it is loaded by a fresh
     process, without this package, and must answer as the Keras model does. Other formats than the
     SavedModel (`zoo.serving.formats`) are answered by their own engine; they have the card and
-    the contract in the version's folder itself, and ONNX has `config.pbtxt` for Triton above it.
+    the contract in the version's folder itself, "half_width" as a second output, and ONNX has
+    `config.pbtxt` for Triton above it.
 
     Args:
         model: a `Translator`, whose `call` is what is served.
@@ -66,8 +67,7 @@ def export(
         card: what the model cannot know: any of name, summary, paper, dataset, metrics (a dict),
             licence, notes (Markdown), alarms (as `zoo.trust.limits` has them). Summary and paper
             default to the registry's.
-        uncertainty: a calibration of this model, by quantile heads, or by mirror images and turns;
-            of a SavedModel alone.
+        uncertainty: a calibration of this model, by quantile heads, or by mirror images and turns.
         format: "saved_model", "onnx", "openvino" or "litert".
         int8: images `[1, H, W, C]` that make an int8 network of another format than
             SavedModel: every other one calibrates it, the rest tell what it loses.
@@ -77,12 +77,17 @@ def export(
         The version's folder.
 
     Raises:
-        ValueError: for an unknown card field, another kind of `uncertainty`, a version that is not
-            a positive number or exists already, an output that is a file, an export that answers
-            otherwise than the model, or for other formats a model that does not compute in float32.
+        ValueError: for an unknown card field, another kind of `uncertainty` or one of int8, a
+            version that is not a positive number or exists already, an output that is a file, an
+            export that answers otherwise than the model, or for other formats a model that does
+            not compute in float32.
         OSError: where it cannot be written, or what the format needs is not installed.
     """
     _check_format(model, format, bool(int8))
+    if int8 and uncertainty is not None:
+        raise ValueError(
+            "uncertainty: expected float32, in which it was calibrated. Received: int8"
+        )
     # Where it goes.
     output = Path(output)
     fields = _card_fields(model, card or {})
@@ -103,7 +108,8 @@ def export(
         if format == formats.SAVED_MODEL:
             _write_saved_model(model, temporary, specs, final, fields, uncertainty)
         else:
-            _write_other(model, temporary, specs, final, fields, format, int8, allowed)
+            given = format, int8, allowed, uncertainty
+            _write_other(model, temporary, specs, final, fields, *given)
         with written(final):
             os.replace(temporary, final)
     return final
@@ -118,9 +124,7 @@ def _check_format(model: Translator, format: str, int8: bool) -> None:
             others = ", ".join(formats.FILES)
             raise ValueError(f"int8: expected the format {others}. Received: {format}")
         return
-    if model.precision != "float32":
-        raise ValueError(f"precision: {format} takes float32. Received: {model.precision}")
-    formats.require(format, int8)
+    formats.require(format, model.precision, int8)
 
 
 def _write_saved_model(
@@ -160,11 +164,12 @@ def _write_other(
     format: str,
     int8: Sequence[np.ndarray],
     allowed: float,
+    uncertainty: Calibration | None,
 ) -> None:
     """The network in another format, as `_write_saved_model`."""
     with written(final):
         folder.mkdir()
-        formats.write(model, format, specs, folder, int8[::2])
+        formats.write(model, format, specs, folder, int8[::2], uncertainty)
     ask = formats.engine(format, folder)
     contract = _contract(model, specs, fields)
     contract["output"]["name"] = formats.OUTPUT
@@ -184,10 +189,18 @@ def _write_other(
             )
     else:
         verify_engine(model, ask, specs)
+    # What its half-widths are.
+    outputs = [formats.OUTPUT]
+    if uncertainty is not None:
+        outputs.append(formats.HALF_WIDTH)
+        ask = formats.engine(format, folder, formats.HALF_WIDTH)
+        verify_engine(model, ask, specs, HalfWidth(model, uncertainty))
+        contract["uncertainty"] = {"name": formats.HALF_WIDTH} | uncertainty.to_dict()
     with written(final):
         _tell(folder, contract, fields, int(final.name), 0)
         if format == "onnx":
-            write_atomic(final.parent / "config.pbtxt", formats.triton(specs, model).encode())
+            text = formats.triton(specs, model, outputs)
+            write_atomic(final.parent / "config.pbtxt", text.encode())
 
 
 def _tell(

@@ -5,9 +5,11 @@
     litert     model.tflite             LiteRT (TensorFlow Lite)
 
 N and the sides of an image are free, as in a SavedModel; no images at all are an error. The input
-is called as there, the output "translated". Each engine is imported only where it is used.
+is called as there, the output "translated", and a second one of a calibrated model "half_width".
+Each engine is imported only where it is used.
 """
 
+import contextlib
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,14 +20,24 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from zoo import bicubic
 from zoo.errors import reason
 from zoo.serving.verify import SIGNATURE, call
 from zoo.serving.warmup import BATCH_SIZES
 from zoo.translator import Translator
+from zoo.trust import served
+from zoo.trust.calibration import Calibration
 
 SAVED_MODEL = "saved_model"
 FILES = {"onnx": "model.onnx", "openvino": "model.xml", "litert": "model.tflite"}
-OUTPUT = "translated"
+OUTPUT, HALF_WIDTH = "translated", "half_width"
+# Why a network of another precision is none of a format's.
+_COARSE = {
+    "onnx": "ONNX Runtime has no bfloat16 convolution on a CPU",
+    "openvino": "OpenVINO computes in bfloat16 what is exported in float32, if it is loaded with "
+    "INFERENCE_PRECISION_HINT bf16",
+    "litert": "LiteRT has no bfloat16 convolution",
+}
 _NEEDS = {
     "onnx": ("onnx", "tf2onnx", "onnxruntime"),
     "openvino": ("openvino",),
@@ -36,8 +48,12 @@ _OPSET = 18  # of ONNX, which all engines of the last years take
 Ask = Callable[[Sequence[np.ndarray]], np.ndarray]  # the inputs in their order to the answer
 
 
-def require(format: str, int8: bool = False) -> None:
-    """An OSError where what a format needs is not installed."""
+def require(format: str, precision: str, int8: bool = False) -> None:
+    """A ValueError for another precision than float32; an OSError for what is not installed."""
+    if precision != "float32":
+        raise ValueError(
+            f"precision: {format} takes float32: {_COARSE[format]}. Received: {precision}"
+        )
     needs = _NEEDS[format] + (("nncf",) if int8 and format == "openvino" else ())
     for name in needs:
         try:
@@ -55,6 +71,7 @@ def write(
     specs: Mapping[str, tf.TensorSpec],
     folder: Path,
     calibration: Sequence[np.ndarray] = (),
+    uncertainty: Calibration | None = None,
 ) -> None:
     """Write a model's network, by the names of `FILES`.
 
@@ -64,6 +81,7 @@ def write(
         specs: its `export.serving_specs`.
         folder: that exists.
         calibration: images `[1, H, W, C]` that int8 is calibrated on; of none it stays float32.
+        uncertainty: what the half-widths are made by that it gives too.
 
     Raises:
         ValueError: for a network with an operation that the format or its converter lacks.
@@ -71,10 +89,15 @@ def write(
     """
 
     def serve(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {OUTPUT: tf.cast(call(model, inputs), tf.float32)}
+        if uncertainty is None:
+            return {OUTPUT: tf.cast(call(model, inputs), tf.float32)}
+        made = served.endpoint(model, uncertainty, dict(specs))(*inputs)
+        return {OUTPUT: made["images"], HALF_WIDTH: made["half_width"]}
 
     graph = tf.function(serve, input_signature=list(specs.values()), autograph=False)
-    with warnings.catch_warnings():
+    # ONNX has a bicubic operation, as TensorFlow's.
+    enlarged = contextlib.nullcontext() if format == "onnx" else bicubic.by_convolutions()
+    with warnings.catch_warnings(), enlarged:
         warnings.simplefilter("ignore")  # of the converters, of what they do inside
         try:
             _WRITERS[format](graph, specs, folder / FILES[format], calibration)
@@ -85,20 +108,22 @@ def write(
             raise ValueError(text) from error
 
 
-def engine(format: str, folder: Path) -> Ask:
-    """What answers by a format's own engine, on the CPU, from the files alone."""
-    return _ENGINES[format](folder / FILES[format])
+def engine(format: str, folder: Path, output: str = OUTPUT) -> Ask:
+    """What gives an output by a format's own engine, on the CPU, from the files alone."""
+    return _ENGINES[format](folder / FILES[format], output)
 
 
-def triton(specs: Mapping[str, tf.TensorSpec], model: Translator) -> str:
+def triton(
+    specs: Mapping[str, tf.TensorSpec], model: Translator, outputs: Sequence[str] = (OUTPUT,)
+) -> str:
     """`config.pbtxt` of a model repository of Triton, beside the numbered versions."""
     made = [None] * model.dimensions
     known = getattr(model.network, "output_shape", None)
     if isinstance(known, tuple) and len(known) == model.dimensions + 2:
         made = list(known[1:-1])
-    outputs = {OUTPUT: tf.TensorSpec([None, *made, model.target.channels], tf.float32)}
+    spec = tf.TensorSpec([None, *made, model.target.channels], tf.float32)
     lines = ['platform: "onnxruntime_onnx"', f"max_batch_size: {BATCH_SIZES[-1]}"]
-    for end, tensors in (("input", specs), ("output", outputs)):
+    for end, tensors in (("input", specs), ("output", dict.fromkeys(outputs, spec))):
         lines += [_tensor(end, name, spec) for name, spec in tensors.items()]
     lines.append("dynamic_batching { max_queue_delay_microseconds: 5000 }")
     return "\n".join(lines) + "\n"
@@ -148,12 +173,12 @@ def _write_onnx(
         )
 
 
-def _onnx(path: Path) -> Ask:
+def _onnx(path: Path, output: str) -> Ask:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]
-    return lambda inputs: session.run([OUTPUT], dict(zip(names, inputs, strict=True)))[0]
+    return lambda inputs: session.run([output], dict(zip(names, inputs, strict=True)))[0]
 
 
 # OpenVINO.
@@ -164,10 +189,13 @@ def _write_openvino(
 ) -> None:
     import openvino
 
-    converted = openvino.convert_model(graph.get_concrete_function())
+    graph = graph.get_concrete_function()
+    converted = openvino.convert_model(graph)
     for name, given in zip(specs, converted.inputs, strict=True):
         given.get_tensor().set_names({name})
-    converted.output(0).get_tensor().set_names({OUTPUT})
+    # TensorFlow orders outputs by their names.
+    for name, made in zip(sorted(graph.structured_outputs), converted.outputs, strict=True):
+        made.get_tensor().set_names({name})
     if calibration:
         import nncf
 
@@ -178,12 +206,12 @@ def _write_openvino(
     openvino.save_model(converted, path, compress_to_fp16=False)
 
 
-def _openvino(path: Path) -> Ask:
+def _openvino(path: Path, output: str) -> Ask:
     import openvino
 
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(path, "CPU", exact)
-    return lambda inputs: compiled(list(inputs))[OUTPUT]
+    return lambda inputs: compiled(list(inputs))[output]
 
 
 # LiteRT.
@@ -207,7 +235,7 @@ def _write_litert(
         path.write_bytes(converter.convert())
 
 
-def _litert(path: Path) -> Ask:
+def _litert(path: Path, output: str) -> Ask:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path))
@@ -216,7 +244,7 @@ def _litert(path: Path) -> Ask:
 
     def ask(inputs: Sequence[np.ndarray]) -> np.ndarray:
         given = dict(zip(names, inputs, strict=True))
-        return np.asarray(runner(**given)[OUTPUT])
+        return np.asarray(runner(**given)[output])
 
     return ask
 

@@ -60,10 +60,11 @@ def translated(
         ValueError: where there is no image.
     """
     made = scratch / "translated"
-    report = predict.translate(model, folder, made, progress=False)
     doubts: dict[str, Path] = {}
-    if widths is not None and report.outputs:
-        told = half_widths.add(widths, folder, made, report, progress=False)
+    if widths is None:
+        report = predict.translate(model, folder, made, progress=False)
+    else:
+        report, told = half_widths.translate(model, widths, folder, made, progress=False)
         # A header has its voxels behind it.
         outputs = iter(told.outputs)
         for volume in told.volumes:
