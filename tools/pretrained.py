@@ -182,6 +182,23 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "pix2pix_ldct": (
         "pix2pix",
+        "ldct/varied_scans",
+        {
+            "init": "runs/pretrained/pix2pix_ldct_first",
+            "steps": 4000,
+            "learning_rate": 5e-4,
+            "discriminator_rate": 1e-3,
+            "rate_schedule": "cosine",
+            "crop": 160,
+            "flip_up_down": True,
+            "turn": True,
+            "validate_every": -1,
+            "image_every": 1000,
+            "checkpoint_every": 250,
+        },
+    ),
+    "pix2pix_ldct_first": (
+        "pix2pix",
         "ldct/varied",
         {
             "steps": 10000,
@@ -287,7 +304,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 # A share of the weights of the run that another began from: fine-tuning on hard cases had made them
 # worse on easy ones (Wortsman et al. 2022, arXiv:2109.01903).
-BLENDS = {"encoder_decoder_ldct": 0.25}
+BLENDS = {"encoder_decoder_ldct": 0.25, "pix2pix_ldct": 0.5}
 
 
 def command(name: str) -> list[str]:

@@ -20,6 +20,14 @@ def test_has_the_published_number_of_parameters(filters, count):
     assert network.count_params() == count
 
 
+def test_levels_grow_as_asked_and_have_so_many_convolutions():
+    network = unet(1, 1, base_filters=16, levels=3, growth=1.25, convolutions=1, skips="add")
+    kernels = [tuple(w.shape) for w in network.trainable_weights if len(w.shape) == 4]
+    down = [(3, 3, 1, 16), (3, 3, 16, 20), (3, 3, 20, 25)]
+    up = [(2, 2, 20, 25), (3, 3, 20, 20), (2, 2, 16, 20), (3, 3, 16, 16)]
+    assert kernels == [*down, *up, (1, 1, 16, 1)]
+
+
 def test_contract(tmp_path, monkeypatch, two_replicas):
     options = {"norm": "batch", "output": "auto", "residual_blocks": 1}
     batch = functools.partial(harness.batch_of, 32)
@@ -34,6 +42,7 @@ def test_contract(tmp_path, monkeypatch, two_replicas):
         {"skips": "add", "upsampling": "pixel_shuffle", "norm": "instance", "loss": "structure"},
         {"skips": "conv", "upsampling": "resize", "norm": "batch", "loss": "l1"},
         {"skips": "none", "downsampling": "stride", "residual_blocks": 2, "loss": "charbonnier"},
+        {"skips": "add", "growth": 1.5, "convolutions": 1},
     ],
 )
 def test_every_weight_learns_in_every_variant(options):
@@ -85,6 +94,7 @@ def test_labels_of_tiles_are_those_of_the_whole():
 @pytest.mark.parametrize("downsampling", ["pool", "stride"])
 def test_tiled_equals_untiled_away_from_the_border(upsampling, downsampling):
     options = {"upsampling": upsampling, "downsampling": downsampling, "residual_blocks": 1}
+    options["convolutions"] = 3 if upsampling == "resize" else 2
     model = harness.build("encoder_decoder", TINY | options | {"tile": 64})
     image = np.random.default_rng(0).uniform(-500, 500, (600, 520)).astype("float32")
     whole = model(image[None, ..., None]).numpy()[0, ..., 0]

@@ -14,6 +14,8 @@ def unet(
     *,
     base_filters: int,
     levels: int,
+    growth: float = 2.0,
+    convolutions: int = 2,
     dimensions: int = 2,
     skips: Literal["concat", "add", "conv", "none"] = "concat",
     downsampling: Literal["pool", "stride"] = "pool",
@@ -37,7 +39,7 @@ def unet(
         return x if norm == "none" else Norm(norm)(x)
 
     def block(x, filters):
-        for _ in range(2):
+        for _ in range(convolutions):
             x = layers.ReLU()(normalised(conv(x, filters)))
         return x
 
@@ -58,12 +60,12 @@ def unet(
     # Down to the bottleneck.
     inputs = keras.Input((None,) * dimensions + (channels,))
     x = without_level(inputs, base_filters) if equivariant else inputs
+    width = [round(base_filters * growth**level) for level in range(levels)]
     features = []
     # Processors have no pooling of volumes in float16; the largest value is the same in float32.
     half = keras.config.dtype_policy().compute_dtype == "float16"
     pooled_in = "float32" if half and dimensions == 3 else None
-    for level in range(levels):
-        filters = base_filters * 2**level
+    for level, filters in enumerate(width):
         if level and downsampling == "pool":
             x = ranked("MaxPooling{}D", dimensions)(dtype=pooled_in)(x)
         elif level:
@@ -74,8 +76,7 @@ def unet(
         y = layers.ReLU()(normalised(conv(x, filters)))
         x = layers.Add()([x, normalised(conv(y, filters))])
     # And up again.
-    for level in reversed(range(levels - 1)):
-        filters = base_filters * 2**level
+    for level, filters in reversed(list(enumerate(width[:-1]))):
         x = block(join(up(x, filters), features[level], filters), filters)
     # A correction starts from none; an image from small weights.
     start = keras.initializers.RandomNormal(0.0, 0.02)

@@ -24,6 +24,8 @@ What differs from the paper, and why:
                                               SGD               take cross-entropy here too
     `skips`, `downsampling`, `upsampling`,    the defaults      the variants in use
     `norm`, `residual_blocks`
+    `growth`, `convolutions`                  2, 2              networks of few operations, which
+                                                                spend them at full resolution
     `equivariant`, `relative`                 none              noise of any level at any HU
     `registration`                            none              pairs that do not lie quite on
                                                                 each other
@@ -66,8 +68,10 @@ class EncoderDecoderRecipe(Recipe):
 
     Attributes:
         dimensions: 2 for images, 3 for volumes.
-        base_filters: channels of the first level; each level doubles them.
+        base_filters: channels of the first level.
         levels: resolutions, the bottleneck included.
+        growth: how many times as many channels each level has as the one above it.
+        convolutions: 3×3 convolutions of each level, on the way down and on the way up.
         skips: how the encoder's features reach the decoder; "conv" adds them after a 1×1.
         downsampling: 2×2 max-pool, or a stride-2 3×3 convolution.
         upsampling: transposed 2×2, 1×1 with pixel shuffle, or nearest with 3×3.
@@ -109,6 +113,8 @@ class EncoderDecoderRecipe(Recipe):
     dimensions: Literal[2, 3] = 2
     base_filters: ranges.Filters = 64
     levels: ranges.Levels = 5
+    growth: Annotated[float, ranges.Range(1, 4)] = 2.0
+    convolutions: Annotated[int, ranges.Range(1, 8)] = 2
     skips: Literal["concat", "add", "conv", "none"] = "concat"
     downsampling: Literal["pool", "stride"] = "pool"
     upsampling: Literal["deconv", "pixel_shuffle", "resize"] = "deconv"
@@ -186,6 +192,8 @@ class EncoderDecoder(_quantiles.WithQuantiles):
             self.outputs(),
             base_filters=recipe.base_filters,
             levels=recipe.levels,
+            growth=recipe.growth,
+            convolutions=recipe.convolutions,
             dimensions=recipe.dimensions,
             skips=recipe.skips,
             downsampling=recipe.downsampling,
@@ -200,7 +208,8 @@ class EncoderDecoder(_quantiles.WithQuantiles):
     @property
     def tile_margin(self) -> int:
         # At most half the receptive field: 3×3 convolutions at strides 1, 2, 4 … down and up again.
-        return 4 * 2**self.recipe.levels + 2 * self.recipe.residual_blocks * self.size_multiple
+        reach = 2 * self.recipe.convolutions * 2**self.recipe.levels
+        return reach + 2 * self.recipe.residual_blocks * self.size_multiple
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)
