@@ -25,12 +25,12 @@ def test_a_finished_runs_record_is_kept_with_its_command(tmp_path, monkeypatch):
     (tmp_path / "weights").mkdir()
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "weights")
-    folder = tmp_path / "pix2pix_ldct"
+    folder = tmp_path / "cyclegan_cbct_ct"
     run.write(folder, record | {"state": "interrupted", "step": 2})
     with pytest.raises(ValueError, match="expected a finished run. Received: interrupted"):
-        pretrained.keep_record("pix2pix_ldct", "kept.json")
+        pretrained.keep_record("cyclegan_cbct_ct", "kept.json")
     run.write(folder, record | {"state": "done", "step": 3, "metrics": {"mae": 1.0}})
-    assert pretrained.keep_record("pix2pix_ldct", "kept.json")["metrics"] == {"mae": 1.0}
+    assert pretrained.keep_record("cyclegan_cbct_ct", "kept.json")["metrics"] == {"mae": 1.0}
     kept = json.loads((tmp_path / "weights" / "kept.json").read_text())
-    assert kept.pop("command").endswith(" ".join(pretrained.command("pix2pix_ldct")))
+    assert kept.pop("command").endswith(" ".join(pretrained.command("cyclegan_cbct_ct")))
     assert kept == record | {"state": "done", "step": 3}
