@@ -60,8 +60,9 @@ def start_up(quick: bool, rounds: int) -> str:
     return f"""## Start-up
 
 From the shell, medians. `list` should answer within 0.3 s, and `predict` of one slice within 6 s on
-two quiet cores; of that most is the import of TensorFlow, which no command that runs a network can
-do without.
+two quiet cores. Most of that is the import of TensorFlow, which no command that runs a network can
+do without; the rest is the import of what reads images, the network's weights, and its first
+answer, for which it is traced. OpenVINO is left out where there are so few slices.
 
 {measure.table(columns, rows)}
 """

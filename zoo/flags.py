@@ -96,8 +96,8 @@ _TABLE = {
               "predict: also dicomweb://…"),
         _Flag("to", "DIR", "publish", "folder of the repository, new or empty"),
         _Flag("engine", "auto|keras|openvino", "predict dicom-node",
-              "what runs the network; auto takes OpenVINO on a CPU where it is installed and "
-              "answers the same", "auto"),
+              "what runs the network; auto takes OpenVINO on a CPU where it is installed, has more "
+              "than 8 slices to do, and answers the same", "auto"),
         _Flag("format", "saved_model|onnx|openvino|litert", "export",
               "what is written (default saved_model)", "saved_model"),
         _Flag("int8", "PATH", "export",

@@ -44,6 +44,7 @@ _REQUIRED = {
     },
 }
 _MOST_BYTES = 2**20  # of a registry.yaml
+_DEEPEST = 100  # levels of it
 _TRAINED_ON = {"spacing", "noise", "level", "air"}
 _classes: dict[str, "type[Translator]"] = {}
 
@@ -119,13 +120,18 @@ def _own_index() -> Path:
     return inside if inside.exists() else package.parent / "registry.yaml"
 
 
-class _Flat(yaml.SafeLoader):
+def _flat(text: str) -> Any:
     """YAML without aliases: a few of them, nested, stand for more than any memory holds."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.events.AliasEvent):
-            raise ValueError(f"expected no aliases. Received: *{self.peek_event().anchor}")
-        return super().compose_node(parent, index)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where the wheel has it
+    depth = 0
+    for event in yaml.parse(text, loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"expected no aliases. Received: *{event.anchor}")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise ValueError(f"expected at most {_DEEPEST} levels. Received: more")
+    return yaml.load(text, loader)
 
 
 def _plugin(point: importlib.metadata.EntryPoint) -> dict[str, dict[str, dict]]:
@@ -155,7 +161,7 @@ def _read(owner: str, path: Path, folder: Path) -> dict[str, dict[str, dict]]:
     if not path.is_file() or path.stat().st_size > _MOST_BYTES:
         raise ValueError(f"{path}: expected a file of at most {_MOST_BYTES} bytes.")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8-sig"), _Flat) or {}
+        content = _flat(path.read_text(encoding="utf-8-sig")) or {}
         if not isinstance(content, dict) or set(content) - set(SECTIONS):
             raise ValueError(f"expected the sections {SECTIONS}. Received: {short(content)}")
         for section in SECTIONS:

@@ -1,6 +1,7 @@
 """OpenVINO in Keras's place: the same answers, told in the header, left where they differ."""
 
 import importlib.util
+import types
 
 import numpy as np
 import pydicom
@@ -79,6 +80,20 @@ def test_without_the_package_or_in_half_precision_keras_runs(monkeypatch):
     assert engines.use(model(), "auto") == "Keras"
     with pytest.raises(ValueError, match="engine: expected the extra"):
         engines.use(model(), "openvino")
+
+
+def test_a_network_is_converted_where_there_is_more_than_keras_answers_anyway(tmp_path):
+    out, network = tmp_path / "out", types.SimpleNamespace(source=CT)
+    few = dicom_files.series(tmp_path / "few", 8)
+    assert not engines.pays(network, "auto", few, out)
+    assert engines.pays(network, "openvino", few, out)
+    assert not engines.pays(network, "auto", few / "0.dcm", out)
+    many = dicom_files.series(tmp_path / "many", 9)
+    assert engines.pays(network, "auto", many, out)
+    np.save(tmp_path / "volume.npy", np.zeros((9, 16, 16), "float32"))  # one file
+    assert engines.pays(network, "auto", tmp_path / "volume.npy", out)
+    with pytest.raises(FileNotFoundError):
+        engines.pays(network, "auto", tmp_path / "gone", out)
 
 
 def test_predict_tells_in_the_header(tmp_path):

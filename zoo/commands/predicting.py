@@ -119,7 +119,6 @@ def _translated(
     model = asked.built(*entries)
     widths = _half_widths(model, entries[0]) if FLAGS.uncertainty else None
     watch = trusting.watch(model, entries[0]) if FLAGS.report or FLAGS.strict else None
-    engine = engines.use(model, FLAGS.engine, lambda text: print(text, file=sys.stderr))
     if FLAGS.tta or len(entries) > 1:
         seen = f": each image {model.ways}" if FLAGS.tta else ""
         print(f"{model.note.capitalize()}{seen}.")
@@ -133,6 +132,8 @@ def _translated(
             given = Path(scratch) / "given"
             given.mkdir()
             web.fetch(source, given)
+        wanted = FLAGS.engine if engines.pays(model, FLAGS.engine, given, made) else "keras"
+        engine = engines.use(model, wanted, lambda text: print(text, file=sys.stderr))
         options = {
             "deidentify": FLAGS.deidentify,
             "overwrite": FLAGS.overwrite,

@@ -1,7 +1,9 @@
 """What runs a network: Keras, or OpenVINO where that is installed and answers the same."""
 
 import importlib.util
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import tensorflow as tf
 
 from zoo import bicubic
 from zoo.devices import accelerated
+from zoo.inference import inputs
 from zoo.serving.verify import compare
 from zoo.translator import Translator
 
@@ -87,6 +90,29 @@ class OpenVino:
             queue.start_async({0: images[number : number + 1]}, number)
         queue.wait_all()
         return np.stack([answers[number] for number in range(len(images))])
+
+
+def pays(model: Any, engine: str, input: Path, output: Path) -> bool:
+    """Whether there is more to translate than the first batches, which Keras answers anyway.
+
+    Of few images, converting the network takes longer than it saves: "auto" is then Keras.
+
+    Args:
+        model, engine: as of `use`.
+        input, output: as of `predict.translate`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `inputs.find`.
+    """
+    few = _COMPARED * BATCH
+    if engine != "auto" or (input.is_dir() and sum(1 for _ in _first(input, few + 1)) > few):
+        return True
+    return sum(volume.length for volume in inputs.find(model, input, output).volumes) > few
+
+
+def _first(folder: Path, count: int) -> Iterator[Path]:
+    """The first files of a folder, however many there are."""
+    return itertools.islice((path for path in folder.rglob("*") if path.is_file()), count)
 
 
 def use(model: Any, engine: str, tell: Callable[[str], object] = print) -> str:
