@@ -36,9 +36,9 @@ def data_facts(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> DataFacts:
         domains.append(domain.within(window) if window else domain)
     if recipe.target == "copy":
         domains = _of_copies(domains, recipe)
-    # Beside the domain, where data sets that were prepared without it have it too.
-    if metadata.get("quick"):
-        domains[0] = dataclasses.replace(domains[0], quick=metadata["quick"])
+    # Of the config, as data sets that were prepared before it was known hold nothing of it.
+    if quick := getattr(builder.builder_config, "quick", ""):
+        domains[0] = dataclasses.replace(domains[0], quick=quick)
     return DataFacts(
         kind=metadata["kind"],
         keys=keys,

@@ -38,6 +38,11 @@ class _Form:
 class Simulated(_Form, SimulatedConfig[phantom.Protocol]):
     """Simulated patients."""
 
+    @property
+    def quick(self) -> str:
+        """The filter that the sources were made by, "" of sinograms."""
+        return phantom.FILTER if self.fbp else ""
+
     def deviation(self, sinogram: np.ndarray) -> np.ndarray:
         """Standard deviation of the noise of a sinogram `[views, detectors]`, of each ray."""
         return noise.deviation(sinogram, self.protocol.photons, self.protocol.electronic)
@@ -46,6 +51,11 @@ class Simulated(_Form, SimulatedConfig[phantom.Protocol]):
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Published(_Form, SourceConfig):
     """LoDoPaB-CT."""
+
+    @property
+    def quick(self) -> str:
+        """As of `Simulated`."""
+        return lodopab.FILTER if self.fbp else ""
 
 
 def _phantom(name: str, description: str, **fields) -> Simulated:
@@ -134,17 +144,15 @@ class Builder(SimulatedBuilder):
         config = self.builder_config
         if isinstance(config, Simulated):
             beam, dtype, unit, window = config.protocol.beam, "int16", "HU", CT_WINDOW
-            formula, filter = f"mu = (HU / 1000 + 1) * {radon.MU_WATER} per mm", phantom.FILTER
+            formula = f"mu = (HU / 1000 + 1) * {radon.MU_WATER} per mm"
         else:
             beam, dtype, window = lodopab.BEAM, "float32", ATTENUATION_WINDOW
-            unit, formula, filter = "normalised attenuation", lodopab.FORMULA, lodopab.FILTER
+            unit, formula = "normalised attenuation", lodopab.FORMULA
         shape, spacing = (beam["size"], beam["size"], 1), (beam["spacing_mm"],) * 2
         target = Image(shape, np.dtype(dtype), "CT", unit, window, spacing)
         shape = (beam["views"], beam["detectors"], 1)
         sinogram = Image(shape, np.float32, "CT", "line integral", LINE_WINDOW, None, None)
         metadata = {"attenuation": formula, "parallel_beam": beam}
-        if config.fbp:
-            metadata["quick"] = filter
         if config.images:
             metadata["images"] = f"{self.name}/{config.images}"
         return features.info(

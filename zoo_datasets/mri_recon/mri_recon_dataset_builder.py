@@ -47,6 +47,11 @@ class Simulated(SimulatedConfig[phantom.Protocol]):
     filled: bool = False
     images: str = ""
 
+    @property
+    def quick(self) -> str:
+        """How the sources were made of k-space, "" where they are k-space."""
+        return "zero filling" if self.filled else ""
+
     def deviation(self, kspace: np.ndarray) -> float | None:
         """Standard deviation of the noise in the real part of k-space; None where it varies."""
         return None if self.patient is varied.patient else self.protocol.noise
@@ -211,8 +216,6 @@ class Builder(SimulatedBuilder):
         )
         image = features.Image((side, side, 1), np.float32, "MR", "signal", (0.0, 1.0), mm, plane)
         filled = isinstance(config, Simulated) and config.filled
-        if filled:
-            facts["quick"] = "zero filling"
         return features.info(
             self,
             {"source": image if filled else kspace, "target": image},
