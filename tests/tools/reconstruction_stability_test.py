@@ -14,8 +14,8 @@ SIZE = 24
 
 
 def ray_case():
-    beam = tomography.ParallelBeam(SIZE, 4.0, 16)
-    axis = np.linspace(-1, 1, SIZE)
+    beam = tomography.ParallelBeam(12, 8.0, 8)
+    axis = np.linspace(-1, 1, 12)
     target = np.where(np.hypot(axis, axis[:, None]) < 0.8, 0.0, -1000.0)
     y = beam.forward(0.0192 * (target / 1000 + 1)).numpy()
     return methods.Case(y, beam, 0.01, target.astype(np.float32))
