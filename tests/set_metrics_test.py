@@ -93,51 +93,6 @@ def test_pair_similarity_does_not_depend_on_where_a_unit_has_its_zero(offset):
     assert found == pytest.approx(expected, rel=1e-7)
 
 
-def test_memorisation_flags_copies_and_not_fresh_images():
-    training, held_out = _images(120, seed=0, blur=3.0), _images(40, seed=1, blur=3.0)
-    generated = _images(30, seed=2, blur=3.0)
-    spread = float(training.std())
-    generated[4] = training[77] + 0.05 * spread * _images(1, seed=3)[0]
-    generated[9] = training[5][:, ::-1]  # flipped, as augmentation does
-    result = set_metrics.nearest_training(generated, iter(training), held_out, chunk=50)
-    assert np.flatnonzero(result.flagged).tolist() == [4, 9]
-    assert result.index[[4, 9]].tolist() == [77, 5]
-    assert result.distance[9] == 0
-    np.testing.assert_allclose(result.nearest[9], generated[9], rtol=1e-6)
-    assert result.ratio[4] < 0.3 and result.percentile[4] == 0
-    fresh = np.delete(np.arange(30), [4, 9])
-    assert np.median(result.ratio[fresh]) == pytest.approx(1, abs=0.15)
-    assert result.training == 120 and result.held_out_copies == 0
-    unmirrored = set_metrics.nearest_training(generated, training, held_out, mirror=False)
-    assert np.flatnonzero(unmirrored.flagged).tolist() == [4]
-
-
-def test_nearest_training_is_the_brute_force_answer():
-    training, generated = _images(25, 0, size=48), _images(7, 1, size=48)
-    # 48 pixels at size 16: blocks of 3 x 3.
-    small = [x.reshape(-1, 16, 3, 16, 3).mean((2, 4)) for x in (generated, training)]
-    distances = np.sqrt(((small[0][:, None] - small[1][None]) ** 2).mean((2, 3)))
-    result = set_metrics.nearest_training(generated, training, generated, size=16, mirror=False)
-    np.testing.assert_array_equal(result.index, distances.argmin(1))
-    np.testing.assert_allclose(result.distance, distances.min(1), rtol=1e-5)
-
-
-def test_memorisation_reports_a_leaking_split():
-    training = _images(20, 0, blur=2)
-    result = set_metrics.nearest_training(_images(5, 1, blur=2), training, training[:6])
-    assert result.held_out_copies == 6
-    assert not result.flagged.any()
-
-
-def test_nearest_training_refuses_what_does_not_fit():
-    with pytest.raises(ValueError, match="training: expected at least one image"):
-        set_metrics.nearest_training(_images(2, 0), [], _images(2, 1))
-    with pytest.raises(ValueError, match=r"training: expected images of shape \(64, 64, 1\)"):
-        set_metrics.nearest_training(_images(2, 0), _images(2, 0, size=32), _images(2, 1))
-    with pytest.raises(ValueError, match="of one size"):
-        set_metrics.nearest_training(_images(2, 0), _images(2, 0), _images(2, 1, size=32))
-
-
 def test_kid_is_the_unbiased_estimate_by_its_definition():
     rng = np.random.default_rng(0)
     real, fake = rng.normal(0, 1, [7, 5]), rng.normal(0.5, 1.5, [9, 5])

@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 
 from tools import pretrained
+from tools.judges.membership import MOST
 from tools.judges.result import Result
 from zoo import figures, registry
 from zoo.atomic import write_atomic
@@ -17,6 +18,11 @@ from zoo.trust.limits import Limits
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 PAGE = ROOT / "docs" / "pretrained.md"
+TRUST = ROOT / "docs" / "trust.md"
+_MEMORY, _AFTER_MEMORY = "## Memorisation\n\n", "\n\n## Learning curves\n"
+_MEMBERSHIP = re.compile(
+    r"(?<=<!-- membership: begin -->\n).*?(?=<!-- membership: end -->)", re.DOTALL
+)
 _TABLE = re.compile(r"^\| pretrained model \|.*\n(?:\|.*\n)+", re.MULTILINE)
 # What a machine cannot know: the job, the data, the limits, in words.
 PROSE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
@@ -90,15 +96,43 @@ means over patients with their 95 % bootstrap interval over patients.
 
 {alarms(entry)}
 
-## Memorisation
-
-{prose["memorisation"]}
-
-## Learning curves
+{_MEMORY}{memorisation(name, entry)}{_AFTER_MEMORY}
 
 ![losses]({name}.curves.png)
 """
     write_atomic(pretrained.WEIGHTS / f"{name}.md", text.encode())
+
+
+def memorisation(name: str, entry: dict[str, Any]) -> str:
+    """What a card says of what the weights remember, of which membership is measured."""
+    found = entry.get("membership")
+    if found is None:
+        return (
+            f"{PROSE[name]['memorisation']}\n\nWhether patients of the training can be told from "
+            "others has not been measured."
+        )
+    good = "yes" if found["auc"][0] <= MOST else "**no**"
+    return f"""{PROSE[name]["memorisation"]}
+
+An attacker who knows a patient's images guesses whether they were trained on, by how well the
+model does on them (`tools/judges/membership.py`): the share of pairs that he ranks rightly, 0.5 by
+chance.
+
+| figure | value |
+|---|---|
+| membership_auc | {as_text(found["auc"])} |
+
+On {found["judged_on"]}.
+
+- {good}: membership AUC at most {MOST}"""
+
+
+def write_memorisation(name: str, entry: dict[str, Any]) -> None:
+    """Write what is remembered into a card that there is, and nothing else."""
+    card = pretrained.WEIGHTS / f"{name}.md"
+    before, mark, rest = card.read_text(encoding="utf-8").partition(_MEMORY)
+    _, end, after = rest.partition(_AFTER_MEMORY)
+    write_atomic(card, (before + mark + memorisation(name, entry) + end + after).encode())
 
 
 def alarms(entry: dict[str, Any]) -> str:
@@ -134,6 +168,24 @@ def write_table(entries: dict[str, dict[str, Any]]) -> None:
             f"{PAGE.name}: expected one table that starts | pretrained model |. Received: {count}"
         )
     write_atomic(PAGE, text.encode())
+
+
+def write_membership(entries: dict[str, dict[str, Any]]) -> None:
+    """Write the table of docs/trust.md from the registry."""
+    rows = [
+        "| pretrained model | patients of the training, and apart | membership AUC |",
+        "|---|---|---|",
+    ]
+    for name, entry in entries.items():
+        found = entry.get("membership")
+        if entry.get("owner", "zoo") != "zoo":
+            continue
+        cells = [found["judged_on"], as_text(found["auc"])] if found else ["not measured", ""]
+        rows.append(_row([f"[`{name}`](../zoo/weights/{name}.md)", *cells]))
+    text, count = _MEMBERSHIP.subn("\n".join([*rows, ""]), TRUST.read_text(encoding="utf-8"))
+    if count != 1:
+        raise ValueError(f"{TRUST.name}: expected one place for the table. Received: {count}")
+    write_atomic(TRUST, text.encode())
 
 
 def _picture(rows: list) -> np.ndarray:

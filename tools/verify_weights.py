@@ -2,9 +2,11 @@
 
     python -m tools.verify_weights                   all; fails where a figure has changed
     python -m tools.verify_weights --write NAME ...  measure, and take the figures as the new ones
+    python -m tools.verify_weights --only=membership ...  only whether the training can be told
 
-The figures of a model are in its entry of registry.yaml (`metrics`). Its card in zoo/weights, its
-picture in docs/pictures and its row of docs/pretrained.md are written from them and nothing else.
+The figures of a model are in its entry of registry.yaml (`metrics`, and `membership`, whether
+patients of the training can be told from others). Its card in zoo/weights, its picture in
+docs/pictures and its row of docs/pretrained.md are written from them and nothing else.
 What judges denoising and super-resolution are the real scans of `tools/scans.py`, which are fetched
 into the folder `verify`; the methods beside the models are those of maintained packages. BM3D takes
 minutes, so what it and its like made of an image is kept there too. The U-Nets that stand beside
@@ -24,6 +26,7 @@ from tools import cards, pretrained
 from tools.judges.contrasts import contrasts
 from tools.judges.generation import generation
 from tools.judges.low_dose import low_dose
+from tools.judges.membership import MOST, membership
 from tools.judges.reconstruction import kspace
 from tools.judges.result import Result
 from tools.judges.super_resolution import super_resolution
@@ -88,10 +91,28 @@ def differences(measured: dict[str, Any], stated: dict[str, Any]) -> list[str]:
     return found
 
 
+def _show(result: Result) -> None:
+    print(result.judged_on)
+    for key, value in result.figures.items():
+        print(f"  {key} {value}")
+    for text, good in result.checks.items():
+        print(f"  {'yes' if good else 'NO '} {text}")
+
+
+def _changed(name: str, measured: dict[str, Any], stated: dict[str, Any]) -> list[str]:
+    """What is not as an entry states it, in words."""
+    new, old = ({k: v for k, v in part.items() if k != "judged_on"} for part in (measured, stated))
+    found = [f"{name}: {line}" for line in differences(new, old)]
+    if stated.get("judged_on") != measured["judged_on"]:
+        found.append(f"{name}: judged_on: measured on {measured['judged_on']}")
+    return found
+
+
 def main() -> int:
     """Exit code 1 where a figure differs from what is stated, or a check fails."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--write", action="store_true", help="take the figures as the new ones")
+    parser.add_argument("--only", choices=["membership"], help="measure nothing else")
     parser.add_argument("names", nargs="*", metavar="NAME")
     options = parser.parse_args()
     entries = registry.index()["pretrained"]
@@ -100,27 +121,27 @@ def main() -> int:
         parser.error(f"expected names of {', '.join(entries)}. Received: {', '.join(unknown)}")
     bad = []
     for name in options.names or entries:
-        result = JUDGES[name](zoo.load(name))
-        print(f"\n{name}: {result.judged_on}")
-        for key, value in result.figures.items():
-            print(f"  {key} {value}")
-        for text, good in result.checks.items():
-            print(f"  {'yes' if good else 'NO '} {text}")
-            bad += [] if good else [f"{name}: {text}"]
-        figures = {"judged_on": result.judged_on} | result.figures
-        stated = dict(entries[name]["metrics"])
+        model, stored = zoo.load(name), dict(entries[name])
+        measured = {"membership": membership(model, stored["dataset"])}
+        auc = measured["membership"]["auc"]
+        print(f"\n{name}: {measured['membership']['judged_on']}\n  membership_auc {auc}")
+        bad += [f"{name}: membership AUC at most {MOST}"] if auc[0] > MOST else []
+        result = None if options.only else JUDGES[name](model)
+        if result is not None:
+            _show(result)
+            bad += [f"{name}: {text}" for text, good in result.checks.items() if not good]
+            measured["metrics"] = {"judged_on": result.judged_on} | result.figures
         if options.write:
-            fields = {
-                k: v for k, v in entries[name].items() if k not in ("name", "owner", "folder")
-            }
-            pretrained.write_entry(name, fields | {"metrics": figures})
-            entries[name]["metrics"] = figures
+            entries[name] |= measured
+            pretrained.write_entry(name, stored | measured | {"summary": stored.pop("summary")})
+        for part, figures in measured.items():
+            bad += [] if options.write else _changed(name, figures, stored.get(part, {}))
+        if result is None:
+            cards.write_memorisation(name, entries[name])
         else:
-            same = stated.pop("judged_on", "") == result.judged_on
-            bad += [] if same else [f"{name}: judged_on: measured on {result.judged_on}"]
-            bad += [f"{name}: {line}" for line in differences(result.figures, stated)]
-        cards.write(name, entries[name], result)
+            cards.write(name, entries[name], result)
     cards.write_table(entries)
+    cards.write_membership(entries)
     print("\n" + "\n".join(bad or ["All figures are as stated."]))
     return 1 if bad else 0
 

@@ -1,10 +1,7 @@
-"""How like each other sets of images are, in NumPy: distribution distance, variety, memorisation.
+"""How like each other sets of images are, in NumPy: distribution distance and variety.
 
 Sets are `[N, H, W, C]` arrays in physical units.
 """
-
-import dataclasses
-from collections.abc import Iterable
 
 import numpy as np
 import scipy.ndimage
@@ -157,113 +154,6 @@ def pair_similarity(images: np.ndarray, window: Window, *, seed: int = 0) -> flo
     return float(np.mean([metrics.ms_ssim(images[a], images[b], window) for a, b in pairs]))
 
 
-@dataclasses.dataclass(frozen=True)
-class NearestTraining:
-    """How close generated images are to the training set, beside held-out real images.
-
-    Attributes:
-        distance: `[N]`, root mean squared difference of each generated image to its nearest
-            training image, at reduced resolution, in the images' unit.
-        index: `[N]`, position of that training image.
-        nearest: `[N, H, W, C]`, that training image, mirrored where the mirror image is nearer.
-        held_out_distance: `[M]`, the same distance for held-out real images.
-        ratio: `[N]`, distance over the median held-out distance.
-        percentile: `[N]`, percentage of held-out images that are at most this close.
-        threshold: half of the 5th percentile of the held-out distances.
-        flagged: `[N]`, distance below the threshold: likely a copy.
-        held_out_copies: held-out images that are themselves in the training set; if not 0 the
-            split leaks and the threshold means little.
-        training: training images compared.
-    """
-
-    distance: np.ndarray
-    index: np.ndarray
-    nearest: np.ndarray
-    held_out_distance: np.ndarray
-    ratio: np.ndarray
-    percentile: np.ndarray
-    threshold: float
-    flagged: np.ndarray
-    held_out_copies: int
-    training: int
-
-
-def nearest_training(
-    generated: np.ndarray,
-    training: Iterable[np.ndarray],
-    held_out: np.ndarray,
-    *,
-    size: int = 32,
-    mirror: bool = True,
-    chunk: int = 256,
-) -> NearestTraining:
-    """Looks for generated images that copy a training image: a screen, not a proof of privacy.
-
-    Args:
-        generated: `[N, H, W, C]`.
-        training: training images `[H, W, C]`, read once and not kept.
-        held_out: `[M, H, W, C]`, real images of other patients: how close is normal.
-        size: images are averaged in blocks down to about this many pixels a side.
-        mirror: also compare with training images mirrored left to right.
-        chunk: training images compared at once.
-
-    Raises:
-        ValueError: for an empty set, or images whose shapes differ.
-    """
-    generated, held_out = np.asarray(generated, np.float32), np.asarray(held_out, np.float32)
-    shapes = {array.shape[1:] for array in (generated, held_out)}
-    if generated.ndim != 4 or len(shapes) != 1 or not len(generated) or not len(held_out):
-        raise ValueError(
-            "nearest_training: expected generated and held_out [N, H, W, C] of one size. "
-            f"Received: {generated.shape} and {held_out.shape}"
-        )
-    # Generated and held-out images are looked for alike.
-    queries = np.concatenate([_reduced(generated, size), _reduced(held_out, size)])
-    best = np.full(len(queries), np.inf)
-    index = np.full(len(queries), -1)
-    matched = np.zeros_like(queries)
-    nearest = np.zeros_like(generated)
-    count = 0
-    for images in _chunks(training, chunk):
-        if images.shape[1:] != generated.shape[1:]:
-            raise ValueError(
-                f"training: expected images of shape {generated.shape[1:]}. "
-                f"Received: {images.shape[1:]}"
-            )
-        # The nearest of these, kept where it is nearer than any before.
-        both_ways = (images, images[:, :, ::-1]) if mirror else (images,)
-        for candidates in both_ways:
-            small = _reduced(candidates, size)
-            squared = (queries**2).sum(1)[:, None] + (small**2).sum(1) - 2 * queries @ small.T
-            position = squared.argmin(1)
-            squared = squared[np.arange(len(queries)), position]
-            closer = np.flatnonzero(squared < best)
-            best[closer], index[closer] = squared[closer], count + position[closer]
-            matched[closer] = small[position[closer]]
-            ours = closer[closer < len(generated)]
-            nearest[ours] = candidates[position[ours]]
-        count += len(images)
-    if not count:
-        raise ValueError("training: expected at least one image. Received: none")
-    # Again from the difference itself: the expanded square loses digits near 0.
-    distance = np.sqrt(np.mean((queries - matched) ** 2, axis=1))
-    ours, theirs = distance[: len(generated)], distance[len(generated) :]
-    threshold = 0.5 * float(np.percentile(theirs, 5))
-    median = float(np.median(theirs))
-    return NearestTraining(
-        distance=ours,
-        index=index[: len(generated)],
-        nearest=nearest,
-        held_out_distance=theirs,
-        ratio=ours / median if median else np.where(ours > 0, np.inf, 1.0),
-        percentile=100 * np.searchsorted(np.sort(theirs), ours, side="right") / len(theirs),
-        threshold=threshold,
-        flagged=ours < threshold,
-        held_out_copies=int(np.sum(theirs == 0)),
-        training=count,
-    )
-
-
 _BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32) / 16
 
 
@@ -301,23 +191,3 @@ def _patches(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nd
     patches = patches - patches.mean((0, 2, 3), keepdims=True)
     patches /= np.maximum(patches.std((0, 2, 3), keepdims=True), np.finfo(np.float32).tiny)
     return patches.reshape(len(patches), -1)
-
-
-def _reduced(images: np.ndarray, size: int) -> np.ndarray:
-    """Block means of about `size` pixels a side, flattened: `[N, D]` float64."""
-    factor = max(1, min(images.shape[1:3]) // size)
-    height, width = (side // factor for side in images.shape[1:3])
-    images = images[:, : height * factor, : width * factor].astype(np.float64)
-    blocks = images.reshape(len(images), height, factor, width, factor, -1)
-    return blocks.mean((2, 4)).reshape(len(images), -1)
-
-
-def _chunks(images: Iterable[np.ndarray], size: int) -> Iterable[np.ndarray]:
-    pending = []
-    for image in images:
-        pending.append(np.asarray(image, np.float32))
-        if len(pending) == size:
-            yield np.stack(pending)
-            pending = []
-    if pending:
-        yield np.stack(pending)

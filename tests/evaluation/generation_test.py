@@ -24,11 +24,14 @@ def _singles(n, seed):
 
 def test_generation_finds_copies(tmp_path):
     training = _singles(60, seed=5)
-    model = Generator(copies=[training[11]["image"], training[40]["image"] + 1])
+    # One is upside down and of another contrast, which its pixels would not tell.
+    other = 0.9 * training[40]["image"][::-1]
+    model = Generator(copies=[training[11]["image"], other])
     results = evaluated(model, iter(_singles(24, seed=6)), tmp_path, training_images=training)
     assert results["kind"] == "generation" and results["images"] == 24
     found = results["memorisation"]
     assert found["flagged"] == 2 and found["training_images"] == 60
+    assert 0.5 < found["planted_copies_found"] < 1  # smooth images have little to tell them apart
     assert [image["copy"] for image in found["per_image"]] == [True, True] + [False] * 22
     assert set(results["sliced_wasserstein"]) == {"images", "generated", "training"}
     page = Page(tmp_path / "report.html")

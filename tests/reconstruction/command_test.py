@@ -40,6 +40,9 @@ def test_a_data_set(dataset, quick, data_dir, tmp_path, capsys):
         image = np.load(tmp_path / name / f"{found[name]['name']}.npy")
         assert image.dtype == np.float32 and image.ndim == 2
     assert found["tv"]["psnr"] > found["quick"]["psnr"] + 0.5
+    # What no measurement tells is of the prior, and the quick image has nothing beyond itself.
+    assert found["quick"]["null_space"] is None and found["quick"]["added"] < 1e-6
+    assert 0 < found["tv"]["null_space"] < 1 and found["tv"]["misfit_noise"] is None
     assert found["tv"]["gap"] <= 1e-4 and found["tv"]["lam"] == lam
     # DICOM is of CT alone.
     flags = [f"--output={tmp_path / 'dicom'}", f"--method={quick}", "--dicom"]
@@ -57,6 +60,7 @@ def test_a_data_set_knows_its_noise(dataset, data_dir, tmp_path, capsys):
     assert run(*base, *flags) in (0, 1)
     (found,) = json.loads((tmp_path / "records.json").read_text())["images"]
     assert found["why"].startswith("sure") and found["psnr"] > 25
+    assert 0.1 < found["misfit_noise"] < 1.5
     if dataset == "mri_recon":  # whose `varied` has another noise in each
         config = Builder(config="varied", data_dir=tmp_path)
         with pytest.raises(ValueError, match="sigma: expected a number: .*varied.*Received: data"):

@@ -9,8 +9,8 @@ import numpy as np
 
 from tools.judges.result import Result, examples
 from zoo import extractors, set_metrics
+from zoo.evaluation import copies
 from zoo.figures import display_windows
-from zoo.physics import resolution
 from zoo.translator import Translator
 
 
@@ -35,11 +35,7 @@ def generation(model: Translator, dataset: str) -> Result:
     window = model.target.window
     alike = {n: set_metrics.pair_similarity(i, window) for n, i in (("made", made), ("held", held))}
     training = (model.target.clip(e["image"]) for e in examples(dataset, model, "train"))
-    nearest = set_metrics.nearest_training(made, training, held)
-    # An image without contrast is near to every other one: a copy has its structure too.
-    pairs = zip(made[..., 0], nearest.nearest[..., 0], strict=True)
-    structure = np.array([_correlation(*pair) for pair in pairs])
-    copies = nearest.flagged & (structure > 0.9)
+    nearest = copies.nearest_training(made, training, held, window)
 
     figures = {
         "sliced_wasserstein": round(float(distance), 1),
@@ -50,16 +46,20 @@ def generation(model: Translator, dataset: str) -> Result:
         "octave_power_highest": round(float(power.max()), 2),
         "pair_ms_ssim": round(float(alike["made"]), 3),
         "pair_ms_ssim_data": round(float(alike["held"]), 3),
-        "near_training": int(nearest.flagged.sum()),
-        "copies": int(copies.sum()),
-        "nearest_training_ratio": round(float(np.median(nearest.ratio)), 3),
+        "copies": int(nearest.flagged.sum()),
+        "planted_copies_found": round(nearest.found, 3),
+        "nearest_training_similarity": round(float(np.median(nearest.similarity)), 3),
+        "nearest_training_similarity_held_out": round(
+            float(np.median(nearest.held_out_similarity)), 3
+        ),
     }
     checks = {
         "distance to held-out images at most 1.3 times that between halves of them": distance
         <= 1.3 * floor,
         "power in each octave within 15 % of the data's": bool(np.abs(power - 1).max() <= 0.15),
         "diversity within 0.03 of the data's": abs(alike["made"] - alike["held"]) <= 0.03,
-        "no copy of a training image": not copies.any(),
+        "at least 99 % of planted copies found": nearest.found >= 0.99,
+        "no copy of a training image": not nearest.flagged.any(),
     }
 
     # In the window that suits the data best.
@@ -67,7 +67,7 @@ def generation(model: Translator, dataset: str) -> Result:
     where, window = next(iter(windows.items()))
     where = f": {where}" if where else ""
     closest: dict[str, np.ndarray] = {}
-    for i in np.argsort(nearest.distance)[:3]:
+    for i in np.argsort(-nearest.similarity)[:3]:
         closest |= {f"made {i}": made[i, ..., 0], f"training for {i}": nearest.nearest[i, ..., 0]}
     shown = [
         ("generated" + where, {str(i): made[i, ..., 0] for i in range(6)}, window),
@@ -86,9 +86,3 @@ def _kid(held: np.ndarray, made: np.ndarray, *halves: np.ndarray) -> tuple[float
     scale = np.sqrt(np.mean(np.square(seen, dtype=np.float64)))
     others = [extractors.features(trunk, images) / scale for images in (made, *halves)]
     return set_metrics.kid(seen / scale, others[0]), set_metrics.kid(*others[1:])
-
-
-def _correlation(image: np.ndarray, other: np.ndarray) -> float:
-    """Correlation of two images at half their resolution."""
-    halves = [resolution.block_mean(each, 2).ravel() for each in (image, other)]
-    return float(np.corrcoef(halves)[0, 1])

@@ -24,6 +24,7 @@ def reconstruct() -> int:
 
     from zoo.atomic import replacing, sweep, write_atomic, write_json
     from zoo.errors import contained
+    from zoo.reconstruction import unseen
     from zoo.reconstruction.measured import in_unit
     from zoo.reconstruction.reconstruct import reconstruct as solve
 
@@ -55,6 +56,8 @@ def reconstruct() -> int:
             failed.append(f"{name}: {error}")
             continue
         fields = {"name": name} | record.to_dict() | {"method": FLAGS.method}
+        noise = {key: options[key] for key in ("sigma", "photons") if key in options}
+        fields |= unseen.figures(image, measured, operator, **noise)
         fields |= _measured(values, target, window)
         with replacing(place) as path, path.open("wb") as file:
             np.save(file, values)
@@ -206,6 +209,21 @@ def _line(fields: dict[str, Any]) -> str:
         parts.append(f"lam {fields['lam']:.4g}")
     if fields["why"]:
         parts.append(f"({fields['why']})")
+    parts += _unseen(fields)
     if "psnr" in fields:
         parts.insert(0, f"PSNR {fields['psnr']:.2f} dB, SSIM {fields['ssim']:.3f}")
     return f"{fields['name']}: {', '.join(parts + fields['notes'])}"
+
+
+def _unseen(fields: dict[str, Any]) -> list[str]:
+    """How an image fits what was measured, and what of it was not."""
+    misfit = f"misfit {100 * fields['misfit']:.2g} %"
+    if fields["misfit_noise"] is not None:
+        misfit += f", {fields['misfit_noise']:.2f} times the noise"
+    if fields["null_space"] is None:
+        return [misfit]
+    added, unseen = 100 * fields["added"], 100 * fields["null_space"]
+    return [
+        misfit,
+        f"beyond the quick image {added:.2g} % of its energy, {unseen:.0f} % of it unseen",
+    ]

@@ -9,6 +9,7 @@ import tqdm
 
 from zoo import set_metrics
 from zoo.domain import Domain
+from zoo.evaluation import copies
 from zoo.evaluation.examples import Example, put_in_sample, require_finite
 from zoo.evaluation.translation import SET_LIMIT
 
@@ -35,11 +36,11 @@ def compare_sets(
     if training_images is not None:
         sample: list[np.ndarray] = []
         stream = _sampled(_clipped(training_images, domain), count, sample, seed)
-        nearest = set_metrics.nearest_training(made, stream, held_out)
+        nearest = copies.nearest_training(made, stream, held_out, domain.window)
         if len(sample) == count:
             sets["training"] = np.stack(sample)
         memorisation = _memorisation(nearest)
-        for i in np.argsort(nearest.distance, kind="stable")[:6]:
+        for i in np.argsort(-nearest.similarity, kind="stable")[:6]:
             pairs.append((made[i], nearest.nearest[i], memorisation["per_image"][i]))
     # Each set beside the held-out images, and by itself.
     distances: dict[str, Any] = {"images": count}
@@ -76,14 +77,13 @@ def _stacked(examples: Iterator[Example]) -> tuple[np.ndarray, set[str]]:
     return np.stack(images), patients
 
 
-def _memorisation(nearest: set_metrics.NearestTraining) -> dict[str, Any]:
-    """How close generated images are to the training images, as `metrics.json` has it."""
+def _memorisation(nearest: copies.NearestTraining) -> dict[str, Any]:
+    """How near generated images are to the training images, as `metrics.json` has it."""
     per_image = []
-    for i, distance in enumerate(nearest.distance):
+    for i, similarity in enumerate(nearest.similarity):
         per_image.append(
             {
-                "distance": float(distance),
-                "ratio": float(nearest.ratio[i]),
+                "similarity": float(similarity),
                 "percentile": float(nearest.percentile[i]),
                 "copy": bool(nearest.flagged[i]),
             }
@@ -92,9 +92,9 @@ def _memorisation(nearest: set_metrics.NearestTraining) -> dict[str, Any]:
         "training_images": nearest.training,
         "flagged": int(nearest.flagged.sum()),
         "threshold": nearest.threshold,
-        "median_distance": float(np.median(nearest.distance)),
-        "median_held_out_distance": float(np.median(nearest.held_out_distance)),
-        "median_ratio": float(np.median(nearest.ratio)),
+        "planted_copies_found": nearest.found,
+        "median_similarity": float(np.median(nearest.similarity)),
+        "median_held_out_similarity": float(np.median(nearest.held_out_similarity)),
         "held_out_copies": nearest.held_out_copies,
         "per_image": per_image,
     }

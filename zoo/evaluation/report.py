@@ -415,7 +415,7 @@ def _memorisation(
     if found is None:
         return page.section(title, "Not checked: no training images were given.")
     # The verdict, and what it depends on.
-    count, unit = results["images"], formats.image_unit(results)
+    count = results["images"]
     verdict = f'<p class="good">None of {count} generated images is flagged.</p>'
     if found["flagged"]:
         verdict = (
@@ -428,11 +428,12 @@ def _memorisation(
             "training set: the split leaks, and the threshold means little.</p>"
         )
     note = (
-        f"Root mean squared difference at reduced resolution to the nearest of "
-        f"{found['training_images']} training images (or its mirror image): median "
-        f"{found['median_distance']:.3g} {unit}; held-out real images "
-        f"{found['median_held_out_distance']:.3g} {unit}. Flagged below {found['threshold']:.3g} "
-        f"{unit}, half of the held-out images' 5th percentile. A screen, not a proof of privacy. "
+        f"Similarity to the nearest of {found['training_images']} training images, from 0 to 1 of "
+        "the same image, where mirror images, shifts and other windows of one image count as the "
+        f"same: median {found['median_similarity']:.2f}; held-out real images "
+        f"{found['median_held_out_similarity']:.2f}. Flagged above {found['threshold']:.2f}, by "
+        f"which no held-out image is flagged and {100 * found['planted_copies_found']:.1f}% of "
+        "planted copies are. A screen, not a proof of privacy. "
     )
     # The pairs to look at.
     blocks = ""
@@ -442,8 +443,7 @@ def _memorisation(
             ("Nearest", page.grey(nearest, window)),
         ]
         mark = ' <span class="alarm">flagged</span>' if facts["copy"] else ""
-        ratio = "" if facts["ratio"] is None else f", {facts['ratio']:.2f} of the median"
-        text = f"<figcaption>{facts['distance']:.3g} {unit}{ratio}{mark}</figcaption>"
+        text = f"<figcaption>similarity {facts['similarity']:.2f}{mark}</figcaption>"
         blocks += f"<div>{page.panels(shots)}{text}</div>"
     verdict += "<h3>The closest pairs</h3>"
     return page.section(title, note, verdict, f'<div class="pairs">{blocks}</div>')
