@@ -19,7 +19,7 @@ def operators():
     maps = rng.normal(size=(2, 6, 7)) + 1j * rng.normal(size=(2, 6, 7))
     mask = np.arange(6) % 3 == 0
     return {
-        "few views": tomography.ParallelBeam(8, 2.0, 4, dtype="float64"),
+        "few views": tomography.ParallelBeam(6, 2.0, 3, dtype="float64"),
         "lines": mri.CartesianMRI(np.repeat(mask[:, None], 7, 1), dtype="float64"),
         "coils": mri.CartesianMRI(np.repeat(mask[:, None], 7, 1), maps=maps, dtype="float64"),
         "coarse": separable.block_mean((8, 8), 2, dtype="float64"),
@@ -70,7 +70,8 @@ def test_of_the_truth_noise_is_left_and_what_is_drawn_between_views_is_unseen():
     assert same["added"] == 0 and same["null_space"] is None
     # Something that no view shows, added to the quick image.
     ghost = rng.normal(size=(12, 12))
-    ghost = ghost - unseen.visible(ghost, beam, 1e-7).numpy()
+    matrix = dense(beam)
+    ghost -= (np.linalg.pinv(matrix, rcond=1e-6) @ (matrix @ ghost.ravel())).reshape(12, 12)
     drawn = unseen.figures(quick + ghost, y, beam)
-    assert drawn["null_space"] == pytest.approx(1, abs=1e-4)
+    assert drawn["null_space"] == pytest.approx(1, abs=1e-3)
     assert drawn["misfit"] == pytest.approx(same["misfit"], abs=1e-5)
