@@ -12,13 +12,14 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import files, inference, measure, operators, training
+from benchmarks import files, inference, measure, operators, scaling, training
 from zoo.atomic import write_atomic
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 TABLES = {
     "training": training.against_torch,
     "steps": training.steps,
+    "scaling": scaling.several,
     "inference": inference.by_size,
     "tiles": inference.tiles,
     "operators": operators.beams,

@@ -132,8 +132,15 @@ class Step:
         return self.run()
 
 
-def unet_step(batch: int, side: int, base: int, levels: int, layout: torch.memory_format) -> Step:
-    network = UNet(base, levels).to(memory_format=layout)
+def _ready(network: nn.Module, layout: torch.memory_format, compiled: bool) -> nn.Module:
+    network = network.to(memory_format=layout)
+    return torch.compile(network) if compiled else network
+
+
+def unet_step(
+    batch: int, side: int, base: int, levels: int, layout: torch.memory_format, compiled: bool
+) -> Step:
+    network = _ready(UNet(base, levels), layout, compiled)
     optimizer = _adam(network)
     source, target = (torch.randn(batch, 1, side, side).to(memory_format=layout) for _ in "st")
 
@@ -147,10 +154,10 @@ def unet_step(batch: int, side: int, base: int, levels: int, layout: torch.memor
 
 
 def pix2pix_step(
-    batch: int, side: int, base: int, levels: int, layout: torch.memory_format
+    batch: int, side: int, base: int, levels: int, layout: torch.memory_format, compiled: bool
 ) -> Step:
-    network = Pix2Pix(base, levels).to(memory_format=layout)
-    judge = patch_gan(2, base, nn.BatchNorm2d, False).to(memory_format=layout)
+    network = _ready(Pix2Pix(base, levels), layout, compiled)
+    judge = _ready(patch_gan(2, base, nn.BatchNorm2d, False), layout, compiled)
     optimizer, judging = _adam(network), _adam(judge)
     source, target = (torch.randn(batch, 1, side, side).to(memory_format=layout) for _ in "st")
 
@@ -177,10 +184,12 @@ def pix2pix_step(
 
 
 def cyclegan_step(
-    batch: int, side: int, base: int, blocks: int, layout: torch.memory_format
+    batch: int, side: int, base: int, blocks: int, layout: torch.memory_format, compiled: bool
 ) -> Step:
-    makers = [resnet(base, blocks).to(memory_format=layout) for _ in "AB"]
-    judges = [patch_gan(1, base, nn.InstanceNorm2d, True).to(memory_format=layout) for _ in "AB"]
+    makers = [_ready(resnet(base, blocks), layout, compiled) for _ in "AB"]
+    judges = []
+    for _ in "AB":
+        judges.append(_ready(patch_gan(1, base, nn.InstanceNorm2d, True), layout, compiled))
     optimizer, judging = _adam(*makers), _adam(*judges)
     real = [torch.randn(batch, 1, side, side).to(memory_format=layout) for _ in "AB"]
 

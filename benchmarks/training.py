@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 
 from benchmarks import measure, reading
@@ -41,6 +42,13 @@ QUICK = {
     "cyclegan": ({"base_filters": 2, "discriminator_filters": 2, "blocks": 1, "crop": 32},
                  (1, 32, 2, 1)),
 }  # fmt: skip
+# PyTorch's layout of images, and whether it compiles.
+PEERS = {
+    "PyTorch nchw": ("contiguous_format", False),
+    "channels_last": ("channels_last", False),
+    "`torch.compile`": ("contiguous_format", True),
+}
+KERAS = "Keras"
 SHARE = 0.1  # of a step that the exchange of gradients may take
 
 
@@ -109,29 +117,32 @@ def against_torch(quick: bool, rounds: int) -> str:
     rows, skipped = [], {}
     for name, (fields, sizes) in (QUICK if quick else AGAINST).items():
         makers: dict[str, Callable] = {"here": lambda n=name, f=fields, s=sizes: _here(n, f, s)}
-        for layout in ("contiguous_format", "channels_last"):
-            makers[layout] = lambda n=name, s=sizes, at=layout: _torch(n, s, at)
+        for peer in PEERS:
+            makers[peer] = lambda n=name, s=sizes, by=peer: _torch(n, s, by)
+        if name == "encoder_decoder":
+            makers[KERAS] = lambda s=sizes: _naive(*s)
         calls, missing = measure.peers(makers)
-        skipped |= {f"PyTorch, {name}, {layout}": why for layout, why in missing.items()}
+        skipped |= {f"{peer}, {name}": why for peer, why in missing.items()}
         seconds = measure.in_turns(calls, rounds)
-        others = [call.weights for layout, call in calls.items() if layout != "here"]
-        for other in others:
-            if other != calls["here"].weights:
-                skipped[f"{name} as it should be"] = f"PyTorch's network has {other} weights"
+        for peer, call in calls.items():
+            if call.weights != calls["here"].weights:
+                skipped[f"{name} as it should be"] = f"{peer} has {call.weights} weights"
         weights = f"{calls['here'].weights:,}"
         row = [f"`{name}`", f"{sizes[0]} × {sizes[1]}²", weights]
         row.append(measure.middle(seconds["here"]))
-        for layout in ("contiguous_format", "channels_last"):
-            found = layout in seconds
-            row.append(measure.middle(seconds[layout]) if found else "")
-            row.append(measure.ratio(seconds, layout, "here") if found else "")
+        for peer in (*PEERS, KERAS):
+            found = peer in seconds
+            row.append(measure.middle(seconds[peer]) if found else "")
+            row.append(measure.ratio(seconds, peer, "here") if found else "")
         rows.append(row)
-    columns = ["network", "batch", "weights", "here, s", "PyTorch nchw, s", "PyTorch / here"]
-    columns += ["channels_last, s", "PyTorch / here"]
+    columns = ["network", "batch", "weights", "here, s"]
+    for peer in (*PEERS, KERAS):
+        columns += [f"{peer}, s", "/ here"]
     return f"""## Training against PyTorch
 
-The same layers, losses and updates in float32, in turns; PyTorch runs eagerly. A ratio above 1 says
-that the step here is faster.
+The same layers, losses and updates in float32, in turns; PyTorch eagerly, and by `torch.compile`,
+which needs a C++ compiler; and the U-Net as a user of Keras writes it, with `compile` and
+`train_on_batch`. A ratio above 1 says that the step here is faster.
 
 {measure.table(columns, rows)}{measure.skipped_in_words(skipped)}
 """
@@ -160,7 +171,30 @@ def _here(name: str, fields: dict, sizes: tuple[int, ...]) -> Callable[[], objec
     return Here(lambda: step(example), sum(int(tf.size(w)) for w in model.trainable_variables))
 
 
-def _torch(name: str, sizes: tuple[int, ...], layout: str) -> Callable[[], object]:
+def _naive(batch: int, side: int, base: int, levels: int) -> Callable[[], object]:
+    """The U-Net of `torch_steps` from Keras's own layers, optimizer and loop."""
+    layers = keras.layers
+
+    def twice(x, width):
+        for _ in "ab":
+            x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+        return x
+
+    given = keras.Input((side, side, 1))
+    kept = [twice(given, base)]
+    for level in range(1, levels):
+        kept.append(twice(layers.MaxPooling2D()(kept[-1]), base * 2**level))
+    x = kept.pop()
+    for level in reversed(range(levels - 1)):
+        x = layers.Conv2DTranspose(base * 2**level, 2, 2, activation="relu")(x)
+        x = twice(layers.Concatenate()([x, kept.pop()]), base * 2**level)
+    network = keras.Model(given, layers.Conv2D(1, 1)(x))
+    network.compile(keras.optimizers.Adam(2e-4, beta_1=0.5), "mse")
+    source, target = tf.random.normal((2, batch, side, side, 1))
+    return Here(lambda: network.train_on_batch(source, target), network.count_params())
+
+
+def _torch(name: str, sizes: tuple[int, ...], peer: str) -> Callable[[], object]:
     torch = measure.needed("torch")
     from benchmarks import torch_steps
 
@@ -170,4 +204,5 @@ def _torch(name: str, sizes: tuple[int, ...], layout: str) -> Callable[[], objec
         "pix2pix": torch_steps.pix2pix_step,
         "cyclegan": torch_steps.cyclegan_step,
     }
-    return makers[name](*sizes, getattr(torch, layout))
+    layout, compiled = PEERS[peer]
+    return makers[name](*sizes, getattr(torch, layout), compiled)

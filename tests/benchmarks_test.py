@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import measure, operators
+from benchmarks import measure, operators, scaling
 
 
 def test_calls_are_made_in_turns_and_ratios_are_of_one_round(monkeypatch):
@@ -63,3 +63,11 @@ def test_the_page_is_written_and_says_what_it_was_made_on(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         benchmarks.main(["--only=speed"])
     assert stopped.value.code == 2 and "Received: speed" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_devices_and_processes_train_what_one_device_does():
+    text = scaling.several(True, 1, ["1 device", "2 devices", "2 processes"])
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith(("| 1", "| 2"))]
+    assert [row[0].strip() for row in rows] == ["1 device", "2 devices", "2 processes"]
+    assert all(float(row[1]) > 0 and float(row[3]) < 1e-3 for row in rows)
