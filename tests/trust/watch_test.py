@@ -1,8 +1,10 @@
 """Alarms on the command line: calibrated with a run, reported, strict, and told by what travels."""
 
 import dataclasses
+import html
 import json
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -47,7 +49,7 @@ def images(folder, seed=0):
     return folder
 
 
-def test_the_limits_of_a_run_are_found_reported_and_travel(trained, tmp_path, capsys):
+def test_the_limits_of_a_run_are_found_reported_and_travel(trained, tmp_path, capsys, monkeypatch):
     model, folder, data = trained
     given = images(tmp_path / "in")
     files = [f"--model={folder}", f"--input={given}", f"--output={tmp_path / 'out'}"]
@@ -86,6 +88,15 @@ def test_the_limits_of_a_run_are_found_reported_and_travel(trained, tmp_path, ca
     page = (report / "alarms.html").read_text()
     assert page.count("data:image/png") >= 6 and "http" not in page.replace("data:", "")
     assert page.index("b.npy") < page.index("a.npy")
+    # Of the file with one image, places to choose, whose commands explain them.
+    assert page.count('type="radio"') == 16 * 16 and "<script" not in page
+    command = html.unescape(re.findall(r"<code>(.*?)</code>", page)[16 * 2 + 3])
+    name, *words = shlex.split(command)
+    assert name == "zoo" and words[-1] == "--explain=6,10"
+    assert str(given) not in page
+    monkeypatch.chdir(given)
+    there = [f"--output={tmp_path / 'explained'}" if "output" in w else w for w in words]
+    assert zoo(*there) == 0 and (tmp_path / "explained" / "b_explained.png").exists()
     (events,) = (report / "tensorboard").iterdir()
     tags = {value.tag for event in tf.compat.v1.train.summary_iterator(str(events))
             for value in event.summary.value}  # fmt: skip

@@ -79,7 +79,7 @@ def drawn(model: Translator, dataset: str, trained_on: bool) -> Iterator[dict[st
     config = shipped.builder_config
     changed = dataclasses.replace(
         config,
-        name=f"{config.name}_{'members' if trained_on else 'others'}",
+        name=f"{config.name}_{'members' if trained_on else 'others'}_{count}",
         find=None,
         patients=(count, 0, 0),
         seed=config.seed + (0 if trained_on else OTHERS),

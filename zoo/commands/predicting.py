@@ -5,6 +5,7 @@ import functools
 import shlex
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,9 @@ def _translated(
     # by a model, or by the mean of several
     model = asked.built(*entries)
     widths = _half_widths(model, entries[0]) if FLAGS.uncertainty else None
-    watch = trusting.watch(model, entries[0]) if FLAGS.report or FLAGS.strict else None
+    watch = None
+    if FLAGS.report or FLAGS.strict:
+        watch = trusting.watch(model, entries[0], _explaining(model, source))
     if FLAGS.tta or len(entries) > 1:
         seen = f": each image {model.ways}" if FLAGS.tta else ""
         print(f"{model.note.capitalize()}{seen}.")
@@ -190,6 +193,31 @@ def _region() -> tuple[int, ...]:
             f"Received: {FLAGS.explain}"
         )
     return tuple(map(int, parts))
+
+
+def _explaining(model: Any, source: str) -> Callable[[str], str] | None:
+    """How the report's commands begin that explain a place; None where places have no pixels."""
+    from zoo.trust import explain
+
+    if FLAGS.tta or FLAGS.ensemble or not FLAGS.model or model.recipe.spacing:
+        return None
+    try:
+        explain.require(model)
+    except ValueError:
+        return None
+    given, model_path = Path(source).expanduser(), Path(FLAGS.model).expanduser()
+    named = str(model_path.resolve()) if model_path.exists() else FLAGS.model
+
+    def command(name: str) -> str:
+        file = given if given.is_file() else given / name
+        if not file.is_file():  # several, or of another name than the output
+            return ""
+        # The folder's path may say whose images they are; that of the output's name is told anyway.
+        at = given.name if given.is_file() else name
+        words = ["zoo", "predict", f"--model={named}", f"--input={at}", "--output=explained"]
+        return shlex.join(words) + " --explain="
+
+    return command
 
 
 def _explain(model: Any, report: "Report", region: tuple[int, ...]) -> None:

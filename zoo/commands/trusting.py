@@ -1,6 +1,7 @@
 """`calibrate`, and the alarms of other commands: when not to trust a model."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +74,8 @@ def _share(name: str) -> float:
     return value
 
 
-def watch(model: Any, entry: "Entry") -> "Watch":
-    """The alarms of a model, with the limits that it was calibrated to."""
+def watch(model: Any, entry: "Entry", explaining: Callable[[str], str] | None = None) -> "Watch":
+    """The alarms of a model, with the limits that it was calibrated to; `explaining` of `Watch`."""
     from zoo.trust import calibration
     from zoo.trust.watch import Watch
 
@@ -85,7 +86,7 @@ def watch(model: Any, entry: "Entry") -> "Watch":
         if FLAGS.strict:
             raise ValueError(f"strict: {text} Received: {entry.name}")
         print(f"note: the report has no limits. alarms: {text}", file=sys.stderr)
-    return Watch(model, limits)
+    return Watch(model, limits, explaining)
 
 
 def reported(watch: "Watch") -> int:

@@ -151,6 +151,14 @@ img.pixels { image-rendering: pixelated; }
 .bar { width: 280px; } .bar i { display: block; height: 12px; border-radius: 3px;
   border: 1px solid var(--line); }
 .bar div { display: flex; justify-content: space-between; color: var(--soft); }
+.places { position: relative; max-width: 480px; margin-bottom: 84px; }
+.cells { position: absolute; inset: 0; display: grid; }
+.cells input { appearance: none; margin: 0; cursor: crosshair; }
+.cells input:hover { outline: 1px solid var(--faint); }
+.cells input:checked, .cells input:focus-visible { outline: 2px solid var(--accent); }
+.cells code { display: none; position: absolute; top: calc(100% + 8px); left: 0;
+  overflow-wrap: anywhere; user-select: all; }
+.cells input:checked + code { display: block; }
 summary { cursor: pointer; font-weight: 600; }
 svg { width: 100%; height: auto; display: block; margin-top: 8px; }
 svg text { fill: var(--soft); font-size: 12px; } svg .grid { stroke: var(--line); }

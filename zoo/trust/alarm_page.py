@@ -16,6 +16,7 @@ from zoo.trust.limits import Limits, unit_of
 
 Worst = Sequence[tuple[int, Compared] | None]
 
+_PLACES = 16  # a side, to choose from
 _STRONG = 10.0  # z of a blob that is drawn in full colour
 
 
@@ -77,9 +78,36 @@ def _series(
         index, compared = worst
         blocks.append(page.example_title("The image with most of it", [f"number {index + 1}"]))
         blocks.append(page.panels(panels(compared, model).items()))
+        if told["explain"]:
+            blocks.append(_places(compared, model, told))
     count = len(told["per_image"])
     note = f"{count} {'image' if count == 1 else 'images'}"
     return page.section(told["name"], note, *blocks)
+
+
+def _places(compared: Compared, model: Any, told: dict[str, Any]) -> str:
+    """The output under a grid of places, each with the command that explains it, once chosen.
+
+    They are radio buttons, which a mouse and the arrow keys choose without a script.
+    """
+    _, window = figures.best_window([compared.made], model.target.unit, model.target.window)
+    height, width = (side // model.scale for side in compared.made.shape[:2])
+    rows, columns = min(_PLACES, height), min(_PLACES, width)
+    group, cells = html.escape(told["name"], quote=True), ""
+    for place in range(rows * columns):
+        row = (2 * (place // columns) + 1) * height // (2 * rows)
+        column = (2 * (place % columns) + 1) * width // (2 * columns)
+        command = html.escape(f"{told['explain']}{row},{column}")
+        label = f"row {row}, column {column}"
+        cells += f'<input type="radio" name="{group}" aria-label="{label}"><code>{command}</code>'
+    image = page.data_uri(page.grey(compared.made, window))
+    return (
+        "<h3>Where does it come from? <span>Choose a place, with the mouse or with Tab and the "
+        "arrow keys, and copy the command that explains it; it is for the folder of the input."
+        "</span></h3>"
+        f'<div class="places"><img src="{image}" alt="output"><div class="cells" '
+        f'style="grid-template: repeat({rows}, 1fr) / repeat({columns}, 1fr)">{cells}</div></div>'
+    )
 
 
 def _in(name: str, unit: str) -> str:

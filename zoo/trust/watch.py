@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,14 +91,18 @@ class Watch:
     Args:
         model: that translates; a `zoo.Translator` or a `zoo.Average`.
         limits: of its alarms; None only measures.
+        explaining: from an output's name to the command that explains a place of it, without the
+            place; "" where there is none.
 
     Raises:
         ValueError: for a model that makes no images of images.
     """
 
-    def __init__(self, model: Any, limits: Limits | None):
+    def __init__(
+        self, model: Any, limits: Limits | None, explaining: Callable[[str], str] | None = None
+    ):
         require(model)
-        self.model, self.limits = model, limits
+        self.model, self.limits, self.explaining = model, limits, explaining
         self.series: list[Watched] = []
 
     def begin(self) -> Watched:
@@ -121,7 +126,12 @@ class Watch:
 
     def to_dict(self) -> dict[str, Any]:
         """What the JSON holds."""
-        series = [each.to_dict() for each in self.series]
+        series = []
+        for each in self.series:
+            command = ""
+            if self.explaining is not None and len(each.images) == 1:
+                command = self.explaining(each.name)
+            series.append(each.to_dict() | {"explain": command})
         return {
             "model": self.model.name,
             "weights": self.model.weights_hash,
