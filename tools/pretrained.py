@@ -166,6 +166,31 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "ldct/varied",
         {"steps": 12000, "precision": "bfloat16"} | _DENOISER,
     ),
+    # Few operations, most at full resolution: narrower levels of two convolutions lose more.
+    "encoder_decoder_ldct_fast": (
+        "encoder_decoder",
+        "ldct/varied_scans",
+        {
+            "steps": 24000,
+            "learning_rate": 2e-3,
+            "rate_schedule": "cosine",
+            "crop": 128,
+            "batch_size": 8,
+            "flip_up_down": True,
+            "turn": True,
+            "base_filters": 16,
+            "levels": 5,
+            "growth": 1.2,
+            "convolutions": 1,
+            "skips": "add",
+            "equivariant": True,
+            "relative": True,
+            "loss": "l1",
+            "validate_every": -1,
+            "image_every": 6000,
+            "checkpoint_every": 500,
+        },
+    ),
     # Stands beside learned_primal_dual_ct_recon, and is not shipped.
     "encoder_decoder_ct_recon": ("encoder_decoder", "ct_recon/phantom_fbp", _AFTER),
     # Stands beside varnet_mri_recon, and is not shipped.

@@ -42,6 +42,7 @@ JUDGES: dict[str, Callable[[Translator], Result]] = {
     ),
     "dcgan_lung_nodule": partial(generation, dataset="lung_nodule/phantom"),
     "encoder_decoder_ldct": low_dose,
+    "encoder_decoder_ldct_fast": partial(low_dose, large="encoder_decoder_ldct"),
     "encoder_decoder_t1_t2": partial(contrasts, dataset="mri_contrast/heads"),
     "encoder_decoder_t1_t2_flair": partial(contrasts, dataset="mri_contrast/heads_t1_t2_flair"),
     "learned_primal_dual_ct_recon": partial(
