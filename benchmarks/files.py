@@ -1,5 +1,6 @@
 """The command line: start-up, and file to file by side, length of the series and processes."""
 
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pydicom.data
 
 from benchmarks import measure
 
-MODEL = "encoder_decoder_ldct"
+MODEL, FAST = "encoder_decoder_ldct", "encoder_decoder_ldct_fast"
 SLICE = 512  # pixels of a side
 
 
@@ -32,9 +33,9 @@ def _series(folder: Path, slices: int, side: int = SLICE) -> Path:
     return folder
 
 
-def _predict(folder: Path, source: Path, *flags: str) -> measure.Ran:
+def _predict(folder: Path, source: Path, *flags: str, model: str = MODEL) -> measure.Ran:
     with tempfile.TemporaryDirectory(dir=folder) as output:
-        given = [f"--model={MODEL}", f"--input={source}", f"--output={output}/out", *flags]
+        given = [f"--model={model}", f"--input={source}", f"--output={output}/out", *flags]
         return measure.process(["-m", "zoo", "predict", *given], folder)
 
 
@@ -74,32 +75,33 @@ def growth(quick: bool, rounds: int) -> str:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sides = () if quick else (256, 1024)
-        lengths = (2,) if quick else (1, 16, 48)
-        rates = {}
+        lengths = [(MODEL, 1), (MODEL, 16), (MODEL, 48), (FAST, 48), (FAST, 240)]
+        rates = []
         for side in sides:
             ran = _predict(folder, _series(folder / f"side{side}", 4, side))
-            rows.append([f"one series of 4, {side}²", 1, *_cells(ran)])
-        for length in lengths:
+            rows.append([f"`{MODEL}`", f"one series of 4, {side}²", 1, *_cells(ran)])
+        for model, length in [(MODEL, 2)] if quick else lengths:
             side = 128 if quick else SLICE
-            ran = _predict(folder, _series(folder / f"length{length}", length, side))
-            rates[length] = ran
-            rows.append([f"one series of {length}, {side}²", 1, *_cells(ran)])
+            source = _series(folder / f"{model}{length}", length, side)
+            ran = _predict(folder, source, model=model)
+            rates.append((model, length, ran.seconds))
+            rows.append([f"`{model}`", f"one series of {length}, {side}²", 1, *_cells(ran)])
         several = folder / "several"
         for number in range(1 if quick else 8):
             _series(several / f"{number}", 1 if quick else 6, 128 if quick else SLICE)
         for workers in () if quick else (1, 2):
             ran = _predict(folder, several, f"--workers={workers}")
-            rows.append([f"8 series of 6, {SLICE}²", workers, *_cells(ran)])
+            rows.append([f"`{MODEL}`", f"8 series of 6, {SLICE}²", workers, *_cells(ran)])
     said = ""
-    if len(rates) > 1:
-        short, long = rates[lengths[1]], rates[lengths[2]]
-        more = (lengths[2] - lengths[1]) / (long.seconds - short.seconds)
-        said = f" From {lengths[1]} slices to {lengths[2]} it takes {measure.three(more)} a second."
-    columns = ["input", "workers", "s on the clock", "s of the processors", "MiB at most"]
+    for (model, few, short), (same, many, long) in itertools.pairwise(rates):
+        if model == same and few > 1:
+            more = measure.three((many - few) / (long - short))
+            said += f"\nFrom {few} slices to {many} `{model}` takes {more} a second."
+    columns = ["model", "input", "workers", "s on the clock", "s of the processors", "MiB at most"]
     return f"""## File to file
 
-`zoo predict --model={MODEL}`, DICOM in and out, start-up included, each once; the
-memory of workers is not counted.{said}
+`zoo predict`, DICOM in and out, start-up included, each once; the memory of workers is not
+counted.{said}
 
 {measure.table(columns, rows)}
 """
