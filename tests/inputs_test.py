@@ -85,9 +85,11 @@ def test_prediction_is_what_the_model_says(trained, capsys):
     arguments[1] = f"--input=T2={second},T1={first}"
     one = trained / "one.nii.gz"
     assert command_line.main(["zoo", "predict", *arguments, f"--output={one}"]) == 0
-    np.testing.assert_array_equal(
+    # Not to the bit: of so few slices Keras answers where OpenVINO may answer of many.
+    np.testing.assert_allclose(
         np.asarray(nibabel.load(one).dataobj),
         np.asarray(nibabel.load(out / "case2.nii.gz").dataobj),
+        atol=1e-3,
     )
     arguments[1] = f"--input=T1={first}"
     assert command_line.main(["zoo", "predict", *arguments, f"--output={one}"]) == 1

@@ -102,9 +102,7 @@ def nearest_training(
     sample = np.concatenate([reduced(images, window) for images in first])[:_FIT]
     embedding = Embedding.fit(sample, rng)
     originals = embedding(sample)
-    planted, others = (
-        (embedding(view(sample, rng)) * originals).sum(1) for _ in range(2)
-    )  # fmt: skip
+    planted, others = ((embedding(view(sample, rng)) * originals).sum(1) for _ in range(2))
     # Generated and held-out images are looked for alike, among all training images.
     queries = np.concatenate([embedding(reduced(each, window)) for each in (generated, held_out)])
     best = np.full(len(queries), -np.inf)
