@@ -2,15 +2,18 @@
 
 import functools
 import json
+import shutil
 
 import nibabel
 import numpy as np
+import pydicom.data
 import pytest
 
 from stand_in import Model, contents, translate
 from zoo import command_line
 from zoo.inference import on_beam
 from zoo.inference.predict import Options
+from zoo.inference.report import Report
 
 RUNNER = ["--runner=DirectRunner"]
 
@@ -97,3 +100,18 @@ def test_the_command_line_refuses(tmp_path, capsys, flags, said):
     given = ["--model=srcnn_mri_x2", f"--input={tmp_path}", f"--output={tmp_path / 'out'}"]
     assert command_line.main(["zoo", "predict", *given, *flags]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_processes_take_the_engine_that_predict_would(tmp_path, monkeypatch):
+    asked = []
+
+    def run(model, make, *rest):
+        asked.append(make.args[-1])
+        return Report(done=1)
+
+    monkeypatch.setattr(on_beam, "translate", run)
+    (tmp_path / "in").mkdir()
+    shutil.copy(pydicom.data.get_testdata_file("MR_small.dcm"), tmp_path / "in")
+    given = ["--model=srcnn_mri_x2", f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}"]
+    assert command_line.main(["zoo", "predict", *given, *RUNNER]) == 0
+    assert asked == ["keras"]  # of one slice

@@ -72,7 +72,6 @@ def _by_workers(source: str, output: str) -> "Report":
 def _on_beam(source: str, output: str, entries: "list[Entry]") -> "Report":
     """What a runner of Apache Beam has translated."""
     from zoo.imaging.dicom import web
-    from zoo.inference import engines
     from zoo.inference.predict import Options
 
     # What a runner cannot do.
@@ -90,19 +89,20 @@ def _on_beam(source: str, output: str, entries: "list[Entry]") -> "Report":
         ) from error
     # The model here, which each process makes anew.
     model = asked.built(*entries)
-    engine = engines.use(model, FLAGS.engine, lambda text: print(text, file=sys.stderr))
+    given, made = (Path(place).expanduser().absolute() for place in (source, output))
+    engine, batch_size = _engine(model, given, made)
     with tempfile.TemporaryDirectory(prefix="zoo-") as scratch:
         return on_beam.translate(
             model,
-            functools.partial(on_beam.made, entries, FLAGS.tta, FLAGS.engine),
-            Path(source).expanduser().absolute(),
-            Path(output).expanduser().absolute(),
+            functools.partial(on_beam.made, entries, FLAGS.tta, engine),
+            given,
+            made,
             [f"--runner={FLAGS.runner}", *shlex.split(FLAGS.beam_options or "")],
             Options(
                 manifest=(asked.path("manifest") or Path(scratch) / "manifest.jsonl").absolute(),
                 part=asked.part(),
                 overwrite=FLAGS.overwrite,
-                batch_size=asked.batch_size(engine),
+                batch_size=batch_size,
                 progress=False,
             ),
         )
@@ -113,7 +113,7 @@ def _translated(
 ) -> "tuple[Report, Watch | None]":
     """What this process translates, by a model or by the mean of several."""
     from zoo.imaging.dicom import web
-    from zoo.inference import bids, engines, half_widths, predict, workers
+    from zoo.inference import bids, half_widths, predict, workers
 
     workers.end_with_parent()
     # by a model, or by the mean of several
@@ -135,12 +135,11 @@ def _translated(
             given = Path(scratch) / "given"
             given.mkdir()
             web.fetch(source, given)
-        wanted = FLAGS.engine if engines.pays(model, FLAGS.engine, given, made) else "keras"
-        engine = engines.use(model, wanted, lambda text: print(text, file=sys.stderr))
+        _, batch_size = _engine(model, given, made)
         options = {
             "deidentify": FLAGS.deidentify,
             "overwrite": FLAGS.overwrite,
-            "batch_size": asked.batch_size(engine),
+            "batch_size": batch_size,
             "dicom_only": web.is_address(output),
             "watch": watch,
         }
@@ -159,6 +158,15 @@ def _translated(
         if web.is_address(output):
             web.store(report.outputs, output)
     return report, watch
+
+
+def _engine(model: Any, source: Path, output: Path) -> tuple[str, int]:
+    """The value of --engine that suits so many slices, with the model run by it, and its batch."""
+    from zoo.inference import engines
+
+    wanted = FLAGS.engine if engines.pays(model, FLAGS.engine, source, output) else "keras"
+    engine = engines.use(model, wanted, lambda text: print(text, file=sys.stderr))
+    return wanted, asked.batch_size(engine)
 
 
 def _say(report: "Report", output: str) -> None:
