@@ -136,6 +136,8 @@ _TABLE = {
               "put lesions into the inputs: how many are lost or invented, and detected"),
         _Flag("report", "DIR", "evaluate predict",
               "alarms: alarms.json, alarms.html and images for TensorBoard (docs/trust.md)"),
+        _Flag("segmentation", "PATH", "calibrate evaluate predict",
+              "label maps of the inputs, by their names: an alarm where the output loses one"),
         _Flag("explain", "ROW,COLUMN[,RADIUS]", "predict",
               "where a region of a single image's output comes from: NAME_explained.png and .json"),
         _Flag("strict", "", "evaluate predict", "exit with 3, all written, at an alarm"),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 def predict() -> int:
     source, output = asked.need("input", "output")
     entries = asked.members()
+    # What does not go together.
     shared = FLAGS.workers or FLAGS.part or FLAGS.manifest or FLAGS.runner
     if shared and FLAGS.deidentify:
         raise UsageError("deidentify: its pseudonyms are one process's. Received: a share of a run")
@@ -30,6 +31,8 @@ def predict() -> int:
     watched = bool(FLAGS.report or FLAGS.strict)
     if watched and (shared or FLAGS.bids):
         raise UsageError("report, strict: expected neither a share of a run nor --bids beside it.")
+    if FLAGS.segmentation and not watched:
+        raise UsageError("segmentation: expected --report or --strict beside it. Received: none")
     region = _region()
     if region and (shared or FLAGS.bids or FLAGS.deidentify):
         raise UsageError("explain: expected one image, and no share of a run. Received: more")
@@ -39,6 +42,7 @@ def predict() -> int:
         )
     if FLAGS.bids and (shared or FLAGS.uncertainty):
         raise UsageError("bids: expected neither a share of a run nor --uncertainty beside it.")
+    # The files, by this process or by several.
     watch = None
     if FLAGS.runner:
         report = _on_beam(source, output, entries)

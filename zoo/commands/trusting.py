@@ -12,6 +12,7 @@ from zoo.commands.asked import FLAGS, UsageError
 if TYPE_CHECKING:
     from zoo.registry import Entry
     from zoo.trust.calibration import Calibration
+    from zoo.trust.structures import Segmentations
     from zoo.trust.watch import Watch
 
 
@@ -37,6 +38,7 @@ def calibrate() -> int:
         ensemble=others,
         tta=FLAGS.tta,
         spread=FLAGS.spread,
+        segmentations=segmentations(),
         **levels,
     )
     # What was found.
@@ -74,6 +76,14 @@ def _share(name: str) -> float:
     return value
 
 
+def segmentations() -> "Segmentations | None":
+    """The label maps of --segmentation."""
+    from zoo.trust.structures import Segmentations
+
+    given = asked.path("segmentation")
+    return None if given is None else Segmentations(given)
+
+
 def watch(model: Any, entry: "Entry", explaining: Callable[[str], str] | None = None) -> "Watch":
     """The alarms of a model, with the limits that it was calibrated to; `explaining` of `Watch`."""
     from zoo.trust import calibration
@@ -86,7 +96,7 @@ def watch(model: Any, entry: "Entry", explaining: Callable[[str], str] | None = 
         if FLAGS.strict:
             raise ValueError(f"strict: {text} Received: {entry.name}")
         print(f"note: the report has no limits. alarms: {text}", file=sys.stderr)
-    return Watch(model, limits, explaining)
+    return Watch(model, limits, explaining, segmentations())
 
 
 def reported(watch: "Watch") -> int:

@@ -23,6 +23,8 @@ def evaluate() -> int:
     watched = bool(FLAGS.report or FLAGS.strict)
     if FLAGS.calibration and not watched:
         raise UsageError("calibration: expected --report or --strict beside it. Received: none")
+    if FLAGS.segmentation and not watched:
+        raise UsageError("segmentation: expected --report or --strict beside it. Received: none")
     output = asked.path("output") or measure.default_output(entry, others, FLAGS.tta)
     # The alarms are those of the model that is measured.
     watches: list[Watch] = []
@@ -42,6 +44,7 @@ def evaluate() -> int:
         tta=FLAGS.tta,
         lesions=FLAGS.lesions,
         watch=watch if watched else None,
+        segmentations=trusting.segmentations(),
     )
     # What was found.
     print("\n".join(summary.lines(results)))

@@ -15,7 +15,7 @@ KEPT = 24  # examples held for the report's pictures
 
 
 def checked(example: Example, keys: tuple[str, ...], dimensions: int) -> Example:
-    """The example's images as finite float32 `[H, W, C]`, its mask, patient and name as text."""
+    """The example's images as finite float32 `[H, W, C]`, its mask, labels, patient and name."""
     result: Example = {key: _text(example.get(key, "")) for key in ("patient", "name")}
     for key in keys:
         image = np.asarray(example[key], np.float32)
@@ -32,6 +32,8 @@ def checked(example: Example, keys: tuple[str, ...], dimensions: int) -> Example
                 f"Received: {mask.shape}"
             )
         result["mask"] = mask
+    if "labels" in example:
+        result["labels"] = np.asarray(example["labels"])
     return result
 
 

@@ -28,6 +28,7 @@ from zoo.evaluation.lesions import Lesions
 from zoo.recipe import Recipe
 from zoo.registry import Entry
 from zoo.translator import Translator
+from zoo.trust.structures import Segmentations
 from zoo.trust.watch import Watch
 
 SPLITS = ("train", "validation", "test")
@@ -68,6 +69,7 @@ def evaluate(
     tta: bool = False,
     lesions: bool = False,
     watch: Callable[[Translator | Average], Watch] | None = None,
+    segmentations: Segmentations | None = None,
 ) -> dict[str, Any]:
     """Measure an entry's model on its data set; writes `metrics.json` and `report.html`.
 
@@ -84,6 +86,7 @@ def evaluate(
         tta: average over mirror images and turns, as `zoo.Average` does.
         lesions: put lesions into the examples too, and measure what becomes of them.
         watch: gives the alarms that are told of each example, for the model.
+        segmentations: of the sources, for the alarms; of the data set `folder`.
 
     Returns:
         What `metrics.json` holds.
@@ -119,12 +122,15 @@ def evaluate(
         told.append(functools.partial(alarms.example, aligned=facts.aligned))
     # A network that grew sees images of the size that it ended with.
     size = model.recipe.phases()[-1].size
+    examples: Iterable[Example] = split_examples(builder, entry.recipe, split, limit, size)
+    if segmentations is not None:
+        examples = segmentations.labelled(builder, examples)
     training_images = None
     if facts.kind == "single":
         training_images = batches.eval_dataset(builder, "train", None, size, fold=entry.recipe.fold)
     results, pictures = measure(
         model,
-        split_examples(builder, entry.recipe, split, limit, size),
+        examples,
         DataSet(
             name=entry.dataset,
             version=str(builder.version),

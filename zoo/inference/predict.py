@@ -329,7 +329,7 @@ def _translate_one(run: _Run, volume: Volume, paths: list[Path]) -> None:
     reasons = checks.reasons(model, volume, _single(first) and identity(first) in run.alone)
     skipped: list[Problem] = []
     skip = functools.partial(_skip, skipped=skipped)
-    watched = None if run.watch is None else run.watch.begin()
+    watched = None if run.watch is None else run.watch.begin(first)
     given = model, volume, run.grid, run.batch_size
     if model.dimensions == 3:
         made = slices.whole(*given, run.bar.update, watched)

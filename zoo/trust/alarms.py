@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
-from zoo.trust import ring
+from zoo.trust import ring, structures
 
 BINS = 48  # of the grey values whose mutual information is taken
 # HU of air, of water and what holds most of it, and of bone, in the input smoothed by 2 pixels.
@@ -31,7 +31,8 @@ class Alarm(NamedTuple):
         low, high: whether it alarms below, and above, what is usual.
         room: what it may be off from the usual without a meaning, in its unit.
         needs: what it needs beside input and output: "unit" that both have the same, "HU" that
-            both are CT, "back" a model that translates back, "reference" the true image.
+            both are CT, "back" a model that translates back, "reference" the true image,
+            "labels" a segmentation.
     """
 
     words: str
@@ -67,6 +68,8 @@ ALARMS = {
                    "back"),
     "reference": Alarm("share of patches that are not the reference's (sFRC)", "share", False, True,
                        0.02, "reference"),
+    "dice": Alarm("least Dice of a structure that was given with what the output shows of it", "",
+                  True, False, 0.02, "labels"),
 }  # fmt: skip
 
 
@@ -96,7 +99,11 @@ def require(model: Any) -> None:
 
 
 def figures(
-    model: Any, source: np.ndarray, output: np.ndarray, reference: np.ndarray | None = None
+    model: Any,
+    source: np.ndarray,
+    output: np.ndarray,
+    reference: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
 ) -> tuple[dict[str, float], Compared]:
     """The figures of an image, by the names of `ALARMS`, and what they were taken of.
 
@@ -107,6 +114,7 @@ def figures(
         source: float32 `[H, W, C]` in the source's unit.
         output: float32 `[H', W', C']` in the target's.
         reference: the true image of the output's shape, where it is known.
+        labels: of structures, whole numbers `[h, w]` over the input's field of view.
     """
     # Both on one grid, within their windows.
     before, window = _given(model, source)
@@ -137,15 +145,22 @@ def figures(
         if len(patches.suspect):
             found["reference"] = float(patches.suspect.mean())
             compared = compared._replace(patches=patches)
+    kept = None if labels is None else structures.dice(labels, made)
+    if kept is not None:
+        found["dice"] = kept
     return found, compared
 
 
 def of_slices(
-    model: Any, source: np.ndarray, output: np.ndarray, reference: np.ndarray | None = None
+    model: Any,
+    source: np.ndarray,
+    output: np.ndarray,
+    reference: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
 ) -> list[tuple[dict[str, float], Compared]]:
-    """`figures` of an image, or of each slice of a volume `[D, H, W, C]`."""
+    """`figures` of an image, or of each slice of a volume `[D, H, W, C]`, without labels."""
     if model.dimensions == 2:
-        return [figures(model, source, output, reference)]
+        return [figures(model, source, output, reference, labels)]
     depth = max(1, len(output) // len(source))
     found = []
     for index, image in enumerate(output):

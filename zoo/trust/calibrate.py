@@ -19,11 +19,12 @@ from zoo.evaluation.examples import (
     translated,
 )
 from zoo.registry import Entry
-from zoo.trust import alarms
+from zoo.trust import alarms, structures
 from zoo.trust.calibration import Calibration
 from zoo.trust.conformal import Misses, require_patients
 from zoo.trust.limits import Limits, Usual
 from zoo.trust.spread import Spread
+from zoo.trust.structures import Segmentations
 
 NONE = "none"  # in place of a spread: alarms alone
 _BLOCK = 8  # pixels along a block whose mean error is compared with its mean width
@@ -40,6 +41,7 @@ def calibrate(
     spread: str = "auto",
     alpha: float = 0.1,
     delta: float = 0.1,
+    segmentations: Segmentations | None = None,
 ) -> tuple[Calibration | None, Limits | None]:
     """Find the factor that makes an entry's spread cover what its data set's patients show.
 
@@ -54,6 +56,7 @@ def calibrate(
         tta: average over mirror images and turns, as `zoo.Average` does.
         spread: as `zoo.trust.spread.Spread` takes it; "none" for alarms alone, which need no pairs.
         alpha, delta: see `Calibration`; between 0 and 1.
+        segmentations: of the sources of the data set `folder`: the alarm `dice` gets a limit too.
 
     Returns:
         The calibration, None without a spread; and the limits, None of a single patient.
@@ -86,18 +89,21 @@ def calibrate(
     size = entry.recipe.phases()[-1].size
 
     def examples() -> Iterable[Example]:
-        return measure.split_examples(builder, entry.recipe, split, None, size)
+        found = measure.split_examples(builder, entry.recipe, split, None, size)
+        return found if segmentations is None else segmentations.labelled(builder, found)
 
     patients = {str(each.get("patient", "")) for each in examples()}
     if not alone:
         require_patients(len(patients), alpha, delta)
     model, usual = averaging.build([entry, *ensemble], tta), Usual()
     alarms.require(model)
+    if segmentations is not None:
+        structures.require(model)
 
     def seen(example: Example) -> None:
         reference = example["target"] if facts.aligned else None
-        found = alarms.of_slices(model, example["source"], example["output"], reference)
-        for figures, _ in found:
+        given = example["source"], example["output"], reference, example.get("labels")
+        for figures, _ in alarms.of_slices(model, *given):
             usual.add(example["patient"], figures)
 
     # Intervals and alarms of the same answers.

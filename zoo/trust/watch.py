@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from zoo.atomic import write_atomic
-from zoo.trust import alarm_page
+from zoo.imaging.volume import Volume
+from zoo.trust import alarm_page, structures
 from zoo.trust.alarms import ALARMS, Compared, figures, of_slices, require
 from zoo.trust.limits import Breach, Figures, Limits
+from zoo.trust.structures import Segmentations
 
 FILE, PAGE = "alarms.json", "alarms.html"
 
@@ -24,6 +26,7 @@ class Watched:
         model: that translated them.
         limits: of its alarms; None where it was never calibrated.
         name: of the output, in its folder, or the patient's pseudonym.
+        labels: of an image, by its number, the label map that was given; None where none was.
         images: the number of each, and its figures.
         worst: of the image with most breaches its number, and what it shows.
     """
@@ -31,13 +34,15 @@ class Watched:
     model: Any
     limits: Limits | None
     name: str = ""
+    labels: Callable[[int], np.ndarray] | None = None
     images: list[tuple[int, Figures]] = dataclasses.field(default_factory=list)
     worst: tuple[int, Compared] | None = None
     _score: tuple[float, float] = (-1.0, 0.0)
 
     def __call__(self, index: int, source: np.ndarray, output: np.ndarray) -> None:
         """Image `index`: `[H, W, C]` in the source's unit, and its output `[H', W']`, or with C."""
-        self.add(index, *figures(self.model, source, output))
+        labels = None if self.labels is None else self.labels(index)
+        self.add(index, *figures(self.model, source, output, labels=labels))
 
     def add(self, index: int, found: Figures, compared: Compared) -> None:
         """An image's figures, and what they were taken of."""
@@ -93,21 +98,39 @@ class Watch:
         limits: of its alarms; None only measures.
         explaining: from an output's name to the command that explains a place of it, without the
             place; "" where there is none.
+        segmentations: of the inputs; None where none are given.
 
     Raises:
-        ValueError: for a model that makes no images of images.
+        ValueError: for a model that makes no images of images, and for segmentations with one of
+            volumes.
     """
 
     def __init__(
-        self, model: Any, limits: Limits | None, explaining: Callable[[str], str] | None = None
+        self,
+        model: Any,
+        limits: Limits | None,
+        explaining: Callable[[str], str] | None = None,
+        segmentations: Segmentations | None = None,
     ):
         require(model)
+        if segmentations is not None:
+            structures.require(model)
         self.model, self.limits, self.explaining = model, limits, explaining
+        self.segmentations = segmentations
         self.series: list[Watched] = []
 
-    def begin(self) -> Watched:
-        """What is to be told of each image of a file or series; counts once it is in `series`."""
-        return Watched(self.model, self.limits)
+    def begin(self, volume: Volume | None = None) -> Watched:
+        """What is to be told of each image of a file or series; counts once it is in `series`.
+
+        Args:
+            volume: the file or series; None of an evaluation's patient.
+        """
+        watched = Watched(self.model, self.limits)
+        if self.segmentations is not None and volume is not None:
+            plane, of = self.model.source.plane, self.segmentations.of
+            watched.labels = lambda index: of(volume, index, plane)
+            watched.labels(0)  # what is missing is told before any work is done
+        return watched
 
     def example(self, example: dict[str, Any], aligned: bool) -> None:
         """An example of an evaluation with its "output"; those of one patient belong together."""
@@ -116,7 +139,8 @@ class Watch:
             self.series.append(dataclasses.replace(self.begin(), name=name))
         series = self.series[-1]
         reference = example["target"] if aligned else None
-        for found in of_slices(self.model, example["source"], example["output"], reference):
+        given = example["source"], example["output"], reference, example.get("labels")
+        for found in of_slices(self.model, *given):
             series.add(len(series.images), *found)
 
     @property

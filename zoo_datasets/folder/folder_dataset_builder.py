@@ -1,5 +1,6 @@
 """`folder`: a user's own DICOM, NIfTI, PNG, TIFF, JPEG or NPY files."""
 
+import functools
 import itertools
 import re
 import sys
@@ -168,6 +169,19 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 f"input: no readable image is left for training. Received: {config.path}"
             )
         self._finish()
+
+    def source(self, name: str) -> tuple[Volume, int]:
+        """What an example's source, or single image, was read from, by its name: file and slice."""
+        split, _, number = name.partition("/")
+        return self._sources[split][int(number)]
+
+    @functools.cached_property
+    def _sources(self) -> dict[str, list[tuple[Volume, int]]]:
+        config, found = self.builder_config, {}
+        for split in SPLITS:
+            examples = _examples(config.layout, split, config.dimensions)
+            found[split] = [example.slices[0] for example in examples]
+        return found
 
     def _finish(self) -> None:
         """Says at the end of a split what its images had that the user should know."""
