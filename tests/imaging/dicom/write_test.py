@@ -94,8 +94,15 @@ def test_one_encoding_serves_the_whole_series(tmp_path):
             PixelPaddingValue=None, pixels=np.full((8, 8), 100 * i, np.int16),
         )  # fmt: skip
     source = open_volume(tmp_path)
-    count = iter(range(3))
-    result = write(source, tmp_path / "out", lambda x: x + 4000 * (next(count) == 2))
+    unnamed: list[int] = []
+
+    def change(x):
+        unnamed.append(len(list((tmp_path / "out").iterdir())))
+        return x + 4000 * (len(unnamed) == 3)
+
+    result = write(source, tmp_path / "out", change)
+    # Each was written before the next was asked for; the first two again, for the sake of the last.
+    assert unnamed == [unnamed[0] + i for i in range(3)]
     headers = [pydicom.dcmread(path) for path in result.paths]
     assert len({(h.BitsStored, h.RescaleIntercept, h.SeriesInstanceUID) for h in headers}) == 1
     assert len({h.SOPInstanceUID for h in headers}) == 3

@@ -1,5 +1,6 @@
 """Writes translated DICOM series as derived images: valid, traceable, in the input's place."""
 
+import collections
 import contextlib
 import copy
 import dataclasses
@@ -8,7 +9,7 @@ import io
 import itertools
 import math
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +49,9 @@ def write(
 ) -> tuple[list[Path], list[str]]:
     """Writes slices as a new series in Explicit VR Little Endian.
 
-    The slices first go to a temporary file, since one encoding must hold them all: the input's
-    where it does, else the closest that does (`Encoding.fit`). Memory holds one slice. The files
+    Each slice is written as it comes. One encoding must hold them all: the input's where it does,
+    else the closest that does (`Encoding.fit`). Where a later slice asks for another one than those
+    before had, these are written again, from a temporary file. Memory holds one slice. The files
     appear all at once: of a series that fails, there is none.
 
     Images of another modality than the input's become objects of that one (`iods.convert`).
@@ -78,17 +80,16 @@ def write(
     if first is None:
         return [], []
     task = _Task(series, derivation, deidentify, grid)
-    base = _base_encodings(task)
-    shape = (len(base), *grid.shape(series.shape))
+    shape = (series.length * grid.depth, *grid.shape(series.shape))
     with scratch(paths[0].parent, shape, np.float32) as values:
-        indices, ranges = _keep(itertools.chain([first], slices), values, base)
-        fitted = _fit(task, ranges)
-        encodings = [fitted.get(encoding, encoding) for encoding in base]
+        kept = _Kept(task, values)
+        slices = kept.passing(itertools.chain([first], slices))
         # one file of many frames, as the input is
         if task.has_frames and len(paths) == 1:
-            _write_frames(task, paths[0], values, encodings)
+            collections.deque(slices, maxlen=0)
+            _write_frames(task, paths[0], kept)
             return paths, []
-        written = _write_slices(task, paths, indices, values, encodings, skip)
+        written = _write_slices(task, paths, slices, kept, skip)
     notes = []
     if written and task.changes:
         name = next(iter(written.values())).name
@@ -121,21 +122,38 @@ class _Task:
 # How values are stored.
 
 
-def _keep(
-    slices: Iterable[tuple[int, np.ndarray]], values: np.ndarray, base: list[Encoding]
-) -> tuple[list[int], dict[Encoding, tuple[float, float]]]:
-    """Puts slices into `values`: which they were, and the range that each encoding has to hold."""
-    indices: list[int] = []
-    ranges: dict[Encoding, tuple[float, float]] = {}
-    for index, array in slices:
-        low, high = float(array.min()), float(array.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise ValueError(f"slice {index}: the model's output is not finite")
-        values[index] = array
-        before = ranges.get(base[index], (low, high))
-        ranges[base[index]] = min(low, before[0]), max(high, before[1])
-        indices.append(index)
-    return indices, ranges
+class _Kept:
+    """Slices in a file, and the encodings that hold them.
+
+    Args:
+        task: what is written.
+        values: float32 [N, H, W], where they are kept.
+    """
+
+    def __init__(self, task: _Task, values: np.ndarray):
+        self.task, self.values = task, values
+        self._base = _base_encodings(task)
+        self._ranges: dict[Encoding, tuple[float, float]] = {}
+        self._fitted: dict[Encoding, Encoding] = {}
+
+    def passing(self, slices: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
+        """The slices, each kept before it goes on."""
+        for index, array in slices:
+            low, high = float(array.min()), float(array.max())
+            if not (math.isfinite(low) and math.isfinite(high)):
+                raise ValueError(f"slice {index}: the model's output is not finite")
+            self.values[index] = array
+            base = self._base[index]
+            before = self._ranges.get(base)
+            if before is None or low < before[0] or high > before[1]:
+                old = before or (low, high)
+                self._ranges[base] = min(low, old[0]), max(high, old[1])
+                self._fitted = _fit(self.task, self._ranges)
+            yield index, array
+
+    def encoding(self, index: int) -> Encoding:
+        """Of a slice: the one that holds all that have passed."""
+        return self._fitted.get(self._base[index], self._base[index])
 
 
 def _base_encodings(task: _Task) -> list[Encoding]:
@@ -227,22 +245,24 @@ def _padded(words: np.ndarray) -> bytes:
 def _write_slices(
     task: _Task,
     paths: list[Path],
-    indices: list[int],
-    values: np.ndarray,
-    encodings: list[Encoding],
+    slices: Iterable[tuple[int, np.ndarray]],
+    kept: _Kept,
     skip: Callable[[Path, ValueError], object],
 ) -> dict[Path, pydicom.uid.UID]:
     """One file for each slice, which get their names together, and the class of each."""
-    written = {}
+    classes: dict[int, pydicom.uid.UID] = {}
+    files: dict[int, Path] = {}
+    encodings: dict[int, Encoding] = {}
     source: Callable[[Path], pydicom.Dataset] = functools.partial(_source, task)
     if task.has_frames:  # the header of many frames is read once
         source = functools.lru_cache(maxsize=1)(source)
-    with contextlib.ExitStack() as files:
-        for index in indices:
-            path, encoding = task.series.path(index // task.grid.depth), encodings[index]
+    with contextlib.ExitStack() as names:
+
+        def write_one(index: int, values: np.ndarray) -> None:
+            path, encoding = task.series.path(index // task.grid.depth), kept.encoding(index)
             try:
                 with contained("header"):
-                    stored = _stored(task, index, values[index], encoding)
+                    stored = _stored(task, index, values, encoding)
                     header = _header(task, source(path), index, encoding)
                     _describe_pixels(header, [encoding], int(stored.min()), int(stored.max()))
                     header.PixelData = _padded(_words(stored, header.BitsAllocated))
@@ -250,18 +270,26 @@ def _write_slices(
                     content = io.BytesIO()
                     _save(header, content)
             except ValueError as error:
-                if task.has_frames or task.grid.depth > 1:
+                if index in files or task.has_frames or task.grid.depth > 1:
                     raise
                 skip(path, error)
-                continue
-            files.enter_context(replacing(paths[index])).write_bytes(content.getbuffer())
-            written[paths[index]] = header.SOPClassUID
-    return written
+                return
+            if index not in files:
+                files[index] = names.enter_context(replacing(paths[index]))
+            files[index].write_bytes(content.getbuffer())
+            classes[index], encodings[index] = header.SOPClassUID, encoding
+
+        for index, values in slices:
+            write_one(index, values)
+        for index, encoding in list(encodings.items()):
+            if encoding != kept.encoding(index):
+                write_one(index, kept.values[index])
+    return {paths[index]: kind for index, kind in classes.items()}
 
 
-def _write_frames(task: _Task, path: Path, values: np.ndarray, encodings: list[Encoding]) -> None:
+def _write_frames(task: _Task, path: Path, kept: _Kept) -> None:
     """One multi-frame file; frames keep their stored order."""
-    series = task.series
+    series, encodings = task.series, [kept.encoding(index) for index in range(task.series.length)]
     with contained("header"):
         header = _header(task, _source(task, series.paths[0]), 0, encodings[0])
         allocated = _allocated(header, encodings[0])
@@ -269,7 +297,7 @@ def _write_frames(task: _Task, path: Path, values: np.ndarray, encodings: list[E
     low, high = 1 << 16, -(1 << 16)
     with tempfile.TemporaryFile(dir=path.parent) as pixels:
         for index in order:
-            stored = _stored(task, index, values[index], encodings[index])
+            stored = _stored(task, index, kept.values[index], encodings[index])
             low, high = min(low, int(stored.min())), max(high, int(stored.max()))
             pixels.write(_words(stored, allocated).tobytes())
         pixels.write(b"\0" * (pixels.tell() % 2))
