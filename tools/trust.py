@@ -1,32 +1,33 @@
 """Whether intervals keep their promise, and lesions stay: the tables of `docs/trust.md`.
 
     python -m tools.trust [--patients=80] [--only=NAME] [--write]
-        [--models=NAME,NAME]
+        [--models=NAME,NAME] [--scans=FOLDER]
 
 Shipped models translate simulated patients that nothing was trained on. Of these some calibrate and
 the others are counted, in 100 random splits by patient: in how many no more than `alpha` of the
 pixels lies outside, what a naive factor (the normal distribution's, 1.645) would have missed, and
 what is missed where the noise is another. Then lesions are put into others, and faults are planted
-into what becomes of still others, which must raise alarms (`tools/battery.py`). Some five minutes
-of processor time.
+into what becomes of still others, which must raise alarms (`tools/battery.py`). A painted and a
+real lesion are explained (`tools/explained.py`), and a generator learns 20 images by heart
+(`tools/memorised.py`). Some fifteen minutes of processor time, ten of them for the last.
 """
 
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import zoo
-from tools import battery
+from tools import battery, explained, memorised
 from zoo import figures, guards
 from zoo.atomic import write_atomic
 from zoo.evaluation import lesions
 from zoo.evaluation.translation import body
-from zoo.trust import calibrate, explain
+from zoo.trust import calibrate
 from zoo.trust.conformal import FACTORS, Misses
 from zoo.trust.spread import Spread
 from zoo_datasets.phantoms import ct_scan
@@ -39,7 +40,6 @@ NAIVE = 1.645  # would hold 90 % of a normal distribution's values
 PROTOCOL = ct_scan.Protocol(size=64, views=64, photons=1.2e4, electronic=5.0, slices=2)
 OTHER = dataclasses.replace(PROTOCOL, dose=1 / 12)
 FINER = ct_scan.Protocol(size=128, views=192, photons=1.2e4, electronic=5.0, slices=2)
-ONLY = ("coverage", "lesions", "alarms", "explained")
 MODELS = ("encoder_decoder_ldct", "pix2pix_ldct")
 
 
@@ -224,18 +224,22 @@ def alarm_table(count: int, write: bool) -> str:
     return "\n".join(lines)
 
 
-def explained(write: bool) -> str:
-    """What is told of a disc that was painted into an input of the first model; and its picture."""
-    model = zoo.load(MODELS[0])
-    image = next(patients(1, FINER, seed=90))["source"].copy()
-    # In soft tissue, off the edges.
-    region = battery.place(image, np.random.default_rng(0))
-    image[region.inside(image.shape[:2])] += battery.CONTRAST
-    found = explain.explain(model, image, region)
-    if write:
-        shown = explain.picture(image, found, model.source, model.target)
-        figures.save_png(PAGE.parent / "pictures" / "explained.png", shown)
-    return found.words("HU")
+def painted(write: bool) -> str:
+    """What is told of a disc in an input of the first model; and its picture."""
+    image = next(patients(1, FINER, seed=90))["source"]
+    return explained.painted(zoo.load(MODELS[0]), image, _picture("explained", write))
+
+
+def lesion(folder: Path | None, write: bool) -> str:
+    """What is told of a real lesion, and its picture; "" where its scan is not there."""
+    if folder is None or not (folder / explained.SLICE).exists():
+        print(f"explained_real: left as it is, without --scans that holds {explained.SLICE}.")
+        return ""
+    return explained.real(zoo.load(MODELS[0]), folder, _picture("explained_real", write))
+
+
+def _picture(name: str, write: bool) -> Path | None:
+    return PAGE.parent / "pictures" / f"{name}.png" if write else None
 
 
 def put(page: str, name: str, text: str) -> str:
@@ -250,19 +254,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--patients", type=int, default=80)
     parser.add_argument("--models", default=",".join(MODELS), help="of the first, runs too")
-    parser.add_argument("--only", choices=ONLY, help="one of them")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/trust.md")
-    given = parser.parse_args(arguments)
-    makers = {
-        "coverage": lambda: table(given.patients, given.models.split(",")),
-        "lesions": lambda: lesion_table(given.patients // 4),
-        "alarms": lambda: alarm_table(given.patients // 2, given.write),
-        "explained": lambda: explained(given.write),
+    parser.add_argument("--scans", type=Path, help=f"folder that holds {explained.SLICE}")
+    makers: dict[str, Callable[[argparse.Namespace], str]] = {
+        "coverage": lambda given: table(given.patients, given.models.split(",")),
+        "lesions": lambda given: lesion_table(given.patients // 4),
+        "alarms": lambda given: alarm_table(given.patients // 2, given.write),
+        "explained": lambda given: painted(given.write),
+        "explained_real": lambda given: lesion(given.scans, given.write),
+        "memorised": lambda given: memorised.table(_picture("memorised", given.write)),
     }
+    parser.add_argument("--only", choices=makers, help="one of them")
+    given = parser.parse_args(arguments)
     for name in [given.only] if given.only else makers:
-        text = makers[name]()
-        print(text)
-        if given.write and name != "explained":
+        text = makers[name](given)
+        if text:
+            print(text)
+        if given.write and text:
             page = put(PAGE.read_text(encoding="utf-8"), name, text)
             write_atomic(PAGE, page.encode())
     return 0

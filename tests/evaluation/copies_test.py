@@ -80,3 +80,14 @@ def test_nearest_training_refuses_what_does_not_fit():
         copies.nearest_training(images(2, 0), images(2, 0, size=24), images(2, 1), WINDOW)
     with pytest.raises(ValueError, match="of one size"):
         copies.nearest_training(images(2, 0), images(2, 0), images(2, 1, size=24), WINDOW)
+
+
+def test_nearness_is_the_similarity_of_the_nearest_that_was_made():
+    made, others = images(30, 0), images(6, 1)
+    given = [*altered(made[:5], 2), *others]
+    near = copies.nearness(made, given, WINDOW)
+    small = copies.reduced(made, WINDOW)
+    embedding = copies.Embedding.fit(small, np.random.default_rng(0))
+    expected = embedding(copies.reduced(np.stack(given), WINDOW)) @ embedding(small).T
+    np.testing.assert_allclose(near, expected.max(1), atol=1e-6)
+    assert min(near[:5]) > max(near[5:])

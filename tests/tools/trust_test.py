@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import harness
 import zoo
-from tools import battery, trust
+from tools import battery, explained, trust
 from zoo.trust.conformal import Misses
+from zoo.trust.explain import Region
 from zoo.trust.spread import Spread
 
 
@@ -33,6 +35,27 @@ def test_a_table_is_put_between_its_comments():
     assert trust.put(page, "x", "new") == "a\n<!-- x: begin -->\nnew\n<!-- x: end -->\nb"
     assert trust.put(trust.put(page, "x", "new"), "x", "old") == page
     assert "<!-- coverage: begin -->" in trust.PAGE.read_text(encoding="utf-8")
+
+
+def test_a_real_lesion_is_explained_where_its_scan_is(tmp_path, monkeypatch, capsys):
+    assert trust.lesion(None, False) == "" == trust.lesion(tmp_path, False)
+    assert "left as it is, without --scans that holds CRLM-CT-1006" in capsys.readouterr().out
+    file = tmp_path / explained.SLICE
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"another")
+    with pytest.raises(ValueError, match="1-16.dcm: expected SHA-256 a137.*Received: "):
+        explained.scan(file)
+    # A disc of -50 HU in even tissue stands for it.
+    full = np.full((64, 64), 60.0, "float32")
+    region = Region(30, 34, 5)
+    full[region.inside(full.shape)] = 10
+    monkeypatch.setattr(explained, "scan", lambda path: (full, 0.8))
+    monkeypatch.setattr(explained, "CORNER", (0, 0))
+    monkeypatch.setattr(explained, "LESION", region)
+    model = harness.build("encoder_decoder", {"levels": 2, "base_filters": 4, "output": "auto"})
+    told = explained.real(model, tmp_path, tmp_path / "shown.png")
+    assert "A disc of 8 mm about a lesion" in told and "is -50 HU as it was scanned" in told
+    assert (tmp_path / "shown.png").exists()
 
 
 @pytest.mark.slow

@@ -137,6 +137,24 @@ def nearest_training(
     )
 
 
+def nearness(made: np.ndarray, images: Iterable[np.ndarray], window: Window) -> list[float]:
+    """How near the nearest of generated images comes to each of others, in their embedding.
+
+    Args:
+        made: `[N, H, W, C]`, at least two.
+        images: `[H, W, C]`.
+        window: of their values.
+    """
+    small = reduced(np.asarray(made, np.float32), window)
+    embedding = Embedding.fit(small, np.random.default_rng(0))
+    placed = embedding(small)
+    near = []
+    for image in images:
+        one = embedding(reduced(np.asarray(image, np.float32)[None], window))
+        near.append(float((one @ placed.T).max()))
+    return near
+
+
 @dataclasses.dataclass(frozen=True)
 class Embedding:
     """Where images lie, so that views of one lie together.
