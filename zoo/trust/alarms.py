@@ -18,7 +18,7 @@ BINS = 48  # of the grey values whose mutual information is taken
 # HU of air, of water and what holds most of it, and of bone, in the input smoothed by 2 pixels.
 TISSUES = {"air": (-1100.0, -950.0), "water": (-30.0, 90.0), "bone": (250.0, 1400.0)}
 _FEWEST = 64  # pixels of a tissue whose mean is taken
-_SCALES = (1.5, 3.0)  # pixels, standard deviations of the blobs that are looked for
+_SCALES = (3.0, 4.0)  # pixels, standard deviations of the blobs: noise that was removed has smaller
 _AROUND = 16.0  # pixels that a blob's surroundings reach
 
 
