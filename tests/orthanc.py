@@ -71,6 +71,7 @@ def started(folder: Path, node: int = 104) -> Iterator[Orthanc]:
         "DicomAet": "ORTHANC",
         "DicomCheckCalledAet": False,
         "DicomAlwaysAllowStore": True,
+        "DicomScuTimeout": 60,  # a busy disk may take longer than the usual 10 s to keep an image
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
         "DicomModalities": {"zoo": ["ZOO", "127.0.0.1", node]},

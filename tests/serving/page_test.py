@@ -25,6 +25,7 @@ from zoo.inference import predict
 from zoo.serving.server import batches, grpc, rest, served, viewing
 from zoo.trust.calibration import Calibration
 from zoo.trust.half_width import HalfWidth
+from zoo.trust.limits import Limits
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODEL = "encoder_decoder_ldct"
@@ -62,6 +63,14 @@ def widths():
     return HalfWidth(model, calibration)
 
 
+def limits(calibration):
+    """Limits that no image keeps: of a model whose outputs have ten times the edges."""
+    return Limits(
+        limits={"edges": (10.0, None)}, false_alarms=0.05, patients=20, images=40, most=1,
+        dataset="ldct/phantom", split="validation", weights=calibration.weights,
+    )  # fmt: skip
+
+
 def zoo_volume(path):
     from zoo.imaging import files
 
@@ -71,7 +80,9 @@ def zoo_volume(path):
 @pytest.fixture(scope="module")
 def addresses(widths):
     """A server in a thread of its own: where it answers by REST, and by gRPC."""
-    model = served.Served(zoo.load(MODEL), MODEL, uncertainty=widths.calibration)
+    model = served.Served(
+        zoo.load(MODEL), MODEL, uncertainty=widths.calibration, limits=limits(widths.calibration)
+    )
     loop = asyncio.new_event_loop()
 
     async def start():
@@ -243,6 +254,31 @@ def test_uncertainty_is_shown_where_it_is_asked_for(browser, addresses, series, 
     np.testing.assert_allclose(shown[..., 1], 255 * (1 - share), atol=1)
     browser.find_element(By.ID, "swipe").click()
     assert not canvas.is_displayed()
+
+
+def test_a_safety_report_is_shown_where_it_is_asked_for(browser, addresses, series):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    folder, _, _ = series
+    browser.get(addresses[0])
+    box = browser.find_element(By.ID, "reporting")
+    WebDriverWait(browser, 20).until(lambda _: box.is_displayed())
+    report = browser.find_element(By.ID, "report")
+    assert not report.is_displayed()
+    box.click()
+    paths = sorted(folder.iterdir())
+    browser.find_element(By.ID, "files").send_keys("\n".join(map(str, paths)))
+    WebDriverWait(browser, 120).until(lambda _: report.is_displayed())
+    assert "alarm: " in browser.find_element(By.ID, "warnings").text
+    report.find_element(By.TAG_NAME, "summary").click()
+    browser.switch_to.frame("reported")
+    text = browser.find_element(By.TAG_NAME, "main").text
+    shown = browser.find_elements(By.TAG_NAME, "img")
+    widths_of = [image.get_property("naturalWidth") for image in shown]
+    browser.switch_to.default_content()
+    assert "1 of 1 files, series or patients raised an alarm" in text and "in 3" in text
+    assert len(shown) >= 3 and all(widths_of)  # nothing that the page forbids
 
 
 def test_a_body_has_the_half_widths_of_what_came(widths, series, tmp_path):

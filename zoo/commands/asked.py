@@ -128,10 +128,11 @@ def built(*entries: registry.Entry):
     return averaging.build(entries, FLAGS.tta)
 
 
-def servable(entry: registry.Entry, model: Any):
+def servable(entry: registry.Entry, model: Any, alarms: bool = False):
     """The calibration that a graph can have, of --calibration or the model's own.
 
-    None where there is none, or, with a line that says why, where it is none for a graph.
+    None where there is none, or, with a line that says why, where it is none for a graph; with
+    `alarms` the file may be there for these alone.
     """
     from zoo.trust import calibration, served
 
@@ -143,7 +144,7 @@ def servable(entry: registry.Entry, model: Any):
         if found.spread not in served.IN_GRAPHS:
             raise ValueError(f"uncertainty: it is by {found.spread}, which no graph holds")
     except ValueError as error:
-        if file is not None:
+        if file is not None and not alarms:
             raise
         print(f"note: without uncertainty. {error}", file=sys.stderr)
         return None

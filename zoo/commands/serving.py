@@ -1,11 +1,16 @@
 """`serve` and `dicom-node`: models behind TF Serving's interfaces and DICOM's."""
 
 import functools
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.commands import asked
 from zoo.commands.asked import FLAGS, UsageError
+
+if TYPE_CHECKING:
+    from zoo.registry import Entry
+    from zoo.trust.limits import Limits
 
 
 def serve() -> int:
@@ -18,11 +23,27 @@ def serve() -> int:
         ) from error
 
     model = asked.built(entry)
-    name, uncertainty = Path(entry.name).name, asked.servable(entry, model)
-    servable = served.Served(model, name, uncertainty=uncertainty)
+    limits = _limits(entry, model)
+    uncertainty = asked.servable(entry, model, alarms=limits is not None)
+    name = Path(entry.name).name
+    servable = served.Served(model, name, uncertainty=uncertainty, limits=limits)
     largest = FLAGS.batch_size or 4
     run.run(servable, FLAGS.host, FLAGS.port, FLAGS.grpc_port, largest, FLAGS.body_mib * 2**20)
     return 0
+
+
+def _limits(entry: "Entry", model: Any) -> "Limits | None":
+    """Those of the alarms, of --calibration or the model's own; None where there are none."""
+    from zoo.trust import calibration
+
+    file = asked.path("calibration")
+    try:
+        return calibration.limits_of(entry, model, file)
+    except ValueError as error:
+        if file is not None:
+            raise
+        print(f"note: without limits of alarms. {error}", file=sys.stderr)
+        return None
 
 
 def dicom_node() -> int:

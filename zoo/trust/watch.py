@@ -164,13 +164,19 @@ class Watch:
             "series": series,
         }
 
+    def page(self) -> str:
+        """The report as a page of HTML, without scripts."""
+        return alarm_page.render(self.to_dict(), self._worst(), self.limits, self.model)
+
+    def _worst(self) -> alarm_page.Worst:
+        """Of each series the number of an image, and what it shows."""
+        return [series.worst for series in self.series]
+
     def write(self, folder: Path) -> None:
         """Write `alarms.json`, `alarms.html` and images for TensorBoard into a folder."""
-        told = self.to_dict()
+        told, worst = self.to_dict(), self._worst()
         text = json.dumps(told, indent=1, allow_nan=False, ensure_ascii=False)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / FILE, text.encode())
-        worst = [series.worst for series in self.series]
-        page = alarm_page.render(told, worst, self.limits, self.model)
-        write_atomic(folder / PAGE, page.encode())
+        write_atomic(folder / PAGE, self.page().encode())
         alarm_page.tensorboard(folder / "tensorboard", told, worst, self.model)

@@ -21,6 +21,7 @@ from zoo.serving.server.batches import Batches, Busy
 from zoo.serving.server.refusals import TooLarge, refused
 from zoo.serving.server.served import Served
 from zoo.trust.half_width import HalfWidth
+from zoo.trust.watch import Watch
 
 FILES = 5000  # of an upload
 # Of CT, from and to in HU; a brain's grey and white matter besides, which figures do not look for.
@@ -71,22 +72,26 @@ class Page:
             "summary": entry.get("summary", ""),
             "windows": _WINDOWS,
             "uncertainty": widths.calibration.words if widths else "",
+            "report": self.served.watch() is not None,
         }
         return JSONResponse(told)
 
     async def translate(self, request: Request) -> Response:
         """The files of a form, translated; the body is that of `zoo.serving.server.viewing`.
 
-        With `?uncertainty=yes` it has half-widths, where the model has them.
+        With `?uncertainty=yes` it has half-widths, where the model has them, and with `report=yes`
+        the safety report.
         """
         scratch = Path(tempfile.mkdtemp(prefix="zoo-"))
-        widths = self.served.widths if request.query_params.get("uncertainty") == "yes" else None
+        asked = request.query_params
+        widths = self.served.widths if asked.get("uncertainty") == "yes" else None
+        watch = self.served.watch() if asked.get("report") == "yes" else None
         try:
             if int(request.headers.get("content-length", "0")) > self.body:
                 raise TooLarge(f"expected files up to {self.body} bytes")
             folder = scratch / "given"
             await self._keep(request, folder)
-            answer = await self.batches.run(self._answer, folder, scratch, widths)
+            answer = await self.batches.run(self._answer, folder, scratch, widths, watch)
         except (ValueError, OSError, Busy, MultiPartException) as error:
             shutil.rmtree(scratch, ignore_errors=True)
             return refused(error)
@@ -96,9 +101,11 @@ class Page:
         done = BackgroundTask(shutil.rmtree, scratch, ignore_errors=True)
         return FileResponse(answer, media_type="application/octet-stream", background=done)
 
-    def _answer(self, folder: Path, scratch: Path, widths: HalfWidth | None) -> Path:
+    def _answer(
+        self, folder: Path, scratch: Path, widths: HalfWidth | None, watch: Watch | None
+    ) -> Path:
         try:
-            return viewing.translated(self.served.model, folder, scratch, widths)
+            return viewing.translated(self.served.model, folder, scratch, widths, watch)
         except ValueError as error:
             # Names of folders here mean nothing to who asks.
             raise ValueError(reason(error).replace(str(folder), "the files")) from error

@@ -1,5 +1,6 @@
 """A model as a server sees it: signatures, what they take, what they answer."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from zoo.serving import export
 from zoo.translator import Translator
 from zoo.trust.calibration import Calibration
 from zoo.trust.half_width import HalfWidth
+from zoo.trust.limits import Limits
+from zoo.trust.watch import Watch
 
 LABEL = "stable"  # of the only version there is
 _METHOD = "tensorflow/serving/predict"
@@ -99,6 +102,7 @@ class Served:
         name: that clients ask for.
         version: a whole number.
         uncertainty: as `export.endpoints` takes it.
+        limits: of its alarms, where it was calibrated.
     """
 
     def __init__(
@@ -107,13 +111,20 @@ class Served:
         name: str,
         version: int = 1,
         uncertainty: Calibration | None = None,
+        limits: Limits | None = None,
     ):
-        self.model, self.name, self.version = model, name, version
+        self.model, self.name, self.version, self.limits = model, name, version, limits
         self.widths = None if uncertainty is None else HalfWidth(model, uncertainty)
         specs = export.serving_specs(model)
         graphs = export.endpoints(model, specs, uncertainty)
         self.signatures = {name: Signature.of(graph) for name, graph in graphs.items()}
         self._examples = export.examples(model, specs)
+
+    def watch(self) -> Watch | None:
+        """The model's alarms, for images to come; None of a model that makes no image of one."""
+        with contextlib.suppress(ValueError):
+            return Watch(self.model, self.limits)
+        return None
 
     def warm_up(self) -> None:
         """Answer one small request of each signature, which plans what the first ones need."""

@@ -4,6 +4,7 @@
     head: JSON, see `translated`
     stacks of slices: uint16, little-endian, value = slope * stored + intercept
     archive: a ZIP of the files that `predict` wrote
+    report: HTML, where it is asked for
 
 Files are in a temporary folder while they are worked on, and nowhere after.
 """
@@ -28,6 +29,7 @@ from zoo.inference import half_widths, predict
 from zoo.serving.png16 import Scale
 from zoo.translator import Translator
 from zoo.trust.half_width import HalfWidth
+from zoo.trust.watch import Watch
 
 
 def safe_name(name: str, number: int) -> Path:
@@ -41,20 +43,25 @@ def _plain(part: str) -> bool:
 
 
 def translated(
-    model: Translator, folder: Path, scratch: Path, widths: HalfWidth | None = None
+    model: Translator,
+    folder: Path,
+    scratch: Path,
+    widths: HalfWidth | None = None,
+    watch: Watch | None = None,
 ) -> Path:
     """Translate the files in `folder`; the answer is a file in `scratch`.
 
     The head has `volumes`: name, `source` and `result` (offset behind the head, shape [slices,
     rows, columns], slope, intercept, unit), spacing of a result's pixel (row, column), the window
     to show it in, whether both are `comparable`, and with `widths` a stack `half_width`;
-    `warnings`: texts; `archive`: offset, size.
+    `warnings`: texts; `archive`: offset, size; and with `watch` `report`: likewise.
 
     Args:
         model: what translates.
         folder: of the files.
         scratch: an empty folder.
         widths: what gives half-widths of the model's intervals.
+        watch: the model's alarms, which see what is translated.
 
     Raises:
         ValueError: where there is no image.
@@ -62,9 +69,11 @@ def translated(
     made = scratch / "translated"
     doubts: dict[str, Path] = {}
     if widths is None:
-        report = predict.translate(model, folder, made, progress=False)
+        report = predict.translate(model, folder, made, progress=False, watch=watch)
     else:
-        report, told = half_widths.translate(model, widths, folder, made, progress=False)
+        report, told = half_widths.translate(
+            model, widths, folder, made, progress=False, watch=watch
+        )
         # A header has its voxels behind it.
         outputs = iter(told.outputs)
         for volume in told.volumes:
@@ -84,11 +93,15 @@ def translated(
             for path in report.outputs:
                 archive.write(path, path.relative_to(made))
         size = file.tell() - offset
-    head = {
-        "volumes": volumes,
-        "warnings": warnings,
-        "archive": {"offset": offset, "size": size},
-    }
+        head = {
+            "volumes": volumes,
+            "warnings": warnings,
+            "archive": {"offset": offset, "size": size},
+        }
+        if watch is not None:
+            told_of = watch.page().encode()
+            head["report"] = {"offset": file.tell(), "size": len(told_of)}
+            file.write(told_of)
     # The head's length makes the slices begin at an even byte.
     words = json.dumps(head).encode()
     words += b" " * (len(words) % 2)

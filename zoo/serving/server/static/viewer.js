@@ -13,7 +13,10 @@ async function translate(files) {
   say(`Translating ${files.length} ${files.length === 1 ? "file" : "files"} …`);
   let response;
   try {
-    response = await fetch($("uncertain").checked ? "translate?uncertainty=yes" : "translate", { method: "POST", body: form });
+    const wanted = new URLSearchParams();
+    if ($("uncertain").checked) wanted.set("uncertainty", "yes");
+    if ($("reporting").checked) wanted.set("report", "yes");
+    response = await fetch(`translate?${wanted}`, { method: "POST", body: form });
   } catch (error) {
     return say(`The server does not answer: ${error.message}`);
   }
@@ -25,6 +28,9 @@ async function translate(files) {
   say(head.volumes.length ? "" : "There is no image to show.");
   $("warnings").replaceChildren(...head.warnings.map((text) => element("li", text)));
   $("viewer").hidden = !head.volumes.length;
+  $("report").hidden = !head.report;
+  // It has no scripts, and its frame would run none.
+  $("reported").srcdoc = head.report ? new TextDecoder().decode(new Uint8Array(buffer, 4 + length + head.report.offset, head.report.size)) : "";
   $("volume").replaceChildren(...head.volumes.map((each, number) => option(number, each.name)));
   if (head.volumes.length) choose(0);
 }
@@ -279,4 +285,5 @@ fetch("about").then((answer) => answer.json()).then((about) => {
   state.windows = about.windows;
   state.promise = about.uncertainty;
   $("doubt").hidden = !about.uncertainty;
+  $("watching").hidden = !about.report;
 });
