@@ -160,6 +160,12 @@ def test_series_in_parts_have_the_uids_of_one_run(tmp_path):
     assert len(headers) == 6
     assert len({str(header.SeriesInstanceUID) for header in headers}) == 1
     assert len({str(header.SOPInstanceUID) for header in headers}) == 6
+    # It is one series, whoever did it, and to a run that has nothing left to do.
+    assert (total(record, tmp_path / "out").done, total(record, tmp_path / "out").series) == (1, 1)
+    again = translate(
+        Model(source=CT, target=CT), tmp_path / "in", tmp_path / "out", manifest=record
+    )
+    assert (again.done, again.series, again.slices, again.before) == (1, 1, 6, 1)
 
 
 def test_a_manifest_of_another_run_is_refused(tmp_path, mixed):

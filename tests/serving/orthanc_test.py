@@ -113,7 +113,7 @@ def test_predict_reads_from_and_writes_to_the_archive_by_dicomweb(series, tmp_pa
         local = [f"--model={MODEL}", "--engine=keras", f"--output={tmp_path / 'local'}"]
         search = f"--input={web}?Modality=CT&SeriesInstanceUID={header.SeriesInstanceUID}"
         assert command_line.main(["zoo", "predict", *local, search]) == 0
-        # From files to files, by the command too: a model that has answered batches rounds otherwise.
+        # By the command too: a model that has answered batches rounds otherwise.
         plain = [f"--model={MODEL}", "--engine=keras", f"--output={tmp_path / 'out'}"]
         assert command_line.main(["zoo", "predict", *plain, f"--input={few}"]) == 0
     expected = values((tmp_path / "out").iterdir())

@@ -147,7 +147,17 @@ def press(browser, *keys: str) -> None:
     chain.perform()
 
 
+def dropped(browser, path) -> None:
+    """Drop a file or folder on the page, as from another window."""
+    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "x": 300, "y": 80, "data": data}
+        browser.execute_cdp_cmd("Input.dispatchDragEvent", event)
+
+
 def test_a_series_is_shown_windowed_scrolled_and_downloaded(browser, addresses, series):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import Select, WebDriverWait
@@ -197,6 +207,17 @@ def test_a_series_is_shown_windowed_scrolled_and_downloaded(browser, addresses, 
     level.clear()
     level.send_keys("0" + Keys.ENTER)
     np.testing.assert_array_equal(pixels(browser, "source")[..., 0], grey(source[2], -200, 200))
+    # Dragged up and to the right: a higher level, a larger width; the wheel scrolls.
+    canvas = browser.find_element(By.ID, "source")
+    ActionChains(browser).click_and_hold(canvas).move_by_offset(40, -30).release().perform()
+    low, high = browser.execute_script("return [state.low, state.high]")
+    assert low + high > 2 * 20 and high - low > 450
+    origin = ScrollOrigin.from_element(canvas)
+    ActionChains(browser).scroll_from_origin(origin, 0, -120).perform()
+    WebDriverWait(browser, 20).until(
+        lambda _: browser.find_element(By.ID, "place").text == "2 of 3"
+    )
+    np.testing.assert_array_equal(pixels(browser, "source")[..., 0], grey(source[1], low, high))
     # No request went anywhere else.
     names = browser.execute_script(
         "return performance.getEntriesByType('resource').map((each) => each.name)"
@@ -267,8 +288,7 @@ def test_a_safety_report_is_shown_where_it_is_asked_for(browser, addresses, seri
     report = browser.find_element(By.ID, "report")
     assert not report.is_displayed()
     box.click()
-    paths = sorted(folder.iterdir())
-    browser.find_element(By.ID, "files").send_keys("\n".join(map(str, paths)))
+    dropped(browser, folder)
     WebDriverWait(browser, 120).until(lambda _: report.is_displayed())
     assert "alarm: " in browser.find_element(By.ID, "warnings").text
     report.find_element(By.TAG_NAME, "summary").click()

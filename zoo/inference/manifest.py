@@ -8,7 +8,7 @@ in FILE.K-of-N of each part, say which volume was begun, and what became of it:
     {"ended": "5c…", "outputs": {"ct/1.dcm": "07…"}, "done": 1, "series": 1, "slices": 1, …}
 
 Volumes are known by the names and the SHA-256 of their files, outputs by their SHA-256. It names
-files and holds nothing of their headers.
+files and holds nothing of their headers but a hash, with the token, of which series they are of.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import itertools
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +117,11 @@ class Manifest:
         """That a volume is being translated, to these files."""
         self._write({"begun": key, "outputs": [self._name(path) for path in paths]})
 
-    def end(self, key: str, report: Report) -> None:
-        """What became of it."""
+    def end(self, key: str, report: Report, series: Sequence[str] = ()) -> None:
+        """What became of it; `series` is equal for the volumes of one series."""
         entry: dict[str, Any] = {"ended": key}
+        if series:
+            entry["of"] = _hash([self.token, *series])
         entry["outputs"] = {self._name(path): file_sha256(path) for path in report.outputs}
         entry |= {name: getattr(report, name) for name in _COUNTS}
         for name in _PROBLEMS:
@@ -154,10 +156,15 @@ def count(path: Path) -> int:
 
 
 def total(path: Path, root: Path) -> Report:
-    """What all parts of a manifest have done."""
-    report = Report()
+    """What all parts of a manifest have done; a series that they share counts once."""
+    report, seen = Report(), set()
     for entry in _read(path)[0].values():
-        report.add(_report(entry, root))
+        one, series = _report(entry, root), entry.get("of")
+        if series in seen:
+            one.done = one.series = 0
+        if series and one.series:
+            seen.add(series)
+        report.add(one)
     return report
 
 

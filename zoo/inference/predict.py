@@ -291,8 +291,14 @@ def _recorded(
 ) -> Report:
     """What becomes of a volume, or has become of it in an earlier run."""
     key = record.key(volume, base) if record else ""
+    first = volume.parts[0]
+    series = identity(first) if isinstance(first, Series) else ()
     if record and (known := record.found(key)):
         run.bar.update(volume.length)
+        if series in run.series:  # counted with another volume of it
+            known.done = known.series = known.before = 0
+        elif known.series:
+            run.series.add(series)
         return known
     if record:
         record.begin(key, paths)
@@ -307,7 +313,7 @@ def _recorded(
         _skip(volume.paths[0], error, run.report.skipped, whole)
     run.bar.update(before + volume.length - run.bar.n)
     if record:
-        record.end(key, run.report)
+        record.end(key, run.report, series)
     return run.report
 
 
