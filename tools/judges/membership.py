@@ -15,7 +15,7 @@ The area under the curve of that score is 0.5 where nothing can be told, and 1 w
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,9 @@ def membership(model: Translator, dataset: str) -> dict[str, Any]:
     """What an entry says of a pretrained model: "judged_on", and "auc" with its 95 % interval."""
     members, others = (list(drawn(model, dataset, trained_on)) for trained_on in (True, False))
     if model.data == "single":
-        scored = _generator_scores(model, members, others)
+        made = model.generate(GENERATED, seed=2)
+        given = (example["image"] for example in [*members, *others])
+        scored = copies.nearness(made, given, model.target.window)
     else:
         scored = [_score(model, example) for example in [*members, *others]]
     patients = [example["patient"] for example in [*members, *others]]
@@ -122,18 +124,3 @@ def _score(model: Translator, example: dict[str, Any]) -> float:
 
 def _log_error(image: np.ndarray, truth: np.ndarray) -> float:
     return float(np.log(max(metrics.rmse(image, truth), 1e-12)))
-
-
-def _generator_scores(
-    model: Translator, members: Iterable[dict[str, Any]], others: Iterable[dict[str, Any]]
-) -> list[float]:
-    """How near a generated image comes to each of these."""
-    window = model.target.window
-    made = copies.reduced(np.asarray(model.generate(GENERATED, seed=2), np.float32), window)
-    embedding = copies.Embedding.fit(made, np.random.default_rng(0))
-    placed = embedding(made)
-    scores = []
-    for example in [*members, *others]:
-        image = copies.reduced(example["image"][None], window)
-        scores.append(float((embedding(image) @ placed.T).max()))
-    return scores
