@@ -8,11 +8,12 @@ installed (`pip install -e ".[bench]"`) is left out, and named.
 """
 
 import argparse
+import itertools
 import sys
 import time
 from pathlib import Path
 
-from benchmarks import files, inference, measure, operators, scaling, training
+from benchmarks import bits, files, inference, measure, operators, reconstruction, scaling, training
 from zoo.atomic import write_atomic
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
@@ -21,8 +22,10 @@ TABLES = {
     "steps": training.steps,
     "scaling": scaling.several,
     "inference": inference.by_size,
+    "bits": bits.fewer,
     "tiles": inference.tiles,
     "operators": operators.beams,
+    "reconstruction": reconstruction.to_psnr,
     "startup": files.start_up,
     "files": files.growth,
 }
@@ -37,6 +40,7 @@ def page(names: list[str], quick: bool) -> str:
         print(f"{name} ...", file=sys.stderr, flush=True)
         parts.append(TABLES[name](quick, 1 if quick else ROUNDS))
     rounds = "1 round" if quick else f"{ROUNDS} rounds"
+    targets = list(itertools.chain.from_iterable(part.targets for part in parts))
     minutes = (time.perf_counter() - began) / 60
     warning = ""
     if quick:
@@ -50,7 +54,19 @@ Written by `make bench` in {measure.three(minutes)} minutes; no figure is typed.
 What is compared runs in turns, round after round; a ratio is the median over {rounds} of what each
 round gave, with the extremes in brackets.
 
-{chr(10).join(parts)}"""
+{_targets(targets)}{chr(10).join(part.text for part in parts)}"""
+
+
+def _targets(targets: list[measure.Target]) -> str:
+    """What is wanted of the figures below, and what came of it."""
+    if not targets:
+        return ""
+    rows = [target.row() for target in targets]
+    return f"""## Targets
+
+{measure.table(["what", "wanted", "measured", ""], rows)}
+
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,16 +14,18 @@ SIZES = ((256, 1), (256, 4), (512, 1), (512, 4))
 TILED = 1024  # side of an image that goes through in tiles
 
 
-def _images(side: int, batch: int) -> np.ndarray:
+def images_of(side: int, batch: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     return rng.uniform(0, 100, (batch, side, side, 1)).astype(np.float32)
 
 
-def _run_by(name: str, engine: str, images: np.ndarray) -> Callable[[], object]:
+def run_by(
+    name: str, engine: str, images: np.ndarray, precision: str = "float32"
+) -> Callable[[], object]:
     """A model's answers by an engine; the first batches are answered by both, and compared."""
     if engine == "openvino":
         measure.needed("openvino")
-    model = zoo.load(name, precision="float32")
+    model = zoo.load(name, precision=precision)
     engines.use(model, engine)
     with guards.silent():
         for _ in range(3):
@@ -31,15 +33,15 @@ def _run_by(name: str, engine: str, images: np.ndarray) -> Callable[[], object]:
     return lambda: model.serve(images)
 
 
-def by_size(quick: bool, rounds: int) -> str:
+def by_size(quick: bool, rounds: int) -> measure.Part:
     """Slices a second of shipped models."""
     rows, skipped = [], {}
     models, sizes = (MODELS[1:2], ((32, 2),)) if quick else (MODELS, SIZES)
     for name in models:
         for side, batch in sizes:
-            images = _images(side, batch)
+            images = images_of(side, batch)
             makers = {
-                engine: lambda n=name, e=engine, i=images: _run_by(n, e, i)
+                engine: lambda n=name, e=engine, i=images: run_by(n, e, i)
                 for engine in ("keras", "openvino")
             }
             calls, missing = measure.peers(makers)
@@ -52,21 +54,21 @@ def by_size(quick: bool, rounds: int) -> str:
             row.append(measure.ratio(seconds, "keras", "openvino") if found else "")
             rows.append(row)
     columns = ["model", "slice", "batch", "Keras, slices/s", "OpenVINO, slices/s"]
-    return f"""## Inference by side and batch
+    return measure.Part(f"""## Inference by side and batch
 
 Shipped models, float32, from array to array, in turns. The last column is how many times as fast
 OpenVINO is with the network as `--engine=openvino` converts it.
 
 {measure.table([*columns, "OpenVINO to Keras"], rows)}{measure.skipped_in_words(skipped)}
-"""
+""")
 
 
-def tiles(quick: bool, rounds: int) -> str:
+def tiles(quick: bool, rounds: int) -> measure.Part:
     """A large image in tiles, by `translate` and by MONAI's sliding window."""
     name, side = MODELS[0], 64 if quick else TILED
     tile = side // 2
     model = zoo.load(name, precision="float32", tile=tile)
-    images = _images(side, 1)
+    images = images_of(side, 1)
     margin = model.tile_margin
 
     def here() -> object:
@@ -93,10 +95,10 @@ def tiles(quick: bool, rounds: int) -> str:
     row.append(measure.middle(seconds["MONAI"]) if found else "")
     row.append(measure.ratio(seconds, "MONAI", "here") if found else "")
     columns = ["model", "slice", "tile", "here, s", "MONAI's sliding window, s", "MONAI / here"]
-    return f"""## A large image in tiles
+    return measure.Part(f"""## A large image in tiles
 
 The same Keras network behind both; tiles overlap by as much as it sees, {2 * margin} pixels, where
 that is less than nine tenths of a tile.
 
 {measure.table(columns, [row])}{measure.skipped_in_words(skipped)}
-"""
+""")

@@ -19,6 +19,42 @@ _LOOK = 0.005  # seconds between looks at a process
 Seconds = dict[str, list[float]]
 
 
+class Target(NamedTuple):
+    """What a figure should be, and what bounds it where it is not.
+
+    Attributes:
+        what: is measured.
+        wanted: at least, or at most where `most`.
+        measured: on this machine, now.
+        bound: what it is bound by, said where it is missed.
+    """
+
+    what: str
+    wanted: float
+    measured: float
+    bound: str = ""
+    most: bool = False
+
+    @property
+    def missed(self) -> float:
+        """By which share of what is wanted; 0 where it is met."""
+        beyond = self.measured - self.wanted
+        return max(0.0, (beyond if self.most else -beyond) / self.wanted)
+
+    def row(self) -> list[str]:
+        """Of a table: what, wanted, measured, and whether it is met."""
+        wanted = f"{'at most' if self.most else 'at least'} {self.wanted:g}"
+        found = f"missed by {three(100 * self.missed)} %: {self.bound}" if self.missed else "met"
+        return [self.what, wanted, three(self.measured), found]
+
+
+class Part(NamedTuple):
+    """A section of the document, and what its figures should be."""
+
+    text: str
+    targets: Sequence[Target] = ()
+
+
 class Missing(Exception):
     """A peer that is not installed, or does not do it; says why."""
 

@@ -57,7 +57,7 @@ def _deepinv(side: int, views: int, kind: str) -> Callable[[], object]:
     return call
 
 
-def beams(quick: bool, rounds: int) -> str:
+def beams(quick: bool, rounds: int) -> measure.Part:
     """Parallel beams: forward and adjoint."""
     rows, skipped, views = [], {}, 12 if quick else VIEWS
     for side in (24,) if quick else (128, 256):
@@ -74,10 +74,10 @@ def beams(quick: bool, rounds: int) -> str:
                 row.append(measure.ratio(seconds, peer, "here") if peer in seconds else "")
             rows.append(row)
     columns = ["image", "operator", "here, ms", "ASTRA / here", "deepinv / here"]
-    return f"""## Operators of reconstruction
+    return measure.Part(f"""## Operators of reconstruction
 
 Parallel beams, {views} views, float32, one image. ASTRA's projector on the CPU is Joseph's, as here
 (`linear`); deepinv turns the image and sums. Ratios above 1 say that the operator here is faster.
 
 {measure.table(columns, rows)}{measure.skipped_in_words(skipped)}
-"""
+""")

@@ -28,7 +28,7 @@ _WARM = 3  # steps that are not counted
 _SECONDS = 300  # that a run may take
 
 
-def several(quick: bool, rounds: int, names: Sequence[str] = tuple(RUNS)) -> str:
+def several(quick: bool, rounds: int, names: Sequence[str] = tuple(RUNS)) -> measure.Part:
     """Steps a second of one global batch, shared by devices and processes, and the same weights."""
     steps = 2 if quick else 30
     seconds: measure.Seconds = {name: [] for name in names}
@@ -49,7 +49,7 @@ def several(quick: bool, rounds: int, names: Sequence[str] = tuple(RUNS)) -> str
         row = [name, measure.middle(rate), measure.ratio(seconds, names[0], name)]
         rows.append([*row, f"{apart:.1e}"])
     columns = ["shared by", "steps/s", "rate to that of 1 device", "weights apart"]
-    return f"""## Several devices, simulated
+    return measure.Part(f"""## Several devices, simulated
 
 The step of `{MODEL}` ({BATCH} × {SIDE}², {FIELDS["base_filters"]} filters, float32) by
 `MirroredStrategy` on devices that TensorFlow makes of this machine's processor, and by
@@ -59,7 +59,7 @@ is the largest difference of a weight from one device's, of the largest move of 
 {steps + _WARM} steps of plain descent.
 
 {measure.table(columns, rows)}
-"""
+""")
 
 
 def _largest(one: list[np.ndarray], other: list[np.ndarray]) -> float:

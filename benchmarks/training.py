@@ -49,12 +49,15 @@ PEERS = {
     "`torch.compile`": ("contiguous_format", True),
 }
 KERAS = "Keras"
+AHEAD, PIPELINE = 1.25, 5  # wanted: PyTorch's time over ours, a step's time over the pipeline's
+BOUND = "both call oneDNN's convolutions, in which most of the time goes"
 SHARE = 0.1  # of a step that the exchange of gradients may take
 
 
-def steps(quick: bool, rounds: int) -> str:
+def steps(quick: bool, rounds: int) -> measure.Part:
     """The step of each model beside its pipeline, and the gradients that hosts would exchange."""
     rows, exchanged, skipped = [], [], {}
+    targets: list[measure.Target] = []
     peak = measure.peak(rounds)
     names = ["srcnn"] if quick else list(MODELS)
     with tempfile.TemporaryDirectory() as folder:
@@ -76,6 +79,10 @@ def steps(quick: bool, rounds: int) -> str:
             row += [measure.three(flops / 1e9), f"{100 * flops / step / peak:.0f} %"]
             rows.append([*row, measure.ratio(seconds, "step", "read")])
             exchanged.append((name, step, made.model))
+            times = step / statistics.median(seconds["read"])
+            bound = "a step this short is little more than the call of the pipeline"
+            what = f"`{name}`: how many times as fast its pipeline is"
+            targets.append(measure.Target(what, PIPELINE, times, bound))
     columns = ["model", "data", "batch", "step, ms", "GFLOP", "share of the peak"]
     text = f"""## Training steps
 
@@ -87,7 +94,7 @@ wants it above 5.
 
 {measure.table([*columns, "pipeline to step"], rows)}{measure.skipped_in_words(skipped)}
 """
-    return text + _exchange(exchanged)
+    return measure.Part(text + _exchange(exchanged), targets)
 
 
 def _exchange(made: list) -> str:
@@ -112,9 +119,10 @@ above, where nothing overlaps; an accelerator that is k times as fast needs k ti
 """
 
 
-def against_torch(quick: bool, rounds: int) -> str:
+def against_torch(quick: bool, rounds: int) -> measure.Part:
     """The steps of three networks as published, here and in PyTorch."""
     rows, skipped = [], {}
+    targets: list[measure.Target] = []
     for name, (fields, sizes) in (QUICK if quick else AGAINST).items():
         makers: dict[str, Callable] = {"here": lambda n=name, f=fields, s=sizes: _here(n, f, s)}
         for peer in PEERS:
@@ -135,10 +143,15 @@ def against_torch(quick: bool, rounds: int) -> str:
             row.append(measure.middle(seconds[peer]) if found else "")
             row.append(measure.ratio(seconds, peer, "here") if found else "")
         rows.append(row)
+        fastest = [statistics.median(seconds[peer]) for peer in PEERS if peer in seconds]
+        if fastest:
+            times = min(fastest) / statistics.median(seconds["here"])
+            what = f"`{name}`: a step's time in PyTorch, the fastest way, over that here"
+            targets.append(measure.Target(what, AHEAD, times, BOUND))
     columns = ["network", "batch", "weights", "here, s"]
     for peer in (*PEERS, KERAS):
         columns += [f"{peer}, s", "/ here"]
-    return f"""## Training against PyTorch
+    text = f"""## Training against PyTorch
 
 The same layers, losses and updates in float32, in turns; PyTorch eagerly, and by `torch.compile`,
 which needs a C++ compiler; and the U-Net as a user of Keras writes it, with `compile` and
@@ -146,6 +159,7 @@ which needs a C++ compiler; and the U-Net as a user of Keras writes it, with `co
 
 {measure.table(columns, rows)}{measure.skipped_in_words(skipped)}
 """
+    return measure.Part(text, targets)
 
 
 class Here(NamedTuple):

@@ -1,11 +1,13 @@
 """What the tables of docs/benchmarks.md are made with."""
 
+import functools
 import sys
 
+import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import measure, operators, scaling
+from benchmarks import measure, operators, reconstruction, scaling
 
 
 def test_calls_are_made_in_turns_and_ratios_are_of_one_round(monkeypatch):
@@ -41,10 +43,38 @@ def test_numbers_have_three_digits(value, text):
 def test_a_peer_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "astra", None)
     monkeypatch.setitem(sys.modules, "torch", None)
-    text = operators.beams(True, 1)
+    text = operators.beams(True, 1).text
     assert "ASTRA (astra is not installed); deepinv (torch is not installed)." in text
     rows = [line for line in text.splitlines() if line.startswith("| 24²")]
     assert len(rows) == 2 and all(float(row.split("|")[3]) > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "measured, most, missed, said",
+    [(1.0, False, 0.2, "missed by 20.0 %: why"), (1.25, False, 0, "met"), (1.0, True, 0, "met"),
+     (2.5, True, 1.0, "missed by 100 %: why")],
+)  # fmt: skip
+def test_a_target_says_by_how_much_it_is_missed(measured, most, missed, said):
+    target = measure.Target("speed", 1.25, measured, "why", most)
+    assert target.missed == pytest.approx(missed)
+    assert target.row()[2:] == [measure.three(measured), said]
+
+
+def test_the_fewest_iterations_that_reach_the_quality_are_found():
+    image = np.ones((4, 4), np.float32)
+    tried = []
+
+    def run(rate, count):
+        tried.append((rate, count))
+        return image * (1 - 2.0 ** -(rate * count))
+
+    # 20 log10(2^n) dB after n iterations of rate 1: 30 dB need 4.98 of them.
+    runs = [functools.partial(run, rate) for rate in (0.5, 1, 1)]
+    best = reconstruction.fewest(iter(runs), image, (2, 5, 10, 20))
+    assert (best.count, round(best.psnr, 1)) == (5, 30.1)
+    assert tried == [(0.5, 2), (0.5, 5), (0.5, 10), (1, 2), (1, 5), (1, 2)]
+    never = reconstruction.fewest(iter(runs[:1]), image, (2, 5))
+    assert never.count == 5 and never.psnr < reconstruction.TARGET
 
 
 def test_a_process_says_its_own_memory_and_its_failure(tmp_path):
@@ -67,7 +97,7 @@ def test_the_page_is_written_and_says_what_it_was_made_on(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_devices_and_processes_train_what_one_device_does():
-    text = scaling.several(True, 1, ["1 device", "2 devices", "2 processes"])
+    text = scaling.several(True, 1, ["1 device", "2 devices", "2 processes"]).text
     rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith(("| 1", "| 2"))]
     assert [row[0].strip() for row in rows] == ["1 device", "2 devices", "2 processes"]
     assert all(float(row[1]) > 0 and float(row[3]) < 1e-3 for row in rows)
