@@ -324,7 +324,26 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "mri_recon/phantom_128",
         {"steps": 1600, "cascades": 6, "image_every": 800},
     ),
-    "pggan_mammo": ("pggan", "mammo/phantom", {"steps": 3000, "images": 48000, "ema": 0.99}),
+    "pggan_mammo": (
+        "pggan",
+        "mammo/phantom_128",
+        {
+            "resolution": 128,
+            "steps": 30625,
+            "latent": 128,
+            "fmap_base": 1024,
+            "fmap_max": 128,
+            "fade_images": 30000,
+            "stable_images": 30000,
+            "images": 490000,
+            "precision": "bfloat16",
+            "adversarial": "bce",
+            "r1": 1.0,
+            "ema": 0.999,
+            "image_every": 500,
+            "checkpoint_every": 500,
+        },
+    ),
 }
 
 # A share of the weights of the run that another began from: fine-tuning on hard cases had made them

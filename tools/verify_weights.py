@@ -54,7 +54,7 @@ JUDGES: dict[str, Callable[[Translator], Result]] = {
         unet="encoder_decoder_ct_recon",
         over_unet=1.0,
     ),
-    "pggan_mammo": partial(generation, dataset="mammo/phantom"),
+    "pggan_mammo": partial(generation, dataset="mammo/phantom_128"),
     "pix2pix_ldct": partial(low_dose, texture=True),
     "srcnn_mri_x2": super_resolution,
     "srgan_mri_x2": partial(super_resolution, generator=True),

@@ -37,7 +37,7 @@ PATIENTS = {
     "cbct_ct/phantom_scatter": 80,
     "ct_recon/phantom": 40,
     "lung_nodule/phantom": 200,
-    "mammo/phantom": 100,
+    "mammo/phantom_128": 100,
     "mri_contrast/mni152_128": 100,
     "mri_recon/phantom_128": 80,
     "mri_recon/varied": 200,

@@ -61,6 +61,14 @@ class Builder(SimulatedBuilder):
             seed=2024,
         ),
         SimulatedConfig(
+            name="phantom_128",
+            description="Simulated mammograms of many other patients, 128 x 128, 1.6 mm a pixel.",
+            read=simulated,
+            protocol=phantom.Protocol(128),
+            patients=(3000, 16, 16),
+            seed=2026,
+        ),
+        SimulatedConfig(
             name="phantom_1024",
             description="Simulated mammograms, 1024 x 1024, 0.2 mm a pixel.",
             read=simulated,
