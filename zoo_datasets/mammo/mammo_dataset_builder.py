@@ -65,7 +65,7 @@ class Builder(SimulatedBuilder):
             description="Simulated mammograms of many other patients, 128 x 128, 1.6 mm a pixel.",
             read=simulated,
             protocol=phantom.Protocol(128),
-            patients=(3000, 16, 16),
+            patients=(3000, 16, 128),
             seed=2026,
         ),
         SimulatedConfig(
