@@ -1,12 +1,14 @@
-"""Every method of reconstruction on four kinds of measurement: the table and pictures of the docs.
+"""Every method of reconstruction on each kind of measurement: table and pictures of the docs.
 
-    python -m tools.reconstruction_methods                 # what is not there yet, then the page
-    python -m tools.reconstruction_methods limited sparse  # of these kinds alone
+    python -m tools.reconstruction_methods                   # what is not there yet, and the page
+    python -m tools.reconstruction_methods limited sparse/tv # of these kinds and methods alone
 
 A slice of each of two simulated patients who taught no model, chest, abdomen or head, drawn on a
-grid twice as fine as the one it is reconstructed on. No method is told the noise but the deep image
-prior, which it stops. What a method makes of a slice is kept in `build/reconstruction_methods`. The
-table goes into docs/reconstruction.md, the first slice of each kind into docs/pictures.
+grid twice as fine as the one it is reconstructed on; and of two patients whose scans are in public
+packages (`tools.scans`, extra `verify`), measured anew in the same way. No method is told the noise
+but the deep image prior, which it stops. What a method makes of a slice is kept in
+`build/reconstruction_methods`. The table goes into docs/reconstruction.md, the first slice of each
+kind into docs/pictures.
 """
 
 import functools
@@ -17,9 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 import zoo
-from tools import pretrained
+from tools import pretrained, scans
 from zoo import figures, metrics, registry
 from zoo.atomic import replacing, write_atomic
 from zoo.physics import fourier, mri, noise, tomography
@@ -42,6 +45,10 @@ DOSE = rays.Protocol(size=64, views=96, photons=1500.0, electronic=2.0, slices=1
 ARC = rays.Protocol(size=64, views=96, slices=1)
 LINES = heads.Protocol(size=128, acceleration=4, centre=0.08, slices=1)  # mri_recon/phantom_128's
 AUTOMAP = heads.Protocol(slices=1)  # that of automap_mri
+# Slices of `tools.scans`: a chest and an abdomen; two heads.
+REAL_CT = ("chest_ge_rhapsode_1ct1", "abdomen_nih_pancreas_0001")
+REAL_MR = ("mr_t1_3d_brainbrowser-axial_085", "mr_t1ce_pyradiomics_brain2-axial_013")
+_BRIGHTEST = 0.8  # of a real head, where fluid has proton density 1
 
 
 class Case(NamedTuple):
@@ -66,7 +73,18 @@ class Kind(NamedTuple):
 
 def ct(protocol: rays.Protocol, arc: bool, number: int) -> Case:
     """A chest or an abdomen, from all angles or from an arc of 120 degrees."""
-    found = rays.patient(protocol, SEED, number)
+    return _rays(protocol, arc, rays.patient(protocol, SEED, number))
+
+
+def real_ct(protocol: rays.Protocol, number: int) -> Case:
+    """A patient's scan, its own noise and all, measured anew."""
+    image = _fine(REAL_CT[number], 2 * protocol.size, protocol.spacing / 2)
+    fine = np.maximum(image, -1000.0)[None]
+    rng = np.random.default_rng([SEED, number])
+    return _rays(protocol, False, rays.measured(protocol, fine, rng))
+
+
+def _rays(protocol: rays.Protocol, arc: bool, found: dict[str, np.ndarray]) -> Case:
     inside = _inside(protocol, arc)
     sinogram = found["sinogram"][0, inside]
     sigma = noise.deviation(sinogram, protocol.photons, protocol.electronic)
@@ -75,9 +93,33 @@ def ct(protocol: rays.Protocol, arc: bool, number: int) -> Case:
 
 def mr(protocol: heads.Protocol, number: int) -> Case:
     """A head."""
-    ((_, source, target),) = heads.patient(protocol, SEED, number)
+    return _lines(protocol, heads.patient(protocol, SEED, number))
+
+
+def real_mr(protocol: heads.Protocol, number: int) -> Case:
+    """A patient's head as it is stored, a magnitude without phase, measured anew."""
+    image = _fine(REAL_MR[number], 2 * protocol.size, protocol.spacing / 2)
+    painted = image[None] * (_BRIGHTEST / np.quantile(image, 0.999))
+    rng = np.random.default_rng([SEED, number])
+    return _lines(protocol, heads.measured(protocol, painted, [""], rng))
+
+
+def _lines(protocol: heads.Protocol, slices: list[tuple[str, np.ndarray, np.ndarray]]) -> Case:
+    ((_, source, target),) = slices
     kspace = fourier.from_channels(source)
     return Case(kspace, _cartesian(protocol), protocol.noise, target[..., 0])
+
+
+def _fine(name: str, size: int, spacing: float) -> np.ndarray:
+    """A slice of `tools.scans` in the middle of a grid `[size, size]` of so many mm."""
+    (scan,) = (scan for scan in scans.load() if name.startswith(scan["name"]))
+    (one,) = (one for one in scans.read(scan) if one.name == name)
+    assert one.spacing is not None
+    zoom = spacing / np.array(one.spacing)
+    offset = (np.array(one.image.shape) - 1) / 2 - zoom * (size - 1) / 2
+    return ndimage.affine_transform(
+        one.image, zoom, offset, (size, size), order=1, cval=float(one.image.min())
+    )
 
 
 def _angles(protocol: rays.Protocol) -> np.ndarray:
@@ -104,7 +146,7 @@ def _cartesian(protocol: heads.Protocol) -> mri.CartesianMRI:
 
 
 _TV = {"total variation": ("tv", {"tolerance": 1e-3, "iterations": 600})}
-_DIP = {"deep image prior": ("dip", {"sigma": True, "iterations": 600})}
+_DIP = {"deep image prior": ("dip", {"sigma": True, "iterations": 2000})}
 _FBP = {"filtered back-projection": ("fbp", {"filter": "hann"})}
 _DENOISER = {
     "a denoiser after it": ("encoder_decoder_ldct", {}),
@@ -126,6 +168,12 @@ KINDS = {
         _FBP | _TV | _UNET["ct"] | _PRIMAL_DUAL,
         *_HU,
     ),
+    "real_ct": Kind(
+        "few views of patients: CT of 256 x 256 pixels from 64",
+        functools.partial(real_ct, SPARSE),
+        _FBP | _TV | _UNET["ct"] | _PRIMAL_DUAL,
+        *_HU,
+    ),
     "dose": Kind(
         "low dose: CT of 64 x 64 pixels from 96 views of 1500 photons",
         functools.partial(ct, DOSE, False),
@@ -141,6 +189,12 @@ KINDS = {
     "mri": Kind(
         "few lines: MRI of 128 x 128 pixels from 32",
         functools.partial(mr, LINES),
+        _ZEROS | _TV | _UNET["mri"] | _VARNET,
+        *_SIGNAL,
+    ),
+    "real_mri": Kind(
+        "few lines of patients: MRI of 128 x 128 pixels from 32",
+        functools.partial(real_mr, LINES),
         _ZEROS | _TV | _UNET["mri"] | _VARNET,
         *_SIGNAL,
     ),
@@ -186,20 +240,33 @@ def made(key: str, label: str, number: int) -> dict[str, Any]:
         return dict(file)
 
 
-def table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
-    """Markdown: a row for each kind and method, means over its slices, and the weights."""
-    rows = [["measurement", "method", "PSNR, dB", "SSIM", "seconds", "`lam`"], ["---"] * 6]
-    for key, methods in found.items():
-        name = KINDS[key].name
-        for label, each in methods.items():
-            psnr, ssim, seconds = (
-                np.mean([one[field] for one in each]) for field in ("psnr", "ssim", "seconds")
-            )
-            weights = [f"{one['lam']:.3g}" for one in each if np.isfinite(one["lam"])]
-            chosen = f"{', '.join(weights)} (`{each[0]['rule']}`)" if weights else ""
-            rows.append([name, label, f"{psnr:.1f}", f"{ssim:.3f}", f"{seconds:.1f}", chosen])
-            name = ""
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+def row(key: str, label: str, each: list[dict[str, Any]]) -> list[str]:
+    """Kind, method, means over its slices, and the weights."""
+    psnr, ssim, seconds = (
+        np.mean([one[field] for one in each]) for field in ("psnr", "ssim", "seconds")
+    )
+    weights = [f"{one['lam']:.3g}" for one in each if np.isfinite(one["lam"])]
+    chosen = f"{', '.join(weights)} (`{each[0]['rule']}`)" if weights else ""
+    return [KINDS[key].name, label, f"{psnr:.1f}", f"{ssim:.3f}", f"{seconds:.1f}", chosen]
+
+
+def written(text: str) -> dict[tuple[str, str], list[str]]:
+    """The rows of a page's table, by kind and method."""
+    found, name = {}, ""
+    for line in _TABLE.findall(text)[0].splitlines()[2:]:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        name = cells[0] or name
+        found[name, cells[1]] = [name, *cells[1:]]
+    return found
+
+
+def table(rows: dict[tuple[str, str], list[str]]) -> str:
+    """Markdown of rows, in the order of `KINDS`; those of no kind or method are dropped."""
+    lines = [["measurement", "method", "PSNR, dB", "SSIM", "seconds", "`lam`"], ["---"] * 6]
+    for kind in KINDS.values():
+        there = [rows[kind.name, label] for label in kind.methods if (kind.name, label) in rows]
+        lines += [[kind.name if k == 0 else "", *cells[1:]] for k, cells in enumerate(there)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def picture(key: str, methods: dict[str, list[dict[str, Any]]]) -> np.ndarray:
@@ -210,24 +277,28 @@ def picture(key: str, methods: dict[str, list[dict[str, Any]]]) -> np.ndarray:
 
 
 def main(wanted: list[str]) -> int:
-    """Makes what is not there yet; when all of it is, writes the page and its pictures."""
-    if unknown := set(wanted) - set(KINDS):
-        print(f"Expected {', '.join(KINDS)}. Received: {', '.join(unknown)}", file=sys.stderr)
+    """Makes what is not there yet; writes its rows into the page, and pictures of whole kinds."""
+    every = {
+        f"{key}/{method}": (key, label)
+        for key, kind in KINDS.items()
+        for label, (method, _) in kind.methods.items()
+    }
+    chosen = [name for name in every if not wanted or {name, name.split("/")[0]} & set(wanted)]
+    if unknown := [name for name in wanted if name not in KINDS and name not in every]:
+        known = ", ".join([*KINDS, *every])
+        print(f"Expected {known}. Received: {', '.join(unknown)}", file=sys.stderr)
         return 2
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for key in wanted or KINDS:
-        found[key] = {}
-        for label in KINDS[key].methods:
-            found[key][label] = [made(key, label, number) for number in range(PATIENTS)]
-            print(table({key: {label: found[key][label]}}).splitlines()[-1], flush=True)
-    if wanted:
-        return 0
-    text, count = _TABLE.subn(lambda _: table(found) + "\n", PAGE.read_text(encoding="utf-8"))
-    if count != 1:
-        raise ValueError(f"{PAGE.name}: expected one table of methods. Received: {count}")
+    rows, found = written(PAGE.read_text(encoding="utf-8")), {}
+    for key, label in map(every.__getitem__, chosen):
+        found[key, label] = [made(key, label, number) for number in range(PATIENTS)]
+        rows[KINDS[key].name, label] = row(key, label, found[key, label])
+        print(f"| {' | '.join(rows[KINDS[key].name, label])} |", flush=True)
+    text = _TABLE.sub(lambda _: table(rows) + "\n", PAGE.read_text(encoding="utf-8"))
     write_atomic(PAGE, text.encode())
-    for key, methods in found.items():
-        figures.save_png(PICTURES / f"reconstruction_{key}.png", picture(key, methods))
+    for key, kind in KINDS.items():
+        methods = {label: found[key, label] for label in kind.methods if (key, label) in found}
+        if len(methods) == len(kind.methods):
+            figures.save_png(PICTURES / f"reconstruction_{key}.png", picture(key, methods))
     return 0
 
 

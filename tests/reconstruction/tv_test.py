@@ -161,6 +161,22 @@ def test_what_is_held_out_of_a_beam_are_whole_views():
     assert (held.numpy()[views] > 0).all()
 
 
+def test_held_out_views_ask_for_the_strongest_prior_that_fits_as_well():
+    """Of a finer grid's rays the least misfit lets what the model gets wrong in, as structure."""
+    views, size = 40, 24
+    beam = tomography.ParallelBeam(size, 8.0, views)
+    fine = tomography.ParallelBeam(2 * size, 4.0, views, 2 * beam.detectors, 4.0)
+    image = 0.02 * heads(2 * size)
+    y = fine.forward(image).numpy().reshape(views, -1, 2).mean(-1)
+    y += np.random.default_rng(0).normal(0, 5e-3, y.shape)
+    truth = image.reshape(size, 2, size, 2).mean((1, 3))
+    options = {"sigma": 5e-3, "tolerance": 1e-3, "iterations": 300}
+    found, record = zoo.reconstruct(y, beam, **options)
+    least = min(record.tried, key=lambda pair: pair[1])[0]
+    assert least < record.lam < max(lam for lam, _ in record.tried)
+    assert psnr(found, truth) > psnr(zoo.reconstruct(y, beam, lam=least, **options)[0], truth)
+
+
 @pytest.mark.parametrize("rule", ["discrepancy", "sure"])
 def test_noise_that_is_not_as_stated_is_told(rule):
     """More values than pixels, and an error a hundred times the noise that is stated."""

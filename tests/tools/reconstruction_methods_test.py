@@ -34,11 +34,32 @@ def test_every_method_is_known_and_the_table_shows_its_means():
         assert named <= {*METHODS, *known}
     one = {"psnr": 30.04, "ssim": 0.9, "seconds": 2.0, "lam": 0.5, "rule": "holdout"}
     plain = one | {"psnr": 20.0, "lam": np.nan, "rule": ""}
-    found = {"dose": {"a": [plain, plain], "b": [one, one | {"psnr": 31.0, "lam": 0.25}]}}
-    lines = methods.table(found).splitlines()
-    name = methods.KINDS["dose"].name
-    assert lines[2] == f"| {name} | a | 20.0 | 0.900 | 2.0 |  |"
-    assert lines[3] == "|  | b | 30.5 | 0.900 | 2.0 | 0.5, 0.25 (`holdout`) |"
+    name, (first, second, *_) = methods.KINDS["dose"].name, methods.KINDS["dose"].methods
+    rows = {
+        (name, second): methods.row("dose", second, [one, one | {"psnr": 31.0, "lam": 0.25}]),
+        (name, first): methods.row("dose", first, [plain, plain]),
+        (name, "gone"): [name, "gone", "", "", "", ""],
+    }
+    text = methods.table(rows)
+    assert text.splitlines()[2:] == [
+        f"| {name} | {first} | 20.0 | 0.900 | 2.0 |  |",
+        f"|  | {second} | 30.5 | 0.900 | 2.0 | 0.5, 0.25 (`holdout`) |",
+    ]
+    del rows[name, "gone"]
+    assert methods.written(f"before\n\n{text}\n\nafter") == rows
+
+
+def test_a_page_keeps_the_rows_that_were_not_asked_for(tmp_path, monkeypatch):
+    text = methods.PAGE.read_text(encoding="utf-8")
+    page = tmp_path / "page.md"
+    page.write_text(text, encoding="utf-8")
+    for name, path in (("PAGE", page), ("FOLDER", tmp_path), ("PICTURES", tmp_path / "pictures")):
+        monkeypatch.setattr(methods, name, path)
+    assert methods.main(["automap/zero_filled"]) == 0
+    before, after = methods.written(text), methods.written(page.read_text(encoding="utf-8"))
+    key = (methods.KINDS["automap"].name, "zero filling")
+    assert after.pop(key)[:4] == before.pop(key)[:4] and after == before
+    assert not (tmp_path / "pictures").exists()
 
 
 def test_what_was_made_is_kept(tmp_path, monkeypatch):
