@@ -36,7 +36,10 @@ def entries(manifest):
             entry = json.loads(line)
             if "ended" in entry and entry["ended"] != "files":
                 assert entry["ended"] not in found
-                found[entry["ended"]] = entry | {"outputs": set(entry["outputs"])}
+                found[entry["ended"]] = entry | {
+                    "outputs": set(entry["outputs"]),
+                    "of": "of" in entry,
+                }
     return found
 
 
