@@ -101,6 +101,8 @@ def write(
         warnings.simplefilter("ignore")  # of the converters, of what they do inside
         try:
             _WRITERS[format](graph, specs, folder / FILES[format], calibration)
+            # Some converters write what their engine does not know.
+            engine(format, folder)
         except OSError:
             raise
         except Exception as error:  # converters have kinds of their own
