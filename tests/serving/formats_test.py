@@ -204,9 +204,10 @@ def test_the_command_makes_int8_of_a_shipped_model(image, tmp_path, format, caps
 SHIPPED = [name for name, row in zoo.index()["pretrained"].items() if row["owner"] == "zoo"]
 
 
-# Convolutions whose kernels are computed, and projections of rays, which are sparse matrices.
+# Convolutions whose kernels are computed, rays, which are sparse matrices, and complex numbers.
 REFUSED = {("unit_t1_t2", "litert")}
-REFUSED |= {("learned_primal_dual_ct_recon", format) for format in FORMATS}
+for name in ("learned_primal_dual_ct_recon", "varnet_mri_recon"):
+    REFUSED |= {(name, format) for format in FORMATS}
 
 
 @pytest.mark.slow
