@@ -251,9 +251,16 @@ def row(key: str, label: str, each: list[dict[str, Any]]) -> list[str]:
 
 
 def written(text: str) -> dict[tuple[str, str], list[str]]:
-    """The rows of a page's table, by kind and method."""
+    """The rows of a page's table, by kind and method.
+
+    Raises:
+        ValueError: for a page without a table of methods, or with several.
+    """
+    tables = _TABLE.findall(text)
+    if len(tables) != 1:
+        raise ValueError(f"{PAGE.name}: expected one table of methods. Received: {len(tables)}")
     found, name = {}, ""
-    for line in _TABLE.findall(text)[0].splitlines()[2:]:
+    for line in tables[0].splitlines()[2:]:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         name = cells[0] or name
         found[name, cells[1]] = [name, *cells[1:]]
@@ -288,13 +295,15 @@ def main(wanted: list[str]) -> int:
         known = ", ".join([*KINDS, *every])
         print(f"Expected {known}. Received: {', '.join(unknown)}", file=sys.stderr)
         return 2
-    rows, found = written(PAGE.read_text(encoding="utf-8")), {}
+    rows, found = {}, {}
     for key, label in map(every.__getitem__, chosen):
         found[key, label] = [made(key, label, number) for number in range(PATIENTS)]
         rows[KINDS[key].name, label] = row(key, label, found[key, label])
         print(f"| {' | '.join(rows[KINDS[key].name, label])} |", flush=True)
-    text = _TABLE.sub(lambda _: table(rows) + "\n", PAGE.read_text(encoding="utf-8"))
-    write_atomic(PAGE, text.encode())
+    # The page as it is now: making them takes a while.
+    text = PAGE.read_text(encoding="utf-8")
+    rows = written(text) | rows
+    write_atomic(PAGE, _TABLE.sub(lambda _: table(rows) + "\n", text).encode())
     for key, kind in KINDS.items():
         methods = {label: found[key, label] for label in kind.methods if (key, label) in found}
         if len(methods) == len(kind.methods):

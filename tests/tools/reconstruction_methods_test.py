@@ -47,6 +47,8 @@ def test_every_method_is_known_and_the_table_shows_its_means():
     ]
     del rows[name, "gone"]
     assert methods.written(f"before\n\n{text}\n\nafter") == rows
+    with pytest.raises(ValueError, match="expected one table of methods. Received: 0"):
+        methods.written("before and after")
 
 
 def test_a_page_keeps_the_rows_that_were_not_asked_for(tmp_path, monkeypatch):
