@@ -169,8 +169,7 @@ def _write_other(
     """The network in another format, as `_write_saved_model`."""
     with written(final):
         folder.mkdir()
-        formats.write(model, format, specs, folder, int8[::2], uncertainty)
-    ask = formats.engine(format, folder)
+        ask = formats.write(model, format, specs, folder, int8[::2], uncertainty)
     contract = _contract(model, specs, fields)
     contract["output"]["name"] = formats.OUTPUT
     contract["file"] = formats.FILES[format]

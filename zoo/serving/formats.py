@@ -72,8 +72,8 @@ def write(
     folder: Path,
     calibration: Sequence[np.ndarray] = (),
     uncertainty: Calibration | None = None,
-) -> None:
-    """Write a model's network, by the names of `FILES`.
+) -> Ask:
+    """Write a model's network, by the names of `FILES`, and load it by the format's own engine.
 
     Args:
         model: that computes in float32.
@@ -82,6 +82,9 @@ def write(
         folder: that exists.
         calibration: images `[1, H, W, C]` that int8 is calibrated on; of none it stays float32.
         uncertainty: what the half-widths are made by that it gives too.
+
+    Returns:
+        What gives its output `OUTPUT`, as `engine`.
 
     Raises:
         ValueError: for a network with an operation that the format or its converter lacks.
@@ -102,12 +105,13 @@ def write(
         try:
             _WRITERS[format](graph, specs, folder / FILES[format], calibration)
             # Some converters write what their engine does not know.
-            engine(format, folder)
+            ask = engine(format, folder)
         except OSError:
             raise
         except Exception as error:  # converters have kinds of their own
             text = f"format: {format} cannot hold {model.name}. Received: {reason(error)}"
             raise ValueError(text) from error
+    return ask
 
 
 def engine(format: str, folder: Path, output: str = OUTPUT) -> Ask:
