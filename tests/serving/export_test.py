@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pydicom.data
 import pytest
 import tensorflow as tf
 from PIL import Image
@@ -17,7 +18,7 @@ import harness
 import zoo
 from zoo.domain import Domain
 from zoo.recipe import Recipe
-from zoo.serving import png16
+from zoo.serving import png16, verify
 from zoo.serving.export import card_fields, export, serving_specs
 from zoo.serving.verify import compare
 from zoo.translator import Translator
@@ -487,6 +488,30 @@ def test_an_export_that_answers_otherwise_is_refused(tmp_path, in_this_process, 
     with pytest.raises(ValueError, match=message):
         export(tiny(cls), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_real_slices_are_compared_too(tmp_path, in_this_process, monkeypatch):
+    seen = []
+    monkeypatch.setattr(verify, "compare", lambda *given, **_: seen.append(given[3]))
+    export(tiny(), tmp_path)
+    for shape in ("(1, 128, 128, 1)", "(2, 85, 121, 1)"):
+        assert any(shape in what for what in seen)
+    # CT is in HU; of MR, whose numbers mean nothing, each channel fills its window.
+    model = tiny()
+    real = verify._real(model, serving_specs(model))["real"]["images"]
+    header = pydicom.dcmread(pydicom.data.get_testdata_file("CT_small.dcm"))
+    hu = header.pixel_array * float(header.RescaleSlope) + float(header.RescaleIntercept)
+    np.testing.assert_array_equal(real[0, ..., 0], hu)
+    two = [
+        Domain(name=name, modality="MR", window=(0.0, high))
+        for name, high in (("a", 4.0), ("b", 9.0))
+    ]
+    model = tiny(source=Domain(inputs=tuple(two)))
+    real = verify._real(model, serving_specs(model))["real"]["images"]
+    np.testing.assert_allclose(real.max(axis=(0, 1, 2)), [4, 9])
+    assert real.min() >= 0 and real.std() > 0.5
+    # What a scanner measures, and what a generator takes, are no slices.
+    assert not verify._real(tiny(TinyGenerator), serving_specs(tiny(TinyGenerator)))
 
 
 def test_an_export_that_does_not_load_is_refused(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import tensorflow as tf
 import harness
 from zoo import command_line
 from zoo.averaging import View
-from zoo.serving import formats
+from zoo.serving import formats, warmup
 from zoo.serving.export import export
 from zoo.trust import served
 from zoo.trust.calibration import Calibration
@@ -64,6 +64,15 @@ def test_the_signature_gives_what_the_model_does(spread, fields, tmp_path, monke
     widths = HalfWidth(model, found).translate(images)
     assert widths.max() > 20
     np.testing.assert_allclose(given["half_width"], widths, atol=0.2)
+    # No images give none, other channels are refused, and a server is warmed up by all signatures.
+    nothing = answer(images=tf.zeros([0, 19, 26, 1]))
+    assert {name: value.shape for name, value in nothing.items()} == {
+        "images": (0, 19, 26, 1), "half_width": (0, 19, 26, 1),
+    }  # fmt: skip
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        answer(images=tf.zeros([1, 19, 26, 2]))
+    records = tf.data.TFRecordDataset(str(folder / "assets.extra" / warmup.WARMUP))
+    assert sum(b"uncertainty" in record.numpy() for record in records) == 1
     # The promise travels with it.
     contract = json.loads((folder / "assets.extra/intensity.json").read_text())
     assert contract["uncertainty"]["signature"] == "uncertainty"

@@ -152,7 +152,7 @@ def _write_saved_model(
     with written(final):
         extra.mkdir()
         _tell(extra, contract, fields, int(final.name), memory)
-        warmup.write(extra, examples(model, specs))
+        warmup.write(extra, examples(model, specs, uncertainty))
 
 
 def _write_other(
@@ -282,17 +282,23 @@ def endpoints(
         specs: its `serving_specs`.
         uncertainty: a calibration of the model, by a spread of `zoo.trust.served.IN_GRAPHS`.
     """
-    serve = _endpoint(model, specs)
+
+    def images(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"images": tf.cast(call(model, inputs), tf.float32)}
+
+    serve = _endpoint(images, specs)
     found = {SIGNATURE: serve}
     if png16.fits(model):
         found[png16.SIGNATURE] = png16.endpoint(model, serve, specs)
     if uncertainty is not None:
-        found[served.SIGNATURE] = served.endpoint(model, uncertainty, specs)
+        found[served.SIGNATURE] = _endpoint(served.endpoint(model, uncertainty, specs), specs)
     return found
 
 
-def examples(model: Translator, specs: dict[str, tf.TensorSpec]) -> dict[str, dict[str, Any]]:
-    """One small request of each signature, by its name: arrays, and PNG, by the inputs' names."""
+def examples(
+    model: Translator, specs: dict[str, tf.TensorSpec], uncertainty: Calibration | None = None
+) -> dict[str, dict[str, Any]]:
+    """One small request of each of `endpoints`: arrays, and PNG, by the inputs' names."""
     arrays: dict[str, Any] = {}
     for name, spec in specs.items():
         sides = [side or _EXAMPLE for side in spec.shape.as_list()[1:]]
@@ -301,10 +307,14 @@ def examples(model: Translator, specs: dict[str, tf.TensorSpec]) -> dict[str, di
     found = {SIGNATURE: arrays}
     if png16.fits(model):
         found[png16.SIGNATURE] = png16.question(model, arrays)
+    if uncertainty is not None:
+        found[served.SIGNATURE] = arrays
     return found
 
 
-def _endpoint(model: Translator, specs: Mapping[str, tf.TensorSpec]) -> Callable[..., Any]:
+def _endpoint(
+    answer: Callable[..., dict[str, tf.Tensor]], specs: Mapping[str, tf.TensorSpec]
+) -> Callable[..., Any]:
     """The graph that is served, of inputs by `specs`."""
 
     def serve(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -313,7 +323,7 @@ def _endpoint(model: Translator, specs: Mapping[str, tf.TensorSpec]) -> Callable
         count = tf.shape(given[0])[0]
         # Some operations take no empty batch: it is served as one of zeros, which is left out.
         padded = [tf.cond(count > 0, lambda x=x: x, lambda x=x: _one_like(x)) for x in given]
-        return {"images": tf.cast(call(model, padded), tf.float32)[:count]}
+        return {name: made[:count] for name, made in answer(*padded).items()}
 
     # The names of the specs become the signature's.
     return tf.function(serve, input_signature=list(specs.values()), autograph=False)

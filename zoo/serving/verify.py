@@ -74,7 +74,7 @@ def verify(
     specs: Mapping[str, tf.TensorSpec],
     widths: HalfWidth | None = None,
 ) -> int:
-    """Compare a SavedModel, in a fresh process, with the Keras model.
+    """Compare a SavedModel, in a fresh process, with the Keras model, on random and real images.
 
     Args:
         model: what was exported.
@@ -90,6 +90,7 @@ def verify(
     """
     questions = _questions(model, specs)
     first = next(iter(questions))
+    questions |= _real(model, specs)
     if png16.fits(model) and "images" in questions[first]:
         # Both signatures are asked the same: values that a PNG holds.
         scale = png16.Scale.of(model.source)
@@ -145,7 +146,7 @@ def verify_engine(
 ) -> None:
     """Compare another engine with the Keras model, at two batch sizes and two sizes of images.
 
-    They are random, and of CT and MR real slices besides, which come with pydicom.
+    They are random, and of CT and MR real slices besides.
 
     Args:
         model: that was converted, in float32.
@@ -157,13 +158,7 @@ def verify_engine(
         ValueError: where they differ.
     """
     questions = list(_questions(model, specs).values())[:2]
-    name = _REAL.get(model.source.modality)
-    if name and "images" in specs and specs["images"].shape.as_list()[1:] == [None, None, 1]:
-        path = str(pydicom.data.get_testdata_file(name, download=False))
-        image = files.open_volume(path).read(0)[None, ..., None]
-        odd = image[:, : -image.shape[1] // 3, :-7]
-        questions += [{"images": image}, {"images": np.concatenate([odd, odd[:, ::-1]])}]
-    for question in questions:
+    for question in (*questions, *_real(model, specs).values()):
         given = [question[name] for name in specs]
         if widths is not None:  # of one tile at most: `HalfWidth` would cut the rest, and blend
             sides = per_axis(model.recipe.tile, model.dimensions)
@@ -242,6 +237,27 @@ def _questions(model: Translator, specs: Mapping[str, tf.TensorSpec]) -> dict[st
             images = model.source.decode(draw.uniform(-1.2, 1.2, shape)).astype("float32")
         questions[str(i)] = {"images": images}
     return questions
+
+
+def _real(model: Translator, specs: Mapping[str, tf.TensorSpec]) -> dict[str, Question]:
+    """A slice of CT or MR, which come with pydicom, alone and two odd parts of it; else none.
+
+    It is all channels of the input. Numbers of MR mean nothing: they are made to fill the window.
+    """
+    name = _REAL.get(model.source.modality)
+    shape = specs["images"].shape.as_list() if "images" in specs else []
+    if name is None or model.source.measured or shape[1:-1] != [None, None]:
+        return {}
+    path = str(pydicom.data.get_testdata_file(name, download=False))
+    image = files.open_volume(path).read(0)[None, ..., None]
+    if model.source.modality == "MR":
+        image = model.source.decode(image * (2 / image.max()) - 1)
+    image = np.broadcast_to(image, (*image.shape[:3], shape[-1])).astype(np.float32)
+    odd = image[:, : -image.shape[1] // 3, :-7]
+    return {
+        "real": {"images": image},
+        "odd": {"images": np.concatenate([odd, odd[:, ::-1]])},
+    }
 
 
 def compare(

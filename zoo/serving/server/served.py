@@ -118,7 +118,7 @@ class Served:
         specs = export.serving_specs(model)
         graphs = export.endpoints(model, specs, uncertainty)
         self.signatures = {name: Signature.of(graph) for name, graph in graphs.items()}
-        self._examples = export.examples(model, specs)
+        self._examples = export.examples(model, specs, uncertainty)
 
     def watch(self) -> Watch | None:
         """The model's alarms, for images to come; None of a model that makes no image of one."""
