@@ -95,7 +95,7 @@ def addresses(widths):
         while not server.started:
             await asyncio.sleep(0.05)
         port = server.servers[0].sockets[0].getsockname()[1]
-        remote, other = grpc.make(model, waiting, "127.0.0.1:0")
+        remote, other = grpc.make(model, waiting, "127.0.0.1:0", rest.BODY)
         await remote.start()
         return server, task, waiting, remote, (port, other)
 

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import os
 import re
 import signal
 import socket
@@ -28,6 +29,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+import dicom_files
 import zoo
 from zoo.domain import Domain
 from zoo.figures import CT_WINDOWS
@@ -68,7 +70,7 @@ class Running:
     def __init__(self, model, **limits):
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
-        body = limits.pop("body", rest.BODY)
+        self.body = body = limits.pop("body", rest.BODY)
         self.batches = self.call(self._batches(model, limits))
         self.rest = rest.Rest(model, self.batches, body)
         self.rest.ready = True
@@ -83,7 +85,7 @@ class Running:
         return found
 
     async def _remote(self, model):
-        remote, port = make(model, self.batches, "127.0.0.1:0")
+        remote, port = make(model, self.batches, "127.0.0.1:0", self.body)
         await remote.start()
         return remote, port
 
@@ -243,6 +245,14 @@ def test_not_numbers_pass_as_tokens(running):
     assert np.isnan(response.json()["predictions"][0][0][0][0])
 
 
+def asked_by_grpc(channel, hu: np.ndarray) -> np.ndarray:
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "tiny"
+    request.inputs["images"].CopyFrom(tf.make_tensor_proto(hu))
+    return tf.make_ndarray(stub.Predict(request, timeout=30).outputs["images"])
+
+
 def test_grpc_by_the_official_stubs(running):
     hu = images(3, 6, 2, 1)
     with grpc.insecure_channel(running.address) as channel:
@@ -306,6 +316,11 @@ def test_requests_of_one_shape_share_batches(model, slow):
         assert sum(size * n for size, n in server.batches.sizes.items()) == 9
         assert sum(server.batches.sizes.values()) <= 4
         assert server.call(gathered(server, 1, size=11)) == [200]  # more than a batch holds
+        # More than the queue ever holds is no matter of waiting.
+        body = {"instances": np.zeros([4 * 64 + 1, 1, 1, 1]).tolist()}
+        response = server.post(f"{MODEL}:predict", body)
+        assert response.status_code == 400
+        assert response.json()["error"] == "inputs: expected up to 256 examples. Received: 257"
     finally:
         server.close()
 
@@ -365,15 +380,62 @@ def test_a_body_has_a_limit(model):
         kind = {"content-type": "multipart/form-data; boundary=x"}
         post = server.client.post("/translate", content=chunks(), headers=kind)
         assert server.call(post).status_code == 413 and taken < 5000
+        with grpc.insecure_channel(server.address) as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                asked_by_grpc(channel, images(1, 20, 20, 1))
+            assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     finally:
         server.close()
 
 
+def left(folder) -> list[str]:
+    """What is in a temporary folder but for TensorFlow's own code."""
+    names = [path.name for path in folder.iterdir()]
+    return [name for name in names if not name.startswith("__autograph")]
+
+
+def test_what_nobody_foresaw_is_told_by_its_place_alone(model, monkeypatch, capfd):
+    def fail(*_):
+        raise TypeError("MUSTER^ANNA")
+
+    monkeypatch.setattr(served.Signature, "answer", fail)
+    server = Running(model)
+    try:
+        response = server.post(f"{MODEL}:predict", {"instances": [[[[1.0]]]]})
+        assert (response.status_code, response.json()) == (500, {"error": "internal error"})
+    finally:
+        server.close()
+    said = capfd.readouterr().err
+    assert re.fullmatch(r"internal error: TypeError in server_test.py, line \d+\n", said)
+
+
 def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
     command = [sys.executable, "cli.py", "--model=encoder_decoder_ldct", "--port=0", "serve"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    scratch, log = tmp_path / "scratch", tmp_path / "log"
+    scratch.mkdir()
+    with open(log, "w") as said:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"TMPDIR": str(scratch)},
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        )
     try:
         address = process.stdout.readline().split()[-1]
+        assert address.startswith("http://127.0.0.1:")  # this machine alone
+        # Nothing of an upload is kept or logged, whether it can be translated or not.
+        shown = address.partition("/v1")[0]
+        ct = Path(dicom_files.bundled("CT_small")).read_bytes()
+        for content in (ct, b"MUSTER^ANNA", ct[:-100]):
+            sent = {"files": ("MUSTER^ANNA.dcm", content)}
+            answer = httpx.post(f"{shown}/translate", files=sent, timeout=60)
+            assert answer.status_code in (200, 400) and (content is not ct or answer.is_success)
+        end = time.monotonic() + 10
+        while left(scratch):  # it goes when the answer has
+            assert time.monotonic() < end, left(scratch)
+            time.sleep(0.1)
         document = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
         example = re.search(r"```python\n(.*?)```", document, re.DOTALL).group(1)
         example = example.replace("http://127.0.0.1:8501", address.partition("/v1")[0])
@@ -395,10 +457,58 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
         for answer in answers:
             assert answer.status_code == 200
             np.testing.assert_allclose(answer.json()["predictions"], expected, atol=1)
-        assert process.wait(30) in (0, -signal.SIGTERM)
+        assert process.wait(30) == 0
+        told = process.stdout.read() + log.read_text()
+        assert "MUSTER" not in told and "CompressedSamples" not in told and "translate" not in told
+        assert not left(scratch)
     finally:
         process.kill()
         process.stdout.close()
+
+
+def test_it_is_ready_when_warm_and_answers_all_that_came_before_it_was_told_to_stop(model, slow):
+    listening = run._listen("127.0.0.1", 0)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        grpc_port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    hu = images(1, 2, 3, 1)
+    seen = {}
+
+    def ready() -> int:
+        return httpx.get(f"{address}/readyz").status_code
+
+    def drive(threads):
+        try:
+            assert httpx.get(f"{address}/healthz").status_code == 200
+            seen["cold"] = ready()
+            slow.set()  # it warms up
+            end = time.monotonic() + 30
+            while ready() != 200:
+                assert time.monotonic() < end
+            slow.clear()
+            channel = grpc.insecure_channel(f"127.0.0.1:{grpc_port}")
+            body = {"instances": hu.tolist()}
+            asking = [
+                threads.submit(httpx.post, f"{address}{MODEL}:predict", json=body, timeout=30),
+                threads.submit(asked_by_grpc, channel, hu),
+            ]
+            time.sleep(1)  # both have arrived
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)
+        with pytest.raises(httpx.ConnectError):
+            ready()
+        slow.set()
+        seen["answers"] = asking[0].result().json()["predictions"], asking[1].result()
+        channel.close()
+
+    with ThreadPoolExecutor() as threads:
+        driving = threads.submit(drive, threads)
+        asyncio.run(run._serve(model, listening, grpc_port, 4, rest.BODY))
+        driving.result()
+    assert seen["cold"] == 503
+    for answer in seen["answers"]:
+        np.testing.assert_allclose(answer, hu + 10, atol=1e-2)
 
 
 def test_a_port_that_is_taken_is_named():

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.serving.server.served import Served
+from zoo.serving.server.served import InvalidRequest, Served
 
 LONG = 4  # whole uploads that may wait for the model, or have it
 WAIT = 0.005  # seconds that a request waits for others
@@ -83,10 +83,13 @@ class Batches:
 
         Raises:
             Busy: where the queue is full.
-            InvalidRequest: for what the model refuses.
+            InvalidRequest: for what the model refuses, and more than the queue ever holds.
         """
         count = len(next(iter(arrays.values())))
         starts = range(0, max(count, 1), self.largest)
+        if len(starts) > self.waiting:
+            most = self.waiting * self.largest
+            raise InvalidRequest(f"inputs: expected up to {most} examples. Received: {count}")
         if self._stopping or len(self._queue) + len(starts) > self.waiting:
             raise Busy("the server is stopping" if self._stopping else "the queue is full")
         loop = asyncio.get_running_loop()

@@ -17,7 +17,6 @@ from tensorflow_serving.apis import (
 
 from zoo.serving.export import SIGNATURE
 from zoo.serving.server.batches import Batches, Busy
-from zoo.serving.server.rest import BODY
 from zoo.serving.server.served import InvalidRequest, Served, UnknownServable
 
 _CODES = {
@@ -87,18 +86,19 @@ class Status(model_service_pb2_grpc.ModelServiceServicer):
         return get_model_status_pb2.GetModelStatusResponse(model_version_status=[status])
 
 
-def make(served: Served, batches: Batches, address: str) -> tuple[grpc.aio.Server, int]:
+def make(served: Served, batches: Batches, address: str, body: int) -> tuple[grpc.aio.Server, int]:
     """A server that is not started yet, and its port.
 
     Args:
         served: the model.
         batches: answers its requests.
         address: such as "127.0.0.1:8500"; port 0 is any free one.
+        body: bytes that a request may have.
 
     Raises:
         OSError: where the port is taken.
     """
-    limits = [("grpc.max_receive_message_length", BODY), ("grpc.max_send_message_length", -1)]
+    limits = [("grpc.max_receive_message_length", body), ("grpc.max_send_message_length", -1)]
     server = grpc.aio.server(options=[*limits, ("grpc.so_reuseport", 0)])
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         Predictions(served, batches), server

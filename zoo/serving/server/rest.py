@@ -11,8 +11,11 @@ Nothing of a body is kept or logged.
 import asyncio
 import base64
 import json
+import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,7 +78,7 @@ class Rest:
         return JSONResponse({"status": "alive"})
 
     async def is_ready(self, request: Request) -> Response:
-        """503 before the model is warm and while the server stops."""
+        """503 before the model is warm."""
         return JSONResponse({"ready": self.ready}, 200 if self.ready else 503)
 
     async def prometheus(self, request: Request) -> Response:
@@ -240,4 +243,8 @@ async def _not_found(request: Request, error: Exception) -> Response:
 
 
 async def _broken(request: Request, error: Exception) -> Response:
+    """Its place in the code is said; its text may quote what was sent."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}, line {place.lineno}"
+    print(f"internal error: {type(error).__name__} in {where}", file=sys.stderr, flush=True)
     return JSONResponse({"error": "internal error"}, 500)
