@@ -155,7 +155,7 @@ def dropped(browser, path) -> None:
         browser.execute_cdp_cmd("Input.dispatchDragEvent", event)
 
 
-def test_a_series_is_shown_windowed_scrolled_and_downloaded(browser, addresses, series):
+def test_a_series_is_shown_windowed_scrolled_and_downloaded(browser, addresses, series, tmp_path):
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
     from selenium.webdriver.common.by import By
@@ -207,6 +207,15 @@ def test_a_series_is_shown_windowed_scrolled_and_downloaded(browser, addresses, 
     level.clear()
     level.send_keys("0" + Keys.ENTER)
     np.testing.assert_array_equal(pixels(browser, "source")[..., 0], grey(source[2], -200, 200))
+    # The line is dragged to a quarter.
+    browser.find_element(By.ID, "swipe").click()
+    canvas = browser.find_element(By.ID, "result")
+    quarter = -canvas.size["width"] // 4
+    ActionChains(browser).click_and_hold(canvas).move_by_offset(quarter, 0).release().perform()
+    swiped, edge = pixels(browser, "result")[..., 0], source.shape[2] // 4
+    np.testing.assert_array_equal(swiped[:, edge + 2 :], grey(result[2], -200, 200)[:, edge + 2 :])
+    np.testing.assert_array_equal(swiped[:, : edge - 2], grey(source[2], -200, 200)[:, : edge - 2])
+    browser.find_element(By.ID, "side").click()
     # Dragged up and to the right: a higher level, a larger width; the wheel scrolls.
     canvas = browser.find_element(By.ID, "source")
     ActionChains(browser).click_and_hold(canvas).move_by_offset(40, -30).release().perform()
@@ -225,16 +234,95 @@ def test_a_series_is_shown_windowed_scrolled_and_downloaded(browser, addresses, 
     assert names
     assert all(name.startswith((address, "data:", "blob:")) for name in names)
     # What is saved is what `predict` writes.
-    archive = browser.execute_script(
-        "const { head, buffer, start } = state.answer;"
-        "return Array.from(new Uint8Array(buffer, start + head.archive.offset, head.archive.size))"
-    )
-    with zipfile.ZipFile(io.BytesIO(bytes(archive))) as files:
+    folder = tmp_path / "saved"
+    where = {"behavior": "allow", "downloadPath": str(folder)}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", where)
+    for button in ("save", "nifti"):
+        browser.find_element(By.ID, button).click()
+    wanted = {"translated.zip", "translated.nii"}
+    WebDriverWait(browser, 20).until(lambda _: {p.name for p in folder.glob("*")} == wanted)
+    with zipfile.ZipFile(folder / "translated.zip") as files:
         assert len(files.namelist()) == 3
         stored = [pydicom.dcmread(io.BytesIO(files.read(n))) for n in files.namelist()]
     stored.sort(key=lambda each: each.ImagePositionPatient[2])
     hu = np.stack([each.pixel_array * each.RescaleSlope + each.RescaleIntercept for each in stored])
     np.testing.assert_array_equal(hu, result)
+    # As NIfTI at the same place: its axes go along rows, along columns, and from slice to slice.
+    image = nibabel.load(folder / "translated.nii")
+    np.testing.assert_array_equal(image.get_fdata().transpose(2, 1, 0), result)
+    place = zoo_volume(series[0]).affine
+    np.testing.assert_allclose(image.affine, place[:, [1, 0, 2, 3]], rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(
+        image.header.get_zooms(), np.linalg.norm(image.affine[:3, :3], axis=0)
+    )
+    assert image.header.get_xyzt_units()[0] == "mm"
+
+
+def test_the_page_may_ask_nobody_but_its_server(browser, addresses):
+    browser.get(addresses[0])
+    refused = browser.execute_async_script(
+        "const done = arguments[1];"
+        "document.addEventListener('securitypolicyviolation', (e) => done(e.effectiveDirective));"
+        "fetch(arguments[0]).catch(() => setTimeout(() => done('asked'), 1000));",
+        "http://127.0.0.1:1/",
+    )
+    assert refused == "connect-src"
+
+
+def test_all_of_it_is_reached_and_done_by_keyboard(browser, addresses, series):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    folder, source, result = series
+    browser.get(addresses[0])
+    shown = browser.find_element(By.ID, "uncertain")
+    WebDriverWait(browser, 20).until(lambda _: shown.is_displayed())
+    paths = sorted(folder.iterdir())
+    browser.find_element(By.ID, "files").send_keys("\n".join(map(str, paths)))
+    viewer = browser.find_element(By.ID, "viewer")
+    WebDriverWait(browser, 120).until(lambda _: viewer.is_displayed())
+
+    def focused() -> str:
+        return browser.execute_script("return document.activeElement.id")
+
+    # The tabulator goes through all there is, each with an outline that shows.
+    browser.execute_script("document.activeElement.blur()")
+    order = ["files", "folder", "uncertain", "reporting", "volume", "preset", "level", "width"]
+    order += ["slice", "side", "swipe", "blink", "save", "nifti", "panes"]
+    for name in order:
+        press(browser, Keys.TAB)
+        assert focused() == name
+        outline = browser.execute_script(
+            "const e = document.activeElement, l = e.closest('label.button');"
+            "return getComputedStyle(l || e).outlineStyle"
+        )
+        assert outline == "solid"
+    window = lambda: browser.execute_script("return [state.low, state.high]")  # noqa: E731
+    low, high = window()
+    ActionChains(browser).key_down(Keys.SHIFT).send_keys(Keys.ARROW_UP).perform()
+    level = sum(window()) / 2
+    assert level == pytest.approx((low + high) / 2 + (high - low) / 50)
+    ActionChains(browser).send_keys(Keys.ARROW_RIGHT).key_up(Keys.SHIFT).perform()
+    low, high = window()
+    assert (low + high) / 2 == pytest.approx(level) and high - low == pytest.approx(2524 * 1.05)
+    for key, place in ((Keys.HOME, 0), (Keys.PAGE_DOWN, 2), (Keys.ARROW_UP, 1), (Keys.END, 2)):
+        press(browser, key)
+        np.testing.assert_array_equal(
+            pixels(browser, "source")[..., 0], grey(source[place], low, high)
+        )
+    # Swiped to the left by the arrows, in capitals too.
+    press(browser, "S", *[Keys.ARROW_LEFT] * 5)
+    swiped, edge = pixels(browser, "result")[..., 0], round(0.4 * source.shape[2])
+    np.testing.assert_array_equal(swiped[:, :edge], grey(source[2], low, high)[:, :edge])
+    np.testing.assert_array_equal(swiped[:, edge + 1 :], grey(result[2], low, high)[:, edge + 1 :])
+    # Buttons, by the keys that press them.
+    browser.execute_script("document.getElementById('blink').focus()")
+    press(browser, Keys.SPACE)
+    assert browser.find_element(By.ID, "blink").get_attribute("aria-pressed") == "true"
+    press(browser, "d")
+    assert browser.find_element(By.ID, "side").get_attribute("aria-pressed") == "true"
 
 
 def test_warnings_are_shown_and_faults_said(browser, addresses, tmp_path):

@@ -52,8 +52,9 @@ def translated(
     """Translate the files in `folder`; the answer is a file in `scratch`.
 
     The head has `volumes`: name, `source` and `result` (offset behind the head, shape [slices,
-    rows, columns], slope, intercept, unit), spacing of a result's pixel (row, column), the window
-    to show it in, whether both are `comparable`, and with `widths` a stack `half_width`;
+    rows, columns], slope, intercept, unit), spacing of a result's pixel (row, column), of DICOM
+    the result's `affine` (`Volume.affine`, else null), the window to show it in, whether both are
+    `comparable`, and with `widths` a stack `half_width`;
     `warnings`: texts; `archive`: offset, size; and with `watch` `report`: likewise.
 
     Args:
@@ -127,12 +128,15 @@ def _pairs(model: Translator, given: list[Volume], made: Path) -> Iterator[tuple
 def _shown(model: Translator, source: Volume, result: Volume, file: IO[bytes]) -> dict[str, Any]:
     """Write both stacks, and tell of them."""
     row, column = result.spacing or (1.0, 1.0)
-    given = _stack(source, model.source, file)
+    given, made = _stack(source, model.source, file), _stack(result, model.target, file)
+    whole = isinstance(result, Series) and made["shape"][0] == result.length
+    affine = result.affine if whole else None
     return {
         "name": source.name,
         "source": given,
-        "result": _stack(result, model.target, file),
+        "result": made,
         "spacing": [row, column],
+        "affine": None if affine is None else affine.tolist(),
         "window": list(model.target.window),
         "comparable": source.unit == result.unit and model.source.window == model.target.window,
     }

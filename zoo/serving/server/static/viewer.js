@@ -74,6 +74,7 @@ function choose(number) {
   state.slice = Math.floor(result.slices / 2);
   $("slice").max = result.slices - 1;
   $("volume").value = number;
+  $("nifti").hidden = !told.affine;
   $("promise").textContent = half ? `Uncertainty: ${state.promise}.` : "";
   const presets = told.result.unit === "HU" ? Object.keys(state.windows) : [];
   $("preset").replaceChildren(option("", "model's"), ...presets.map((name) => option(name, name)));
@@ -189,9 +190,10 @@ function keys(event) {
     Home: () => scroll(-Infinity), End: () => scroll(Infinity),
     b: () => show("blink"), s: () => show("swipe"), d: () => show("side"),
   };
-  if (!acts[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (!acts[key] || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
-  acts[event.key]();
+  acts[key]();
 }
 
 function swiped(by) {
@@ -233,11 +235,36 @@ function dragging(canvas) {
 
 function save() {
   const { head, buffer, start } = state.answer;
+  download([new Uint8Array(buffer, start + head.archive.offset, head.archive.size)], "translated.zip");
+}
+
+function download(parts, name) {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([new Uint8Array(buffer, start + head.archive.offset, head.archive.size)], { type: "application/zip" }));
-  link.download = "translated.zip";
+  link.href = URL.createObjectURL(new Blob(parts, { type: "application/octet-stream" }));
+  link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+// NIfTI-1: a header of 352 bytes, then what the stack holds; its first axis runs along a row.
+
+function nifti() {
+  const { result, affine } = state.volume;
+  const header = new DataView(new ArrayBuffer(352));
+  const along = [1, 0, 2, 3].map((axis) => affine.map((row) => row[axis])); // columns, rows, slices, corner
+  header.setInt32(0, 348, true);
+  [3, result.columns, result.rows, result.slices, 1, 1, 1, 1].forEach((size, i) => header.setInt16(40 + 2 * i, size, true));
+  header.setInt16(70, 512, true); // uint16
+  header.setInt16(72, 16, true); // bits
+  [1, ...along.slice(0, 3).map((step) => Math.hypot(...step)), 1, 1, 1, 1].forEach((size, i) => header.setFloat32(76 + 4 * i, size, true));
+  header.setFloat32(108, 352, true); // where the voxels begin
+  header.setFloat32(112, result.slope, true);
+  header.setFloat32(116, result.intercept, true);
+  header.setUint8(123, 2); // millimetres
+  header.setInt16(254, 1, true); // the affine is the scanner's
+  affine.slice(0, 3).forEach((_, row) => along.forEach((step, i) => header.setFloat32(280 + 16 * row + 4 * i, step[row], true)));
+  "n+1".split("").forEach((letter, i) => header.setUint8(344 + i, letter.charCodeAt(0)));
+  download([header.buffer, result.stored], "translated.nii");
 }
 
 // Dropped folders are walked through.
@@ -277,6 +304,7 @@ for (const name of ["level", "width"]) $(name).addEventListener("change", () => 
 $("slice").addEventListener("input", (event) => { state.slice = Number(event.target.value); draw(); });
 for (const name of ["side", "swipe", "blink"]) $(name).addEventListener("click", () => show(name));
 $("save").addEventListener("click", save);
+$("nifti").addEventListener("click", nifti);
 document.addEventListener("keydown", keys);
 for (const canvas of document.querySelectorAll("canvas")) dragging(canvas);
 fetch("about").then((answer) => answer.json()).then((about) => {
