@@ -71,7 +71,7 @@ def page(address: str, path: str) -> None:
     from selenium.webdriver.support.ui import Select, WebDriverWait
 
     options = webdriver.ChromeOptions()
-    for flag in ("--headless=new", "--no-sandbox", "--window-size=1400,840"):
+    for flag in ("--headless=new", "--no-sandbox", "--window-size=1400,920"):
         options.add_argument(flag)
     # Named, so that Selenium does not look for one in the network.
     service = webdriver.ChromeService(shutil.which("chromedriver"))
