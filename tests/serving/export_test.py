@@ -12,6 +12,13 @@ import numpy as np
 import pydicom.data
 import pytest
 import tensorflow as tf
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+    text_format,
+    wrappers_pb2,
+)
 from PIL import Image
 
 import harness
@@ -287,6 +294,32 @@ def test_the_folder_is_what_tf_serving_watches(exported):
     plain.mkdir()  # with the permissions that the user's umask gives, not a temporary folder's
     assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
     plain.rmdir()
+
+
+def test_the_batching_file_is_what_tf_serving_reads(exported):
+    """By `BatchingParameters` of its session_bundle_config.proto, which no package ships."""
+    wrappers = wrappers_pb2.DESCRIPTOR
+    file = descriptor_pb2.FileDescriptorProto(name="batching", dependency=[wrappers.name])
+    message = file.message_type.add(name="BatchingParameters")
+    numbers = (
+        "max_batch_size",
+        "batch_timeout_micros",
+        "max_enqueued_batches",
+        "num_batch_threads",
+    )
+    for number, name in enumerate(numbers, 1):
+        kind = ".google.protobuf.Int64Value"
+        message.field.add(name=name, number=number, type=11, label=1, type_name=kind)
+    message.field.add(name="allowed_batch_sizes", number=6, type=3, label=3)
+    pool = descriptor_pool.DescriptorPool()
+    for serialised in (wrappers.serialized_pb, file.SerializeToString()):
+        pool.AddSerializedFile(serialised)
+    made = message_factory.GetMessageClass(pool.FindMessageTypeByName("BatchingParameters"))()
+    path = exported[1] / "assets.extra" / "batching_parameters.txt"
+    found = text_format.Parse(path.read_text(encoding="utf-8"), made)
+    # TF Serving demands that the last one is the largest batch.
+    assert list(found.allowed_batch_sizes) == [1, 2, 4, 8] and found.max_batch_size.value == 8
+    assert found.max_enqueued_batches.value > 0 and found.num_batch_threads.value > 0
 
 
 def test_the_contract_names_units_windows_and_weights(exported):

@@ -20,7 +20,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from google.protobuf import json_format
+import yaml
+from google.protobuf import json_format, text_format
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -28,6 +29,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_service_pb2_grpc,
 )
+from tensorflow_serving.config import model_server_config_pb2
 
 import dicom_files
 import zoo
@@ -282,6 +284,26 @@ def test_grpc_by_the_official_stubs(running):
         status.model_spec.name = "tiny"
         found = models.GetModelStatus(status, timeout=30)
         assert found.model_version_status[0].state == 30
+
+
+def test_what_the_docs_configure_is_read_and_answered(running):
+    document = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    first, *others = re.findall(r"```\w*\n(.*?)```", document, re.DOTALL)
+    assert len(first.splitlines()) == 3 and "zoo serve --model=" in first
+    assert document.splitlines()[-1].startswith("![")  # the page
+    (text,) = [block for block in others if block.startswith("model_config_list")]
+    read = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    (config,) = read.model_config_list.config
+    assert config.version_labels["stable"] in config.model_version_policy.specific.versions
+    assert f"/models/{config.name}/1/assets.extra" in document
+    (text,) = [block for block in others if block.startswith("apiVersion")]
+    pod = yaml.safe_load(text)["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    paths = [container[probe]["httpGet"]["path"] for probe in ("readinessProbe", "livenessProbe")]
+    for path in (*paths, pod["metadata"]["annotations"]["prometheus.io/path"]):
+        assert running.get(path).status_code == 200
+    before = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert pod["spec"]["terminationGracePeriodSeconds"] >= run.GRACE + int(before[-1])
 
 
 @pytest.fixture
