@@ -28,11 +28,9 @@ def predict() -> int:
         raise UsageError("deidentify: its pseudonyms are one process's. Received: a share of a run")
     if shared and FLAGS.uncertainty:
         raise UsageError("uncertainty: one process writes it. Received: a share of a run")
-    watched = bool(FLAGS.report or FLAGS.strict)
+    watched = trusting.watched()
     if watched and (shared or FLAGS.bids):
         raise UsageError("report, strict: expected neither a share of a run nor --bids beside it.")
-    if FLAGS.segmentation and not watched:
-        raise UsageError("segmentation: expected --report or --strict beside it. Received: none")
     region = _region()
     if region and (shared or FLAGS.bids or FLAGS.deidentify):
         raise UsageError("explain: expected one image, and no share of a run. Received: more")
@@ -124,7 +122,7 @@ def _translated(
     model = asked.built(*entries)
     widths = _half_widths(model, entries[0]) if FLAGS.uncertainty else None
     watch = None
-    if FLAGS.report or FLAGS.strict:
+    if trusting.watched():
         watch = trusting.watch(model, entries[0], _explaining(model, source))
     if FLAGS.tta or len(entries) > 1:
         seen = f": each image {model.ways}" if FLAGS.tta else ""

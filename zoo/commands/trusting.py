@@ -76,6 +76,14 @@ def _share(name: str) -> float:
     return value
 
 
+def watched() -> bool:
+    """Whether alarms are asked for, by --report or --strict; a UsageError for what needs them."""
+    asked_for = bool(FLAGS.report or FLAGS.strict)
+    if FLAGS.segmentation and not asked_for:
+        raise UsageError("segmentation: expected --report or --strict beside it. Received: none")
+    return asked_for
+
+
 def segmentations() -> "Segmentations | None":
     """The label maps of --segmentation."""
     from zoo.trust.structures import Segmentations
@@ -89,8 +97,7 @@ def watch(model: Any, entry: "Entry", explaining: Callable[[str], str] | None = 
     from zoo.trust import calibration
     from zoo.trust.watch import Watch
 
-    file = asked.path("calibration") if FLAGS["calibration"].present else None
-    limits = calibration.limits_of(entry, model, file)
+    limits = calibration.limits_of(entry, model, asked.path("calibration"))
     if limits is None:
         text = "expected a model whose alarms were calibrated, by the command calibrate."
         if FLAGS.strict:

@@ -20,11 +20,9 @@ def evaluate() -> int:
 
     if FLAGS.split not in measure.SPLITS:
         raise UsageError(f"split: expected train, validation or test. Received: {FLAGS.split}")
-    watched = bool(FLAGS.report or FLAGS.strict)
+    watched = trusting.watched()
     if FLAGS.calibration and not watched:
         raise UsageError("calibration: expected --report or --strict beside it. Received: none")
-    if FLAGS.segmentation and not watched:
-        raise UsageError("segmentation: expected --report or --strict beside it. Received: none")
     output = asked.path("output") or measure.default_output(entry, others, FLAGS.tta)
     # The alarms are those of the model that is measured.
     watches: list[Watch] = []
