@@ -63,6 +63,14 @@ def test_predict_takes_and_gives_addresses(service, tmp_path, monkeypatch, capsy
     assert len(made) == 3 and len({image.SeriesInstanceUID for image in made}) == 1
     assert {image.PixelData for image in made} == {image.PixelData for image in expected}
     assert made[0].ImageType[0] == "DERIVED"
+    # Found again, beside its origin, it is left out; where it is named it is taken.
+    (tmp_path / "again").mkdir()
+    assert web.fetch(f"{service.address}?Modality=CT", tmp_path / "again") == 3
+    series = f"/studies/{made[0].StudyInstanceUID}/series/{made[0].SeriesInstanceUID}"
+    (tmp_path / "named").mkdir()
+    assert web.fetch(service.address + series, tmp_path / "named") == 3
+    named = pydicom.dcmread(tmp_path / "named" / "0001" / "00001.dcm")
+    assert named.SeriesInstanceUID == made[0].SeriesInstanceUID
     # What an archive does not take is refused before any work is done.
     before = set(service.files)
     np.save(tmp_path / "array.npy", np.zeros((20, 20), "float32"))
@@ -74,7 +82,7 @@ def test_predict_takes_and_gives_addresses(service, tmp_path, monkeypatch, capsy
     assert set(service.files) == before
     # To a folder.
     assert command_line.main(["zoo", "predict", *words, f"--output={tmp_path / 'local'}"]) == 0
-    assert len(list((tmp_path / "local" / "0001").glob("*.dcm"))) == 3
+    assert len(list((tmp_path / "local").rglob("*.dcm"))) == 3
 
 
 def test_what_goes_wrong_is_one_error_without_uids(service, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from typing import Any
 
 import pydicom
 
-from zoo.imaging.dicom import headers
+from zoo.imaging.dicom import headers, provenance
 from zoo.imaging.dicom.images import is_dicom
 
 TOKEN = "ZOO_DICOMWEB_TOKEN"
@@ -85,6 +85,9 @@ class Address:
 def fetch(text: str, folder: Path) -> int:
     """Fetch the series of an address, each into a folder of its own, named by numbers.
 
+    What this package made, and an archive keeps beside its origin, is left out, unless its series
+    is named.
+
     Args:
         text: the address.
         folder: an empty one.
@@ -107,6 +110,8 @@ def fetch(text: str, folder: Path) -> int:
             place.mkdir()
             images = client.iter_series(study, series, media_types=_AS_STORED)
             for index, image in enumerate(images, 1):
+                if not address.series and provenance.made_here(image):
+                    break
                 image.save_as(place / f"{index:05d}.dcm", enforce_file_format=True)
                 count += 1
     if not count:
