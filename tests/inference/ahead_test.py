@@ -22,17 +22,15 @@ def test_keeps_the_order_in_a_thread_of_its_own():
 
 
 def test_goes_on_while_an_item_is_used():
-    """Two seconds' work of each side in little more than one."""
+    begun = [threading.Event() for _ in range(10)]
 
     def made():
-        for number in range(10):
-            time.sleep(0.05)
+        for number, event in enumerate(begun):
+            event.set()
             yield number
 
-    start = time.monotonic()
-    for _ in ahead(made(), 2):
-        time.sleep(0.05)
-    assert time.monotonic() - start < 0.85
+    for number in ahead(made(), 1):
+        assert all(event.wait(60) for event in begun[: number + 2])
 
 
 @pytest.mark.parametrize("size", [1, 4])

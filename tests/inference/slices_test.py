@@ -1,11 +1,16 @@
 """How slices go through a model."""
 
+import threading
+
 import nibabel
 import numpy as np
 import pytest
 
 from dicom_files import series
 from stand_in import CT, Model, translate
+from zoo.imaging.files import find
+from zoo.imaging.geometry import Grid
+from zoo.inference import slices
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
@@ -18,13 +23,36 @@ def test_neighbouring_slices_are_channels(tmp_path, batch_size):
     assert model.shapes[0] == (min(batch_size, 4), 3, 3, 3)
 
 
+def test_the_next_slice_is_read_and_translated_while_one_is_written(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", np.arange(6.0)[:, None, None] * np.ones((6, 3, 3)))
+    (volume,) = find(tmp_path).volumes
+    read, made = ([threading.Event() for _ in range(6)] for _ in "rm")
+    calm = type(volume).read
+
+    def reading(self, index):
+        read[index].set()
+        return calm(self, index)
+
+    class Waiting(Model):
+        def translate(self, images, batch_size=1):
+            number = int(images.flat[0])
+            assert all(event.wait(60) for event in read[: number + 2])
+            made[number].set()
+            return super().translate(images, batch_size)
+
+    monkeypatch.setattr(type(volume), "read", reading)
+    grid, done = Grid(scale=1, depth=1), lambda: None
+    for index, _ in slices.one_by_one(Waiting(), volume, grid, 1, lambda *_: None, done):
+        assert all(event.wait(60) for event in made[: index + 2])
+
+
 def test_an_unreadable_slice_is_skipped_and_its_neighbour_stands_in(tmp_path):
     folder = series(tmp_path / "in", 4)
     content = (folder / "1.dcm").read_bytes()
     (folder / "1.dcm").write_bytes(content[:-9000])
-    for slices in (1, 3):
-        model = Model(slices=slices, source=CT, target=CT)
-        out = tmp_path / f"out{slices}"
+    for count in (1, 3):
+        model = Model(slices=count, source=CT, target=CT)
+        out = tmp_path / f"out{count}"
         report = translate(model, folder, out)
         assert [problem.path.name for problem in report.skipped] == ["1.dcm"]
         assert "cannot decode" in report.skipped[0].reason
