@@ -166,7 +166,10 @@ class Watch:
 
     def page(self) -> str:
         """The report as a page of HTML, without scripts."""
-        return alarm_page.render(self.to_dict(), self._worst(), self.limits, self.model)
+        return self._page(self.to_dict())
+
+    def _page(self, told: dict[str, Any]) -> str:
+        return alarm_page.render(told, self._worst(), self.limits, self.model)
 
     def _worst(self) -> alarm_page.Worst:
         """Of each series the number of an image, and what it shows."""
@@ -174,9 +177,9 @@ class Watch:
 
     def write(self, folder: Path) -> None:
         """Write `alarms.json`, `alarms.html` and images for TensorBoard into a folder."""
-        told, worst = self.to_dict(), self._worst()
+        told = self.to_dict()
         text = json.dumps(told, indent=1, allow_nan=False, ensure_ascii=False)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / FILE, text.encode())
-        write_atomic(folder / PAGE, self.page().encode())
-        alarm_page.tensorboard(folder / "tensorboard", told, worst, self.model)
+        write_atomic(folder / PAGE, self._page(told).encode())
+        alarm_page.tensorboard(folder / "tensorboard", told, self._worst(), self.model)
