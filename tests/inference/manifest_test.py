@@ -14,7 +14,7 @@ import pydicom
 import pytest
 
 from dicom_files import series
-from stand_in import CT, Model, contents, translate
+from stand_in import CT, Model, contents, translate, with_peak
 from zoo import command_line
 from zoo.cache import file_sha256
 from zoo.imaging.files import find
@@ -36,6 +36,8 @@ def test_parts_are_of_one_size_and_hold_each_volume_once(mixed):
     parts = [share(volumes, (number, 3)) for number in (1, 2, 3)]
     assert sorted(index for part in parts for index in part) == list(range(len(volumes)))
     assert [index for index, v in enumerate(volumes) if v.length == 40] in map(sorted, parts)
+    many = [share(volumes, (number, 10**12)) for number in range(1, len(volumes) + 2)]
+    assert sorted(map(len, many)) == [0] + [1] * len(volumes)
 
 
 def test_all_parts_are_the_whole(tmp_path, mixed):
@@ -125,6 +127,20 @@ def test_what_failed_is_named_again_and_not_tried_until_it_changes(tmp_path, mix
     assert fifth.before == fifth.done
     read = [call for call in calls if call.is_relative_to(mixed)]
     assert len(read) == len(set(read)) == len([p for p in mixed.rglob("*") if p.is_file()])
+
+
+def test_memory_does_not_grow_with_the_number_of_files(tmp_path):
+    def peak(count):
+        folder = tmp_path / f"{count}"
+        folder.mkdir()
+        for number in range(count):
+            np.save(folder / f"{number}.npy", np.zeros((256, 256), np.float32))
+        record, out = tmp_path / f"{count}.jsonl", tmp_path / f"out{count}"
+        return with_peak(lambda: translate(Model(), folder, out, manifest=record))[1]
+
+    peak(2)
+    # An image has 262 kB.
+    assert peak(40) < peak(4) + 36 * 20_000
 
 
 def test_an_output_that_was_lost_or_changed_is_made_again(tmp_path, mixed):

@@ -157,14 +157,9 @@ def count(path: Path) -> int:
 
 def total(path: Path, root: Path) -> Report:
     """What all parts of a manifest have done; a series that they share counts once."""
-    report, seen = Report(), set()
+    report = Report()
     for entry in _read(path)[0].values():
-        one, series = _report(entry, root), entry.get("of")
-        if series in seen:
-            one.done = one.series = 0
-        if series and one.series:
-            seen.add(series)
-        report.add(one)
+        report.add(_report(entry, root), entry.get("of", ""))
     return report
 
 
@@ -243,7 +238,7 @@ def share(volumes: list[Volume], part: tuple[int, int]) -> set[int]:
     number, count = part
     sizes = [size(volume) for volume in volumes]
     order = sorted(range(len(volumes)), key=lambda index: (-sizes[index], index))
-    loads = [0] * count
+    loads = [0] * min(count, len(volumes))  # of more parts than volumes the last have none
     mine = set()
     for index in order:
         lightest = loads.index(min(loads))

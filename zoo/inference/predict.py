@@ -20,7 +20,7 @@ from zoo.inference import checks, inputs, slices
 from zoo.inference.manifest import FOUND, Manifest, named, share
 from zoo.inference.outputs import Writer, precision
 from zoo.inference.report import Report
-from zoo.inference.series import identity
+from zoo.inference.series import identity, of_volume
 from zoo.inference.targets import check_paths, check_writable, sweep, targets
 from zoo.trust.half_width import HalfWidth
 from zoo.trust.watch import Watch
@@ -34,7 +34,6 @@ class _Run:
         grid: how much finer the outputs' grids are.
         batch_size: slices that the model gets at once.
         alone: series, by `identity`, with several slices of one view that are alone.
-        series: the input's series of which there is output, by `identity`.
         root: the folder that outputs lie in.
         bar: counts slices.
         report: of the volume that is being translated.
@@ -46,7 +45,6 @@ class _Run:
     batch_size: int
     writer: Writer
     alone: set[tuple]
-    series: set[tuple]
     root: Path
     bar: tqdm.tqdm
     report: Report
@@ -162,7 +160,7 @@ class Plan:
         for index, paths in enumerate(self.places):
             if index in self.mine:
                 one = self.translate(index, claimed)
-                self.report.add(one)
+                self.report.add(one, of_volume(self.volumes[index]))
             if index not in self.mine or one.outputs:  # of another part as if it were written
                 claimed.update(paths)
         return self.report
@@ -252,7 +250,6 @@ def plan(
                 model, firsts, grid, deidentifier, description, record.token if record else ""
             ),
             alone={identity(each) for each in firsts if _single(each) and each.number > 0},
-            series=set(),
             root=root,
             bar=bar,
             report=report,
@@ -291,14 +288,8 @@ def _recorded(
 ) -> Report:
     """What becomes of a volume, or has become of it in an earlier run."""
     key = record.key(volume, base) if record else ""
-    first = volume.parts[0]
-    series = identity(first) if isinstance(first, Series) else ()
     if record and (known := record.found(key)):
         run.bar.update(volume.length)
-        if series in run.series:  # counted with another volume of it
-            known.done = known.series = known.before = 0
-        elif known.series:
-            run.series.add(series)
         return known
     if record:
         record.begin(key, paths)
@@ -313,7 +304,7 @@ def _recorded(
         _skip(volume.paths[0], error, run.report.skipped, whole)
     run.bar.update(before + volume.length - run.bar.n)
     if record:
-        record.end(key, run.report, series)
+        record.end(key, run.report, of_volume(volume))
     return run.report
 
 
@@ -357,12 +348,8 @@ def _translate_one(run: _Run, volume: Volume, paths: list[Path]) -> None:
         run.watch.series.append(watched)
         said += watched.warnings()
     report.warnings += [Problem(volume.paths[0], note) for note in said]
-    if not isinstance(first, Series):
-        report.done += 1
-    elif identity(first) not in run.series:  # time points or echoes are volumes of one series
-        run.series.add(identity(first))
-        report.done += 1
-        report.series += 1
+    report.done += 1
+    report.series += isinstance(first, Series)
 
 
 def _skip(path: Path, error: ValueError, skipped: list[Problem], end: str = "") -> None:

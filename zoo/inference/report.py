@@ -35,9 +35,22 @@ class Report:
     warnings: list[Problem] = dataclasses.field(default_factory=list)
     before: int = 0
     others: int = 0
+    _counted: set = dataclasses.field(default_factory=set, init=False, repr=False)
 
-    def add(self, other: "Report") -> None:
-        """What another report says besides."""
+    def add(self, other: "Report", series: str | tuple[str, ...] = "") -> None:
+        """What another report says besides.
+
+        Args:
+            other: a whole one, or a volume's.
+            series: equal for volumes of one series, such as time points: it counts once.
+        """
         for field in dataclasses.fields(self):
-            total = getattr(self, field.name) + getattr(other, field.name)
-            setattr(self, field.name, total)
+            if field.init:
+                total = getattr(self, field.name) + getattr(other, field.name)
+                setattr(self, field.name, total)
+        if series and other.series:
+            if series in self._counted:
+                self.done -= other.done
+                self.series -= other.series
+                self.before -= other.before
+            self._counted.add(series)

@@ -12,6 +12,12 @@ def identity(series: Series) -> tuple[str, ...]:
     return (series.uid, series.patient) if series.uid else (series.name,)
 
 
+def of_volume(volume: Volume) -> tuple[str, ...]:
+    """The `identity` of a volume's first input; () of what is no DICOM series."""
+    first = volume.parts[0]
+    return identity(first) if isinstance(first, Series) else ()
+
+
 def output_identities(model: Any, series: Series) -> list[tuple]:
     """Of each part of the input what is equal for slices of one output series.
 
