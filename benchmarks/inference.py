@@ -26,7 +26,7 @@ def run_by(
     if engine == "openvino":
         measure.needed("openvino")
     model = zoo.load(name, precision=precision)
-    engines.use(model, engine)
+    engines.use(model, engine, batch_size=len(images))
     with guards.silent():
         for _ in range(3):
             model.serve(images)

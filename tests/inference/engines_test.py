@@ -36,6 +36,13 @@ def test_answers_are_keras_own(shape):
     assert network.translate(images(0, 16, 16)).shape == (0, 16, 16)
 
 
+@pytest.mark.parametrize("batch_size, hint", [(1, "LATENCY"), (4, "THROUGHPUT")])
+def test_one_slice_at_a_time_has_all_cores_and_several_share_them(batch_size, hint):
+    network = model()
+    engines.use(network, "openvino", batch_size=batch_size)
+    assert hint in str(network.serve.compiled.get_property("PERFORMANCE_HINT"))
+
+
 def test_volumes_too():
     network = model(dimensions=3, levels=2)
     expected = network.translate(images(4, 9, 12))

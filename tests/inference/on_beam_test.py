@@ -109,7 +109,7 @@ def test_processes_take_the_engine_that_predict_would(tmp_path, monkeypatch):
     asked = []
 
     def run(model, make, *rest):
-        asked.append(make.args[-1])
+        asked.append(make.args[-2:])
         return Report(done=1)
 
     monkeypatch.setattr(on_beam, "translate", run)
@@ -117,4 +117,4 @@ def test_processes_take_the_engine_that_predict_would(tmp_path, monkeypatch):
     shutil.copy(pydicom.data.get_testdata_file("MR_small.dcm"), tmp_path / "in")
     given = ["--model=srcnn_mri_x2", f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}"]
     assert command_line.main(["zoo", "predict", *given, *RUNNER]) == 0
-    assert asked == ["keras"]  # of one slice
+    assert asked == [("keras", 1)]  # of one slice

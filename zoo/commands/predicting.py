@@ -96,7 +96,7 @@ def _on_beam(source: str, output: str, entries: "list[Entry]") -> "Report":
     with tempfile.TemporaryDirectory(prefix="zoo-") as scratch:
         return on_beam.translate(
             model,
-            functools.partial(on_beam.made, entries, FLAGS.tta, engine),
+            functools.partial(on_beam.made, entries, FLAGS.tta, engine, batch_size),
             given,
             made,
             [f"--runner={FLAGS.runner}", *shlex.split(FLAGS.beam_options or "")],
@@ -167,7 +167,8 @@ def _engine(model: Any, source: Path, output: Path) -> tuple[str, int]:
     from zoo.inference import engines
 
     wanted = FLAGS.engine if engines.pays(model, FLAGS.engine, source, output) else "keras"
-    engine = engines.use(model, wanted, lambda text: print(text, file=sys.stderr))
+    tell = functools.partial(print, file=sys.stderr)
+    engine = engines.use(model, wanted, tell, FLAGS.batch_size or engines.BATCH)
     return wanted, asked.batch_size(engine)
 
 

@@ -75,7 +75,7 @@ def dicom_node() -> int:
         if entry.weights is None:
             raise UsageError(f"rules: model: expected one with weights. Received: {name}")
         found = asked.built(entry)
-        engine = engines.use(found, FLAGS.engine, tell)
+        engine = engines.use(found, FLAGS.engine, tell, FLAGS.batch_size or engines.BATCH)
         widths = HalfWidth(found, calibration.of(entry, found)) if name in uncertain else None
         return found, widths, asked.batch_size(engine)
 

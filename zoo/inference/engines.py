@@ -24,17 +24,20 @@ _COMPARED = 2
 class OpenVino:
     """A model's `serve` by OpenVINO, on a CPU, in float32.
 
-    The images of a batch are answered at the same time, each by some of the cores. The first
-    batches are answered by Keras too: where the answers differ by more than rounding may make,
-    Keras goes on alone.
+    The images of a batch are answered at the same time, each by some of the cores; where they come
+    one at a time, each by all cores. The first batches are answered by Keras too: where the answers
+    differ by more than rounding may make, Keras goes on alone.
 
     Args:
         model: of images or volumes, on this machine's CPU.
         strict: raise a ValueError where the answers differ.
         tell: is given a text where Keras goes on alone.
+        batch_size: images that come at once.
     """
 
-    def __init__(self, model: Translator, strict: bool, tell: Callable[[str], object]):
+    def __init__(
+        self, model: Translator, strict: bool, tell: Callable[[str], object], batch_size: int
+    ):
         import openvino
 
         self.model, self.strict, self.tell = model, strict, tell
@@ -48,7 +51,8 @@ class OpenVino:
         converted = openvino.convert_model(concrete)
         if len(converted.outputs) != 1:
             raise ValueError(f"expected one output. Received: {len(converted.outputs)}")
-        hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
+        hint = "LATENCY" if batch_size == 1 else "THROUGHPUT"
+        hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": hint}
         self.compiled = openvino.Core().compile_model(converted, "CPU", hints)
         self.engine = f"OpenVINO {openvino.__version__.split('-')[0]}"
         self.left, self.used = _COMPARED, True
@@ -115,7 +119,9 @@ def _first(folder: Path, count: int) -> Iterator[Path]:
     return itertools.islice((path for path in folder.rglob("*") if path.is_file()), count)
 
 
-def use(model: Any, engine: str, tell: Callable[[str], object] = print) -> str:
+def use(
+    model: Any, engine: str, tell: Callable[[str], object] = print, batch_size: int = BATCH
+) -> str:
     """Have a model, or each member of an average, run by an engine.
 
     Args:
@@ -123,6 +129,7 @@ def use(model: Any, engine: str, tell: Callable[[str], object] = print) -> str:
         engine: "keras"; "openvino"; "auto" takes OpenVINO on a CPU, in float32, where it is
             installed and can run the network.
         tell: is given a text where OpenVINO is left again.
+        batch_size: images that it will get at once.
 
     Returns:
         What runs it, such as "OpenVINO 2025.3" or "Keras".
@@ -139,7 +146,7 @@ def use(model: Any, engine: str, tell: Callable[[str], object] = print) -> str:
         return "Keras"
     for member in members:
         try:
-            member.serve = OpenVino(member, engine == "openvino", tell)
+            member.serve = OpenVino(member, engine == "openvino", tell, batch_size)
         except Exception as error:  # of the converter, which has its own kinds
             if engine == "openvino":
                 text = f"engine: OpenVINO cannot run {member.name}. Received: {error}"

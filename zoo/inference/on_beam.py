@@ -26,10 +26,10 @@ from zoo.registry import Entry
 _BATCH = 256 * 512 * 512  # voxels that are given to a process at once, if more than one series
 
 
-def made(entries: Sequence[Entry], tta: bool, engine: str) -> Any:
-    """The model of `predict`, run by an engine."""
+def made(entries: Sequence[Entry], tta: bool, engine: str, batch_size: int) -> Any:
+    """The model of `predict`, run by an engine on so many slices at once."""
     model = averaging.build(entries, tta)
-    engines.use(model, engine)
+    engines.use(model, engine, batch_size=batch_size)
     return model
 
 
