@@ -197,6 +197,9 @@ def test_a_manifest_of_another_run_is_refused(tmp_path, mixed):
     old.write_text(record.read_text().replace('"format": 2, ', ""))
     with pytest.raises(ValueError, match="old.jsonl: expected a manifest that knows.*of format 1"):
         translate(Model(), mixed, tmp_path / "more", manifest=old)
+    for place in (tmp_path, tmp_path / "notes.txt" / "record.jsonl"):
+        with pytest.raises(ValueError, match="manifest: expected a file that can be written"):
+            translate(Model(), mixed, tmp_path / "more", manifest=place)
     with pytest.raises(ValueError, match="deidentify: expected one whole run"):
         translate(Model(), mixed, tmp_path / "more", manifest=record, deidentify=True)
     with pytest.raises(ValueError, match="input: expected a folder"):

@@ -95,6 +95,8 @@ def test_a_file_that_is_there_is_not_replaced(tmp_path, mixed):
     [
         (["--runner=DirectRunner", "--workers=2"], "the runner says how many"),
         (["--runner=FlinkRunner"], "needs a --manifest"),
+        (["--beam_options=--x=1"], "beam_options: expected --runner beside it"),
+        (["--runner=DirectRunner", '--beam_options="--x'], 'closing quotation. Received: "--x'),
         (["--runner=DirectRunner", "--deidentify"], "a share of a run"),
         (["--runner=DirectRunner", "--input=dicomweb://x/studies/1"], "expected folders on disk"),
     ],

@@ -1,6 +1,7 @@
 """What the flags ask for: names, folders, recipes, models. Imports TensorFlow only where used."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,14 @@ def part() -> tuple[int, int]:
     if not (slash and first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last)):
         raise UsageError(f"part: expected K/N, such as 1/4. Received: {FLAGS.part}")
     return int(first), int(last)
+
+
+def beam_options() -> list[str]:
+    """--beam_options, taken apart as a shell does."""
+    try:
+        return shlex.split(FLAGS.beam_options or "")
+    except ValueError as error:
+        raise UsageError(f"beam_options: {error}. Received: {FLAGS.beam_options}") from error
 
 
 def path(name: str) -> Path | None:

@@ -1,6 +1,5 @@
 """`prepare` and `preview`."""
 
-import shlex
 import sys
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def prepare() -> int:
 
         idc.fetch(config.idc, manual)
     # Its records.
-    options = shlex.split(FLAGS.beam_options or "")
+    options = asked.beam_options()
     builder = prepare.prepare_builder(builder, manual, options)
     counts = ", ".join(f"{n} {s.num_examples}" for n, s in builder.info.splits.items())
     print(f"{builder.info.full_name}: {counts} images in {builder.data_dir}")

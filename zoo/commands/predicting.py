@@ -38,6 +38,8 @@ def predict() -> int:
         raise UsageError(
             "calibration: expected --uncertainty beside it, or --report or --strict. Received: none"
         )
+    if FLAGS.beam_options and not FLAGS.runner:
+        raise UsageError("beam_options: expected --runner beside it. Received: none")
     if FLAGS.bids and (shared or FLAGS.uncertainty):
         raise UsageError("bids: expected neither a share of a run nor --uncertainty beside it.")
     # The files, by this process or by several.
@@ -99,7 +101,7 @@ def _on_beam(source: str, output: str, entries: "list[Entry]") -> "Report":
             functools.partial(on_beam.made, entries, FLAGS.tta, engine, batch_size),
             given,
             made,
-            [f"--runner={FLAGS.runner}", *shlex.split(FLAGS.beam_options or "")],
+            [f"--runner={FLAGS.runner}", *asked.beam_options()],
             Options(
                 manifest=(asked.path("manifest") or Path(scratch) / "manifest.jsonl").absolute(),
                 part=asked.part(),

@@ -59,12 +59,17 @@ class Manifest:
         own: str = "",
     ):
         self.path, self.root = path, root
-        self.token = _head(path, facts)["token"]
         file = path
         if own or part != (1, 1):
             end = f"{own}-of-all" if own else f"{part[0]}-of-{part[1]}"
             file = path.with_name(f"{path.name}.{end}")
-        self._file = open(file, "a", encoding="utf-8")  # noqa: SIM115 (held while the run lasts)
+        try:
+            self.token = _head(path, facts)["token"]
+            self._file = open(file, "a", encoding="utf-8")  # noqa: SIM115 (held while the run lasts)
+        except OSError as error:
+            raise ValueError(
+                f"manifest: expected a file that can be written. Received: {path}: {error.strerror}"
+            ) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -161,8 +161,18 @@ def check_replaceable(path: Path, overwrite: bool) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Makes the folder; raises an OSError where no file can be written there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Makes the folder for what is written.
+
+    Raises:
+        ValueError: where there is a file of its name, or of a folder's above it.
+        OSError: where no file can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(
+            f"output: expected a folder. Received: {folder}, which is a file or lies in one"
+        ) from error
     with tempfile.TemporaryFile(dir=folder):
         pass
 
