@@ -6,6 +6,7 @@ import sys
 
 import keras
 import numpy as np
+import openvino
 import pytest
 import tensorflow as tf
 
@@ -151,6 +152,23 @@ def parts(image, count=8):
 def rms(answer, model, image):
     """Root mean square of what is lost, as a share of the window."""
     return np.sqrt(np.mean((answer - np.asarray(model(image))) ** 2)) / model.target.span
+
+
+def test_int8_of_openvino_leaves_what_sees_and_makes_the_image_exact(image, tmp_path):
+    inputs = x = keras.Input([None, None, 1])
+    for width in (4, 4, 4, 1):
+        x = keras.layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+    model = Small(Recipe(), CT, CT)
+    model.network = keras.Model(inputs, keras.layers.add([inputs, x]))
+    formats.write(model, "openvino", export.serving_specs(model), tmp_path, parts(image))
+    ops = openvino.Core().read_model(tmp_path / "model.xml").get_ordered_ops()
+    rounded = {"Convolution": [], "Add": []}
+    for op in ops:
+        if op.get_type_name() in rounded:
+            given = [op.input_value(k).get_node().get_type_name() for k in range(2)]
+            rounded[op.get_type_name()].append("FakeQuantize" in given)
+    assert rounded["Convolution"] == [False, True, True, False]
+    assert rounded["Add"] and not any(rounded["Add"])
 
 
 def test_int8_tells_what_it_loses_and_is_refused_above_what_is_allowed(model, image, tmp_path):

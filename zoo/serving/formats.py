@@ -205,9 +205,21 @@ def _write_openvino(
     if calibration:
         import nncf
 
+        # What adds up, such as the input to a residual, stays float32, and so do the convolutions
+        # that take and give the image: of its range 8 bits are steps of 10 HU.
+        ops = [
+            each for each in converted.get_ordered_ops() if "Convolution" in each.get_type_name()
+        ]
+        names = {each.get_friendly_name() for each in ops[:1] + ops[-1:]}
+        exact = nncf.IgnoredScope(
+            names=sorted(names), types=["Add", "Subtract", "Multiply", "Divide"], validate=False
+        )
         # Images of several sizes: one calibrates at a time.
         converted = nncf.quantize(
-            converted, nncf.Dataset(list(calibration)), subset_size=len(calibration)
+            converted,
+            nncf.Dataset(list(calibration)),
+            subset_size=len(calibration),
+            ignored_scope=exact,
         )
     openvino.save_model(converted, path, compress_to_fp16=False)
 
