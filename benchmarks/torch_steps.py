@@ -1,4 +1,4 @@
-"""Training steps of U-Net, pix2pix and CycleGAN in PyTorch, as the recipes' defaults have them.
+"""Training steps in PyTorch, as the recipes' defaults have them.
 
 The same layers, losses and updates as in `zoo.models`; written for the comparison of speed alone.
 Images are `[N, 1, H, W]`, in [-1, 1].
@@ -101,6 +101,63 @@ def resnet(base: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(base, 1, 7), nn.Tanh())
 
 
+class SRResNet(nn.Module):
+    """SRGAN's generator, with batch norm."""
+
+    def __init__(self, base: int, blocks: int, scale: int):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(1, base, 9, padding=4), nn.PReLU(base))
+        self.blocks = nn.ModuleList()
+        for _ in range(blocks):
+            layers = [*_normed(base), nn.PReLU(base), *_normed(base)]
+            self.blocks.append(nn.Sequential(*layers))
+        self.joined = nn.Sequential(*_normed(base))
+        layers = []
+        for _ in range(scale.bit_length() - 1):
+            layers += [nn.Conv2d(base, 4 * base, 3, padding=1), nn.PixelShuffle(2), nn.PReLU(base)]
+        self.up = nn.Sequential(*layers, nn.Conv2d(base, 1, 9, padding=4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = first = self.first(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.up(first + self.joined(x))
+
+
+def _normed(width: int) -> list[nn.Module]:
+    return [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
+
+
+def dcgan(latent: int, base: int, side: int) -> nn.Sequential:
+    """DCGAN's generator, of latents `[N, latent, 1, 1]`."""
+    layers: list[nn.Module] = []
+    before = latent
+    widths = _widths(base, side)
+    for level, width in enumerate(reversed(widths)):
+        up = (4, 2, 1) if level else (4, 1, 0)
+        layers += [nn.ConvTranspose2d(before, width, *up, bias=False), nn.BatchNorm2d(width)]
+        layers.append(nn.ReLU())
+        before = width
+    return nn.Sequential(*layers, nn.ConvTranspose2d(before, 1, 4, 2, 1, bias=False), nn.Tanh())
+
+
+def dcgan_judge(base: int, side: int) -> nn.Sequential:
+    """DCGAN's discriminator."""
+    layers: list[nn.Module] = []
+    before = 1
+    for level, width in enumerate(_widths(base, side)):
+        layers.append(nn.Conv2d(before, width, 4, 2, 1, bias=False))
+        layers += [nn.BatchNorm2d(width)] if level else []
+        layers.append(nn.LeakyReLU(0.2))
+        before = width
+    return nn.Sequential(*layers, nn.Conv2d(before, 1, 4, bias=False))
+
+
+def _widths(base: int, side: int) -> list[int]:
+    """Channels at half of the images' side, a quarter, … 4 pixels."""
+    return [base * 2**level for level in range(side.bit_length() - 3)]
+
+
 def patch_gan(channels: int, base: int, norm: type[nn.Module], biased: bool) -> nn.Sequential:
     """The 70×70 discriminator."""
     layers: list[nn.Module] = [nn.Conv2d(channels, base, 4, 2, 1), nn.LeakyReLU(0.2)]
@@ -137,6 +194,12 @@ def _ready(network: nn.Module, layout: torch.memory_format, compiled: bool) -> n
     return torch.compile(network) if compiled else network
 
 
+def _judged(scores: Tensor, real: bool) -> Tensor:
+    """The loss of a discriminator's scores, if this is what they should say."""
+    wanted = torch.ones_like(scores) if real else torch.zeros_like(scores)
+    return functional.binary_cross_entropy_with_logits(scores, wanted)
+
+
 def unet_step(
     batch: int, side: int, base: int, levels: int, layout: torch.memory_format, compiled: bool
 ) -> Step:
@@ -161,19 +224,15 @@ def pix2pix_step(
     optimizer, judging = _adam(network), _adam(judge)
     source, target = (torch.randn(batch, 1, side, side).to(memory_format=layout) for _ in "st")
 
-    def loss_of(scores: Tensor, real: bool) -> Tensor:
-        wanted = torch.ones_like(scores) if real else torch.zeros_like(scores)
-        return functional.binary_cross_entropy_with_logits(scores, wanted)
-
     def step() -> None:
         fake = network(source)
         real_scores = judge(torch.cat([source, target], 1))
         fake_scores = judge(torch.cat([source, fake.detach()], 1))
         judging.zero_grad(set_to_none=True)
-        (0.5 * (loss_of(real_scores, True) + loss_of(fake_scores, False))).backward()
+        (0.5 * (_judged(real_scores, True) + _judged(fake_scores, False))).backward()
         judging.step()
         judge.requires_grad_(False)
-        loss = loss_of(judge(torch.cat([source, fake], 1)), True)
+        loss = _judged(judge(torch.cat([source, fake], 1)), True)
         loss = loss + 100 * functional.l1_loss(fake, target)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -218,3 +277,74 @@ def cyclegan_step(
         judging.step()
 
     return Step(step, *makers, *judges)
+
+
+def srcnn_step(
+    batch: int, side: int, filters: int, scale: int, layout: torch.memory_format, compiled: bool
+) -> Step:
+    first = nn.Sequential(nn.Conv2d(1, filters, 9), nn.ReLU(), nn.Conv2d(filters, filters // 2, 1))
+    last = nn.Sequential(nn.ReLU(), nn.Conv2d(filters // 2, 1, 5))
+    network = _ready(nn.Sequential(first, last), layout, compiled)
+    rates = [{"params": first.parameters()}, {"params": last.parameters(), "lr": 1e-5}]
+    optimizer = torch.optim.SGD(rates, lr=1e-4, momentum=0.9)
+    source = torch.randn(batch, 1, side // scale, side // scale).to(memory_format=layout)
+    target = torch.randn(batch, 1, side, side).to(memory_format=layout)
+    edge = 2 * scale  # where the image that is enlarged has no neighbours
+    centre = slice(edge, -edge), slice(edge, -edge)
+    inner = slice(edge + 6, -edge - 6), slice(edge + 6, -edge - 6)
+
+    def step() -> None:
+        enlarged = functional.interpolate(source, scale_factor=scale, mode="bicubic")
+        output = network(enlarged[(..., *centre)])
+        loss = (output - target[(..., *inner)]).square().sum() / batch
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return Step(step, network)
+
+
+def srresnet_step(
+    batch: int,
+    side: int,
+    base: int,
+    blocks: int,
+    scale: int,
+    layout: torch.memory_format,
+    compiled: bool,
+) -> Step:
+    network = _ready(SRResNet(base, blocks, scale), layout, compiled)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+    source = torch.randn(batch, 1, side // scale, side // scale).to(memory_format=layout)
+    target = torch.randn(batch, 1, side, side).to(memory_format=layout)
+
+    def step() -> None:
+        loss = functional.mse_loss(network(source), target)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return Step(step, network)
+
+
+def dcgan_step(
+    batch: int, side: int, base: int, latent: int, layout: torch.memory_format, compiled: bool
+) -> Step:
+    network = _ready(dcgan(latent, base, side), layout, compiled)
+    judge = _ready(dcgan_judge(base, side), layout, compiled)
+    optimizer, judging = _adam(network), _adam(judge)
+    real = torch.randn(batch, 1, side, side).to(memory_format=layout)
+
+    def step() -> None:
+        fake = network(torch.randn(batch, latent, 1, 1))
+        judging.zero_grad(set_to_none=True)
+        (_judged(judge(real), True) + _judged(judge(fake.detach()), False)).backward()
+        judging.step()
+        judge.requires_grad_(False)
+        loss = _judged(judge(fake), True)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        judge.requires_grad_(True)
+
+    return Step(step, network, judge)
