@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 PAGE = ROOT / "docs" / "pretrained.md"
 TRUST = ROOT / "docs" / "trust.md"
-_MEMORY, _AFTER_MEMORY = "## Memorisation\n\n", "\n\n## Learning curves\n"
+_MEMORY, _CURVES = "## Memorisation\n\n", "\n\n## Learning curves\n"
 _MEMBERSHIP = re.compile(
     r"(?<=<!-- membership: begin -->\n).*?(?=<!-- membership: end -->)", re.DOTALL
 )
@@ -96,7 +96,7 @@ means over patients with their 95 % bootstrap interval over patients.
 
 {alarms(entry)}
 
-{_MEMORY}{memorisation(name, entry)}{_AFTER_MEMORY}
+{_apart(name, entry)}
 
 ![losses]({name}.curves.png)
 """
@@ -127,12 +127,37 @@ On {found["judged_on"]}.
 - {good}: membership AUC at most {MOST}"""
 
 
-def write_memorisation(name: str, entry: dict[str, Any]) -> None:
-    """Write what is remembered into a card that there is, and nothing else."""
+def fewer_bits(entry: dict[str, Any]) -> str:
+    """What a card says of the PSNR lost by numbers of fewer bits."""
+    found = entry.get("fewer_bits")
+    if found is None:
+        does = "makes images from noise" if _generates(entry) else "takes measurements"
+        return f"Not measured; it {does}."
+    rows = [f"| {key} | {as_text(found[key])} |" for key in found if key != "judged_on"]
+    several = "" if "int8_psnr_lost_db" in found else " A network of several inputs is never int8."
+    return f"""The PSNR lost to float32 (below 0: gained) by `--precision=bfloat16`, and in int8 by
+`zoo export --format=openvino --int8`, calibrated on other patients of the simulation
+(`tools/judges/bits.py`). Both gain time where the processor has the instructions
+([benchmarks](../../docs/benchmarks.md)).
+
+| figure | value |
+|---|---|
+{chr(10).join(rows)}
+
+On {found["judged_on"]}.{several}"""
+
+
+def write_apart(name: str, entry: dict[str, Any]) -> None:
+    """Write what can be measured by itself into a card that there is, and nothing else."""
     card = pretrained.WEIGHTS / f"{name}.md"
-    before, mark, rest = card.read_text(encoding="utf-8").partition(_MEMORY)
-    _, end, after = rest.partition(_AFTER_MEMORY)
-    write_atomic(card, (before + mark + memorisation(name, entry) + end + after).encode())
+    before, _, rest = card.read_text(encoding="utf-8").partition(_MEMORY)
+    _, _, after = rest.partition(_CURVES)
+    write_atomic(card, (before + _apart(name, entry) + after).encode())
+
+
+def _apart(name: str, entry: dict[str, Any]) -> str:
+    bits = fewer_bits(entry)
+    return f"{_MEMORY}{memorisation(name, entry)}\n\n## Fewer bits\n\n{bits}{_CURVES}"
 
 
 def alarms(entry: dict[str, Any]) -> str:
@@ -140,12 +165,16 @@ def alarms(entry: dict[str, Any]) -> str:
     if "alarms" in entry:
         limits = Limits.from_dict(entry["alarms"])
         return f"{limits.markdown(entry['target']['unit'])}\n\n`zoo predict --report` raises them."
-    if registry.index()["models"][entry["model"]]["data"] == "single":
+    if _generates(entry):
         return "Not applicable; it makes images from noise."
     return (
         "Not calibrated: `zoo predict --report` measures without limits, which `zoo calibrate "
         "--spread=none` finds on your own patients."
     )
+
+
+def _generates(entry: dict[str, Any]) -> bool:
+    return registry.index()["models"][entry["model"]]["data"] == "single"
 
 
 def write_table(entries: dict[str, dict[str, Any]]) -> None:

@@ -3,10 +3,12 @@
     python -m tools.verify_weights                   all; fails where a figure has changed
     python -m tools.verify_weights --write NAME ...  measure, and take the figures as the new ones
     python -m tools.verify_weights --only=membership ...  only whether the training can be told
+    python -m tools.verify_weights --only=fewer_bits ...  only what bfloat16 and int8 lose
 
-The figures of a model are in its entry of registry.yaml (`metrics`, and `membership`, whether
-patients of the training can be told from others). Its card in zoo/weights, its picture in
-docs/pictures and its row of docs/pretrained.md are written from them and nothing else.
+The figures of a model are in its entry of registry.yaml (`metrics`; `membership`, whether patients
+of the training can be told from others; `fewer_bits`, the PSNR lost by bfloat16 and int8). Its card
+in zoo/weights, its picture in docs/pictures and its row of docs/pretrained.md are written from them
+and nothing else.
 What judges denoising and super-resolution are the real scans of `tools/scans.py`, which are fetched
 into the folder `verify`; the methods beside the models are those of maintained packages. BM3D takes
 minutes, so what it and its like made of an image is kept there too. The U-Nets that stand beside
@@ -23,6 +25,7 @@ import numpy as np
 
 import zoo
 from tools import cards, pretrained
+from tools.judges.bits import fewer_bits
 from tools.judges.contrasts import contrasts
 from tools.judges.generation import generation
 from tools.judges.low_dose import low_dose
@@ -73,6 +76,12 @@ JUDGES: dict[str, Callable[[Translator], Result]] = {
     ),
 }
 
+# What can be measured without all the others.
+_APART: dict[str, Callable[[str, Translator, str], dict[str, Any]]] = {
+    "membership": lambda name, model, dataset: membership(model, dataset),
+    "fewer_bits": fewer_bits,
+}
+
 
 def differences(measured: dict[str, Any], stated: dict[str, Any]) -> list[str]:
     """What is not as stated, to one per cent or one unit of the last digit that is shown.
@@ -92,10 +101,15 @@ def differences(measured: dict[str, Any], stated: dict[str, Any]) -> list[str]:
     return found
 
 
+def _say(part: str, figures: dict[str, Any]) -> None:
+    print(f"{part}: {figures['judged_on']}")
+    for key, value in figures.items():
+        if key != "judged_on":
+            print(f"  {key} {value}")
+
+
 def _show(result: Result) -> None:
-    print(result.judged_on)
-    for key, value in result.figures.items():
-        print(f"  {key} {value}")
+    _say("metrics", {"judged_on": result.judged_on} | result.figures)
     for text, good in result.checks.items():
         print(f"  {'yes' if good else 'NO '} {text}")
 
@@ -113,7 +127,7 @@ def main() -> int:
     """Exit code 1 where a figure differs from what is stated, or a check fails."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--write", action="store_true", help="take the figures as the new ones")
-    parser.add_argument("--only", choices=["membership"], help="measure nothing else")
+    parser.add_argument("--only", choices=_APART, help="measure nothing else")
     parser.add_argument("names", nargs="*", metavar="NAME")
     options = parser.parse_args()
     entries = registry.index()["pretrained"]
@@ -123,10 +137,14 @@ def main() -> int:
     bad = []
     for name in options.names or entries:
         model, stored = zoo.load(name), dict(entries[name])
-        measured = {"membership": membership(model, stored["dataset"])}
-        auc = measured["membership"]["auc"]
-        print(f"\n{name}: {measured['membership']['judged_on']}\n  membership_auc {auc}")
-        bad += [f"{name}: membership AUC at most {MOST}"] if auc[0] > MOST else []
+        measured = {}
+        print(f"\n{name}")
+        for part in [options.only] if options.only else _APART:
+            if found := _APART[part](name, model, stored["dataset"]):
+                measured[part] = found
+                _say(part, found)
+        told = "membership" in measured and measured["membership"]["auc"][0] > MOST
+        bad += [f"{name}: membership AUC at most {MOST}"] if told else []
         result = None if options.only else JUDGES[name](model)
         if result is not None:
             _show(result)
@@ -138,7 +156,7 @@ def main() -> int:
         for part, figures in measured.items():
             bad += [] if options.write else _changed(name, figures, stored.get(part, {}))
         if result is None:
-            cards.write_memorisation(name, entries[name])
+            cards.write_apart(name, entries[name])
         else:
             cards.write(name, entries[name], result)
     cards.write_table(entries)

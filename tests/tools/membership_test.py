@@ -28,7 +28,7 @@ def test_the_area_is_mann_whitneys_and_lies_in_its_interval():
 def patients(monkeypatch):
     """Two images of each of 12 patients on either side."""
 
-    def drawn(model, dataset, trained_on):
+    def drawn(model, dataset, trained_on, count):
         for number in range(24):
             target = image(3 if trained_on else 4, number)
             noise = np.random.default_rng([trained_on, number]).normal(0, 30, target.shape)

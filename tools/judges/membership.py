@@ -48,7 +48,8 @@ PATIENTS = {
 
 def membership(model: Translator, dataset: str) -> dict[str, Any]:
     """What an entry says of a pretrained model: "judged_on", and "auc" with its 95 % interval."""
-    members, others = (list(drawn(model, dataset, trained_on)) for trained_on in (True, False))
+    count = PATIENTS.get(dataset, _FEW)
+    members, others = (list(drawn(model, dataset, known, count)) for known in (True, False))
     if model.data == "single":
         made = model.generate(GENERATED, seed=2)
         given = (example["image"] for example in [*members, *others])
@@ -68,15 +69,18 @@ def membership(model: Translator, dataset: str) -> dict[str, Any]:
     return {"judged_on": judged, "auc": [round(value, 3) for value in area(*sides)]}
 
 
-def drawn(model: Translator, dataset: str, trained_on: bool) -> Iterator[dict[str, Any]]:
+def drawn(
+    model: Translator, dataset: str, trained_on: bool, count: int
+) -> Iterator[dict[str, Any]]:
     """Images of simulated patients, at the size that the model has, the first few of each patient.
 
     Args:
         model: of the data set.
         dataset: whose config is simulated; scans that it has beside are left out.
         trained_on: the first patients of the training, or as many of another seed.
+        count: of patients.
     """
-    data, recipe, count = pretrained.FOLDER / "data", model.recipe, PATIENTS.get(dataset, _FEW)
+    data, recipe = pretrained.FOLDER / "data", model.recipe
     shipped = prepare.load_builder(dataset, data, recipe, prepare=False)
     config = shipped.builder_config
     changed = dataclasses.replace(
