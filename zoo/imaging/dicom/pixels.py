@@ -198,7 +198,7 @@ class Pixels:
 
 
 _recent: dict[tuple[Path, int, int], Pixels] = {}
-_RECENT = 2  # a source and its target
+_RECENT = 16  # what is read ahead of the network is read again when its result is written
 
 
 def open_pixels(path: Path) -> Pixels:
