@@ -265,6 +265,7 @@ def test_grpc_by_the_official_stubs(running):
         answer = stub.Predict(request, timeout=30)
         np.testing.assert_allclose(tf.make_ndarray(answer.outputs["images"]), hu + 10, atol=1e-2)
         assert (answer.model_spec.version.value, answer.model_spec.name) == (3, "tiny")
+        assert asked_by_grpc(channel, hu[:0]).shape == (0, 6, 2, 1)
         request.inputs["images"].CopyFrom(tf.make_tensor_proto(hu[..., 0]))
         with pytest.raises(grpc.RpcError) as caught:
             stub.Predict(request, timeout=30)
