@@ -547,6 +547,13 @@ def test_real_slices_are_compared_too(tmp_path, in_this_process, monkeypatch):
     assert not verify._real(tiny(TinyGenerator), serving_specs(tiny(TinyGenerator)))
 
 
+def test_what_lies_beyond_the_window_is_rounded_as_coarsely_as_it_is_large():
+    model, expected = tiny(), np.array([[0.0, 99 * MR.span]], np.float32)
+    compare(model, expected + 5e-4 * MR.span, expected, "an answer")
+    with pytest.raises(ValueError, match=r"a difference up to 4. Received: 8"):
+        compare(model, expected + 2e-3 * MR.span, expected, "an answer")
+
+
 def test_an_export_that_does_not_load_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("zoo.serving.verify._CHILD", "raise SystemExit('no such op')")
     with pytest.raises(ValueError, match="does not run by itself. Received: no such op"):

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import dicom_files
+import harness
 import zoo
 from zoo import command_line
 from zoo.domain import Domain
@@ -240,3 +241,12 @@ def test_every_shipped_model_in_every_format(name, format, tmp_path):
         return
     formats.write(model, format, specs, tmp_path)
     verify.verify_engine(model, formats.engine(format, tmp_path), specs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_model_is_a_saved_model(name, tmp_path, monkeypatch):
+    """`export` compares its answers, to real slices too."""
+    harness.export_in_this_process(monkeypatch)
+    export.export(zoo.load(name), tmp_path)
+    assert (tmp_path / "1" / "saved_model.pb").is_file()
