@@ -340,6 +340,12 @@ def test_warnings_are_shown_and_faults_said(browser, addresses, tmp_path):
     )
     assert said
     assert str(tmp_path) not in warnings.text + status.text
+    # What the model was not trained on.
+    coarse = dicom_files.single(tmp_path, "coarse.dcm", PixelSpacing=[4.0, 4.0])
+    browser.find_element(By.ID, "files").send_keys(str(coarse))
+    viewer = browser.find_element(By.ID, "viewer")
+    WebDriverWait(browser, 60).until(lambda _: viewer.is_displayed())
+    assert re.search("coarse.dcm: spacing: trained on .* Received: 4 mm", warnings.text)
 
 
 def test_uncertainty_is_shown_where_it_is_asked_for(browser, addresses, series, widths):
