@@ -70,6 +70,7 @@ def steps(quick: bool, rounds: int) -> measure.Part:
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             dataset, fields = MODELS[name]
+            fields = (*fields, "precision=float32")
             try:
                 made = reading.ready(dataset, name, Path(folder), fields)
                 made.step()

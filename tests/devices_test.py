@@ -47,6 +47,25 @@ def test_auto_takes_what_the_oldest_gpu_is_fast_at(capabilities, precision, gpus
     assert precision in devices.POLICIES
 
 
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [
+        ("avx512f avx512_bf16 amx_tile", "bfloat16"),  # AMD's since Zen 4
+        ("avx512f amx_bf16", "bfloat16"),
+        ("avx2 avx512f avx512_vnni", "float32"),
+        (None, "float32"),  # not Linux
+    ],
+)
+def test_auto_takes_bfloat16_where_the_cpu_multiplies_it(
+    flags, precision, gpus, monkeypatch, tmp_path
+):
+    gpus()
+    if flags:
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags\t\t: fpu {flags}\n\nbugs :\n")
+    monkeypatch.setattr(devices, "_CPU", tmp_path / "cpuinfo")
+    assert devices.resolve_precision("auto") == precision
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_gpu_memory_grows_and_float32_stays_exact(begun, gpus, monkeypatch):
     gpus((8, 0), (8, 0))

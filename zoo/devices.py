@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from zoo.recipe import Phase
 
+_CPU, _FAST = Path("/proc/cpuinfo"), {"amx_bf16", "avx512_bf16"}
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
@@ -45,10 +46,9 @@ def resolve_precision(precision: str) -> str:
         if oldest >= (8, 0):
             return "bfloat16"
         return "float16" if oldest >= (7, 0) else "float32"
-    flags = Path("/proc/cpuinfo")
-    # Without AMX a CPU emulates bfloat16, many times slower than float32.
-    fast = flags.exists() and " amx_bf16" in flags.read_text()
-    return "bfloat16" if fast else "float32"
+    # A CPU without instructions for bfloat16 emulates it, many times slower than float32.
+    found = _CPU.read_text().split() if _CPU.exists() else []
+    return "bfloat16" if _FAST & set(found) else "float32"
 
 
 def accelerated() -> bool:
