@@ -1,7 +1,7 @@
 """What each model learns in minutes: train, measure against a baseline, and write the table.
 
     python -m tools.learn            all models, then docs/results.md and its pictures
-    python -m tools.learn srcnn      one of them; its figures are kept for the table
+    python -m tools.learn srcnn      one of them, and its row
 
 Runs the commands that a user would type, in the folder `learn`. The runs that are there already
 are not repeated; delete the folder to begin again.
@@ -10,6 +10,7 @@ are not repeated; delete the folder to begin again.
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,7 @@ RUNS = {
     "unit": ("mri_contrast/phantom", []),
     "varnet": ("mri_recon/phantom", []),
 }
+_ROW = re.compile(r"^\| `.*$", re.MULTILINE)
 EARLY_STEPS = 60  # of a generator's first measurement
 BASELINES = {
     "input": "the input itself",
@@ -130,25 +132,32 @@ def _figures(name: str, metrics: dict[str, Any], early: float | None) -> dict[st
     }
 
 
+def _line(row: dict[str, Any]) -> str:
+    """Of the table."""
+    return (
+        f"| `{row['model']}` | `{row['dataset']}` "
+        f"| {row['steps']} in {row['minutes']:.0f} min "
+        f"| {row['images']} images of {row['patients']} patients "
+        f"| {row['measure']} | {row['baseline']} | {row['result']} | {row['gain']} |"
+    )
+
+
 def write_page() -> None:
-    """`docs/results.md` and its pictures, from the rows of all models.
+    """`docs/results.md` and its pictures; of models that were not run here they stay.
 
     Raises:
-        FileNotFoundError: where a model has not been run.
+        ValueError: where a model is neither on the page nor was run.
     """
-    rows = [json.loads((FOLDER / f"{name}.json").read_text()) for name in RUNS]
-    table = "\n".join(
-        f"| `{r['model']}` | `{r['dataset']}` "
-        f"| {r['steps']} in {r['minutes']:.0f} min "
-        f"| {r['images']} images of {r['patients']} patients "
-        f"| {r['measure']} | {r['baseline']} | {r['result']} | {r['gain']} |"
-        for r in rows
-    )
-    pictures = []
-    for row in rows:
-        name = f"learn_{row['model']}.png"
-        shutil.copy(FOLDER / row["picture"], PICTURES / name)
-        pictures.append(f"### {row['model']}\n\n![{row['model']}](pictures/{name})\n")
+    lines = {line.split("`")[1]: line for line in _ROW.findall(PAGE.read_text("utf-8"))}
+    for name in RUNS:
+        if (kept := FOLDER / f"{name}.json").exists():
+            row = json.loads(kept.read_text())
+            lines[name] = _line(row)
+            shutil.copy(FOLDER / row["picture"], PICTURES / f"learn_{name}.png")
+    if missing := RUNS.keys() - lines:
+        raise ValueError(f"{PAGE.name}: expected rows of all models. Received none of {missing}")
+    table = "\n".join(lines[name] for name in RUNS)
+    pictures = [f"### {name}\n\n![{name}](pictures/learn_{name}.png)\n" for name in RUNS]
     PAGE.write_text(
         f"""# What each model learns in minutes
 
@@ -180,13 +189,12 @@ back, then the same from the target.
 
 
 def main(names: list[str]) -> int:
-    """Learn the models named, or all and write the page; 1 where one does not beat its baseline."""
+    """Learn the models named, or all, and write the page; 1 where one misses its baseline."""
     rows = [learn(name) for name in names or RUNS]
     for row in rows:
         verdict = "beats the baseline" if row["beats"] else "DOES NOT BEAT THE BASELINE"
         print(f"{row['model']}: {row['baseline']} -> {row['result']}: {verdict}")
-    if not names:
-        write_page()
+    write_page()
     return 0 if all(row["beats"] for row in rows) else 1
 
 
