@@ -8,6 +8,7 @@ are not repeated; delete the folder to begin again.
 """
 
 import json
+import math
 import os
 import platform
 import re
@@ -32,7 +33,7 @@ RUNS = {
     "dcgan": ("lung_nodule", []),
     "encoder_decoder": ("ldct", ["--steps=800"]),
     "learned_primal_dual": ("ct_recon/phantom_tiny", []),
-    "pggan": ("mammo", ["--steps=1200"]),
+    "pggan": ("mammo", []),
     "pix2pix": ("ldct", ["--steps=1500"]),
     "srcnn": ("sr", []),
     "srgan": ("sr", []),
@@ -44,6 +45,7 @@ EARLY_STEPS = 60  # of a generator's first measurement
 BASELINES = {
     "input": "the input itself",
     "input, bicubic": "bicubic interpolation",
+    "FBP": "filtered back-projection",
     "zero-filled": "inverse Fourier transform, gaps zero",
 }
 
@@ -136,7 +138,7 @@ def _line(row: dict[str, Any]) -> str:
     """Of the table."""
     return (
         f"| `{row['model']}` | `{row['dataset']}` "
-        f"| {row['steps']} in {row['minutes']:.0f} min "
+        f"| {row['steps']} in {math.ceil(row['minutes'])} min "
         f"| {row['images']} images of {row['patients']} patients "
         f"| {row['measure']} | {row['baseline']} | {row['result']} | {row['gain']} |"
     )

@@ -155,6 +155,13 @@ def test_k_space_is_compared_with_and_shown_as_zero_filling(tmp_path):
     for image in page.images[::4]:
         assert any(np.array_equal(image, each) for each in shown)
 
+    class Filtered(Reconstruction):
+        def baseline(self, source):
+            return super().baseline(source)[0], "FBP"
+
+    evaluated(Filtered(), examples, tmp_path)
+    assert "against filtered back-projection" in Page(tmp_path / "report.html").text
+
 
 def test_other_units_have_no_gain_and_slices_take_the_middle(tmp_path):
     class Synthesis(Identity):

@@ -26,7 +26,7 @@ def test_a_row_stays_where_its_model_was_not_run(tmp_path, monkeypatch):
     (tmp_path / "srcnn.json").write_text(json.dumps(row | {"picture": "sample.png"}))
     learn.write_page()
     page = learn.PAGE.read_text()
-    srcnn = "| `srcnn` | `x` | 7 in 2 min | 3 images of 1 patients | x | x | x | x |"
+    srcnn = "| `srcnn` | `x` | 7 in 3 min | 3 images of 1 patients | x | x | x | x |"
     assert f"|---|---|---|---|---|---|---|---|\n| `automap` | as before |\n{srcnn}\n" in page
     assert (tmp_path / "learn_srcnn.png").read_bytes() == b"picture"
 

@@ -476,7 +476,8 @@ def _limits(results: dict[str, Any]) -> str:
 
 
 def _against(results: dict[str, Any]) -> str:
-    return "against " + ("zero filling" if results["baseline"] == "zero-filled" else "the input")
+    quick = {"zero-filled": "zero filling", "FBP": "filtered back-projection"}
+    return f"against {quick.get(results['baseline'], 'the input')}"
 
 
 def _domain(domain: dict[str, Any]) -> str:
