@@ -192,16 +192,23 @@ def test_a_series_is_shown_windowed_scrolled_and_downloaded(browser, addresses, 
     swiped, half = pixels(browser, "result")[..., 0], source.shape[2] // 2
     np.testing.assert_array_equal(swiped[:, :half], grey(source[2], -160, 240)[:, :half])
     np.testing.assert_array_equal(swiped[:, half + 1 :], grey(result[2], -160, 240)[:, half + 1 :])
-    # Blinking shows the one, then the other.
+    assert "right of the line the result" in browser.find_element(By.ID, "seen").text
+    # Blinking shows the one, then the other, each under its name.
     press(browser, "b")
-    seen = []
+    seen = set()
+    named = (("source", source), ("result", result))
+    wanted = {(name, grey(stack[2], -160, 240).tobytes()) for name, stack in named}
 
     def both(_):
-        seen.append(pixels(browser, "result")[..., 0].tobytes())
-        return {grey(stack[2], -160, 240).tobytes() for stack in (source, result)} <= set(seen)
+        name = browser.find_element(By.ID, "seen").text
+        shown = pixels(browser, "result")[..., 0].tobytes()
+        if name == browser.find_element(By.ID, "seen").text:  # not changed meanwhile
+            seen.add((name, shown))
+        return wanted <= seen
 
     WebDriverWait(browser, 20, 0.2).until(both)
     press(browser, "d")
+    assert browser.find_element(By.ID, "seen").text == "result"
     # A level typed in.
     level = browser.find_element(By.ID, "level")
     level.clear()

@@ -157,6 +157,8 @@ function draw() {
     });
   }
   for (const canvas of document.querySelectorAll("canvas")) canvas.style.aspectRatio = (canvas.width * spacing[1]) / (canvas.height * spacing[0]);
+  const words = { side: "result", swipe: "source, and right of the line the result", blink: state.shown };
+  $("seen").textContent = words[state.view];
   const all = state.view === "side";
   $("source").parentElement.hidden = !all;
   $("differing").hidden = !(all && alike);
