@@ -43,6 +43,36 @@ def test_a_fitted_network_stops_in_time(stop):
         assert record.tried[-1][1] <= np.count_nonzero(y) * 1.01 and record.converged
 
 
+def test_patience_says_when_it_stops_and_not_at_which_image():
+    beam, y = scan()
+    seen = {}
+    options = SMALL | {"stop": "holdout", "iterations": 120}
+    found, record = zoo.reconstruct(
+        y, beam, "dip", **options, patience=120,
+        watch=lambda done, image: seen.setdefault(done, image),
+    )  # fmt: skip
+    # It looked at each tenth image, the last one too, and took one of them.
+    assert list(seen) == list(range(10, 121, 10)) == [done for done, _ in record.tried]
+    np.testing.assert_array_equal(found, seen[record.iterations])
+    best = min(record.tried, key=lambda look: look[1])
+    assert record.iterations == best[0]
+    # With less patience it is the best image until it stops, of the same ones.
+    early, other = zoo.reconstruct(y, beam, "dip", **options, patience=10)
+    assert other.tried == record.tried[: len(other.tried)]
+    np.testing.assert_array_equal(early, seen[other.iterations])
+
+
+def test_without_an_image_as_near_as_the_noise_it_takes_the_steadiest():
+    beam, y = scan()
+    options = SMALL | {"iterations": 120, "patience": 120, "sigma": SIGMA / 20}
+    steadiest, known = zoo.reconstruct(y, beam, "dip", stop="variance", **options)
+    found, record = zoo.reconstruct(y, beam, "dip", stop="discrepancy", **options)
+    np.testing.assert_array_equal(found, steadiest)
+    assert record.iterations == known.iterations
+    assert any("as near as the noise" in note for note in record.notes)
+    assert record.tried[-1][1] > np.count_nonzero(y)
+
+
 def test_complex_images_the_seed_and_too_few_iterations():
     lines = fourier.random_lines(16, 2, 0, 0.2)
     operator = mri.CartesianMRI(lines)

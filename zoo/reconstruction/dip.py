@@ -5,7 +5,9 @@
 e a little noise, other at each step (Ulyanov, Vedaldi and Lempitsky, CVPR 2018). A network of
 convolutions learns anatomy before it learns noise, and so what matters is when it stops:
 
-    discrepancy  when the misfit is what noise alone makes of it; needs to know the noise
+    discrepancy  when the misfit is what noise alone makes of it; needs to know the noise, and where
+                 no image comes as near, as the model of the measurement is not right, takes that of
+                 "variance"
     holdout      when the fit to a tenth of y that it has not seen was best
     variance     when the images of the last steps varied least (Wang et al., Early Stopping for
                  Deep Image Prior, TMLR 2023); it may come too early or too late, and is for want
@@ -33,7 +35,6 @@ _INPUTS = 16  # channels of z
 _JITTER = 1 / 30  # of z at each step
 _FADING = 0.97  # of the mean of the images
 _LOOK = 10  # steps between two looks at what stops
-_PATIENCE = 30  # looks without a better one
 _WINDOW = 10  # looks whose images' variance counts
 
 
@@ -116,7 +117,9 @@ def reconstruct(
     base_filters: int = 24,
     rate: float = 5e-3,
     seed: int = 0,
+    patience: int = 300,
     progress: Callable[[int, float], None] | None = None,
+    watch: Callable[[int, np.ndarray], None] | None = None,
 ) -> Result:
     """The image of a network that is fitted to the measurement.
 
@@ -130,7 +133,9 @@ def reconstruct(
         levels, base_filters: of the U-Net.
         rate: of Adam.
         seed: of weights, input, its noise, and of what is held out.
+        patience: steps without a better image after which it stops.
         progress: called with the steps done and what stops.
+        watch: called with the steps done and the image as it is then.
 
     Raises:
         ValueError: for bad arguments, and a rule that needs noise that is not known.
@@ -161,6 +166,7 @@ def reconstruct(
     record, best = Record("dip"), 0
     last: list[np.ndarray] = []
     found: Any = None
+    steady: tuple[float, int, Any] = (np.inf, 0, None)
     for done in range(1, iterations + 1):
         # At first the mean is one of all images.
         fading = min(_FADING, 1 - 1 / done)
@@ -168,9 +174,12 @@ def reconstruct(
         if done % _LOOK:
             continue
         mean = prior.mean.numpy()
+        last = [*last, image.numpy()][-_WINDOW:]
+        variance = float(np.var(last, axis=0).mean()) if len(last) == _WINDOW else np.inf
+        if variance < steady[0]:
+            steady = variance, done, mean
         if rule == "variance":
-            last = [*last, image.numpy()][-_WINDOW:]
-            value = float(np.var(last, axis=0).mean()) if len(last) == _WINDOW else np.inf
+            value = variance
         else:
             misfit = held * tf.abs(forward(mean) - y) ** 2
             value = float(tf.reduce_sum(tf.cast(misfit, tf.float64)))
@@ -179,8 +188,10 @@ def reconstruct(
         record.tried.append((float(done), value))
         if progress:
             progress(done, value)
+        if watch:
+            watch(done, mean)
         enough = rule == "discrepancy" and value <= expected
-        if enough or len(record.tried) - best > _PATIENCE:
+        if enough or done - record.tried[best][0] >= patience:
             break
     else:
         record.converged = False
@@ -190,8 +201,10 @@ def reconstruct(
     record.why = f"{rule}: {value:.6g}"
     if rule == "discrepancy":
         record.why += f", expected of the noise {expected:.6g}"
-        if value > expected:
-            record.notes.append("the network did not come as near as the noise; more iterations")
+    if rule == "discrepancy" and value > expected:
+        record.notes.append("no image came as near as the noise; that of least variance")
+        if steady[1]:
+            _, record.iterations, found = steady
     record.seconds = time.perf_counter() - begun
     return found, record
 
