@@ -1,6 +1,7 @@
 """OpenVINO in Keras's place: the same answers, told in the header, left where they differ."""
 
 import importlib.util
+import sys
 import types
 
 import numpy as np
@@ -41,6 +42,14 @@ def test_one_slice_at_a_time_has_all_cores_and_several_share_them(batch_size, hi
     network = model()
     engines.use(network, "openvino", batch_size=batch_size)
     assert hint in str(network.serve.compiled.get_property("PERFORMANCE_HINT"))
+
+
+def test_openvino_sends_no_word_of_its_use():
+    engines.use(model(), "openvino")
+    from openvino.tools.ovc import telemetry_utils
+
+    assert telemetry_utils.tm.__name__.endswith("telemetry_stub")
+    assert not [name for name in sys.modules if name.startswith("openvino_telemetry.")]
 
 
 def test_volumes_too():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from zoo import bicubic
+from zoo import bicubic, offline  # noqa: F401 (offline: before OpenVINO is imported)
 from zoo.devices import accelerated
 from zoo.inference import inputs
 from zoo.serving.verify import compare

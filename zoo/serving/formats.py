@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zoo import bicubic
+from zoo import bicubic, offline  # noqa: F401 (offline: before OpenVINO and NNCF are imported)
 from zoo.errors import reason
 from zoo.serving.verify import SIGNATURE, call
 from zoo.serving.warmup import BATCH_SIZES
