@@ -109,7 +109,7 @@ verify-physics: install
 	@$(PYTHON) -m pip install -qq --disable-pip-version-check --editable ".[physics]"
 	@$(PYTHON) -m pytest -q -m physics tests/physics/oracles
 
-# Every table of docs/benchmarks.md, beside peers: a quarter of an hour on two quiet cores. PyTorch without
+# Every table of docs/benchmarks.md, beside peers: less than half an hour on two quiet cores. PyTorch without
 # CUDA: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make bench
 bench: install
 	@$(PYTHON) -m pip install -qq --disable-pip-version-check --editable ".[bench]"

@@ -2,7 +2,7 @@
 
     python -m benchmarks [--quick] [--only=training,files] [--output=FILE]
 
-All in at most a quarter of an hour on two quiet cores. `--quick` takes tiny sizes and one round, to
+All in less than half an hour on two quiet cores. `--quick` takes tiny sizes and one round, to
 see that the tables come about; its figures say nothing, and the page says so. A peer that is not
 installed (`pip install -e ".[bench]"`) is left out, and named.
 """

@@ -124,7 +124,7 @@ def growth(quick: bool, rounds: int) -> measure.Part:
     text = f"""## File to file
 
 `zoo predict`, DICOM in and out, start-up included, each once; the memory of workers is not
-counted.{said}
+counted. Where one process fills the cores, another gains nothing and costs its own start.{said}
 
 {measure.table(columns, rows)}
 """
