@@ -136,7 +136,7 @@ def main() -> int:
         parser.error(f"expected names of {', '.join(entries)}. Received: {', '.join(unknown)}")
     bad = []
     for name in options.names or entries:
-        model, stored = zoo.load(name), dict(entries[name])
+        model, stored = zoo.load(name, precision="float32"), dict(entries[name])
         measured = {}
         print(f"\n{name}")
         for part in [options.only] if options.only else _APART:

@@ -77,7 +77,7 @@ def low_dose(model: Translator, texture: bool = False, large: str = "") -> Resul
     figures = _figures(cases) | {f"astra_{k}": v for k, v in _figures(others).items()}
     checks = _texture_checks(cases, others) if texture else _fidelity_checks(cases, others)
     if large:
-        figures |= _beside(zoo.load(large), model, cases, others)
+        figures |= _beside(zoo.load(large, precision="float32"), model, cases, others)
         checks = {
             f"PSNR at most 0.5 dB below {large}'s": figures["psnr_below_large_db"][0] <= 0.5,
             "at most 4 GFLOP for 512 x 512 pixels": figures["gflop_512"] <= 4,

@@ -22,7 +22,7 @@ def super_resolution(model: Translator, generator: bool = False) -> Result:
     scale, rows, pictures = model.scale, [], []
     models, methods = {"model": model}, ["bicubic", "model"]
     if generator:
-        models["first phase"] = zoo.load(f"srresnet_mri_x{scale}")
+        models["first phase"] = zoo.load(f"srresnet_mri_x{scale}", precision="float32")
         methods = ["bicubic", "first phase", "model"]
 
     # Each slice, reduced and enlarged again.
