@@ -34,10 +34,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     # Before the first test makes TensorFlow choose its devices, and only where it is imported.
     if "tensorflow" in sys.modules and not session.config.option.collectonly:
         _make_two_cpus()
-        # What tests expect is of float32, whatever this processor is fast at.
-        from zoo import devices
-
-        devices._CPU = Path(os.devnull)
 
 
 @pytest.fixture(scope="session")

@@ -182,7 +182,7 @@ def test_automap_beats_the_inverse_fft():
     scan = pydicom.dcmread(pydicom.data.get_testdata_file("MR_small.dcm"))
     target = scan.pixel_array.astype("float32")[:64, :64]
     target *= 0.8 / np.quantile(target, 0.995)
-    model = zoo.load("automap_mri")
+    model = zoo.load("automap_mri", precision="float32")
     channels = 0.05 * np.random.default_rng(0).standard_normal((2, 64, 64), np.float32)
     measured = fourier.to_kspace(target) + channels[0] + 1j * channels[1]
     for lines in (np.ones(64, bool), reconstruction.protocol_lines(model)):

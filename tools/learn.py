@@ -79,6 +79,7 @@ def learn(name: str) -> dict[str, Any]:
         "dataset": record["dataset"],
         "steps": record["step"],
         "minutes": minutes,
+        "precision": record["precision"],
         "images": metrics["images"],
         "patients": metrics["patients"],
         "picture": str(sorted((workdir / "samples").glob("*.png"))[-1].relative_to(FOLDER)),
@@ -138,7 +139,7 @@ def _line(row: dict[str, Any]) -> str:
     """Of the table."""
     return (
         f"| `{row['model']}` | `{row['dataset']}` "
-        f"| {row['steps']} in {math.ceil(row['minutes'])} min "
+        f"| {row['steps']} in {math.ceil(row['minutes'])} min, {row['precision']} "
         f"| {row['images']} images of {row['patients']} patients "
         f"| {row['measure']} | {row['baseline']} | {row['result']} | {row['gain']} |"
     )

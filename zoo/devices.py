@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from zoo.recipe import Phase
 
-_CPU, _FAST = Path("/proc/cpuinfo"), {"amx_bf16", "avx512_bf16"}
+_CPU = Path("/proc/cpuinfo")
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
@@ -46,9 +46,9 @@ def resolve_precision(precision: str) -> str:
         if oldest >= (8, 0):
             return "bfloat16"
         return "float16" if oldest >= (7, 0) else "float32"
-    # A CPU without instructions for bfloat16 emulates it, many times slower than float32.
+    # Without AMX a CPU gains little by bfloat16, or emulates it, many times slower than float32.
     found = _CPU.read_text().split() if _CPU.exists() else []
-    return "bfloat16" if _FAST & set(found) else "float32"
+    return "bfloat16" if "amx_bf16" in found else "float32"
 
 
 def accelerated() -> bool:

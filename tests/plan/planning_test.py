@@ -1,7 +1,9 @@
 """`plan`: what it measures, warns of and chooses, on folders whose properties are known."""
 
 import json
+import os
 import re
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -16,6 +18,13 @@ from zoo.models.encoder_decoder import EncoderDecoderRecipe
 from zoo.plan import caution, device, files, pairs, planning, rules
 from zoo.plan.pixels import SHARES, Pair, Side, measure
 from zoo.recipe import DataFacts, Recipe
+
+
+@pytest.fixture(autouse=True)
+def float32(monkeypatch):
+    """Memory and time are those of float32, whatever this processor is fast at."""
+    monkeypatch.setattr(devices, "_CPU", Path(os.devnull))
+
 
 # Rows run to the back, columns to the left: axial slices are presented as they are stored.
 HUNG = np.array([[0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])

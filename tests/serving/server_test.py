@@ -499,13 +499,22 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
         process.stdout.close()
 
 
-def test_it_is_ready_when_warm_and_takes_nothing_new_when_told_to_stop(model, slow):
+def test_it_is_ready_when_warm_and_takes_nothing_new_when_told_to_stop(model, slow, monkeypatch):
     listening = run._listen("127.0.0.1", 0)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     hu = images(1, 2, 3, 1)
 
     def ready() -> int:
         return httpx.get(f"{address}/readyz").status_code
+
+    told, known = [], threading.Event()
+
+    def told_to_stop() -> asyncio.Event:
+        told.extend([asyncio.get_running_loop(), asyncio.Event()])
+        known.set()
+        return told[1]
+
+    monkeypatch.setattr(run, "_told_to_stop", told_to_stop)
 
     def drive(threads):
         try:
@@ -520,7 +529,8 @@ def test_it_is_ready_when_warm_and_takes_nothing_new_when_told_to_stop(model, sl
             asked = threads.submit(httpx.post, f"{address}{MODEL}:predict", json=body, timeout=30)
             time.sleep(1)  # it has arrived
         finally:
-            os.kill(os.getpid(), signal.SIGTERM)
+            assert known.wait(30)
+            told[0].call_soon_threadsafe(told[1].set)
         time.sleep(0.5)
         with pytest.raises(httpx.ConnectError):
             ready()
@@ -529,7 +539,7 @@ def test_it_is_ready_when_warm_and_takes_nothing_new_when_told_to_stop(model, sl
 
     with ThreadPoolExecutor() as threads:
         driving = threads.submit(drive, threads)
-        asyncio.run(run._serve(model, listening, 0, 4, rest.BODY))
+        asyncio.run(asyncio.wait_for(run._serve(model, listening, 0, 4, rest.BODY), 120))
     np.testing.assert_allclose(driving.result(), hu + 10, atol=1e-2)
 
 

@@ -22,11 +22,18 @@ def test_a_row_stays_where_its_model_was_not_run(tmp_path, monkeypatch):
         learn.write_page()
     (tmp_path / "sample.png").write_bytes(b"picture")
     text = dict.fromkeys(["dataset", "measure", "baseline", "result", "gain"], "x")
-    row = text | {"model": "srcnn", "steps": 7, "minutes": 2.4, "images": 3, "patients": 1}
+    row = text | {
+        "model": "srcnn",
+        "precision": "float32",
+        "steps": 7,
+        "minutes": 2.4,
+        "images": 3,
+        "patients": 1,
+    }
     (tmp_path / "srcnn.json").write_text(json.dumps(row | {"picture": "sample.png"}))
     learn.write_page()
     page = learn.PAGE.read_text()
-    srcnn = "| `srcnn` | `x` | 7 in 3 min | 3 images of 1 patients | x | x | x | x |"
+    srcnn = "| `srcnn` | `x` | 7 in 3 min, float32 | 3 images of 1 patients | x | x | x | x |"
     assert f"|---|---|---|---|---|---|---|---|\n| `automap` | as before |\n{srcnn}\n" in page
     assert (tmp_path / "learn_srcnn.png").read_bytes() == b"picture"
 
