@@ -194,6 +194,12 @@ def _ready(network: nn.Module, layout: torch.memory_format, compiled: bool) -> n
     return torch.compile(network) if compiled else network
 
 
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
 def _judged(scores: Tensor, real: bool) -> Tensor:
     """The loss of a discriminator's scores, if this is what they should say."""
     wanted = torch.ones_like(scores) if real else torch.zeros_like(scores)
@@ -209,9 +215,7 @@ def unet_step(
 
     def step() -> None:
         loss = functional.mse_loss(network(source), target)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        _descend(optimizer, loss)
 
     return Step(step, network)
 
@@ -228,15 +232,11 @@ def pix2pix_step(
         fake = network(source)
         real_scores = judge(torch.cat([source, target], 1))
         fake_scores = judge(torch.cat([source, fake.detach()], 1))
-        judging.zero_grad(set_to_none=True)
-        (0.5 * (_judged(real_scores, True) + _judged(fake_scores, False))).backward()
-        judging.step()
+        _descend(judging, 0.5 * (_judged(real_scores, True) + _judged(fake_scores, False)))
         judge.requires_grad_(False)
         loss = _judged(judge(torch.cat([source, fake], 1)), True)
         loss = loss + 100 * functional.l1_loss(fake, target)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        _descend(optimizer, loss)
         judge.requires_grad_(True)
 
     return Step(step, network, judge)
@@ -263,9 +263,7 @@ def cyclegan_step(
             loss = loss + (judges[1 - own](fake) - 1).square().mean()
             loss = loss + 10 * functional.l1_loss(makers[own](fake), real[own])
             loss = loss + 5 * functional.l1_loss(makers[own](real[own]), real[own])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        _descend(optimizer, loss)
         # The discriminators.
         for judge in judges:
             judge.requires_grad_(True)
@@ -297,9 +295,7 @@ def srcnn_step(
         enlarged = functional.interpolate(source, scale_factor=scale, mode="bicubic")
         output = network(enlarged[(..., *centre)])
         loss = (output - target[(..., *inner)]).square().sum() / batch
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        _descend(optimizer, loss)
 
     return Step(step, network)
 
@@ -320,9 +316,7 @@ def srresnet_step(
 
     def step() -> None:
         loss = functional.mse_loss(network(source), target)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        _descend(optimizer, loss)
 
     return Step(step, network)
 
@@ -337,14 +331,10 @@ def dcgan_step(
 
     def step() -> None:
         fake = network(torch.randn(batch, latent, 1, 1))
-        judging.zero_grad(set_to_none=True)
-        (_judged(judge(real), True) + _judged(judge(fake.detach()), False)).backward()
-        judging.step()
+        _descend(judging, _judged(judge(real), True) + _judged(judge(fake.detach()), False))
         judge.requires_grad_(False)
         loss = _judged(judge(fake), True)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        _descend(optimizer, loss)
         judge.requires_grad_(True)
 
     return Step(step, network, judge)
