@@ -1,7 +1,9 @@
 """What the tables are made with: calls in turns, ratios with their spread, processes, peers."""
 
+import collections
 import importlib
 import importlib.metadata
+import itertools
 import math
 import os
 import platform
@@ -9,6 +11,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -195,6 +198,58 @@ def peak(rounds: int) -> float:
     product().numpy()
     seconds = in_turns({"product": lambda: product().numpy()}, rounds)["product"]
     return 2 * side**3 / min(seconds)
+
+
+# What operations do, by a part of TensorFlow's names for them; the first that fits.
+_KINDS = {
+    "convolutions": ("Conv",),
+    "matrix products": ("MatMul", "Einsum"),
+    "Fourier transforms": ("FFT",),
+    "normalisation": ("BatchNorm",),
+    "moving data": (
+        *("Concat", "Pad", "Slice", "Transpose", "Reshape", "Gather", "Scatter", "Tile", "Pack"),
+        *("Split", "Roll", "Reverse", "Fill", "Cast", "Resize"),
+    ),
+}
+
+
+def operations(step: Callable[[], object]) -> dict[str, float]:
+    """Seconds of a TensorFlow step by what its operations do, the most first.
+
+    Operations that run at the same time each count whole. What has no name of its own is
+    arithmetic by element: activations, sums, losses, the optimizer.
+    """
+    import tensorflow as tf
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    options = tf.profiler.experimental.ProfilerOptions(host_tracer_level=2)
+    with tempfile.TemporaryDirectory() as folder:
+        with tf.profiler.experimental.Profile(folder, options):
+            step()
+        (file,) = Path(folder).rglob("*.xplane.pb")
+        space = xplane_pb2.XSpace.FromString(file.read_bytes())
+    seconds: collections.Counter[str] = collections.Counter()
+    for plane in space.planes:
+        for event in itertools.chain.from_iterable(line.events for line in plane.lines):
+            # Others than "name of the node:its operation" are calls that hold these.
+            name = plane.event_metadata[event.metadata_id].name
+            if found := re.fullmatch(r"[^:]+:([A-Z_]\w+)", name):
+                seconds[_kind(found[1])] += event.duration_ps / 1e12
+    return dict(seconds.most_common())
+
+
+def _kind(operation: str) -> str:
+    for kind, parts in _KINDS.items():
+        if any(part in operation for part in parts):
+            return kind
+    return "by element"
+
+
+def shares(seconds: Mapping[str, float], count: int = 3) -> str:
+    """The largest shares of what `operations` found, in words."""
+    total = sum(seconds.values())
+    each = (f"{kind} {100 * found / total:.0f} %" for kind, found in seconds.items())
+    return ", ".join(itertools.islice(each, count))
 
 
 def environment() -> str:

@@ -6,6 +6,7 @@ Images are `[N, 1, H, W]`, in [-1, 1].
 
 import itertools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +16,20 @@ RATES = {"lr": 2e-4, "betas": (0.5, 0.999)}
 
 
 class UNet(nn.Module):
-    """Two 3×3 convolutions a level, max-pool, transposed 2×2, concatenation; no norm."""
+    """Two 3×3 convolutions a level, max-pool, transposed 2×2, concatenation."""
 
-    def __init__(self, base: int, levels: int):
+    def __init__(
+        self, base: int, levels: int, channels: int = 1, norm: type[nn.Module] | None = None
+    ):
         super().__init__()
         widths = [base * 2**level for level in range(levels)]
         self.down, self.up, self.join = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        for before, width in zip([1, *widths], widths, strict=False):
-            self.down.append(_twice(before, width))
+        for before, width in zip([channels, *widths], widths, strict=False):
+            self.down.append(_twice(before, width, norm))
         for width in reversed(widths[:-1]):
             self.up.append(nn.ConvTranspose2d(2 * width, width, 2, 2))
-            self.join.append(_twice(2 * width, width))
-        self.last = nn.Conv2d(base, 1, 1)
+            self.join.append(_twice(2 * width, width, norm))
+        self.last = nn.Conv2d(base, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         kept = []
@@ -35,13 +38,17 @@ class UNet(nn.Module):
             kept.append(x)
         kept.pop()
         for up, join in zip(self.up, self.join, strict=True):
-            x = join(torch.cat([functional.relu(up(x)), kept.pop()], 1))
+            x = join(torch.cat([kept.pop(), up(x)], 1))
         return self.last(x)
 
 
-def _twice(before: int, width: int) -> nn.Sequential:
-    first, second = nn.Conv2d(before, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
-    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
+def _twice(before: int, width: int, norm: type[nn.Module] | None) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for channels in (before, width):
+        layers.append(nn.Conv2d(channels, width, 3, padding=1))
+        layers += [norm(width)] if norm else []
+        layers.append(nn.ReLU())
+    return nn.Sequential(*layers)
 
 
 class Pix2Pix(nn.Module):
@@ -158,6 +165,140 @@ def _widths(base: int, side: int) -> list[int]:
     return [base * 2**level for level in range(side.bit_length() - 3)]
 
 
+class UnitEncoder(nn.Sequential):
+    """UNIT's encoder: a code of a quarter of the sides and 4 base channels."""
+
+    def __init__(self, base: int, blocks: int):
+        layers = _padded(1, base, 7)
+        for width in (base, 2 * base):
+            layers += [nn.InstanceNorm2d(width), nn.ReLU(), *_padded(width, 2 * width, 4, 2)]
+        layers += [nn.InstanceNorm2d(4 * base), nn.ReLU()]
+        super().__init__(*layers, *(_Residual(4 * base) for _ in range(blocks)))
+
+
+class UnitDecoder(nn.Sequential):
+    """UNIT's decoder."""
+
+    def __init__(self, base: int, blocks: int):
+        layers: list[nn.Module] = [_Residual(4 * base) for _ in range(blocks)]
+        for width in (2 * base, base):
+            layers += [nn.Upsample(scale_factor=2), *_padded(2 * width, width, 5)]
+            layers += [nn.GroupNorm(1, width), nn.ReLU()]
+        super().__init__(*layers, *_padded(base, 1, 7), nn.Tanh())
+
+
+class MultiScale(nn.Module):
+    """UNIT's discriminators: scores of an image and of its averages over 2 and 4 pixels."""
+
+    def __init__(self, base: int):
+        super().__init__()
+        self.judges = nn.ModuleList()
+        for _ in range(3):
+            layers: list[nn.Module] = []
+            for before, width in zip([1, base, 2 * base, 4 * base], [1, 2, 4, 8], strict=True):
+                layers += [*_padded(before, width * base, 4, 2), nn.LeakyReLU(0.2)]
+            self.judges.append(nn.Sequential(*layers, nn.Conv2d(8 * base, 1, 1)))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        scores = [self.judges[0](x)]
+        for judge in list(self.judges)[1:]:
+            x = functional.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
+            scores.append(judge(x))
+        return scores
+
+
+def _padded(before: int, width: int, size: int, stride: int = 1) -> list[nn.Module]:
+    return [nn.ReflectionPad2d((size - 1) // 2), nn.Conv2d(before, width, size, stride)]
+
+
+class _Equalised(nn.Module):
+    """A convolution, or with `size` 0 a dense layer, whose weights He's constant scales."""
+
+    def __init__(self, before: int, width: int, size: int = 3, gain: float = 2**0.5):
+        super().__init__()
+        self.size = size
+        kernel = (size, size) if size else ()
+        self.weight = nn.Parameter(torch.randn(width, before, *kernel))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.scale = gain / (before * max(size, 1) ** 2) ** 0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight * self.scale
+        if not self.size:
+            return functional.linear(x, weight, self.bias)
+        return functional.conv2d(x, weight, self.bias, padding=self.size // 2)
+
+
+def _leaky(x: Tensor) -> Tensor:
+    return functional.leaky_relu(x, 0.2)
+
+
+def _pixel_norm(x: Tensor) -> Tensor:
+    return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+
+
+class Grown(nn.Module):
+    """PGGAN's generator at its last level, of `widths` at 4, 8, … pixels."""
+
+    def __init__(self, latent: int, widths: list[int]):
+        super().__init__()
+        self.first = _Dense16(latent, widths[0])
+        self.ups, self.second = nn.ModuleList(), nn.ModuleList()
+        self.second.append(_Equalised(widths[0], widths[0]))
+        for before, width in itertools.pairwise(widths):
+            self.ups.append(_Equalised(before, width))
+            self.second.append(_Equalised(width, width))
+        self.rgb = _Equalised(widths[-1], 1, 1, 1.0)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        x = _pixel_norm(_leaky(self.first(_pixel_norm(latents))))
+        x = _pixel_norm(_leaky(self.second[0](x)))
+        for up, second in zip(self.ups, list(self.second)[1:], strict=True):
+            x = _pixel_norm(_leaky(up(functional.interpolate(x, scale_factor=2))))
+            x = _pixel_norm(_leaky(second(x)))
+        return self.rgb(x)
+
+
+class _Dense16(nn.Module):
+    """Latents to `[N, width, 4, 4]`, a bias for each channel."""
+
+    def __init__(self, latent: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(16 * width, latent))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.scale = 2**0.5 / 4 / latent**0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.linear(x, self.weight * self.scale).reshape(len(x), -1, 4, 4)
+        return x + self.bias[:, None, None]
+
+
+class GrownCritic(nn.Module):
+    """PGGAN's critic at its last level."""
+
+    def __init__(self, widths: list[int]):
+        super().__init__()
+        self.rgb = _Equalised(1, widths[-1], 1)
+        self.first, self.second = nn.ModuleList(), nn.ModuleList()
+        for before, width in reversed(list(itertools.pairwise(widths))):
+            self.first.append(_Equalised(width, width))
+            self.second.append(_Equalised(width, before))
+        self.last = _Equalised(widths[0] + 1, widths[0])
+        self.dense = _Equalised(16 * widths[0], widths[0], 0)
+        self.score = _Equalised(widths[0], 1, 0, 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _leaky(self.rgb(x))
+        for first, second in zip(self.first, self.second, strict=True):
+            x = functional.avg_pool2d(_leaky(second(_leaky(first(x)))), 2)
+        # How much the images of a group of 4 differ.
+        groups = x.reshape(-1, 4, *x.shape[1:])
+        deviation = (groups.var(1, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
+        more = deviation.repeat_interleave(4)[:, None, None, None].expand(-1, 1, *x.shape[2:])
+        x = _leaky(self.last(torch.cat([x, more], 1)))
+        return self.score(_leaky(self.dense(x.flatten(1))))
+
+
 def patch_gan(channels: int, base: int, norm: type[nn.Module], biased: bool) -> nn.Sequential:
     """The 70×70 discriminator."""
     layers: list[nn.Module] = [nn.Conv2d(channels, base, 4, 2, 1), nn.LeakyReLU(0.2)]
@@ -189,12 +330,12 @@ class Step:
         return self.run()
 
 
-def _ready(network: nn.Module, layout: torch.memory_format, compiled: bool) -> nn.Module:
+def ready(network: nn.Module, layout: torch.memory_format, compiled: bool) -> nn.Module:
     network = network.to(memory_format=layout)
     return torch.compile(network) if compiled else network
 
 
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
@@ -209,13 +350,13 @@ def _judged(scores: Tensor, real: bool) -> Tensor:
 def unet_step(
     batch: int, side: int, base: int, levels: int, layout: torch.memory_format, compiled: bool
 ) -> Step:
-    network = _ready(UNet(base, levels), layout, compiled)
+    network = ready(UNet(base, levels), layout, compiled)
     optimizer = _adam(network)
     source, target = (torch.randn(batch, 1, side, side).to(memory_format=layout) for _ in "st")
 
     def step() -> None:
         loss = functional.mse_loss(network(source), target)
-        _descend(optimizer, loss)
+        descend(optimizer, loss)
 
     return Step(step, network)
 
@@ -223,8 +364,8 @@ def unet_step(
 def pix2pix_step(
     batch: int, side: int, base: int, levels: int, layout: torch.memory_format, compiled: bool
 ) -> Step:
-    network = _ready(Pix2Pix(base, levels), layout, compiled)
-    judge = _ready(patch_gan(2, base, nn.BatchNorm2d, False), layout, compiled)
+    network = ready(Pix2Pix(base, levels), layout, compiled)
+    judge = ready(patch_gan(2, base, nn.BatchNorm2d, False), layout, compiled)
     optimizer, judging = _adam(network), _adam(judge)
     source, target = (torch.randn(batch, 1, side, side).to(memory_format=layout) for _ in "st")
 
@@ -232,11 +373,11 @@ def pix2pix_step(
         fake = network(source)
         real_scores = judge(torch.cat([source, target], 1))
         fake_scores = judge(torch.cat([source, fake.detach()], 1))
-        _descend(judging, 0.5 * (_judged(real_scores, True) + _judged(fake_scores, False)))
+        descend(judging, 0.5 * (_judged(real_scores, True) + _judged(fake_scores, False)))
         judge.requires_grad_(False)
         loss = _judged(judge(torch.cat([source, fake], 1)), True)
         loss = loss + 100 * functional.l1_loss(fake, target)
-        _descend(optimizer, loss)
+        descend(optimizer, loss)
         judge.requires_grad_(True)
 
     return Step(step, network, judge)
@@ -245,10 +386,10 @@ def pix2pix_step(
 def cyclegan_step(
     batch: int, side: int, base: int, blocks: int, layout: torch.memory_format, compiled: bool
 ) -> Step:
-    makers = [_ready(resnet(base, blocks), layout, compiled) for _ in "AB"]
+    makers = [ready(resnet(base, blocks), layout, compiled) for _ in "AB"]
     judges = []
     for _ in "AB":
-        judges.append(_ready(patch_gan(1, base, nn.InstanceNorm2d, True), layout, compiled))
+        judges.append(ready(patch_gan(1, base, nn.InstanceNorm2d, True), layout, compiled))
     optimizer, judging = _adam(*makers), _adam(*judges)
     real = [torch.randn(batch, 1, side, side).to(memory_format=layout) for _ in "AB"]
 
@@ -263,7 +404,7 @@ def cyclegan_step(
             loss = loss + (judges[1 - own](fake) - 1).square().mean()
             loss = loss + 10 * functional.l1_loss(makers[own](fake), real[own])
             loss = loss + 5 * functional.l1_loss(makers[own](real[own]), real[own])
-        _descend(optimizer, loss)
+        descend(optimizer, loss)
         # The discriminators.
         for judge in judges:
             judge.requires_grad_(True)
@@ -282,7 +423,7 @@ def srcnn_step(
 ) -> Step:
     first = nn.Sequential(nn.Conv2d(1, filters, 9), nn.ReLU(), nn.Conv2d(filters, filters // 2, 1))
     last = nn.Sequential(nn.ReLU(), nn.Conv2d(filters // 2, 1, 5))
-    network = _ready(nn.Sequential(first, last), layout, compiled)
+    network = ready(nn.Sequential(first, last), layout, compiled)
     rates = [{"params": first.parameters()}, {"params": last.parameters(), "lr": 1e-5}]
     optimizer = torch.optim.SGD(rates, lr=1e-4, momentum=0.9)
     source = torch.randn(batch, 1, side // scale, side // scale).to(memory_format=layout)
@@ -295,7 +436,7 @@ def srcnn_step(
         enlarged = functional.interpolate(source, scale_factor=scale, mode="bicubic")
         output = network(enlarged[(..., *centre)])
         loss = (output - target[(..., *inner)]).square().sum() / batch
-        _descend(optimizer, loss)
+        descend(optimizer, loss)
 
     return Step(step, network)
 
@@ -309,14 +450,14 @@ def srresnet_step(
     layout: torch.memory_format,
     compiled: bool,
 ) -> Step:
-    network = _ready(SRResNet(base, blocks, scale), layout, compiled)
+    network = ready(SRResNet(base, blocks, scale), layout, compiled)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     source = torch.randn(batch, 1, side // scale, side // scale).to(memory_format=layout)
     target = torch.randn(batch, 1, side, side).to(memory_format=layout)
 
     def step() -> None:
         loss = functional.mse_loss(network(source), target)
-        _descend(optimizer, loss)
+        descend(optimizer, loss)
 
     return Step(step, network)
 
@@ -324,17 +465,107 @@ def srresnet_step(
 def dcgan_step(
     batch: int, side: int, base: int, latent: int, layout: torch.memory_format, compiled: bool
 ) -> Step:
-    network = _ready(dcgan(latent, base, side), layout, compiled)
-    judge = _ready(dcgan_judge(base, side), layout, compiled)
+    network = ready(dcgan(latent, base, side), layout, compiled)
+    judge = ready(dcgan_judge(base, side), layout, compiled)
     optimizer, judging = _adam(network), _adam(judge)
     real = torch.randn(batch, 1, side, side).to(memory_format=layout)
 
     def step() -> None:
         fake = network(torch.randn(batch, latent, 1, 1))
-        _descend(judging, _judged(judge(real), True) + _judged(judge(fake.detach()), False))
+        descend(judging, _judged(judge(real), True) + _judged(judge(fake.detach()), False))
         judge.requires_grad_(False)
         loss = _judged(judge(fake), True)
-        _descend(optimizer, loss)
+        descend(optimizer, loss)
         judge.requires_grad_(True)
 
     return Step(step, network, judge)
+
+
+def unit_step(
+    batch: int, side: int, base: int, blocks: int, layout: torch.memory_format, compiled: bool
+) -> Step:
+    encoders = [ready(UnitEncoder(base, blocks), layout, compiled) for _ in "AB"]
+    decoders = [ready(UnitDecoder(base, blocks), layout, compiled) for _ in "AB"]
+    judges = [ready(MultiScale(base), layout, compiled) for _ in "AB"]
+    optimizer, judging = _adam(*encoders, *decoders), _adam(*judges)
+    for group in (*optimizer.param_groups, *judging.param_groups):
+        group["weight_decay"] = 1e-4
+    real = [torch.randn(batch, 1, side, side).to(memory_format=layout) for _ in "AB"]
+
+    def errors(scores: list[Tensor], wanted: float) -> Tensor:
+        return torch.stack([(each - wanted).square().mean() for each in scores]).sum()
+
+    def step() -> None:
+        codes = [encode(image) for encode, image in zip(encoders, real, strict=True)]
+        noisy = [code + torch.randn_like(code) for code in codes]
+        fakes = [decoders[to](noisy[1 - to]) for to in (0, 1)]
+        # The discriminators.
+        loss = torch.zeros(())
+        for own in (0, 1):
+            loss = loss + errors(judges[own](real[own]), 1.0)
+            loss = loss + errors(judges[own](fakes[own].detach()), 0.0)
+        descend(judging, loss)
+        # The generators.
+        for judge in judges:
+            judge.requires_grad_(False)
+        loss = torch.zeros(())
+        for own in (0, 1):
+            code = encoders[1 - own](fakes[1 - own])
+            back = decoders[own](code + torch.randn_like(code))
+            loss = loss + errors(judges[own](fakes[own]), 1.0)
+            loss = loss + 10 * functional.l1_loss(decoders[own](noisy[own]), real[own])
+            loss = loss + 10 * functional.l1_loss(back, real[own])
+            loss = loss + 0.01 * (codes[own].square().mean() + code.square().mean())
+        descend(optimizer, loss)
+        for judge in judges:
+            judge.requires_grad_(True)
+
+    return Step(step, *encoders, *decoders, *judges)
+
+
+def pggan_step(
+    batch: int,
+    side: int,
+    widths: list[int],
+    latent: int,
+    layout: torch.memory_format,
+    compiled: bool,
+) -> Step:
+    network = ready(Grown(latent, widths), layout, compiled)
+    average = [weight.detach().clone() for weight in network.parameters()]
+    judge = ready(GrownCritic(widths), layout, compiled)
+    rates: dict[str, Any] = {"lr": 1e-3, "betas": (0.0, 0.99)}
+    optimizer = torch.optim.Adam(network.parameters(), **rates)
+    judging = torch.optim.Adam(judge.parameters(), **rates)
+    real = torch.randn(batch, 1, side, side).to(memory_format=layout)
+
+    def step() -> None:
+        with torch.no_grad():
+            fake = network(torch.randn(batch, latent))
+        # The critic, with the penalty of its gradient between real and generated images.
+        real_scores, fake_scores = judge(real), judge(fake)
+        mixed = (real + (fake - real) * torch.rand(batch, 1, 1, 1)).requires_grad_(True)
+        (slope,) = torch.autograd.grad(judge(mixed).sum(), mixed, create_graph=True)
+        penalty = (slope.square().sum((1, 2, 3)).sqrt() - 1).square().mean()
+        loss = fake_scores.mean() - real_scores.mean() + 10 * penalty
+        descend(judging, loss + 1e-3 * real_scores.square().mean())
+        # The generator, and the moving average of its weights.
+        judge.requires_grad_(False)
+        descend(optimizer, -judge(network(torch.randn(batch, latent))).mean())
+        judge.requires_grad_(True)
+        with torch.no_grad():
+            torch._foreach_lerp_(average, list(network.parameters()), 1e-3)
+
+    return Step(step, network, judge)
+
+
+STEPS: dict[str, Callable[..., Step]] = {
+    "encoder_decoder": unet_step,
+    "pix2pix": pix2pix_step,
+    "cyclegan": cyclegan_step,
+    "unit": unit_step,
+    "srcnn": srcnn_step,
+    "srgan": srresnet_step,
+    "dcgan": dcgan_step,
+    "pggan": pggan_step,
+}

@@ -5,7 +5,7 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -29,25 +29,78 @@ MODELS = {
     "varnet": ("mri_recon/phantom_tiny", ()),
 }
 HU = Domain(modality="CT", unit="HU", window=(-1000.0, 1000.0))
-# The paper's network, losses and updates, in sizes that take about a second: the recipe's fields,
-# and the same as arguments of PyTorch's step.
+LINES = Domain(modality="CT", unit="line integral", window=(0.0, 8.0))
+KSPACE = Domain(modality="MR", unit="k-space", window=(-16.0, 16.0), channels=2)
+SIGNAL = Domain(modality="MR", unit="signal", window=(0.0, 1.0))
+
+
+class Sizes(NamedTuple):
+    """A network of which there is one in PyTorch, too.
+
+    Attributes:
+        fields: of the recipe here.
+        peer: the same as arguments of PyTorch's step; the first two are batch and image side.
+        sensors: views and detectors of a sinogram.
+    """
+
+    fields: dict[str, Any]
+    peer: tuple
+    sensors: tuple[int, int] | None = None
+
+
+def _beam(n: int, views: int, detectors: int, iterations: int, filters: int) -> Sizes:
+    geometry = {"n": n, "spacing_mm": 1.0, "views": views, "detectors": detectors}
+    widths = {"detector_mm": 1.0, "iterations": iterations, "filters": filters}
+    return Sizes(
+        geometry | widths, (1, n, views, detectors, iterations, filters), (views, detectors)
+    )
+
+
+def _grown(side: int, base: int, most: int, latent: int, batch: int) -> Sizes:
+    levels = range(side.bit_length() - 2)
+    widths = [min(base >> (level + 1), most) for level in levels]
+    fields = {"resolution": side, "fmap_base": base, "fmap_max": most, "latent": latent}
+    return Sizes(fields, (batch, side, widths, latent))
+
+
+# The paper's network, losses and updates, in sizes that take about a second.
 AGAINST = {
-    "encoder_decoder": ({"base_filters": 32, "levels": 4}, (4, 128, 32, 4)),
-    "pix2pix": ({}, (1, 256, 64, 8)),
-    "cyclegan": ({"base_filters": 32, "discriminator_filters": 32, "crop": 128}, (1, 128, 32, 9)),
-    "srcnn": ({}, (128, 40, 64, 2)),
-    "srgan": ({"steps": 2, "pretrain_steps": 2}, (16, 96, 64, 16, 4)),
-    "dcgan": ({}, (32, 64, 64, 100)),
+    "encoder_decoder": Sizes({"base_filters": 32, "levels": 4}, (4, 128, 32, 4)),
+    "pix2pix": Sizes({}, (1, 256, 64, 8)),
+    "cyclegan": Sizes(
+        {"base_filters": 32, "discriminator_filters": 32, "crop": 128}, (1, 128, 32, 9)
+    ),
+    "unit": Sizes({"base_filters": 32, "discriminator_filters": 32, "crop": 128}, (1, 128, 32, 4)),
+    "srcnn": Sizes({}, (128, 40, 64, 2)),
+    "srgan": Sizes({"steps": 2, "pretrain_steps": 2}, (16, 96, 64, 16, 4)),
+    "dcgan": Sizes({}, (32, 64, 64, 100)),
+    "pggan": _grown(64, 2048, 128, 128, 8),
+    "automap": Sizes({"n": 64}, (100, 64, 64)),
+    "learned_primal_dual": _beam(128, 60, 183, 5, 32),
+    "varnet": Sizes({"cascades": 4}, (1, 128, 18, 5, 4)),
 }
 QUICK = {
-    "encoder_decoder": ({"base_filters": 2, "levels": 2}, (1, 16, 2, 2)),
-    "pix2pix": ({"base_filters": 2, "levels": 5, "discriminator_filters": 2}, (1, 32, 2, 5)),
-    "cyclegan": ({"base_filters": 2, "discriminator_filters": 2, "blocks": 1, "crop": 32},
-                 (1, 32, 2, 1)),
-    "srcnn": ({"filters1": 4, "filters2": 2}, (2, 40, 4, 2)),
-    "srgan": ({"steps": 2, "pretrain_steps": 2, "base_filters": 2, "blocks": 1, "crop": 16,
-               "discriminator_filters": 2, "discriminator_units": 4}, (2, 16, 2, 1, 4)),
-    "dcgan": ({"base_filters": 2, "discriminator_filters": 2}, (2, 64, 2, 100)),
+    "encoder_decoder": Sizes({"base_filters": 2, "levels": 2}, (1, 16, 2, 2)),
+    "pix2pix": Sizes(
+        {"base_filters": 2, "levels": 5, "discriminator_filters": 2}, (1, 32, 2, 5)
+    ),
+    "cyclegan": Sizes(
+        {"base_filters": 2, "discriminator_filters": 2, "blocks": 1, "crop": 32}, (1, 32, 2, 1)
+    ),
+    "unit": Sizes(
+        {"base_filters": 2, "discriminator_filters": 2, "blocks": 1, "crop": 64}, (1, 64, 2, 1)
+    ),
+    "srcnn": Sizes({"filters1": 4, "filters2": 2}, (2, 40, 4, 2)),
+    "srgan": Sizes(
+        {"steps": 2, "pretrain_steps": 2, "base_filters": 2, "blocks": 1, "crop": 16,
+         "discriminator_filters": 2, "discriminator_units": 4},
+        (2, 16, 2, 1, 4),
+    ),
+    "dcgan": Sizes({"base_filters": 2, "discriminator_filters": 2}, (2, 64, 2, 100)),
+    "pggan": _grown(16, 32, 8, 4, 4),
+    "automap": Sizes({"n": 8, "filters": 2}, (2, 8, 2)),
+    "learned_primal_dual": _beam(16, 8, 24, 1, 2),
+    "varnet": Sizes({"cascades": 1, "base_filters": 2, "levels": 2}, (1, 16, 2, 2, 1)),
 }  # fmt: skip
 # PyTorch's layout of images, and whether it compiles.
 PEERS = {
@@ -85,6 +138,7 @@ def steps(quick: bool, rounds: int) -> measure.Part:
             shape = " × ".join(map(str, (made.phase.batch_size, *sides)))
             row = [f"`{name}`", made.name, shape, measure.three(step * 1000)]
             row += [measure.three(flops / 1e9), f"{100 * flops / step / peak:.0f} %"]
+            row += [measure.shares(measure.operations(made.step))]
             rows.append([*row, measure.ratio(seconds, "step", "read")])
             exchanged.append((name, step, made.model))
             times = step / statistics.median(seconds["read"])
@@ -92,13 +146,15 @@ def steps(quick: bool, rounds: int) -> measure.Part:
             what = f"`{name}`: how many times as fast its pipeline is"
             targets.append(measure.Target(what, PIPELINE, times, bound))
     columns = ["model", "data", "batch", "step, ms", "GFLOP", "share of the peak"]
+    columns += ["time of its operations"]
     text = f"""## Training steps
 
 The small presets, on patches of the simulated data, float32. The peak is {peak / 1e9:.0f} GFLOP/s,
-of a matrix product in the same run; a backward pass counts as two forward ones. Under a half, what
-is between the convolutions bounds a step: activations, norms, losses, the optimizer, and calls of
-small networks. The last column is how many times as fast the input pipeline is as the step, which
-wants it above 5.
+of a matrix product in the same run; a backward pass counts as two forward ones. What bounds a step
+is where the time of its operations goes, as TensorFlow's profiler has it: in convolutions, which
+are far from the peak where images and channels are few, or between them ("by element": activations,
+sums, losses, the optimizer). The last column is how many times as fast the input pipeline is as the
+step, which wants it above 5.
 
 {measure.table([*columns, "pipeline to step"], rows)}{measure.skipped_in_words(skipped)}
 """
@@ -131,12 +187,12 @@ def against_torch(quick: bool, rounds: int) -> measure.Part:
     """The steps of networks as published, here and in PyTorch."""
     rows, skipped = [], {}
     targets: list[measure.Target] = []
-    for name, (fields, sizes) in (QUICK if quick else AGAINST).items():
-        makers: dict[str, Callable] = {"here": lambda n=name, f=fields, s=sizes: _here(n, f, s)}
+    for name, sizes in (QUICK if quick else AGAINST).items():
+        makers: dict[str, Callable] = {"here": lambda n=name, s=sizes: _here(n, s)}
         for peer in PEERS:
-            makers[peer] = lambda n=name, s=sizes, by=peer: _torch(n, s, by)
+            makers[peer] = lambda n=name, s=sizes.peer, by=peer: _torch(n, s, by)
         if name == "encoder_decoder":
-            makers[KERAS] = lambda s=sizes: _naive(*s)
+            makers[KERAS] = lambda s=sizes.peer: _naive(*s)
         calls, missing = measure.peers(makers)
         skipped |= {f"{peer}, {name}": why for peer, why in missing.items()}
         seconds = measure.in_turns(calls, rounds)
@@ -144,7 +200,7 @@ def against_torch(quick: bool, rounds: int) -> measure.Part:
             if call.weights != calls["here"].weights:
                 skipped[f"{name} as it should be"] = f"{peer} has {call.weights} weights"
         weights = f"{calls['here'].weights:,}"
-        row = [f"`{name}`", f"{sizes[0]} × {sizes[1]}²", weights]
+        row = [f"`{name}`", f"{sizes.peer[0]} × {sizes.peer[1]}²", weights]
         row.append(measure.middle(seconds["here"]))
         for peer in (*PEERS, KERAS):
             found = peer in seconds
@@ -164,9 +220,8 @@ def against_torch(quick: bool, rounds: int) -> measure.Part:
 The same layers, losses and updates in float32, in turns; PyTorch eagerly, and by `torch.compile`,
 which needs a C++ compiler; and the U-Net as a user of Keras writes it, with `compile` and
 `train_on_batch`. A ratio above 1 says that the step here is faster. Of `srgan` it is the first
-phase, SRResNet. Not compared are `unit` and `pggan`, which are made of such layers too, and
-`automap`, `learned_primal_dual` and `varnet`, whose time goes into transforms of measurements:
-their steps have not been written in PyTorch.
+phase, SRResNet; of `pggan` the last level, whose gradient penalty `torch.compile` does not take, as
+it is differentiated twice. `learned_primal_dual` has ASTRA's projector there, as PyTorch has none.
 
 {measure.table(columns, rows)}{measure.skipped_in_words(skipped)}
 """
@@ -183,20 +238,34 @@ class Here(NamedTuple):
         return self.run()
 
 
-def _here(name: str, fields: dict, sizes: tuple[int, ...]) -> Callable[[], object]:
-    batch, side, *_ = sizes
-    given = fields | {"batch_size": batch, "precision": "float32"}
-    model = loading.build(registry.lookup(name, overrides=given), HU, HU)
+def _here(name: str, sizes: Sizes) -> Callable[[], object]:
+    batch, side, *_ = sizes.peer
+    given = sizes.fields | {"batch_size": batch, "precision": "float32"}
+    source, target = {
+        "automap": (KSPACE, SIGNAL), "varnet": (KSPACE, SIGNAL), "learned_primal_dual": (LINES, HU)
+    }.get(name, (HU, HU))  # fmt: skip
+    model = loading.build(registry.lookup(name, overrides=given), source, target)
     model.compile()
-    model.enter(model.recipe.phases()[0])
-    small = side // model.scale
-    source = tf.random.uniform((batch, small, small, 1), -1000, 1000)
-    target = tf.random.uniform((batch, side, side, 1), -1000, 1000)
+    # SRGAN's first phase, and the last level of what grows.
+    model.enter(model.recipe.phases()[0 if name == "srgan" else -1])
+    small = sizes.sensors or (side // model.scale,) * 2
+    image = tf.random.uniform((batch, side, side, 1), *target.window)
     seeds = tf.stack([tf.zeros(batch, tf.int32), tf.range(batch)], 1)
-    example = {"source": source, "target": target, "image": target, "seed": seeds}
+    given_to = tf.random.uniform((batch, *small, source.channels), *source.window)
+    example = {"source": given_to, "target": image, "image": image, "seed": seeds}
     step = tf.function(model.train_step, autograph=False)
-    trained = model.network if name == "srgan" else model  # in its first phase
-    return Here(lambda: step(example), sum(int(tf.size(w)) for w in trained.trainable_variables))
+    return Here(lambda: step(example), _count(name, model))
+
+
+def _count(name: str, model: Any) -> int:
+    """The weights that the step trains."""
+    trained = [model]
+    if name == "srgan":
+        trained = [model.network]
+    elif name == "pggan":
+        level = model.phase.level
+        trained = [*model.generator.parts(level, False), *model.critic.parts(level, False)]
+    return sum(int(tf.size(w)) for each in trained for w in each.trainable_variables)
 
 
 def _naive(batch: int, side: int, base: int, levels: int) -> Callable[[], object]:
@@ -214,26 +283,19 @@ def _naive(batch: int, side: int, base: int, levels: int) -> Callable[[], object
         kept.append(twice(layers.MaxPooling2D()(kept[-1]), base * 2**level))
     x = kept.pop()
     for level in reversed(range(levels - 1)):
-        x = layers.Conv2DTranspose(base * 2**level, 2, 2, activation="relu")(x)
-        x = twice(layers.Concatenate()([x, kept.pop()]), base * 2**level)
+        x = layers.Conv2DTranspose(base * 2**level, 2, 2)(x)
+        x = twice(layers.Concatenate()([kept.pop(), x]), base * 2**level)
     network = keras.Model(given, layers.Conv2D(1, 1)(x))
     network.compile(keras.optimizers.Adam(2e-4, beta_1=0.5), "mse")
     source, target = tf.random.normal((2, batch, side, side, 1))
     return Here(lambda: network.train_on_batch(source, target), network.count_params())
 
 
-def _torch(name: str, sizes: tuple[int, ...], peer: str) -> Callable[[], object]:
+def _torch(name: str, sizes: tuple, peer: str) -> Callable[[], object]:
     torch = measure.needed("torch")
-    from benchmarks import torch_steps
+    from benchmarks import torch_reconstruction, torch_steps
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    makers = {
-        "encoder_decoder": torch_steps.unet_step,
-        "pix2pix": torch_steps.pix2pix_step,
-        "cyclegan": torch_steps.cyclegan_step,
-        "srcnn": torch_steps.srcnn_step,
-        "srgan": torch_steps.srresnet_step,
-        "dcgan": torch_steps.dcgan_step,
-    }
+    makers = torch_steps.STEPS | torch_reconstruction.STEPS
     layout, compiled = PEERS[peer]
     return makers[name](*sizes, getattr(torch, layout), compiled)
