@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import zoo
-from zoo import loading, registry
+from zoo import loading, registry, step
 from zoo.domain import Domain
 from zoo.serving import export, verify
 from zoo.translator import Translator
@@ -207,6 +207,7 @@ def use_sgd(monkeypatch) -> None:
     sgd = keras.optimizers.SGD
     for name in ("Adam", "AdamW", "RMSprop", "SGD"):
         monkeypatch.setattr(keras.optimizers, name, lambda *_, **__: sgd(SLOW_RATE, momentum=1.0))
+    monkeypatch.setattr(step, "Adam", lambda *_, **__: sgd(SLOW_RATE, momentum=1.0))
 
 
 def gradient_sums(model) -> list[tuple[str, np.ndarray]]:

@@ -317,3 +317,32 @@ def test_equalised_layers_may_be_normalised(make, shape):
     # The plain layer with a kernel that its constant makes the same.
     plain.kernel.assign(normal.kernel / (sigma * plain.scale))
     np.testing.assert_allclose(normal(x), plain(x), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("side", [(4, 6), (1, 3)])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_doubling_convolution_is_keras_own_cropped(side, policy):
+    ours = layers.Conv2DTranspose(5, bias_initializer="normal", dtype=policy)
+    x = tf.constant(values(2, *side, 3))
+    cropped = keras.layers.Conv2DTranspose(5, 3, 2, dtype=policy)
+    ours(x), cropped(x)
+    cropped.set_weights(ours.get_weights())
+    weight = values(2, 2 * side[0], 2 * side[1], 5)
+    found = []
+    for images in (
+        lambda: cropped(x)[:, 1:, 1:],
+        lambda: ours(x),
+        lambda: ours(x, training=True),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.cast(images(), tf.float32)
+            loss = tf.reduce_sum(weight * y)
+        layer = cropped if not found else ours
+        found.append([y, *tape.gradient(loss, [x, *layer.trainable_variables])])
+    assert found[0][0].shape == ours.compute_output_shape(x.shape)
+    tolerance = {"rtol": 1e-5, "atol": 1e-4} if policy == "float32" else {"rtol": 0.03, "atol": 0.6}
+    for each in found[1:]:
+        for one, wanted in zip(each, found[0], strict=True):
+            np.testing.assert_allclose(one, wanted, **tolerance)
+    np.testing.assert_array_equal(again(ours, x)(x), ours(x))

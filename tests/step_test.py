@@ -10,7 +10,7 @@ import zoo
 from harness import checkpointed, gradient_sums, gradient_sums_agree
 from zoo import training
 from zoo.recipe import DataFacts
-from zoo.step import batches_seen, descend, ready, require_ready
+from zoo.step import Adam, batches_seen, descend, ready, require_ready
 
 JUDGE = {"discriminator_filters": 4, "discriminator_layers": 2, "discriminator_norm": "none"}
 # Without batch normalisation, which sees each batch alone: dcgan has it.
@@ -50,6 +50,37 @@ def batch(model, count=COUNT):
     if recipe.scale > 1:
         return harness.enlarged_of((20, 20) if name == "srcnn" else (16, 16), 2, count)
     return harness.batch_of(32, count)
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_adam_is_keras_own(amsgrad, two_replicas):
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(3, 4)).astype("float32")
+    given = [rng.normal(0, 10.0**-k, (3, 4)).astype("float32") for k in range(6)]
+    rate = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
+    options = {"beta_1": 0.5, "beta_2": 0.99, "epsilon": 1e-8, "amsgrad": amsgrad}
+
+    def after(kind, strategy):
+        with strategy.scope():
+            weight = keras.Variable(start)
+            optimizer = kind(rate, **options)
+            optimizer.build([weight])
+        # A gradient is on its weight's device.
+        update = lambda g: optimizer.apply([g + 0 * weight], [weight])  # noqa: E731
+        for gradient in given:
+            share = tf.constant(gradient / strategy.num_replicas_in_sync)
+            strategy.run(tf.function(update, autograph=False), args=(share,))
+        return [v.numpy() for v in (weight, *optimizer.variables)]
+
+    wanted = after(keras.optimizers.Adam, tf.distribute.get_strategy())
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
+        for found, theirs in zip(after(Adam, strategy), wanted, strict=True):
+            np.testing.assert_allclose(found, theirs, rtol=2e-6, atol=1e-7)
+    assert np.abs(wanted[0] - start).min() > 0.01
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(Adam(0.1, **options))
+    )
+    assert type(again) is Adam and again.amsgrad is amsgrad and again.beta_1 == 0.5
 
 
 def halves(whole):

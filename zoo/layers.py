@@ -224,6 +224,34 @@ class ReflectionPadding(keras.layers.Layer):
         return super().get_config() | {"n": self.n}
 
 
+@keras.saving.register_keras_serializable(package="zoo")
+class Conv2DTranspose(keras.layers.Conv2DTranspose):
+    """Keras's of kernel 3 and stride 2, less the first row and column: sides are doubled.
+
+    It is the adjoint of a convolution whose images are padded by one pixel at each edge, so that
+    pixels stay where they were.
+    """
+
+    def __init__(self, filters: int, **kwargs: Any):
+        fixed = {"kernel_size": 3, "strides": 2, "padding": "valid"}
+        super().__init__(filters, **kwargs | fixed)
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        if not training:  # formats that models are exported to have no such padding
+            return super().call(x)[:, 1:, 1:]
+        # Nothing is made that is then cut off, nor its gradient filled up with zeros.
+        shape = tf.shape(x)
+        sides = [shape[0], 2 * shape[1], 2 * shape[2], self.filters]
+        padding = [[0, 0], [1, 0], [1, 0], [0, 0]]
+        kernel = tf.convert_to_tensor(self.kernel)
+        y = tf.nn.conv2d_transpose(x, kernel, sides, 2, padding)
+        return tf.nn.bias_add(y, tf.convert_to_tensor(self.bias))
+
+    def compute_output_shape(self, shape: tuple) -> tuple:
+        first, *sides, _ = shape
+        return (first, *(side and 2 * side for side in sides), self.filters)
+
+
 class _ZeroMeanConvolution(keras.layers.Layer):
     """Over a Keras convolution: no bias, and kernels less their mean, so that a constant gives 0.
 

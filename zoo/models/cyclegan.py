@@ -47,6 +47,7 @@ import zoo
 from zoo import losses, ranges
 from zoo.domain import Domain
 from zoo.layers import (
+    Conv2DTranspose,
     LinearDecay,
     Norm,
     ReflectionPadding,
@@ -234,9 +235,13 @@ def decoder(outputs: int, recipe: CycleGANRecipe) -> keras.Model:
         x = block.residual(x)
     for level in (1, 0):
         filters = recipe.base_filters * 2**level
-        x = ranked("Conv{}DTranspose", rank)(filters, 3, 2, kernel_initializer=block.init)(x)
         # The adjoint of the encoder's padding: pixels stay where they were.
-        x = block.relu(ranked("Cropping{}D", rank)(((1, 0),) * rank)(x))
+        if rank == 2:
+            x = Conv2DTranspose(filters, kernel_initializer=block.init)(x)
+        else:
+            x = layers.Conv3DTranspose(filters, 3, 2, kernel_initializer=block.init)(x)
+            x = layers.Cropping3D(((1, 0),) * rank)(x)
+        x = block.relu(x)
     # Without norm x is larger: the first images, or corrections, should be nearly 0.
     last = _normal(0.02 if recipe.norm == "instance" else 0.002)
     options = {"activation": "tanh", "kernel_initializer": last, "dtype": "float32"}

@@ -41,11 +41,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
-import keras
 import tensorflow as tf
 
 import zoo
-from zoo import losses, ranges
+from zoo import losses, ranges, step
 from zoo.domain import Domain
 from zoo.layers import LinearDecay, scheduled
 from zoo.models import _quantiles, _registration
@@ -215,7 +214,7 @@ class EncoderDecoder(_quantiles.WithQuantiles):
         super().compile(*args, **kwargs)
         if self.optimizer is None:
             rate = scheduled(self.recipe, self.recipe.learning_rate, LinearDecay)
-            self.optimizer = keras.optimizers.Adam(rate)
+            self.optimizer = step.Adam(rate)
         self.network_optimizer = ready(self, self.network.trainable_variables, self.optimizer)
         recipe = self.recipe
         if recipe.teacher:

@@ -36,7 +36,7 @@ import tensorflow as tf
 from keras import layers
 
 import zoo
-from zoo import ranges
+from zoo import ranges, step
 from zoo.domain import Domain
 from zoo.layers import constant, scheduled
 from zoo.losses import L2
@@ -244,7 +244,7 @@ class LearnedPrimalDual(Translator):
         super().compile(*args, **kwargs)
         if self.optimizer is None:
             rate = scheduled(self.recipe, self.recipe.learning_rate, constant)
-            self.optimizer = keras.optimizers.Adam(rate, beta_2=0.99)
+            self.optimizer = step.Adam(rate, beta_2=0.99)
         self.network_optimizer = ready(self, self.network.trainable_variables, self.optimizer)
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:

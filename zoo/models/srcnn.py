@@ -45,7 +45,7 @@ import tensorflow as tf
 from keras import layers
 
 import zoo
-from zoo import ranges
+from zoo import ranges, step
 from zoo.bicubic import enlarge
 from zoo.domain import Domain
 from zoo.layers import LinearDecay, constant, scheduled
@@ -219,7 +219,7 @@ class SRCNN(Translator):
         rates = {"hidden": recipe.learning_rate, "last": recipe.last_rate or recipe.learning_rate}
         for name, rate in rates.items():
             if recipe.optimizer == "adam":
-                optimizer = keras.optimizers.Adam(scheduled(recipe, rate, LinearDecay))
+                optimizer = step.Adam(scheduled(recipe, rate, LinearDecay))
             else:
                 rate = scheduled(recipe, rate, constant)
                 optimizer = keras.optimizers.SGD(rate, momentum=recipe.momentum)

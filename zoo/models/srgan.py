@@ -54,7 +54,7 @@ import tensorflow as tf
 from keras import layers
 
 import zoo
-from zoo import ranges
+from zoo import ranges, step
 from zoo.domain import Domain
 from zoo.extractors import feature_extractor
 from zoo.layers import (
@@ -320,7 +320,7 @@ class SRGAN(Translator):
             own = {"linear": LinearDecay, "constant": fine if phase == "SRGAN" else constant}
             rate = recipe.learning_rate
             rate = scheduled(recipe, rate, own[recipe.decay], steps.get(phase, 1))
-            return ready(self, network.trainable_variables, keras.optimizers.Adam(rate))
+            return ready(self, network.trainable_variables, step.Adam(rate))
 
         self.pretrain_optimizer = adam(self.network, "SRResNet")
         self.generator_optimizer = adam(self.network, "SRGAN")

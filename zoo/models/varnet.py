@@ -39,7 +39,7 @@ import tensorflow as tf
 from keras import layers
 
 import zoo
-from zoo import losses, ranges
+from zoo import losses, ranges, step
 from zoo.domain import Domain
 from zoo.layers import constant, pad_to_multiple, scheduled
 from zoo.models._measured import MeasuredRecipe
@@ -253,7 +253,7 @@ class VarNet(Translator):
         super().compile(*args, **kwargs)
         if self.optimizer is None:
             rate = scheduled(self.recipe, self.recipe.learning_rate, constant)
-            self.optimizer = keras.optimizers.Adam(rate)
+            self.optimizer = step.Adam(rate)
         self.network_optimizer = ready(self, self.network.trainable_variables, self.optimizer)
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
