@@ -20,6 +20,7 @@ NAMES = sorted(registry.index()["models"])
 # What makes a step a matter of seconds, and leaves losses, outputs and optimizers as they are.
 REDUCED = {
     "automap": {"n": 16, "filters": 4},
+    "critic": {"crop": 32, "base_filters": 4},
     "cyclegan": {"crop": 32, "base_filters": 4, "blocks": 1, "discriminator_filters": 4},
     "dcgan": {"resolution": 64, "base_filters": 4, "discriminator_filters": 4},
     "encoder_decoder": {"crop": 32, "base_filters": 4, "levels": 2},
@@ -90,6 +91,7 @@ def test_a_good_recipe_takes_an_evening_on_a_gpu_and_a_weekend_on_a_cpu(name):
     [
         ("automap", "mri_recon/phantom_tiny"),
         ("automap", "ct_recon/phantom_tiny"),
+        ("critic", "ct_recon/phantom_fbp_tiny"),
         ("cyclegan", "cbct_ct/phantom_tiny"),
         ("cyclegan", "mr_ct/phantom_tiny"),
         ("dcgan", "lung_nodule/phantom_tiny"),

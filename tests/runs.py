@@ -3,6 +3,7 @@
 # Model: a data set that suits, and the recipe fields that make a run of seconds.
 RUNS = {
     "automap": ["mri_recon/phantom_tiny"],
+    "critic": ["ct_recon/phantom_fbp_tiny", "crop=32", "base_filters=4", "levels=2"],
     "cyclegan": ["cbct_ct/phantom_tiny", "crop=32", "base_filters=4", "blocks=1",
                  "discriminator_filters=4"],
     "dcgan": ["lung_nodule/phantom_tiny", "base_filters=4", "conditional=true"],

@@ -16,6 +16,7 @@ JUDGE = {"discriminator_filters": 4, "discriminator_layers": 2, "discriminator_n
 # Without batch normalisation, which sees each batch alone: dcgan has it.
 MODELS = {
     "automap": {"n": 16, "variant": "dautomap", "filters": 4},
+    "critic": {"crop": 32, "base_filters": 4, "levels": 2},
     "cyclegan": {"crop": 32, "base_filters": 4, "blocks": 1, "norm": "none", **JUDGE},
     "encoder_decoder": {"base_filters": 4, "levels": 2},
     "learned_primal_dual": {"n": 16, "views": 8, "iterations": 2, "filters": 4},

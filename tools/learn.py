@@ -29,6 +29,7 @@ PICTURES = ROOT / "docs" / "pictures"
 # Model: its default data set, and the options of a run of minutes.
 RUNS = {
     "automap": ("mri_recon/phantom", []),
+    "critic": ("ct_recon/phantom_fbp_tiny", []),
     "cyclegan": ("mri_contrast/phantom", []),
     "dcgan": ("lung_nodule", []),
     "encoder_decoder": ("ldct", ["--steps=800"]),

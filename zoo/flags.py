@@ -153,14 +153,17 @@ _TABLE = {
     ],
     "How to reconstruct": [
         _Flag("method", "NAME", "reconstruct",
-              "fbp, zero_filled, tv (default), pnp, dip, or a model: pretrained or of a run", "tv"),
+              "fbp, zero_filled, tv (default), pnp, dip, adversarial, or a model: pretrained or of "
+              "a run", "tv"),
         _Flag("lam", "RULE", "reconstruct",
-              "weight of tv, pnp, or a model's image: a number, sure, holdout or discrepancy "
-              "(docs/reconstruction.md)"),
+              "weight of tv, pnp, or a model's image: a number, sure, holdout or discrepancy; of "
+              "adversarial a number (docs/reconstruction.md)"),
         _Flag("denoiser", "NAME", "reconstruct",
               "of pnp: a pretrained model or the folder of a run (default encoder_decoder_ldct)"),
+        _Flag("critic", "NAME", "reconstruct",
+              "of adversarial: the folder of a run of critic, or a pretrained one"),
         _Flag("stop", "RULE", "reconstruct",
-              "of dip: discrepancy, holdout or variance says when it stops"),
+              "of dip and adversarial: discrepancy, holdout or (dip) variance says when it stops"),
         _Flag("iterations", "N", "reconstruct", "of a method that iterates, at most"),
         _Flag("photons", "PHOTONS", "reconstruct", "of a ray before the object: the noise of CT"),
         _Flag("sigma", "SIGMA", "reconstruct",

@@ -9,7 +9,7 @@ from typing import Any
 from zoo.commands import asked
 from zoo.commands.asked import FLAGS, UsageError
 
-_FLAGS = ("lam", "photons", "sigma", "denoiser", "stop", "iterations")
+_FLAGS = ("lam", "photons", "sigma", "denoiser", "critic", "stop", "iterations")
 
 
 def reconstruct() -> int:
@@ -126,6 +126,7 @@ def _method() -> tuple[Any, dict[str, Any]]:
             f"method: expected {', '.join(METHODS)}, a pretrained model or the folder of a run. "
             f"Received: {FLAGS.method}"
         )
+    # What it takes, of what was given.
     named = METHODS.get(FLAGS.method)
     taken = inspect.signature(named or by_model).parameters
     given = {name: getattr(FLAGS, name) for name in _FLAGS}
@@ -140,11 +141,13 @@ def _method() -> tuple[Any, dict[str, Any]]:
             if name != "lam" and not of_data:
                 words = "a number, or data with --dataset" if name == "sigma" else "a number"
                 raise UsageError(f"{name}: expected {words}. Received: {given[name]}") from None
+    if named and taken.get("critic") and "critic" not in given:
+        raise UsageError(f"{FLAGS.method}: expected --critic. Received: none")
     if "seed" in taken:
         given["seed"] = FLAGS.seed or 0
     # A model is loaded once for all images.
-    if "denoiser" in given:
-        given["denoiser"] = loading.build(registry.lookup(given["denoiser"]))
+    for name in {"denoiser", "critic"} & set(given):
+        given[name] = loading.build(registry.lookup(given[name]))
     return FLAGS.method if named else loading.build(registry.lookup(FLAGS.method)), given
 
 

@@ -60,7 +60,7 @@ def reconstruct(
     name = model if isinstance(model, str) else model.name
     if isinstance(model, str):
         model = loading.build(registry.lookup(model))
-    quick = _quick(model, operator, y)
+    quick = quick_image(model, operator, y)
     image = _asked(model, operator, y, quick)
     record = Record(name)
     if lam is None:
@@ -83,7 +83,7 @@ def reconstruct(
     return found.state.x.numpy(), record
 
 
-def _quick(model: Translator, operator: Operator, y: tf.Tensor) -> tf.Tensor:
+def quick_image(model: Translator, operator: Operator, y: tf.Tensor) -> tf.Tensor:
     """The quick image, by the filter of those that a model of such images learned from."""
     if hasattr(operator, "angles") and model.source.quick in radon.FILTERS:
         return operator.pseudo_inverse(y, model.source.quick)  # type: ignore[call-arg] # of rays

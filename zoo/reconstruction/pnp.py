@@ -93,14 +93,14 @@ class PlugAndPlay:
             iterations: at most.
             progress: called with the iterations done and the change.
         """
-        least_squares = self.operator.graph(_least_squares)
+        step = self.operator.graph(least_squares)
         real = self.operator.dtype.real_dtype
         share = tf.cast(lam / self.damping, real)
         x, done, change = start.x, 0, math.inf
         size = _size(self._first)
         while done < iterations and change > tolerance:
             kept = x + self.damping * (self.denoise(x) - x)
-            found = least_squares(self.fidelity.weights, self._pull, share, kept, x)
+            found = step(self.fidelity.weights, self._pull, share, kept, x)
             if not _size(found) < 10 * size:  # it runs away
                 break
             change = _size(found - x) / max(_size(x), 1e-30)
@@ -112,7 +112,7 @@ class PlugAndPlay:
         return Solution(State(x, self.operator.forward(x)), None, change, done)
 
 
-def _least_squares(operator: Operator, weights, pull, share, kept, x) -> tf.Tensor:
+def least_squares(operator: Operator, weights, pull, share, kept, x) -> tf.Tensor:
     """The image of (A* W A + share) x' = pull + share kept, from x, by conjugate gradients."""
     wide, weights = tf.cast(share, operator.dtype), tf.cast(weights, operator.dtype)
 

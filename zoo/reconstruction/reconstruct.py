@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from zoo.physics.operators import Operator
-from zoo.reconstruction import dip, direct, learned, pnp, tv
+from zoo.reconstruction import adversarial, dip, direct, learned, pnp, tv
 from zoo.reconstruction.record import Result
 from zoo.registry import UnknownName, index
 from zoo.translator import Translator
@@ -15,6 +15,7 @@ METHODS: dict[str, Callable[..., Result]] = {
     "tv": tv.reconstruct,
     "pnp": pnp.reconstruct,
     "dip": dip.reconstruct,
+    "adversarial": adversarial.reconstruct,
 }
 
 
@@ -26,8 +27,9 @@ def reconstruct(measured, operator: Operator, method: str | Translator = "tv", *
         operator: A of `zoo.physics`: `tomography.ParallelBeam`, `mri.CartesianMRI` and so on.
         method: "fbp" or "zero_filled", without a prior (`zoo.reconstruction.direct`); "tv", total
             variation (`zoo.reconstruction.tv`); "pnp", a denoiser (`zoo.reconstruction.pnp`);
-            "dip", a network fitted to the measurement alone (`zoo.reconstruction.dip`); or a
-            pretrained model, a run folder or a loaded model (`zoo.reconstruction.learned`).
+            "dip", a network fitted to the measurement alone (`zoo.reconstruction.dip`);
+            "adversarial", a trained critic (`zoo.reconstruction.adversarial`); or a pretrained
+            model, a run folder or a loaded model (`zoo.reconstruction.learned`).
         **options: of the method: see the function `fbp`, `zero_filled`, or `reconstruct` there.
 
     Returns:
