@@ -71,7 +71,8 @@ def test_card_record_and_registry_agree(name):
     entry, card = ENTRIES[name], (WEIGHTS / f"{name}.md").read_text(encoding="utf-8")
     assert file_sha256(WEIGHTS / f"{name}.weights.h5") == entry["sha256"]
     assert entry["sha256"] in card and entry["licence"] in card
-    assert card.count("**no**") == FALL_SHORT.get(name, 0)  # each does what it must
+    apart = card.replace(cards.alarms(entry), "")
+    assert apart.count("**no**") == FALL_SHORT.get(name, 0)  # each does what it must
     for key, value in entry["metrics"].items():
         if key == "judged_on":
             assert value in card

@@ -19,10 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 PAGE = ROOT / "docs" / "pretrained.md"
 TRUST = ROOT / "docs" / "trust.md"
-_MEMORY, _CURVES = "## Memorisation\n\n", "\n\n## Learning curves\n"
-_MEMBERSHIP = re.compile(
-    r"(?<=<!-- membership: begin -->\n).*?(?=<!-- membership: end -->)", re.DOTALL
-)
+_ALARMS, _MEMORY = "## Alarms\n\n", "## Memorisation\n\n"
+_CURVES = "\n\n## Learning curves\n"
+MOST_FALSE, LEAST_FOUND = 0.05, 0.95  # of patients without a fault, and of images with one
 _TABLE = re.compile(r"^\| pretrained model \|.*\n(?:\|.*\n)+", re.MULTILINE)
 # What a machine cannot know: the job, the data, the limits, in words.
 PROSE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
@@ -48,7 +47,7 @@ def write(name: str, entry: dict[str, Any], result: Result) -> None:
     table = ""
     if result.table:
         head, *body = result.table
-        table = "\n".join(["", _row(head), _row(["---"] * len(head)), *map(_row, body), ""])
+        table = "\n".join(["", row(head), row(["---"] * len(head)), *map(row, body), ""])
     trained_on = entry.get("trained_on")
     ranges = "".join(f"- {key}: {_range(value)}\n" for key, value in (trained_on or {}).items())
     text = f"""# {name}
@@ -92,9 +91,7 @@ means over patients with their 95 % bootstrap interval over patients.
 ## Range it was made for
 
 {ranges or "Not restricted by a guard."}
-## Alarms
-
-{alarms(entry)}
+{_ALARMS}{alarms(entry)}
 
 {_apart(name, entry)}
 
@@ -149,10 +146,20 @@ On {found["judged_on"]}.{several}"""
 
 def write_apart(name: str, entry: dict[str, Any]) -> None:
     """Write what can be measured by itself into a card that there is, and nothing else."""
+    _write_between(name, _MEMORY, _apart(name, entry), _CURVES)
+
+
+def write_alarms(name: str, entry: dict[str, Any]) -> None:
+    """Write what a card says of alarms into one that there is, and nothing else."""
+    _write_between(name, _ALARMS, f"{_ALARMS}{alarms(entry)}\n\n{_MEMORY}", _MEMORY)
+
+
+def _write_between(name: str, start: str, text: str, end: str) -> None:
+    """Write a text in place of what stands from a start to an end, both included."""
     card = pretrained.WEIGHTS / f"{name}.md"
-    before, _, rest = card.read_text(encoding="utf-8").partition(_MEMORY)
-    _, _, after = rest.partition(_CURVES)
-    write_atomic(card, (before + _apart(name, entry) + after).encode())
+    before, _, rest = card.read_text(encoding="utf-8").partition(start)
+    _, _, after = rest.partition(end)
+    write_atomic(card, (before + text + after).encode())
 
 
 def _apart(name: str, entry: dict[str, Any]) -> str:
@@ -164,13 +171,68 @@ def alarms(entry: dict[str, Any]) -> str:
     """What a card says of the limits of `predict --report`."""
     if "alarms" in entry:
         limits = Limits.from_dict(entry["alarms"])
-        return f"{limits.markdown(entry['target']['unit'])}\n\n`zoo predict --report` raises them."
+        text = f"{limits.markdown(entry['target']['unit'])}\n\n`zoo predict --report` raises them."
+        return text + _raised(entry)
     if _generates(entry):
         return "Not applicable; it makes images from noise."
     return (
         "Not calibrated: `zoo predict --report` measures without limits, which `zoo calibrate "
         "--spread=none` finds on your own patients."
     )
+
+
+def unlimited(entry: dict[str, Any]) -> str:
+    """The alarms that were measured and have no limit, since honest outputs show any value."""
+    return ", ".join(f"`{name}`" for name in entry["alarms_raised"]["unlimited"])
+
+
+def _raised(entry: dict[str, Any]) -> str:
+    """Of patients who gave no limits what raises any alarm."""
+    told = entry.get("alarms_raised")
+    if told is None:
+        return ""
+    if none := unlimited(entry):
+        text = f" No limit: {none}, of which honest outputs show any value."
+    else:
+        text = ""
+    # Simulated patients, as they are and with each fault.
+    rows = [row(["fault planted", "images that raise any alarm", "by alarm"]), row(["---"] * 3)]
+    for name, shares in told["faults"].items():
+        rows.append(row([name, f"{shares['any']:.0%}", _by_alarm(shares)]))
+    missed = [name for name, shares in told["faults"].items() if shares["any"] < LEAST_FOUND]
+    checks = {f"false alarms of at most {MOST_FALSE:.0%} of patients": told["false"] <= MOST_FALSE}
+    checks[f"each planted fault found in {LEAST_FOUND:.0%} of images or more"] = not missed
+    return f"""{text}
+
+On {told["judged_on"]}, others than those of the limits: {told["false"]:.1%} of the
+patients raise any alarm without a fault. With faults planted into one image of
+{told["planted"]} of them each (`tools/battery.py`: lesions of 250 HU, texture of 40 HU and an
+offset of 30 HU, or as large in the range of the output's values):
+
+{chr(10).join(rows)}
+
+{chr(10).join(f"- {'yes' if good else '**no**'}: {check}" for check, good in checks.items())}
+
+{_on_scans(told.get("real"))} `python -m tools.limits` measures all of this."""
+
+
+def _on_scans(found: dict[str, Any] | None) -> str:
+    """What real scans raise by limits that come from a simulation."""
+    apart = "`zoo calibrate --spread=none` finds limits on your own."
+    if found is None:
+        return f"The limits are those of a simulation, and real scans may raise more: {apart}"
+    by = f" (by alarm: {_by_alarm(found)})" if found["any"] else ""
+    return (
+        "The limits are those of a simulation, and real scans are not like it: of "
+        f"{found['judged_on']}, real ones that nothing was trained on, {found['any']:.0%} raise an "
+        f"alarm without a fault{by}. {apart}"
+    )
+
+
+def _by_alarm(shares: dict[str, Any]) -> str:
+    """Those of which at least 2 % of the images raise."""
+    told = {k: v for k, v in shares.items() if k not in ("any", "judged_on") and v >= 0.02}
+    return ", ".join(f"`{name}` {share:.0%}" for name, share in told.items()) or "–"
 
 
 def _generates(entry: dict[str, Any]) -> bool:
@@ -210,10 +272,20 @@ def write_membership(entries: dict[str, dict[str, Any]]) -> None:
         if entry.get("owner", "zoo") != "zoo":
             continue
         cells = [found["judged_on"], as_text(found["auc"])] if found else ["not measured", ""]
-        rows.append(_row([f"[`{name}`](../zoo/weights/{name}.md)", *cells]))
-    text, count = _MEMBERSHIP.subn("\n".join([*rows, ""]), TRUST.read_text(encoding="utf-8"))
+        rows.append(row([f"[`{name}`](../zoo/weights/{name}.md)", *cells]))
+    put("membership", "\n".join(rows))
+
+
+def put(name: str, table: str) -> None:
+    """Write a table of docs/trust.md between its two comments.
+
+    Raises:
+        ValueError: for a page that has not exactly one place for it.
+    """
+    place = re.compile(f"(?<=<!-- {name}: begin -->\n).*?(?=<!-- {name}: end -->)", re.DOTALL)
+    text, count = place.subn(lambda _: table + "\n", TRUST.read_text(encoding="utf-8"))
     if count != 1:
-        raise ValueError(f"{TRUST.name}: expected one place for the table. Received: {count}")
+        raise ValueError(f"{TRUST.name}: expected one place for {name}. Received: {count}")
     write_atomic(TRUST, text.encode())
 
 
@@ -247,5 +319,5 @@ def _overrides(overrides: dict[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in overrides.items() if k not in skipped)
 
 
-def _row(cells: list[str]) -> str:
+def row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"

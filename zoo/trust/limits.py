@@ -1,9 +1,9 @@
 """From which value on a figure alarms: found on patients, so that few of others raise any.
 
-Each patient is judged by the others: how far its worst image lies from what is usual of them, as a
-share of how far the farthest of them does; of all alarms the greatest counts. Of these shares the
-one is taken that a new patient exceeds with a chance of at most `FALSE_ALARMS` (conformal
-prediction, by the patient). Imports no TensorFlow.
+Each patient is judged by the others: how far its worst image lies from what is usual of them. Where
+an alarm's tail begins and how long it is are its own, and of all alarms the greatest distance in
+tails counts. Of these the one is taken that a new patient exceeds with a chance of at most
+`FALSE_ALARMS` (conformal prediction, by the patient). Imports no TensorFlow.
 """
 
 import dataclasses
@@ -19,6 +19,8 @@ from zoo.trust.alarms import ALARMS
 FALSE_ALARMS = 0.05  # of patients like those of the calibration
 ROOM = 1.1  # the limits lie farther out by this
 _TAIL = 0.95  # the share of images below the spread's end, 1.645 standard deviations of normal ones
+_NEAR = 0.7  # the share of patients before the tail
+_SHORTEST = 0.25  # a tail, of where it starts
 _LOGARITHMIC = ("shift", "removed_blob", "cycle")
 _CORRELATIONS = ("edges", "tone", "removed_edges", "removed_grain")
 
@@ -54,7 +56,7 @@ class Limits:
         patients, images: how many they were found on.
         most: images of one patient: of more than so many any one alarms more often.
         average: the `note` of the `zoo.Average` that answered, "" of one model.
-        dataset, split: whose patients they were.
+        dataset, split: whose patients they were; no split of those that its simulation drew anew.
         weights: sha256 of the network's weights that they hold for.
     """
 
@@ -102,9 +104,10 @@ class Limits:
     @property
     def words(self) -> str:
         """What they promise, in a sentence."""
+        whose = f"{self.split} split" if self.split else "simulated anew"
         return (
             f"at most {self.false_alarms:.0%} of patients like the {self.patients} of "
-            f"{self.dataset}, {self.split} split, that they were found on (up to {self.most} "
+            f"{self.dataset}, {whose}, that they were found on (up to {self.most} "
             "images each) raise any alarm without a reason"
         )
 
@@ -174,9 +177,10 @@ class Usual:
         count = len(self.patients)
         if count < 2:
             raise ValueError(f"patients: expected 2 or more for alarms. Received: {count}")
-        # How far each patient's worst image lies from what is usual of the others, in spreads, over
-        # how far the farthest of the others does.
-        worst, spreads, farthest = np.zeros(count), {}, {}
+        # How far each patient's worst image lies from what is usual of the others, in spreads, and
+        # beyond where most do, in lengths of the alarm's own tail: a long one stretches no other.
+        worst = np.full(count, -math.inf)
+        spreads, tails = {}, {}
         for name in ALARMS:
             values, owners = self._of(name)
             away: dict[int, float] = {}
@@ -186,16 +190,18 @@ class Usual:
                     away[number] = _away(name, values[own], _spread(name, values[~own])).max()
             if not away:
                 continue
-            spreads[name], farthest[name] = _spread(name, values), max([1.0, *away.values()])
+            spreads[name], tails[name] = _spread(name, values), _tail(list(away.values()))
             for number, distance in away.items():
-                others = [each for key, each in away.items() if key != number]
-                worst[number] = max(worst[number], distance / max([1.0, *others]))
-        # What a new patient exceeds seldom, by its rank.
-        rank = math.ceil((count + 1) * (1 - FALSE_ALARMS))
-        beyond = ROOM * max(1.0, float(np.sort(worst)[min(rank, count) - 1]))
+                worst[number] = max(worst[number], tails[name].beyond(distance))
+        # What a new patient exceeds seldom, by its rank: half as often, since tails are theirs too.
+        rank = math.ceil((count + 1) * (1 - FALSE_ALARMS / 2))
+        beyond = max(0.0, float(np.sort(worst)[min(rank, count) - 1]))
         limits = {}
         for name, spread in spreads.items():
-            limits[name] = _ends(name, spread, beyond * farthest[name])
+            start, length = tails[name]
+            ends = _ends(name, spread, ROOM * (start + beyond * length))
+            if ends != (None, None):
+                limits[name] = ends
         counts = [len(images) for images in self.patients.values()]
         return Limits(
             limits=limits,
@@ -237,6 +243,22 @@ def _spread(name: str, values: np.ndarray) -> _Spread:
     return _Spread(middle, max((middle - low) / 1.645, room), max((high - middle) / 1.645, room))
 
 
+class _Tail(NamedTuple):
+    """Beyond which distance an alarm's far patients begin, and how far beyond it they lie."""
+
+    start: float
+    length: float
+
+    def beyond(self, distance: float) -> float:
+        return (distance - self.start) / self.length
+
+
+def _tail(distances: list[float]) -> _Tail:
+    start = max(1.0, float(np.quantile(distances, _NEAR)))
+    beyond = [each - start for each in distances if each > start]
+    return _Tail(start, max(_SHORTEST * start, float(np.mean(beyond or 0.0))))
+
+
 def _away(name: str, values: np.ndarray, spread: _Spread) -> np.ndarray:
     """How many spreads beyond the middle values lie on a side that alarms."""
     above = (values - spread.middle) / spread.above * ALARMS[name].high
@@ -245,12 +267,27 @@ def _away(name: str, values: np.ndarray, spread: _Spread) -> np.ndarray:
 
 
 def _ends(name: str, spread: _Spread, distance: float) -> tuple[float | None, float | None]:
+    """The limits on the sides that alarm; None where hardly any value lies beyond."""
     low = high = None
+    least, most = _told(name)
     if ALARMS[name].low:
         low = float(f"{_plain(name)(spread.middle - distance * spread.below):.4g}")
     if ALARMS[name].high:
         high = float(f"{_plain(name)(spread.middle + distance * spread.above):.4g}")
+    if low is not None and low <= least:
+        low = None
+    if high is not None and high >= most:
+        high = None
     return low, high
+
+
+def _told(name: str) -> tuple[float, float]:
+    """Beyond which values no limit says anything: an inverted output's tone is about -0.9."""
+    if name in _CORRELATIONS:
+        return -0.9, 1.0
+    if ALARMS[name].unit == "share" or name in ("information", "dice"):
+        return 0.0, 1.0
+    return -math.inf, math.inf
 
 
 def _even(name: str) -> Callable[[float], float]:

@@ -88,10 +88,15 @@ def _corners(size: int, tile: int) -> list[int]:
 Pairs = Iterator[tuple[str, np.ndarray, np.ndarray, float]]
 
 
+def drawn_kind(rng: np.random.Generator) -> str:
+    """One of `KINDS`, the first that is drawn of a subject."""
+    return str(rng.choice(list(KINDS), p=list(KINDS.values())))
+
+
 def subject(protocol: Protocol, seed: int, number: int) -> Pairs:
     """The slices of simulated subject `number`; everything follows from (seed, number)."""
     rng = np.random.default_rng([seed, number])
-    kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
+    kind = drawn_kind(rng)
     spacing = float(rng.uniform(*getattr(protocol, kind)))
     clean = {"body": varied.body, "head": _head, "shapes": _shapes}[kind](protocol, rng, spacing)
     clean = varied.sharpness(rng, clean)
