@@ -95,6 +95,7 @@ _HEADS = {
     "checkpoint_every": 100,
 }
 
+_PRIMAL_DUAL = {"iterations": 8, "filters": 16, "batch_size": 2, "image_every": 1000}
 # A U-Net of the quick image: a few minutes on two cores.
 _AFTER = {
     "steps": 1500,
@@ -192,11 +193,11 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         },
     ),
     # Stands beside learned_primal_dual_ct_recon, and is not shipped.
-    "encoder_decoder_ct_recon": ("encoder_decoder", "ct_recon/phantom_fbp", _AFTER),
+    "encoder_decoder_ct_recon": ("encoder_decoder", "ct_recon/phantom_many_fbp", _AFTER),
     # Stands beside varnet_mri_recon, and is not shipped.
     "encoder_decoder_mri_recon": (
         "encoder_decoder",
-        "mri_recon/phantom_128_filled",
+        "mri_recon/phantom_128_many_filled",
         _AFTER | {"crop": 0},
     ),
     "encoder_decoder_t1_t2": ("encoder_decoder", "mri_contrast/heads", _HEADS | {"steps": 1400}),
@@ -244,8 +245,15 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "learned_primal_dual_ct_recon": (
         "learned_primal_dual",
+        "ct_recon/phantom_many",
+        {"init": "runs/pretrained/learned_primal_dual_ct_recon_first"}
+        | _PRIMAL_DUAL
+        | {"steps": 2400, "learning_rate": 7e-4, "validate_images": 20},
+    ),
+    "learned_primal_dual_ct_recon_first": (
+        "learned_primal_dual",
         "ct_recon/phantom",
-        {"steps": 5000, "iterations": 8, "filters": 16, "batch_size": 2, "image_every": 1000},
+        _PRIMAL_DUAL | {"steps": 5000},
     ),
     "srcnn_mri_x2": (
         "srcnn",
@@ -320,6 +328,17 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         },
     ),
     "varnet_mri_recon": (
+        "varnet",
+        "mri_recon/phantom_128_many",
+        {
+            "init": "runs/pretrained/varnet_mri_recon_first",
+            "steps": 1200,
+            "learning_rate": 7e-4,
+            "cascades": 6,
+            "image_every": 800,
+        },
+    ),
+    "varnet_mri_recon_first": (
         "varnet",
         "mri_recon/phantom_128",
         {"steps": 1600, "cascades": 6, "image_every": 800},

@@ -50,7 +50,7 @@ JUDGES: dict[str, Callable[[Translator], Result]] = {
     "encoder_decoder_t1_t2_flair": partial(contrasts, dataset="mri_contrast/heads_t1_t2_flair"),
     "learned_primal_dual_ct_recon": partial(
         unrolled,
-        dataset="ct_recon/phantom",
+        dataset="ct_recon/phantom_many",
         quick="filtered back-projection",
         lam=160.0,
         over_tv=1.7,
@@ -67,7 +67,7 @@ JUDGES: dict[str, Callable[[Translator], Result]] = {
     "unit_t1_t2": partial(unpaired, dataset="mri_contrast/mni152_128", share=0.5, matched=True),
     "varnet_mri_recon": partial(
         unrolled,
-        dataset="mri_recon/phantom_128",
+        dataset="mri_recon/phantom_128_many",
         quick="zero filling",
         lam=40.0,
         over_tv=1.5,

@@ -35,13 +35,13 @@ _SCANS = ("_scans", "/heads")  # of data sets that have real patients beside sim
 _FEW = 30
 PATIENTS = {
     "cbct_ct/phantom_scatter": 80,
-    "ct_recon/phantom": 40,
+    "ct_recon/phantom_many": 160,
     "lung_nodule/phantom": 200,
     "mammo/phantom_128": 100,
     "mri_contrast/mni152_128": 100,
-    "mri_recon/phantom_128": 80,
+    "mri_recon/phantom_128_many": 300,
     "mri_recon/varied": 200,
-    "sr/varied_mr": 80,
+    "sr/varied_mr": 300,
     "sr/varied_mr_scans": 80,
 }
 

@@ -75,6 +75,7 @@ def _lodopab(name: str, description: str, **fields) -> Published:
     )
 
 
+_MANY: dict[str, Any] = {"patients": (160, 5, 10), "seed": 64}
 _TINY: dict[str, Any] = {
     "protocol": phantom.Protocol(size=64, views=32, photons=1.2e4, electronic=5.0),
     "patients": (4, 1, 2),
@@ -97,6 +98,18 @@ class Builder(SimulatedBuilder):
             "phantom_fbp",
             "The same patients; the source is the image that 64 views give, in HU.",
             fbp=True,
+        ),
+        _phantom(
+            "phantom_many",
+            "As `phantom`, four times as many patients to train on, and others to judge by.",
+            images="phantom_many_fbp",
+            **_MANY,
+        ),
+        _phantom(
+            "phantom_many_fbp",
+            "The patients of `phantom_many`; the source is the image, in HU.",
+            fbp=True,
+            **_MANY,
         ),
         _phantom(
             "phantom_tiny",

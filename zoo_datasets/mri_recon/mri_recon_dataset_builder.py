@@ -133,6 +133,23 @@ class Builder(SimulatedBuilder):
             filled=True,
         ),
         Simulated(
+            name="phantom_128_many",
+            description="As `phantom_128`, four times as many heads to train on, and others to "
+            "judge by.",
+            patients=(480, 10, 20),
+            seed=4,
+            images="phantom_128_many_filled",
+            protocol=phantom.Protocol(size=128, acceleration=4, centre=0.08),
+        ),
+        Simulated(
+            name="phantom_128_many_filled",
+            description="The heads of `phantom_128_many`; the source is the image by zero filling.",
+            protocol=phantom.Protocol(size=128, acceleration=4, centre=0.08),
+            patients=(480, 10, 20),
+            seed=4,
+            filled=True,
+        ),
+        Simulated(
             name="phantom_tiny",
             description="A few scans of the protocol of `phantom_32`, for trying things out.",
             protocol=phantom.Protocol(size=32),
