@@ -31,10 +31,7 @@ FALL_SHORT = {
     "encoder_decoder_ldct": 2,
     "encoder_decoder_ldct_fast": 1,
     "encoder_decoder_t1_t2_flair": 1,
-    "learned_primal_dual_ct_recon": 2,
     "pggan_mammo": 2,
-    "srcnn_mri_x2": 1,
-    "varnet_mri_recon": 1,
 }
 
 
