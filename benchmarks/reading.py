@@ -27,7 +27,7 @@ class Ready(NamedTuple):
 
     Attributes:
         name: of the data set.
-        model: compiled, in its first phase.
+        model: compiled, in its last phase.
         phase: that phase.
         read: gives the next batch of the pipeline.
         step: trains on a batch that is there already.
@@ -49,7 +49,7 @@ def ready(dataset: str, model: str, data_dir: Path | None, fields: Sequence[str]
     entry = facts.fit_to_data(entry, builder)
     made = loading.build(entry)
     made.compile()
-    phase, *_ = made.recipe.phases()
+    *_, phase = made.recipe.phases()
     made.enter(phase)
     recipe: Recipe = entry.recipe
     dataset_of_batches = train_dataset(
