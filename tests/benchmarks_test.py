@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from benchmarks import __main__ as benchmarks
 from benchmarks import measure, operators, reconstruction, scaling
@@ -75,6 +76,19 @@ def test_the_fewest_iterations_that_reach_the_quality_are_found():
     assert tried == [(0.5, 2), (0.5, 5), (0.5, 10), (1, 2), (1, 5), (1, 2)]
     never = reconstruction.fewest(iter(runs[:1]), image, (2, 5))
     assert never.count == 5 and never.psnr < reconstruction.TARGET
+
+
+def test_the_time_of_a_step_goes_where_its_operations_are():
+    x = tf.random.normal((700, 700))
+    step = tf.function(
+        lambda: tf.reduce_sum(tf.matmul(x, x) + tf.math.real(tf.signal.fft(tf.complex(x, x))))
+    )
+    step()
+    found = measure.operations(step)
+    assert list(found)[0] in ("matrix products", "Fourier transforms")
+    assert {"matrix products", "Fourier transforms", "by element"} <= set(found)
+    assert 0 < sum(found.values()) < 10
+    assert measure.shares({"a": 3.0, "b": 1.0, "c": 0.5, "d": 0.5}) == "a 60 %, b 20 %, c 10 %"
 
 
 def test_a_process_says_its_own_memory_and_its_failure(tmp_path):
