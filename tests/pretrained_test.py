@@ -13,7 +13,7 @@ import pytest
 from skimage.exposure import match_histograms
 
 import zoo
-from tools import cards, pretrained
+from tools import cards, limits, pretrained
 from tools.judges import contrasts, reconstruction
 from zoo import metrics, registry
 from zoo.cache import file_sha256
@@ -116,6 +116,7 @@ def test_the_docs_have_the_table():
         (row,) = [line for line in page.splitlines() if line.startswith(f"| [`{name}`]")]
         found = entry.get("membership")
         assert (cards.as_text(found["auc"]) if found else "not measured") in row
+    assert limits.table(ENTRIES) in page
 
 
 @pytest.mark.parametrize("name", ENTRIES)

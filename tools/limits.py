@@ -230,7 +230,7 @@ def table(entries: dict[str, dict[str, Any]]) -> str:
         told = entry.get("alarms_raised")
         if told is None:
             continue
-        shares = [f"{told['false']:.1%}"]
+        shares = [_shown(f"{told['false']:.1%}", told["false"] <= cards.MOST_FALSE)]
         for fault in battery.FAULTS:
             shares.append(_percent(told["faults"].get(fault)))
         lines.append(cards.row([f"`{name}`", *shares, cards.unlimited(entry) or "–"]))
@@ -238,12 +238,14 @@ def table(entries: dict[str, dict[str, Any]]) -> str:
 
 
 def _percent(shares: dict[str, float] | None) -> str:
-    """A share that falls short of what was aimed at stands out."""
     if shares is None:
         return "–"
-    return (
-        f"{shares['any']:.0%}" if shares["any"] >= cards.LEAST_FOUND else f"**{shares['any']:.0%}**"
-    )
+    return _shown(f"{shares['any']:.0%}", shares["any"] >= cards.LEAST_FOUND)
+
+
+def _shown(text: str, good: bool) -> str:
+    """A share, bold where it falls short of what was aimed at."""
+    return text if good else f"**{text}**"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -81,6 +81,7 @@ def test_a_card_gets_its_limits_and_stays_as_it_is_besides(entry, tmp_path, monk
     assert "No limit: `tone`" in text and text.count("**no**") == 2
     assert "- **no**: each planted fault found in 95% of images or more" in text
     assert "real scans may raise more" in text
+    assert "| `a` | **25.0%** |" in limits.table({"a": entry | {"alarms_raised": missed}})
     assert "**50%**" in limits.table({"a": entry | {"alarms_raised": missed}})
 
 
