@@ -6,7 +6,7 @@ from scipy import stats
 
 import harness
 import zoo
-from tools import battery, explained, trust
+from tools import battery, explained, limits, trust
 from zoo.trust.conformal import Misses
 from zoo.trust.explain import Region
 from zoo.trust.spread import Spread
@@ -28,6 +28,28 @@ def test_coverage_counts_the_patients_that_did_not_calibrate(monkeypatch):
     # Two standard deviations in place of one: what is outside follows from the factor.
     assert found.factor > trust.NAIVE and found.naive == pytest.approx(0.11, abs=0.02)
     assert 0.1 < found.other < 0.4
+
+
+def test_real_patients_are_counted_by_what_simulated_ones_calibrate(monkeypatch):
+    fields = {"levels": 2, "base_filters": 4, "output": "auto", "flip": True}
+    model = harness.build("encoder_decoder", fields)
+    monkeypatch.setattr(zoo, "load", lambda name: model)
+
+    def pairs(seed, count, louder):
+        rng = np.random.default_rng(seed)
+        for number in range(count):
+            target = rng.normal(40, 5, (32, 32, 1)).astype("float32")
+            source = model.translate(target[None])[0]  # so that its error is the noise alone
+            noise = louder * rng.normal(0, 10, target.shape).astype("float32")
+            yield limits.Pair(f"{number}", target, source + noise)
+
+    monkeypatch.setattr(limits, "simulated", lambda *given: pairs(0, 24, 1.0))
+    for louder, most in ((0.5, 0), (1000.0, 3)):
+        monkeypatch.setattr(limits, "real", lambda *given, by=louder: pairs(1, 3, by))
+        told = trust.real_table().splitlines()
+        assert "calibrated on 24 simulated patients of `ldct/varied_scans`" in told[0]
+        cells = told[-1].split("|")
+        assert (cells[1], cells[3]) == (" 3 ", f" {most} ")
 
 
 def test_a_table_is_put_between_its_comments():
