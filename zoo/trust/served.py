@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from zoo.averaging import View, views
 from zoo.trust.calibration import Calibration
-from zoo.trust.spread import FLOOR
+from zoo.trust.spread import FLOOR, NEAR
 
 SIGNATURE = "uncertainty"
 IN_GRAPHS = ("quantiles", "views")  # dropout is random, and averages are not exported
@@ -55,7 +55,20 @@ def _views(model: Any, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     answers = []
     for view in views(model.recipe, square):  # the first is the image as it is
         answers.append(_back(view, model(_seen(view, images), training=False)))
-    return answers[0], tf.math.reduce_std(tf.stack(answers), axis=0)
+    return answers[0], _smoothed(tf.math.reduce_std(tf.stack(answers), axis=0))
+
+
+def _smoothed(spread: tf.Tensor) -> tf.Tensor:
+    """As `zoo.trust.spread.smoothed`, in a graph."""
+    images, shape = spread, tf.shape(spread)
+    if spread.shape.rank == 5:  # volumes: slice by slice
+        images = tf.reshape(spread, tf.concat([[-1], shape[-3:]], 0))
+    shares = tf.ones_like(images)
+    for kernel in (NEAR[:, None], NEAR[None, :]):
+        each = np.repeat(kernel[..., None, None], spread.shape[-1], axis=2)
+        images = tf.nn.depthwise_conv2d(images, each, [1, 1, 1, 1], "SAME")
+        shares = tf.nn.depthwise_conv2d(shares, each, [1, 1, 1, 1], "SAME")
+    return tf.reshape(images / shares, shape)
 
 
 def _seen(view: View, images: tf.Tensor) -> tf.Tensor:

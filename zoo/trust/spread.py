@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy import ndimage
 
 from zoo import tiled
 from zoo.averaging import Average
@@ -20,6 +21,9 @@ from zoo.layers import Dropout, step_seeds
 NAMES = ("quantiles", "dropout", "views", "answers")
 DRAWS = 16  # of dropout
 FLOOR = 5e-4  # of the target's window: no pixel is quite certain
+# The deviation of a few views is as noisy as that of few numbers is: it is averaged around each
+# pixel by this Gaussian, whose own standard deviation is 4 pixels.
+NEAR = np.exp(-0.5 * (np.arange(-8, 9) / 4.0) ** 2).astype(np.float32)
 
 Pair = tuple[np.ndarray, np.ndarray]  # float32 answer and spread, of one shape
 
@@ -33,8 +37,8 @@ class Spread:
             - "quantiles": half of what lies between a network's quantile heads;
             - "dropout": standard deviation of `DRAWS` answers with the network's dropout on, which
               are samples of a generator such as pix2pix's;
-            - "views": of the answers to mirror images and turns, about their mean, while the answer
-              stays that to the image as it is;
+            - "views": of the answers to mirror images and turns, about their mean, averaged around
+              each pixel (`NEAR`), while the answer stays that to the image as it is;
             - "answers": of those that a `zoo.Average` is the mean of: views, models, or both;
             - "auto": "answers" of an average, else the first of the others that the model has.
 
@@ -146,7 +150,21 @@ class _Answers:
 class _Views(_Answers):
     def __call__(self, images: np.ndarray, batch_size: int) -> Pair:
         answers = list(self.average.each(images, batch_size))
-        return answers[0][0], _moments(answers)[1]  # the first view is the image as it is
+        # The first view is the image as it is.
+        return answers[0][0], smoothed(_moments(answers)[1])
+
+
+def smoothed(spread: np.ndarray) -> np.ndarray:
+    """The mean around each pixel by `NEAR`, of what lies in the image.
+
+    Args:
+        spread: float32 `[N, H, W, C]`, or volumes, whose slices are averaged by themselves.
+    """
+    shares = np.ones(spread.shape[-3:-1], np.float32)
+    for axis in (-3, -2):
+        spread = ndimage.correlate1d(spread, NEAR, axis, mode="constant")
+        shares = ndimage.correlate1d(shares, NEAR, axis + 1, mode="constant")
+    return spread / shares[..., None]
 
 
 def _moments(answers: Iterable[tuple[np.ndarray, Any]]) -> Pair:
