@@ -129,6 +129,8 @@ def fewer_bits(entry: dict[str, Any]) -> str:
     found = entry.get("fewer_bits")
     if found is None:
         does = "makes images from noise" if _generates(entry) else "takes measurements"
+        if entry["model"] == "critic":
+            does = "answers by a network's gradient, which is a SavedModel alone"
         return f"Not measured; it {does}."
     rows = [f"| {key} | {as_text(found[key])} |" for key in found if key != "judged_on"]
     several = "" if "int8_psnr_lost_db" in found else " A network of several inputs is never int8."

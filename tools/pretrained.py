@@ -114,6 +114,19 @@ _AFTER = {
 # Name: model, data set, and what differs from the model's small preset.
 RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "automap_mri": ("automap", "mri_recon/varied", {"steps": 4000}),
+    "critic_ct_recon": (
+        "critic",
+        "ct_recon/phantom_fbp",
+        {
+            "steps": 6000,
+            "flip_up_down": True,
+            "turn": True,
+            "image_every": 6000,
+            "checkpoint_every": 500,
+            "validate_every": 1000,
+            "validate_images": 10,
+        },
+    ),
     "cyclegan_cbct_ct": (
         "cyclegan",
         "cbct_ct/phantom_scatter",

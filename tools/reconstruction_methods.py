@@ -6,9 +6,9 @@
 A slice of each of two simulated patients who taught no model, chest, abdomen or head, drawn on a
 grid twice as fine as the one it is reconstructed on; and of two patients whose scans are in public
 packages (`tools.scans`, extra `verify`), measured anew in the same way. No method is told the noise
-but the deep image prior, which it stops. What a method makes of a slice is kept in
-`build/reconstruction_methods`. The table goes into docs/reconstruction.md, the first slice of each
-kind into docs/pictures.
+but the deep image prior, which it stops, and the critic's, which it weighs. What a method makes of
+a slice is kept in `build/reconstruction_methods`. The table goes into docs/reconstruction.md, the
+first slice of each kind into docs/pictures.
 """
 
 import functools
@@ -158,6 +158,7 @@ _UNET = {
     kind: {"a U-Net after it": (f"encoder_decoder_{kind}_recon", {})} for kind in ("ct", "mri")
 }
 _PRIMAL_DUAL = {"`learned_primal_dual_ct_recon`": ("learned_primal_dual_ct_recon", {})}
+_CRITIC = {"a trained critic": ("adversarial", {"critic": "critic_ct_recon", "sigma": True})}
 _VARNET = {"`varnet_mri_recon`": ("varnet_mri_recon", {})}
 _HU = ("HU", CT_WINDOW, _SOFT_TISSUE)
 _SIGNAL = ("signal", (0.0, 1.0), (0.0, 0.8))
@@ -165,13 +166,13 @@ KINDS = {
     "sparse": Kind(
         "few views: CT of 256 x 256 pixels from 64",
         functools.partial(ct, SPARSE, False),
-        _FBP | _TV | _UNET["ct"] | _PRIMAL_DUAL,
+        _FBP | _TV | _CRITIC | _UNET["ct"] | _PRIMAL_DUAL,
         *_HU,
     ),
     "real_ct": Kind(
         "few views of patients: CT of 256 x 256 pixels from 64",
         functools.partial(real_ct, SPARSE),
-        _FBP | _TV | _UNET["ct"] | _PRIMAL_DUAL,
+        _FBP | _TV | _CRITIC | _UNET["ct"] | _PRIMAL_DUAL,
         *_HU,
     ),
     "dose": Kind(

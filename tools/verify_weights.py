@@ -27,6 +27,7 @@ import zoo
 from tools import cards, pretrained
 from tools.judges.bits import fewer_bits
 from tools.judges.contrasts import contrasts
+from tools.judges.critics import critic
 from tools.judges.generation import generation
 from tools.judges.low_dose import low_dose
 from tools.judges.membership import MOST, membership
@@ -40,6 +41,7 @@ from zoo.translator import Translator
 
 JUDGES: dict[str, Callable[[Translator], Result]] = {
     "automap_mri": kspace,
+    "critic_ct_recon": partial(critic, dataset="ct_recon/phantom", lam=160.0, over_without=1.0),
     "cyclegan_cbct_ct": partial(
         unpaired, dataset="cbct_ct/phantom_scatter", share=0.6, matched=False
     ),

@@ -122,7 +122,7 @@ def test_the_weight_is_what_noise_pulls():
     noise = np.random.default_rng(5).normal(0, SIGMA, (50, *y.shape))
     pulls = np.linalg.norm(beam().adjoint(noise / SIGMA**2), axis=(1, 2))
     assert record.lam == pytest.approx(pulls.mean(), rel=0.1)
-    assert record.why.startswith("lam of the noise; holdout")
+    assert record.why.startswith("noise: stopped by holdout at a misfit of ")
 
 
 def test_a_critic_that_knows_the_image_leads_to_it():

@@ -84,8 +84,10 @@ def test_a_shipped_denoiser_loses_little_in_int8(patients):
 
 
 def test_what_takes_no_images_says_so():
-    kspace = types.SimpleNamespace(measured=True)
-    for model, said in (("pggan", "makes images from noise"), ("varnet", "takes measurements")):
-        data = "single" if model == "pggan" else "paired"
-        assert not bits.fewer_bits(model, types.SimpleNamespace(data=data, source=kspace), "d")
+    whys = {"pggan": "makes images from noise", "varnet": "takes measurements"}
+    whys["critic"] = "answers by a network's gradient, which is a SavedModel alone"
+    for model, said in whys.items():
+        fields = {"data": "single" if model == "pggan" else "paired", "registered_name": model}
+        source = types.SimpleNamespace(measured=model == "varnet")
+        assert not bits.fewer_bits(model, types.SimpleNamespace(source=source, **fields), "d")
         assert cards.fewer_bits({"model": model}) == f"Not measured; it {said}."

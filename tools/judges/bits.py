@@ -27,9 +27,9 @@ Serve = Callable[[np.ndarray], np.ndarray]
 def fewer_bits(name: str, model: Translator, dataset: str) -> dict[str, Any]:
     """What an entry says of it: "judged_on", and what is lost by each number, in dB.
 
-    Nothing of a model that makes images of noise or of measurements.
+    Nothing of a model that makes images of noise or of measurements, or answers by a gradient.
     """
-    if model.data == "single" or model.source.measured:
+    if model.data == "single" or model.source.measured or model.registered_name == "critic":
         return {}
     examples = list(drawn(model, dataset, False, PATIENTS))
     patients = list(dict.fromkeys(example["patient"] for example in examples))

@@ -169,9 +169,9 @@ def reconstruct(
     slope, way = prior(model, operator, quick)
     if not way > 0:
         raise ValueError(f"critic: expected one that learned a way down. Received: {way:g}")
-    why = "lam as given"
+    why = "as given"
     if lam is None:
-        lam, why = _pull_of_noise(operator, weights), "lam of the noise"
+        lam, why = _pull_of_noise(operator, weights), "noise"
     record, chosen = Record("adversarial", lam=lam, why=why), float(lam)
     shown = units.of_model(model, operator, quick).shown(quick)
     spacing = (operator.spacing_mm,) * 2 if hasattr(operator, "spacing_mm") else None
@@ -206,7 +206,7 @@ def reconstruct(
         for each in itertools.islice(steps(weights), best):
             found = each
     record.iterations, record.objective, record.converged = best, found.objective, ended
-    record.why += f"; {stop}: {least:.6g}"
+    record.why += f": stopped by {stop} at a misfit of {least:.6g}"
     if stop == "discrepancy":
         record.why += f", expected of the noise {expected:.6g}"
     if not ended:
