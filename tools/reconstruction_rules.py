@@ -2,23 +2,27 @@
 
     python -m tools.reconstruction_rules            # 3 anatomies x 3 doses, minutes
     python -m tools.reconstruction_rules head/10000 # one case
+    python -m tools.reconstruction_rules --others   # other patients, `holdout` alone; the page
 
 A slice of a digital patient is projected from a grid twice as fine as the one it is reconstructed
 on, each ray counts photons, and the image is compared with the slice averaged over its pixels. The
 best weight is that of highest PSNR among weights a factor of 1.5 apart, which knows the slice. What
 is found is kept in `build/reconstruction_rules`; when all cases are there, the table is printed.
+The nine cases decided what `holdout` allows; those of other patients did not, and their figures go
+into docs/reconstruction.md.
 """
 
 import functools
 import itertools
 import json
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 
 import zoo
-from zoo.atomic import write_json
+from zoo.atomic import write_atomic, write_json
 from zoo.metrics import psnr
 from zoo.physics import radon, tomography
 from zoo.physics.operators import Operator
@@ -31,6 +35,9 @@ from zoo_datasets.phantoms.body import Patient
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "reconstruction_rules"
 ANATOMIES, DOSES = ("chest", "abdomen", "head"), (3_000, 10_000, 100_000)
+PATIENT, OTHERS = 7, (8, 9, 10)  # seeds of the patient who decided, and of those who did not
+PAGE = ROOT / "docs" / "reconstruction.md"
+_OTHERS = re.compile(r"(?<=<!-- others: begin -->\n).*?(?=<!-- others: end -->)", re.DOTALL)
 PROTOCOL = phantom.Protocol(size=64, views=48)
 
 
@@ -60,9 +67,9 @@ def beam(finer: int = 1) -> tomography.ParallelBeam:
     return tomography.ParallelBeam(**fields)
 
 
-def anatomy(name: str) -> np.ndarray:
+def anatomy(name: str, seed: int = PATIENT) -> np.ndarray:
     """A slice on the finer grid, HU `[2 n, 2 n]`."""
-    rng, size = np.random.default_rng(7), 2 * PROTOCOL.size
+    rng, size = np.random.default_rng(seed), 2 * PROTOCOL.size
     spacing = PROTOCOL.spacing / 2
     if name == "head":
         fractions = brain.Brain(rng, size, spacing).fractions(20.0)
@@ -72,9 +79,9 @@ def anatomy(name: str) -> np.ndarray:
     return np.maximum(hu, -1000.0)
 
 
-def case(name: str, photons: int) -> tuple[np.ndarray, np.ndarray]:
+def case(name: str, photons: int, seed: int = PATIENT) -> tuple[np.ndarray, np.ndarray]:
     """Noisy line integrals `[views, detectors]`, and the true slice, HU `[n, n]`."""
-    fine, n = anatomy(name), PROTOCOL.size
+    fine, n = anatomy(name, seed), PROTOCOL.size
     if warning := same_grid(beam(2), beam()):
         print(f"Warning: {warning}", file=sys.stderr)
     y = beam(2).forward(radon.hu_to_attenuation(fine)).numpy()
@@ -90,12 +97,14 @@ def quality(image: np.ndarray, truth: np.ndarray) -> float:
     return float(psnr(np.clip(hu, *CT_WINDOW)[..., None], truth[..., None], CT_WINDOW))
 
 
-def measure(name: str, photons: int) -> dict[str, float]:
+def measure(
+    name: str, photons: int, rules: tuple[str, ...] = weight.RULES, seed: int = PATIENT
+) -> dict[str, float]:
     """PSNR in dB of filtered back-projection, of each rule, and of the best weight."""
-    y, truth = case(name, photons)
+    y, truth = case(name, photons, seed)
     options = {"photons": photons, "tolerance": 1e-3, "iterations": 600}
     found, weights = {"fbp": quality(beam().pseudo_inverse(y, "hann").numpy(), truth)}, []
-    for rule in weight.RULES:
+    for rule in rules:
         image, record = zoo.reconstruct(y, beam(), lam=rule, **options)
         found[rule] = quality(image, truth)
         weights.append(record.lam)
@@ -129,19 +138,57 @@ def table(cases: dict[str, dict[str, float]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def found_of(name: str, seed: int, measured: bool) -> dict[str, float] | None:
+    """What `measure` gave of a case such as "head/3000", from the folder where it is there.
+
+    Args:
+        name: of the case.
+        seed: of its patient; of others than `PATIENT` `holdout` alone is asked.
+        measured: whether a case that is not there is measured; else None.
+    """
+    own, anatomy_name, photons = seed == PATIENT, *name.split("/")
+    path = FOLDER / f"{anatomy_name}-{photons}{'' if own else f'-{seed}'}.json"
+    if measured and not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rules = weight.RULES if own else ("holdout",)
+        write_json(path, measure(anatomy_name, int(photons), rules, seed))
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def others(cases: list[dict[str, float]]) -> str:
+    """What the page says of patients who decided nothing."""
+    below = np.array([found["best"] - found["holdout"] for found in cases])
+    return (
+        f"Of {len(below)} slices of {len(OTHERS)} other patients of each anatomy at the same doses "
+        f"`holdout` is {below.mean():.2f} dB below the best weight, of {np.sum(below <= 0.2)} of "
+        f"them at most 0.2 dB, of one {below.max():.2f} dB.\n"
+    )
+
+
 def main(wanted: list[str]) -> None:
-    """Measures the cases that are not there yet, and prints the table when all are."""
+    """Measures the cases that are not there yet, and prints the table when all are.
+
+    With "--others" those of other patients, by `holdout` alone, which go into the page.
+
+    Raises:
+        ValueError: for a page without a place for them.
+    """
     names = [f"{name}/{photons}" for name, photons in itertools.product(ANATOMIES, DOSES)]
+    if wanted == ["--others"]:
+        each = [found_of(name, seed, True) for seed, name in itertools.product(OTHERS, names)]
+        text, count = _OTHERS.subn(
+            lambda _: others([found for found in each if found]), PAGE.read_text(encoding="utf-8")
+        )
+        if count != 1:
+            raise ValueError(f"{PAGE.name}: expected one place of others. Received: {count}")
+        write_atomic(PAGE, text.encode())
+        return
     cases = {}
     for name in names:
-        path = FOLDER / f"{name.replace('/', '-')}.json"
-        if not path.is_file() and (not wanted or name in wanted):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            anatomy_name, photons = name.split("/")
-            write_json(path, measure(anatomy_name, int(photons)))
-        if path.is_file():
-            cases[name.replace("/", ", ")] = json.loads(path.read_text(encoding="utf-8"))
-            print(name, cases[name.replace("/", ", ")], flush=True)
+        found = found_of(name, PATIENT, not wanted or name in wanted)
+        if found:
+            cases[name.replace("/", ", ")] = found
+            print(name, found, flush=True)
     if len(cases) == len(names):
         print(table(cases))
 

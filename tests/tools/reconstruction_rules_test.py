@@ -26,6 +26,15 @@ def test_the_data_are_those_of_the_slice(name):
     assert 0 < apart < 0.02 * own.max()
 
 
+def test_other_patients_are_others_and_their_figures_have_a_place():
+    mine, other = (rules.anatomy("chest", seed) for seed in (rules.PATIENT, rules.OTHERS[0]))
+    assert np.abs(mine - other).max() > 100 and rules.PATIENT not in rules.OTHERS
+    text = rules.others([{"holdout": 33.9, "best": 34.0}, {"holdout": 33.6, "best": 34.0}])
+    assert text.startswith("Of 2 slices of 3 other patients")
+    assert "0.25 dB below the best weight, of 1 of them at most 0.2 dB, of one 0.40 dB." in text
+    assert len(rules._OTHERS.findall(rules.PAGE.read_text(encoding="utf-8"))) == 1
+
+
 def test_the_table_tells_how_far_below_the_best_each_rule_is():
     found = {"fbp": 30.04, "discrepancy": 33.5, "sure": 34.0, "holdout": 33.9, "best": 34.0}
     other = found | {"discrepancy": 34.0}
