@@ -81,12 +81,14 @@ def peers(makers: Mapping[str, Callable[[], Callable[[], object]]]) -> tuple[dic
     calls, skipped = {}, {}
     for name, make in makers.items():
         try:
-            calls[name] = make()
-            calls[name]()  # compiled, and warm
+            call = make()
+            call()  # compiled, and warm
         except Missing as error:
             skipped[name] = str(error)
         except Exception as error:  # of a peer, whose interface may have changed
             skipped[name] = f"{type(error).__name__}: {error}".splitlines()[0][:90]
+        else:
+            calls[name] = call
     return calls, skipped
 
 

@@ -221,8 +221,8 @@ def against_torch(quick: bool, rounds: int) -> measure.Part:
 The same layers, losses and updates in float32, in turns; PyTorch eagerly, and by `torch.compile`,
 which needs a C++ compiler; and the U-Net as a user of Keras writes it, with `compile` and
 `train_on_batch`. A ratio above 1 says that the step here is faster. Of `srgan` it is the first
-phase, SRResNet; of `pggan` the last level, whose gradient penalty `torch.compile` does not take, as
-it is differentiated twice. `learned_primal_dual` has ASTRA's projector there, as PyTorch has none.
+phase, SRResNet; of `pggan` the last level. `learned_primal_dual` has ASTRA's projector there, as
+PyTorch has none.
 
 {measure.table(columns, rows)}{measure.skipped_in_words(skipped)}
 """

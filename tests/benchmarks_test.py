@@ -50,6 +50,14 @@ def test_a_peer_that_is_not_there_is_named(monkeypatch):
     assert len(rows) == 2 and all(float(row.split("|")[3]) > 0 for row in rows)
 
 
+def test_a_peer_that_fails_is_left_out_and_named():
+    def broken():
+        raise RuntimeError("not for this\nnetwork")
+
+    calls, skipped = measure.peers({"here": lambda: int, "there": lambda: broken})
+    assert calls == {"here": int} and skipped == {"there": "RuntimeError: not for this"}
+
+
 @pytest.mark.parametrize(
     "measured, most, missed, said",
     [(1.0, False, 0.2, "missed by 20.0 %: why"), (1.25, False, 0, "met"), (1.0, True, 0, "met"),
