@@ -31,17 +31,7 @@ from zoo.trust import alarms
 from zoo.trust.limits import Breach, Figures, Limits, Usual
 from zoo_datasets.ldct import scanned
 
-# That give the limits, and as many who are judged: many where they differ most, in noise and
-# region, and few where images are large.
-PATIENTS = {
-    "ldct/varied_scans": 100,
-    "mri_contrast/mni152_128": 100,
-    "mri_contrast/heads": 20,
-    "mri_contrast/heads_t1_t2_flair": 20,
-    "sr/varied_mr": 20,
-    "sr/varied_mr_scans": 20,
-}
-_PATIENTS = 40  # of other data sets
+PATIENTS = 100  # that give the limits, and as many who are judged
 # Added to the seed of the simulation: patients whom no training, test or other judge had.
 CALIBRATING, JUDGED = 5000, 6000
 IMAGES = 2  # of each patient: the first and the third
@@ -81,7 +71,7 @@ def simulated(model: Any, dataset: str, added: int) -> Iterator[Pair]:
     builder = prepare.load_builder(dataset, pretrained.FOLDER / "data", model.recipe, prepare=False)
     source, target = facts.image_keys(builder, model.scale)
     numbers = _numbers(dataset, builder.builder_config.seed + added)
-    for number in itertools.islice(numbers, PATIENTS.get(dataset, _PATIENTS)):
+    for number in itertools.islice(numbers, PATIENTS):
         for example in _drawn(dataset, type(builder), builder.builder_config, added, number):
             images = (example[key].astype(np.float32) for key in (source, target))
             yield Pair(f"{number}", *images)
@@ -95,7 +85,7 @@ def _numbers(dataset: str, seed: int) -> Iterator[int]:
             yield number
 
 
-@functools.lru_cache(2 * max(PATIENTS.values()))
+@functools.lru_cache(2 * PATIENTS)
 def _drawn(dataset: str, maker: Any, shipped: Any, added: int, number: int) -> list[dict]:
     """`IMAGES` of a patient, with all features."""
     config = dataclasses.replace(
