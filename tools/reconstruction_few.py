@@ -30,7 +30,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "reconstruction.md"
 _TABLE = re.compile(r"^\| method, from four images \|.*\n(?:\|.*\n)+", re.MULTILINE)
 DATASET, LAM = "ct_recon/phantom", 160.0  # and the weight to look from
 FEW, VALIDATION = 4, 3  # images
-STEPS, EVERY = 600, 100  # and from one look at the validation split to the next
+STEPS, EVERY = 1000, 100  # and from one look at the validation split to the next
 SINOGRAM = Domain(modality="CT", unit="line integral", window=(0.0, 8.0))
 HU = Domain(modality="CT", unit="HU", window=CT_WINDOW)
 NAMES = {
@@ -67,7 +67,7 @@ def learned(train: list[Slice], held: list[Slice], steps: int, every: int) -> Tr
     beam: Any = train[0].operator
     geometry = {name: getattr(beam, name) for name in ("spacing_mm", "views", "detectors")}
     geometry |= {"n": beam.size, "detector_mm": beam.detector_mm}
-    fields = {"iterations": 4, "filters": 16, "start": "fbp", "steps": steps}
+    fields = {"iterations": 6, "filters": 16, "start": "fbp", "steps": steps}
     model = zoo.load(
         "learned_primal_dual", source=SINOGRAM, target=HU, precision="float32", **geometry, **fields
     )
