@@ -193,8 +193,56 @@ def learned_primal_dual_step(
     return Step(step, network)
 
 
+class Critic(nn.Module):
+    """Convolutions, the mean over places, a weight each; and how far a step down it goes."""
+
+    def __init__(self, base: int, levels: int):
+        super().__init__()
+        layers: list[nn.Module] = []
+        before, width = 1, base
+        for _ in range(levels):
+            layers += [nn.Conv2d(before, width, 3, padding=1), nn.LeakyReLU(0.1)]
+            before, width = width, min(2 * width, 4 * base)
+            layers += [nn.Conv2d(before, width, 4, 2, 1), nn.LeakyReLU(0.1)]
+            before = width
+        layers += [nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.1)]
+        self.body = nn.Sequential(*layers)
+        self.last = nn.Linear(width, 1, bias=False)
+        self.length = nn.Parameter(torch.tensor(0.05))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.body(0.5 * x + 0.5).mean((2, 3)))
+
+
+def critic_step(
+    batch: int, side: int, base: int, levels: int, layout: torch.memory_format, compiled: bool
+) -> Step:
+    bare = Critic(base, levels)
+    network = ready(bare, layout, compiled)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.5, 0.999))
+    images = (torch.rand(batch, 1, side, side).to(memory_format=layout) for _ in "qt")
+    quick, true = images
+    quick.requires_grad_(True)
+
+    def step() -> None:
+        scores = network(quick)
+        higher = (scores - network(true)).mean()
+        (down,) = torch.autograd.grad(scores.sum(), quick, retain_graph=True)
+        given = quick.detach()
+        mixed = true + (given - true) * torch.rand(batch, 1, 1, 1)
+        mixed.requires_grad_(True)
+        (slope,) = torch.autograd.grad(network(mixed).sum(), mixed, create_graph=True)
+        steep = (side**2 * slope.square().sum((1, 2, 3)) + 1e-12).sqrt()
+        penalty = functional.relu(steep - 1).square().mean()
+        moved = given - bare.length * side**2 * down
+        descend(optimizer, penalty - higher + functional.mse_loss(moved, true))
+
+    return Step(step, network)
+
+
 STEPS: dict[str, Callable[..., Step]] = {
     "automap": automap_step,
+    "critic": critic_step,
     "learned_primal_dual": learned_primal_dual_step,
     "varnet": varnet_step,
 }

@@ -17,6 +17,7 @@ from zoo.domain import Domain
 # Each model in its small preset; patches of the tiny data sets, which are made in seconds.
 MODELS = {
     "automap": ("mri_recon/phantom_tiny", ()),
+    "critic": ("ct_recon/phantom_fbp_tiny", ()),
     "cyclegan": ("cbct_ct/phantom_tiny", ("crop=64",)),
     "dcgan": ("lung_nodule/phantom_tiny", ()),
     "encoder_decoder": ("ldct/phantom_tiny", ("crop=64",)),
@@ -76,6 +77,7 @@ AGAINST = {
     "dcgan": Sizes({}, (32, 64, 64, 100)),
     "pggan": _grown(64, 2048, 128, 128, 8),
     "automap": Sizes({"n": 64}, (100, 64, 64)),
+    "critic": Sizes({}, (16, 128, 16, 3)),
     "learned_primal_dual": _beam(128, 60, 183, 5, 32),
     "varnet": Sizes({"cascades": 4}, (1, 128, 18, 5, 4)),
 }
@@ -99,6 +101,7 @@ QUICK = {
     "dcgan": Sizes({"base_filters": 2, "discriminator_filters": 2}, (2, 64, 2, 100)),
     "pggan": _grown(16, 32, 8, 4, 4),
     "automap": Sizes({"n": 8, "filters": 2}, (2, 8, 2)),
+    "critic": Sizes({"base_filters": 2, "levels": 1, "crop": 16}, (2, 16, 2, 1)),
     "learned_primal_dual": _beam(16, 8, 24, 1, 2),
     "varnet": Sizes({"cascades": 1, "base_filters": 2, "levels": 2}, (1, 16, 2, 2, 1)),
 }  # fmt: skip
