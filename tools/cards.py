@@ -206,7 +206,8 @@ def _raised(entry: dict[str, Any]) -> str:
     checks[f"each planted fault found in {LEAST_FOUND:.0%} of images or more"] = not missed
     return f"""{text}
 
-On {told["judged_on"]}, others than those of the limits: {told["false"]:.1%} of the
+On {told["judged_on"]}, others than those of the limits, but looked at while the rule that
+makes limits was settled: {told["false"]:.1%} of the
 patients raise any alarm without a fault. With faults planted into one image of
 {told["planted"]} of them each (`tools/battery.py`: lesions of 250 HU, texture of 40 HU and an
 offset of 30 HU, or as large in the range of the output's values):
