@@ -104,7 +104,8 @@ verify-weights: install
 	@$(PYTHON) -m pip install -qq --disable-pip-version-check --editable ".[verify]"
 	@$(PYTHON) -m tools.verify_weights
 
-# The operators and methods of reconstruction against ASTRA, FINUFFT, SigPy and CVXPY.
+# The operators and methods of reconstruction against ASTRA, ODL, FINUFFT, SigPy, deepinv (with which comes
+# PyTorch, see `bench`) and CVXPY.
 verify-physics: install
 	@$(PYTHON) -m pip install -qq --disable-pip-version-check --editable ".[physics]"
 	@$(PYTHON) -m pytest -q -m physics tests/physics/oracles

@@ -4,9 +4,9 @@
 
 Patients are drawn anew by the simulation that a model learned from: some give the limits, and of
 others the images are counted that raise an alarm, as they are and with the faults of
-`tools/battery.py` planted into the outputs. Nothing is chosen by either. The real scans of
-`tools/scans.py` are counted too where they are what a model takes. Some minutes of processor time a
-model, most of them for the patients, which models of one data set share.
+`tools/battery.py` planted into the outputs. The real scans of `tools/scans.py` are counted too
+where they are what a model takes. Some minutes of processor time a model, most of them for the
+patients, which models of one data set share.
 """
 
 import argparse
