@@ -80,7 +80,7 @@ def test_card_record_and_registry_agree(name):
         assert cards.PROSE[name][field] in card, field
     assert f"## Memorisation\n\n{cards.memorisation(name, entry)}\n\n##" in card
     assert f"## Fewer bits\n\n{cards.fewer_bits(entry)}\n\n##" in card
-    assert f"## Alarms\n\n{cards.alarms(entry)}\n" in card
+    assert f"## Alarms\n\n{cards.alarms(entry)}{cards.trusted(name)}\n" in card
     assert cards.PROSE[name].get("chosen", "Nothing was chosen by them.") in card
     for linked in re.findall(r"\]\((?!https://)([^)]+)\)", card):
         assert (WEIGHTS / linked).exists(), linked

@@ -91,7 +91,7 @@ means over patients with their 95 % bootstrap interval over patients.
 ## Range it was made for
 
 {ranges or "Not restricted by a guard."}
-{_ALARMS}{alarms(entry)}
+{_ALARMS}{alarms(entry)}{trusted(name)}
 
 {_apart(name, entry)}
 
@@ -152,8 +152,8 @@ def write_apart(name: str, entry: dict[str, Any]) -> None:
 
 
 def write_alarms(name: str, entry: dict[str, Any]) -> None:
-    """Write what a card says of alarms into one that there is, and nothing else."""
-    _write_between(name, _ALARMS, f"{_ALARMS}{alarms(entry)}\n\n{_MEMORY}", _MEMORY)
+    """Write what a card says of alarms, intervals and lesions into one that there is."""
+    _write_between(name, _ALARMS, f"{_ALARMS}{alarms(entry)}{trusted(name)}\n\n{_MEMORY}", _MEMORY)
 
 
 def _write_between(name: str, start: str, text: str, end: str) -> None:
@@ -181,6 +181,22 @@ def alarms(entry: dict[str, Any]) -> str:
         "Not calibrated: `zoo predict --report` measures without limits, which `zoo calibrate "
         "--spread=none` finds on your own patients."
     )
+
+
+def trusted(name: str) -> str:
+    """The rows that docs/trust.md has of a model's intervals and lesions; "" where it has none."""
+    page, parts = TRUST.read_text(encoding="utf-8"), []
+    for place in ("coverage", "lesions"):
+        _, _, rest = page.partition(f"<!-- {place}: begin -->\n")
+        said, _, table = rest.partition(f"<!-- {place}: end -->")[0].partition("\n\n")
+        head, under, *body = table.splitlines()
+        own = [line for line in body if line.startswith(f"| `{name}`")]
+        if own:
+            parts.append("\n".join([said, "", head, under, *own]))
+    if not parts:
+        return ""
+    source = "Of [docs/trust.md](../../docs/trust.md), which says how they were measured."
+    return "\n\n".join(["", "## Intervals and lesions", source, *parts])
 
 
 def unlimited(entry: dict[str, Any]) -> str:

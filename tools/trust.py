@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import zoo
-from tools import battery, explained, limits, memorised
+from tools import battery, cards, explained, limits, memorised
 from tools.judges.low_dose import LEVELS
 from zoo import figures, guards, registry
 from zoo.atomic import write_atomic
@@ -309,6 +309,9 @@ def main(arguments: list[str] | None = None) -> int:
         if given.write and text:
             page = put(PAGE.read_text(encoding="utf-8"), name, text)
             write_atomic(PAGE, page.encode())
+    if given.write:
+        for name in MODELS:  # whose cards have some of the tables
+            cards.write_alarms(name, registry.index()["pretrained"][name])
     return 0
 
 
