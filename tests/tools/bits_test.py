@@ -40,6 +40,7 @@ def test_what_is_lost_is_of_the_patients_that_int8_was_not_calibrated_on(patient
             truth[(image(4, number) + noise).astype("float32").tobytes()] = image(4, number)
         return types.SimpleNamespace(
             data="paired",
+            registered_name="toy",
             source=CT,
             target=CT,
             translate=lambda batch: truth[batch[0].tobytes()][None] + off,
