@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 import zoo
-from tools.judges.unrolled import Slice, best_weight, compared, slices, total_variation
+from tools.judges.unrolled import Slice, best_weight, compared, quality, slices, total_variation
 from zoo import metrics
 from zoo.atomic import write_atomic
 from zoo.domain import Domain
@@ -115,12 +115,8 @@ def main() -> int:
     for each in slices(DATASET, "test"):
         images = {"quick": model.baseline(each.source)[0], "tv": total_variation(each, lam, "HU")}
         images["model"] = model.translate(each.source[None])[0]
-        row: dict[str, Any] = {"name": each.name, "patient": each.patient}
-        for key, image in images.items():
-            row[f"psnr_db_{key}"] = metrics.psnr(image, each.target, CT_WINDOW)
-            row[f"ssim_{key}"] = metrics.ssim(image, each.target, CT_WINDOW)
-        rows.append(row)
-        print(row, flush=True)
+        rows.append(quality(each, images, CT_WINDOW))
+        print(rows[-1], flush=True)
     text = PAGE.read_text(encoding="utf-8")
     if len(_TABLE.findall(text)) != 1:
         print(f"{PAGE.name}: expected one table of four images.", file=sys.stderr)

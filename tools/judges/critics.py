@@ -4,9 +4,14 @@ from typing import Any
 
 import zoo
 from tools.judges.result import Result
-from tools.judges.unrolled import best_weight, compared, slices, total_variation
-from zoo import metrics
-from zoo.figures import display_windows
+from tools.judges.unrolled import (
+    best_weight,
+    compared,
+    least_and_most,
+    quality,
+    slices,
+    total_variation,
+)
 from zoo.reconstruction import measured
 from zoo.reconstruction.learned import quick_image
 from zoo.translator import Translator
@@ -41,10 +46,7 @@ def critic(model: Translator, dataset: str, lam: float, over_without: float) -> 
             )
             images[key] = measured.in_unit(found, unit)[..., None]
         images["tv"] = total_variation(each, lam, unit)
-        row: dict[str, Any] = {"name": each.name, "patient": each.patient}
-        for key, image in images.items():
-            row[f"psnr_db_{key}"] = metrics.psnr(image, each.target, window)
-            row[f"ssim_{key}"] = metrics.ssim(image, each.target, window)
+        row = quality(each, images, window)
         rows.append(row)
         shown = {name: images[key][..., 0] for key, name in NAMES.items()}
         pictures.append((row, shown | {"reference": each.target[..., 0]}))
@@ -54,13 +56,7 @@ def critic(model: Translator, dataset: str, lam: float, over_without: float) -> 
         f"PSNR at least {over_without} dB above {NAMES['without']}": above >= over_without,
         "PSNR above that of total variation": figures["psnr_over_tv_db"][0] > 0,
     }
-    # The slice where it is least above total variation, and the one where it is most.
-    pictures.sort(key=lambda p: p[0]["psnr_db_model"] - p[0]["psnr_db_tv"])
-    chosen = []
-    for row, images in (pictures[0], pictures[-1]):
-        windows = display_windows([images["reference"]], unit, window)
-        for where, shown_in in windows.items():
-            chosen.append((f"{row['name']}: {where}" if where else row["name"], images, shown_in))
+    chosen = least_and_most(pictures, unit, window)
     judged = f"{len(rows)} slices of as many simulated patients, test split of {dataset}"
     return Result(judged, figures, checks, table, chosen)
 

@@ -73,10 +73,7 @@ def unrolled(
         if beside is not None:
             images["unet"] = beside.translate(first[None])[0]
         images["model"] = model.translate(each.source[None])[0]
-        row: dict[str, Any] = {"name": each.name, "patient": each.patient}
-        for key, image in images.items():
-            row[f"psnr_db_{key}"] = metrics.psnr(image, each.target, window)
-            row[f"ssim_{key}"] = metrics.ssim(image, each.target, window)
+        row = quality(each, images, window)
         rows.append(row)
         shown = {names[key]: image[..., 0] for key, image in images.items()}
         pictures.append((row, shown | {"reference": each.target[..., 0]}))
@@ -88,15 +85,40 @@ def unrolled(
         if key in images:
             above = figures[f"psnr_over_{key}_db"][0]
             checks[f"PSNR at least {least} dB above that of {names[key]}"] = above >= least
-    # The slices where it is least and most above total variation.
-    pictures.sort(key=lambda p: p[0]["psnr_db_model"] - p[0]["psnr_db_tv"])
+    chosen = least_and_most(pictures, unit, window)
+    judged = f"{len(rows)} slices of as many simulated patients, test split of {dataset}"
+    return Result(judged, figures, checks, table, chosen)
+
+
+def quality(
+    each: Slice, images: dict[str, np.ndarray], window: tuple[float, float]
+) -> dict[str, Any]:
+    """A row of `compared`: PSNR and SSIM of what each method made of a slice, by its key."""
+    row: dict[str, Any] = {"name": each.name, "patient": each.patient}
+    for key, image in images.items():
+        row[f"psnr_db_{key}"] = metrics.psnr(image, each.target, window)
+        row[f"ssim_{key}"] = metrics.ssim(image, each.target, window)
+    return row
+
+
+def least_and_most(
+    pictures: list[tuple[dict[str, Any], dict[str, np.ndarray]]],
+    unit: str,
+    window: tuple[float, float],
+) -> list[Any]:
+    """A card's pictures: the slices where the model is least and most above total variation.
+
+    Args:
+        pictures: of each slice its row and its images by their labels, "reference" among them.
+        unit, window: of the images.
+    """
+    pictures = sorted(pictures, key=lambda p: p[0]["psnr_db_model"] - p[0]["psnr_db_tv"])
     chosen = []
     for row, images in (pictures[0], pictures[-1]):
         windows = display_windows([images["reference"]], unit, window)
         for where, shown_in in windows.items():
             chosen.append((f"{row['name']}: {where}" if where else row["name"], images, shown_in))
-    judged = f"{len(rows)} slices of as many simulated patients, test split of {dataset}"
-    return Result(judged, figures, checks, table, chosen)
+    return chosen
 
 
 def compared(
